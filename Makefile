@@ -1,0 +1,47 @@
+# Needs Python 3.11+, git and make; everything else goes into .venv.
+
+BIN := .venv/bin
+CHECKED := $(wildcard conftest.py portico tests examples benchmarks)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long check clean
+
+help: ## this list
+	@sed -n 's/^\([a-z.-]*\):.*## \(.*\)/make \1	\2/p' Makefile
+
+# A name may be a stub that does not run, so each is tried.
+.venv: .venv/made
+.venv/made: pyproject.toml constraints.txt
+	@for python in python3 python3.13 python3.12 python3.11; do \
+	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	  python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo 'Portico needs Python 3.11 or later: none of python3, python3.13, python3.12, python3.11 is one.' >&2; exit 1; \
+	fi; \
+	if ! $$python -c 'import venv, ensurepip' 2>/dev/null; then \
+	  echo "$$python has no venv module: install it (on Debian and Ubuntu the package python3-venv)." >&2; exit 1; \
+	fi; \
+	echo "Making .venv with $$($$python --version)"; \
+	$$python -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[claude,dev]'
+	@touch $@
+
+demo: .venv ## serve at once, without a key, on a scripted model
+	$(BIN)/portico demo
+
+test: .venv ## the tests, but for the long ones
+	$(BIN)/pytest -n auto --dist worksteal -m 'not long'
+
+test-long: .venv ## the tests that take minutes
+	@$(BIN)/pytest -m long; status=$$?; \
+	if [ $$status -eq 5 ]; then echo 'There are no long tests.'; else exit $$status; fi
+
+check: .venv ## style and types
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/mypy --strict $(CHECKED)
+
+clean: ## removes .venv and what the tools left
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,77 @@
+"""What is wrong with the settings, one line a mistake: name as written, value, what is accepted."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from .mask import MASK
+from .origins import PREFIX, Given, is_set, option
+from .settings import Settings, accepts, is_secret
+
+NOT_BUILT = frozenset({"session_timeout", "ziti_identity_file", "ziti_service_name"})
+# What `portico ask` and `portico chat` read: a shell that has them may start a server too.
+CLIENT_VARIABLES = frozenset({"PORTICO_URL", "PORTICO_TOKEN"})
+_LONGEST_SHOWN = 100
+
+
+class SettingsError(Exception):
+    """The settings can't be used. `lines`: one a mistake, for people, without any secret."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+def unknown_options(options: Mapping[str, Any]) -> list[str]:
+    known = [option(name) for name in Settings.model_fields]
+    return [
+        f"{_one_line(option(name))}: unknown setting{_did_you_mean(option(name), known)}"
+        for name, value in options.items()
+        if name not in Settings.model_fields and is_set(value)
+    ]
+
+
+def unknown_variables(variables: Mapping[str, str], where: str) -> Iterator[str]:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    not_built = {prefix + name.upper() for name in NOT_BUILT for prefix in ("", PREFIX)}
+    for variable, value in variables.items():
+        # The value stays unsaid: a misspelt name may hold a secret.
+        if variable in not_built and is_set(value):
+            yield f"{where}{variable}: this setting is not built in this version"
+        elif variable.startswith(PREFIX) and variable not in known | CLIENT_VARIABLES and is_set(value):
+            yield f"{where}{_one_line(variable)}: unknown setting{_did_you_mean(variable.upper(), known)}"
+
+
+def explain(error: ValidationError, winners: Mapping[str, Given]) -> Iterator[str]:
+    """The lines for what pydantic refused; `winners` are the values that it was given."""
+    for detail in error.errors(include_url=False):
+        if detail["type"] == "default_factory_not_called":
+            continue  # follows from the mistake in the setting that it is made of
+        name, *place = detail["loc"]
+        setting = str(name)
+        given = winners[setting]
+        line = given.label
+        if is_secret(setting):
+            line += "".join(f" entry {int(index) + 1}" for index in place[:1])
+        else:
+            line += f"={_shown(detail['input'] if place else given.value)}"
+        reason = f"{detail['ctx']['error']}; " if detail["type"] == "value_error" else ""
+        yield f"{line}: {_one_line(reason)}accepted: {accepts(setting)}"
+
+
+def _shown(value: Any) -> str:
+    text = re.sub(r"//.*@", f"//{MASK}@", str(value), flags=re.DOTALL)  # a URL may hold a password
+    return _one_line(text)
+
+
+def _one_line(text: str) -> str:
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "..."
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name[:_LONGEST_SHOWN], known, n=1)
+    return f", did you mean {near[0]}?" if near else ""

@@ -1,0 +1,235 @@
+"""Every setting: its name, type, default, meaning, and what is accepted. No I/O: `load` finds the values.
+
+A setting that is not built is not here, and so is refused as unknown.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from . import values
+from .values import AgentVariable, Token
+
+PermissionMode = Literal["default", "acceptEdits", "plan", "dontAsk", "bypassPermissions"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+AbsolutePath = Annotated[Path, AfterValidator(values.absolute)]
+HeaderSecret = Annotated[SecretStr, AfterValidator(values.header_secret)]
+
+_YEAR = 31_536_000
+_PROXY_AND_CA = (
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
+    *("http_proxy", "https_proxy", "no_proxy", "all_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+)
+
+
+def _setting(description: str, accepts: str, default: Any = ..., *, secret: bool = False, **field: Any) -> Any:
+    if default is not ...:
+        field["default"] = default
+    return Field(description=description, json_schema_extra={"accepts": accepts, "secret": secret}, **field)
+
+
+class Settings(BaseSettings):
+    """The server's settings, checked. Built by hand it takes what it is given and reads nothing.
+
+    A wrong value raises pydantic.ValidationError, whose text does not hold the value.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    anthropic_api_key: HeaderSecret | None = _setting(
+        "API key for the model API. Agents get it in their environment; it is never logged.",
+        "printable ASCII without blanks",
+        None,
+        secret=True,
+    )
+    claude_code_oauth_token: HeaderSecret | None = _setting(
+        "OAuth token for the model API, from `claude setup-token`; never logged.",
+        "printable ASCII without blanks",
+        None,
+        secret=True,
+    )
+    anthropic_base_url: Annotated[str, AfterValidator(values.base_url)] | None = _setting(
+        "Base URL of the model API, handed to the agent. Default: the API's own.",
+        "an http:// or https:// URL without credentials, query and fragment",
+        None,
+    )
+    agent_env: Annotated[
+        tuple[Annotated[AgentVariable, BeforeValidator(values.agent_variable)], ...],
+        BeforeValidator(values.split),
+        AfterValidator(values.distinct_variables),
+    ] = _setting(
+        "Variables that agents get: a NAME of the server's environment, or NAME=value (which can't hold a "
+        "comma). Default: the proxy and CA variables; a list given here replaces them.",
+        "NAME or NAME=value, comma-separated, and none that is a session's or the server's own",
+        tuple(AgentVariable(name) for name in _PROXY_AND_CA),
+        secret=True,
+    )
+    claude_model: str | None = _setting(
+        "Model of new sessions, e.g. `sonnet` or `claude-opus-5-5`. Default: the CLI's own.",
+        "a model's name, such as sonnet",
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,255}$",
+    )
+    max_tokens: int = _setting(
+        "Output tokens of one model reply.", "a whole number from 1 to 1000000", 4096, ge=1, le=1_000_000
+    )
+    max_sessions: int = _setting(
+        "Open sessions; one more is refused.", "a whole number from 1 to 100000", 10, ge=1, le=100_000
+    )
+    turn_timeout: float = _setting(
+        "Seconds; a longer turn is interrupted and ends in an error.",
+        f"a number of seconds above 0, at most {_YEAR}",
+        3600.0,
+        gt=0,
+        le=_YEAR,
+    )
+    permission_timeout: float = _setting(
+        "Seconds that a permission request waits before it is denied; 0 waits for ever.",
+        f"a number of seconds from 0 to {_YEAR}",
+        300.0,
+        ge=0,
+        le=_YEAR,
+    )
+    max_queued_turns: int = _setting(
+        "Turns that may wait in one session.", "a whole number from 0 to 10000", 8, ge=0, le=10_000
+    )
+    write_timeout: float = _setting(
+        "Seconds; a client that takes nothing for longer is disconnected.",
+        f"a number of seconds above 0, at most {_YEAR}",
+        30.0,
+        gt=0,
+        le=_YEAR,
+    )
+    drain_timeout: float = _setting(
+        "Seconds that running turns get at a stop; then they are interrupted.",
+        f"a number of seconds from 0 to {_YEAR}",
+        30.0,
+        ge=0,
+        le=_YEAR,
+    )
+    store: Name = _setting("Where events are kept: `memory` keeps nothing over a restart.", "a store's name", "memory")
+    max_body: ByteSize = _setting(
+        "Bytes of a request's body; a larger one is refused.",
+        "a size from 1KiB to 1GiB, such as 1048576, 512KiB or 32MiB",
+        ByteSize(32 * 1024**2),
+        ge=1024,
+        le=1024**3,
+    )
+    networking_mode: Annotated[
+        tuple[Name, ...], BeforeValidator(values.split), AfterValidator(values.distinct), Field(min_length=1)
+    ] = _setting("Transports that make the sessions reachable.", "names of transports, comma-separated", ("http",))
+    driver: Name = _setting("Driver of new sessions.", "a driver's name", "claude-code")
+    claude_cli_path: AbsolutePath | None = _setting(
+        "The `claude` program. Default: the one on PATH, else the one bundled with an installed package.",
+        "a path",
+        None,
+    )
+    host: Annotated[str, AfterValidator(values.host)] = _setting(
+        "TCP address to listen on.", "a host name or an IP address", "127.0.0.1"
+    )
+    port: int = _setting(
+        "TCP port to listen on; 0 takes a free one.", "a whole number from 0 to 65535", 8787, ge=0, le=65535
+    )
+    uds: Annotated[AbsolutePath, AfterValidator(values.socket_path)] | None = _setting(
+        "Unix socket to listen on instead of `host` and `port`.",
+        "a path short enough for a Unix socket",
+        None,
+    )
+    data_dir: AbsolutePath = _setting(
+        "Workspaces, agents' state and the made token, mode 0700. Default: the platform's user data folder.",
+        "a folder's path",
+    )
+    workspace_roots: Annotated[
+        tuple[AbsolutePath, ...],
+        BeforeValidator(values.split),
+        AfterValidator(values.distinct),
+        Field(min_length=1),
+    ] = _setting(
+        "Folders that a session's `cwd` must lie in. Default: `workspaces` in `data_dir`.",
+        "absolute folders, comma-separated",
+        default_factory=cast(Callable[[], Any], lambda known: (known["data_dir"] / "workspaces",)),
+    )
+    permission_modes: Annotated[
+        tuple[PermissionMode, ...],
+        BeforeValidator(values.split),
+        AfterValidator(values.distinct),
+        Field(min_length=1),
+    ] = _setting(
+        "Permission modes that clients may ask for.",
+        "default, acceptEdits, plan, dontAsk and bypassPermissions, comma-separated",
+        ("default", "acceptEdits", "plan", "dontAsk"),
+    )
+    auth: Literal["token", "none"] = _setting(
+        "Whether requests need a token. `none` is for loopback and Unix sockets only.",
+        "token, or with a loopback host or a Unix socket none",
+        "token",
+    )
+    auth_tokens: Annotated[
+        tuple[Annotated[Token, BeforeValidator(values.token)], ...],
+        BeforeValidator(values.split),
+        AfterValidator(values.distinct_tokens),
+    ] = _setting(
+        "Callers' tokens, or `@FILE` with one a line and # comments. Default: one admin token, made at the "
+        "first start and kept in `data_dir`.",
+        "name:secret or name:secret:admin, comma-separated, or @FILE with one a line; "
+        "in names letters, digits and ._@-, in secrets letters, digits and ._~+/=-",
+        (),
+        secret=True,
+    )
+    api_prefix: Annotated[str, AfterValidator(values.url_prefix)] = _setting(
+        "Path that the API lies under.",
+        "a path such as /claude or /a/b, without a / at its end, of letters, digits and ._~-",
+        "/claude",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "Least level that is logged.", "debug, info, warning, error", "info"
+    )
+    log_format: Literal["text", "json"] = _setting("Form of a log line.", "text, json", "text")
+
+    @field_validator("auth")
+    @classmethod
+    def _none_stays_local(cls, auth: str, info: ValidationInfo) -> str:
+        # A check of the field, not of the whole model, so that it speaks up beside other mistakes.
+        # Where host or uds is itself a mistake, it is missing here, and that line says enough.
+        if auth == "none" and {"host", "uds"} <= info.data.keys():
+            host, uds = info.data["host"], info.data["uds"]
+            if uds is None and not values.is_loopback(host):
+                raise ValueError(f"anybody who reaches host {host} could use it")
+        return auth
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def accepts(name: str) -> str:
+    """What the setting accepts, for error lines and `--help`."""
+    return str(_extra(name)["accepts"])
+
+
+def is_secret(name: str) -> bool:
+    """Whether the setting's value, or a part of it, must not be shown."""
+    return bool(_extra(name)["secret"])
+
+
+def _extra(name: str) -> dict[str, Any]:
+    return cast(dict[str, Any], Settings.model_fields[name].json_schema_extra)

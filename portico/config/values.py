@@ -1,0 +1,168 @@
+"""How the values of settings are written: text in, checked values out. No I/O.
+
+Every function raises ValueError for what it refuses. Its message never quotes a value: it may be a secret.
+"""
+
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+# What breaks a session's isolation when it comes from outside: its own folders, and the server's settings.
+_OWN_TO_A_SESSION = frozenset({"HOME", "CLAUDE_CONFIG_DIR", "XDG_RUNTIME_DIR", "TMPDIR", "CLAUDE_CODE_TMPDIR"})
+_OWN_TO_THE_SERVER = "PORTICO_"
+_FIXED_PATHS = ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json")
+_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # sun_path in unix(7) and on the BSDs, less its NUL
+
+T = TypeVar("T", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Token:
+    """A caller's credential: `name` is the principal that it stands for."""
+
+    name: str
+    secret: SecretStr
+    admin: bool = False
+
+
+@dataclass(frozen=True)
+class AgentVariable:
+    """A variable in the agents' environment; without a `value` it is the server's own of that name."""
+
+    name: str
+    value: SecretStr | None = None
+
+
+def split(value: Any) -> Any:
+    """`a, b` → `["a", "b"]`; what is not text passes as it is."""
+    if not isinstance(value, str):
+        return value
+    if not (entries := [entry.strip() for entry in value.split(",") if entry.strip()]):
+        raise ValueError("the list is empty")
+    return entries
+
+
+def distinct(entries: tuple[T, ...]) -> tuple[T, ...]:
+    """Refuses an entry that stands there twice."""
+    _refuse_twins(entries, "are the same")
+    return entries
+
+
+def token(value: Any) -> Any:
+    """`name:secret` or `name:secret:admin` → Token."""
+    if not isinstance(value, str):
+        return value
+    form = r"([A-Za-z0-9][A-Za-z0-9._@-]{0,63}):([A-Za-z0-9._~+/=-]{1,512})(:admin)?"
+    if not (match := re.fullmatch(form, value)):
+        raise ValueError("it has another form")
+    return Token(match[1], SecretStr(match[2]), admin=bool(match[3]))
+
+
+def distinct_tokens(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
+    """One name is one token, and one secret is one principal."""
+    _refuse_twins((token.name for token in tokens), "have the same name")
+    _refuse_twins((token.secret.get_secret_value() for token in tokens), "have the same secret")
+    return tokens
+
+
+def agent_variable(value: Any) -> Any:
+    """`NAME` or `NAME=value` → AgentVariable."""
+    if not isinstance(value, str):
+        return value
+    name, equals, given = value.partition("=")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in given:
+        raise ValueError("it has another form")
+    if name in _OWN_TO_A_SESSION:
+        raise ValueError(f"{name} is each session's own")
+    if name.startswith(_OWN_TO_THE_SERVER):
+        raise ValueError(f"{_OWN_TO_THE_SERVER}* variables are the server's own")
+    return AgentVariable(name, SecretStr(given) if equals else None)
+
+
+def distinct_variables(variables: tuple[AgentVariable, ...]) -> tuple[AgentVariable, ...]:
+    _refuse_twins((variable.name for variable in variables), "have the same name")
+    return variables
+
+
+def header_secret(value: SecretStr) -> SecretStr:
+    """A credential that can be sent in an HTTP header."""
+    if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+        raise ValueError("it holds blanks, control characters or characters that are not ASCII")
+    return value
+
+
+def base_url(value: str) -> str:
+    """An http(s) URL that paths can be appended to."""
+    # First of all, because the errors of urlsplit quote what they are about.
+    if not re.fullmatch(r"[!-~]+", value):
+        raise ValueError("it holds blanks, control characters or characters that are not ASCII")
+    if "@" in value:
+        raise ValueError("credentials don't belong in it")
+    try:
+        url = urlsplit(value)
+        well_formed = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:
+        well_formed = False
+    if not well_formed or "?" in value or "#" in value:
+        raise ValueError("it has another form")
+    return value
+
+
+def host(value: str) -> str:
+    """A host name or an IP address; an IPv6 address may stand in brackets, and loses them."""
+    bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    label = r"(?!-)[A-Za-z0-9-]{1,63}"
+    if re.fullmatch(rf"(?![0-9.]+$){label}(\.{label})*", bare):
+        return bare
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        raise ValueError("it is neither a host name nor an IP address") from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def absolute(path: Path) -> Path:
+    """An absolute path without `..`, in its shortest spelling."""
+    if not path.is_absolute():
+        raise ValueError("it is relative")
+    if "\0" in str(path):
+        raise ValueError("it holds a NUL character")
+    return Path(os.path.normpath(path))
+
+
+def socket_path(path: Path) -> Path:
+    """A path that a Unix socket can be bound to."""
+    if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
+        raise ValueError(f"it is longer than {_SOCKET_PATH_BYTES} bytes")
+    return path
+
+
+def url_prefix(value: str) -> str:
+    """`/claude` or `/a/b`, clear of the server's fixed paths."""
+    if not re.fullmatch(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+", value):
+        raise ValueError("it has another form")
+    if any(value == path or value.startswith(f"{path}/") for path in _FIXED_PATHS):
+        raise ValueError("the server has a page of its own there")
+    return value
+
+
+def _refuse_twins(keys: Iterable[Hashable], what: str) -> None:
+    first_at: dict[Hashable, int] = {}
+    for place, key in enumerate(keys, start=1):
+        if (first := first_at.setdefault(key, place)) != place:
+            raise ValueError(f"entries {first} and {place} {what}")

@@ -1,0 +1,432 @@
+"""Where the values of settings come from, and what is said about wrong ones."""
+
+import os
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from portico.config.load import Loaded, SettingsError, agent_environment, describe, load
+from portico.config.origins import BARE_NAMES
+from portico.config.settings import Settings, accepts
+
+SECRET = "s3cret-VALUE-0815"
+Load = Callable[..., Loaded]
+Refused = Callable[..., list[str]]
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Load:
+    """Loads from (environment, options, text of .env), with a data folder of the test's own."""
+
+    def call(
+        environ: Mapping[str, str] | None = None,
+        options: Mapping[str, Any] | None = None,
+        dotenv: str | bytes | None = None,
+    ) -> Loaded:
+        if dotenv is not None:
+            (tmp_path / ".env").write_bytes(dotenv.encode() if isinstance(dotenv, str) else dotenv)
+        return load(options or {}, environ or {}, tmp_path)
+
+    return call
+
+
+@pytest.fixture
+def refused(loaded: Load) -> Refused:
+    """The lines of the SettingsError that such settings raise."""
+
+    def call(*args: Any, **kwargs: Any) -> list[str]:
+        with pytest.raises(SettingsError) as caught:
+            loaded(*args, **kwargs)
+        assert str(caught.value) == "\n".join(caught.value.lines)
+        assert all(line.isprintable() for line in caught.value.lines)
+        return caught.value.lines
+
+    return call
+
+
+# Where a value comes from
+
+
+def test_with_nothing_given_every_setting_has_its_default(loaded: Load) -> None:
+    result = loaded()
+    assert set(result.sources) == set(Settings.model_fields)
+    assert set(result.sources.values()) == {"default"}
+    assert result.warnings == []
+
+
+def test_the_data_folder_is_the_platforms(loaded: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
+    assert loaded().settings.data_dir == tmp_path / "xdg/portico"
+    assert loaded().settings.workspace_roots == (tmp_path / "xdg/portico/workspaces",)
+
+
+def test_each_place_beats_the_ones_after_it(loaded: Load) -> None:
+    everywhere: list[tuple[str, str, int]] = [
+        ("option --max-sessions", "option", 11),
+        ("environment PORTICO_MAX_SESSIONS", "PORTICO_MAX_SESSIONS", 12),
+        (".env PORTICO_MAX_SESSIONS", "PORTICO_MAX_SESSIONS", 13),
+        ("environment MAX_SESSIONS", "MAX_SESSIONS", 14),
+        (".env MAX_SESSIONS", "MAX_SESSIONS", 15),
+    ]
+    for first in range(len(everywhere)):
+        places = everywhere[first:]
+        result = loaded(
+            environ={name: str(value) for source, name, value in places if source.startswith("environment")},
+            options={"max_sessions": "11"} if places[0][1] == "option" else {},
+            dotenv="".join(f"{name}={value}\n" for source, name, value in places if source.startswith(".env")),
+        )
+        assert result.settings.max_sessions == places[0][2]
+        assert result.sources["max_sessions"] == places[0][0]
+
+
+def test_a_loser_is_not_even_checked(loaded: Load) -> None:
+    environ = {"MAX_SESSIONS": "many", "PORTICO_AUTH_TOKENS": "@missing"}
+    result = loaded(environ, {"auth_tokens": "a:b"}, dotenv="PORTICO_MAX_SESSIONS=3")
+    assert result.settings.max_sessions == 3
+
+
+def test_the_seeds_names_are_read_bare_and_no_others(loaded: Load) -> None:
+    bare = {
+        "ANTHROPIC_API_KEY": SECRET,
+        "ANTHROPIC_BASE_URL": "http://127.0.0.1:1",
+        "CLAUDE_CODE_OAUTH_TOKEN": SECRET,
+        "CLAUDE_MODEL": "sonnet",
+        "MAX_TOKENS": "7",
+        "MAX_SESSIONS": "8",
+        "NETWORKING_MODE": "http,other",
+    }
+    assert {name.lower() for name in bare} == BARE_NAMES
+    others = {name.upper(): "nonsense" for name in Settings.model_fields if name not in BARE_NAMES}
+    result = loaded({**bare, **others, "UNRELATED": "x"})
+    assert {name: source for name, source in result.sources.items() if source != "default"} == {
+        name.lower(): f"environment {name}" for name in bare
+    }
+
+
+def test_every_setting_is_read_with_the_prefix_and_as_an_option(loaded: Load, tmp_path: Path) -> None:
+    changed = {name: OTHER_VALUES.get(name, str(tmp_path / name)) for name in Settings.model_fields}
+    plain = dict((name, shown) for name, shown, _ in describe(loaded()))
+    for result in (loaded({f"PORTICO_{name.upper()}": value for name, value in changed.items()}), loaded({}, changed)):
+        for name, shown, source in describe(result):
+            assert shown != plain[name], name
+            spelled = "--" + name.replace("_", "-")
+            assert source in (f"environment PORTICO_{name.upper()}", f"option {spelled}")
+
+
+OTHER_VALUES = {
+    "anthropic_api_key": "k",
+    "claude_code_oauth_token": "k",
+    "anthropic_base_url": "http://127.0.0.1:1",
+    "agent_env": "X=1",
+    "claude_model": "sonnet",
+    "max_tokens": "1",
+    "max_sessions": "1",
+    "turn_timeout": "0.5",
+    "permission_timeout": "0",
+    "max_queued_turns": "0",
+    "write_timeout": "1",
+    "store": "other",
+    "max_body": "1MiB",
+    "networking_mode": "http,other",
+    "driver": "other",
+    "host": "::1",
+    "port": "0",
+    "permission_modes": "plan",
+    "auth": "none",
+    "auth_tokens": "a:b",
+    "api_prefix": "/v1",
+    "log_level": "debug",
+    "log_format": "json",
+}
+
+
+@pytest.mark.parametrize("empty", ["", None])
+def test_an_empty_value_is_unset(loaded: Load, empty: str | None) -> None:
+    environ = {} if empty is None else {"PORTICO_MAX_SESSIONS": "", "PORTICO_NONSENSE": "", "ZITI_IDENTITY_FILE": ""}
+    result = loaded({**environ, "MAX_SESSIONS": "3"}, {"max_sessions": empty, "nonsense": empty})
+    assert (result.settings.max_sessions, result.sources["max_sessions"]) == (3, "environment MAX_SESSIONS")
+
+
+def test_names_are_upper_case_exactly(loaded: Load, refused: Refused) -> None:
+    assert loaded({"max_sessions": "3", "Max_Sessions": "3"}).settings.max_sessions == 10
+    lines = refused({"PORTICO_max_sessions": "3"})
+    assert lines == ["PORTICO_max_sessions: unknown setting, did you mean PORTICO_MAX_SESSIONS?"]
+
+
+def test_a_value_in_dotenv_stands_as_it_is_written(loaded: Load) -> None:
+    dotenv = f"# mine\nexport MAX_TOKENS='5'\nANTHROPIC_API_KEY={SECRET}${{HOME}}\nHOST=x\nMAX_SESSIONS\n"
+    result = loaded({"HOME": "/x"}, dotenv=b"\xef\xbb\xbf" + dotenv.encode())
+    assert result.settings.max_tokens == 5
+    assert result.settings.anthropic_api_key is not None
+    assert result.settings.anthropic_api_key.get_secret_value() == f"{SECRET}${{HOME}}"
+
+
+def test_paths_start_at_the_working_directory(loaded: Load, tmp_path: Path) -> None:
+    environ = {"PORTICO_DATA_DIR": "d", "PORTICO_UDS": "./s", "PORTICO_CLAUDE_CLI_PATH": "bin/../claude"}
+    result = loaded(environ).settings
+    assert result.data_dir == tmp_path / "d"
+    assert result.workspace_roots == (tmp_path / "d/workspaces",)
+    assert result.uds == tmp_path / "s"
+    assert result.claude_cli_path == tmp_path / "claude"
+
+
+# Mistakes
+
+
+def test_all_mistakes_are_told_at_once_each_in_one_line(refused: Refused) -> None:
+    lines = refused(
+        {"PORTICO_MAX_SESION": "3", "MAX_TOKENS": "x\ny", "PORTICO_AUTH": "none", "PORTICO_HOST": "0.0.0.0"},  # noqa: S104
+        {"port": "99999", "colour": "red"},
+        "garbage here\nPORTICO_LOG_LEVEL=loud\nSESSION_TIMEOUT=5\nPORTICO_DATA_DIRS=/x\n",
+    )
+    assert sorted(lines) == sorted(
+        [
+            "PORTICO_MAX_SESION: unknown setting, did you mean PORTICO_MAX_SESSIONS?",
+            r"MAX_TOKENS='x\ny': accepted: a whole number from 1 to 1000000",
+            "PORTICO_AUTH=none: anybody who reaches host 0.0.0.0 could use it; "
+            "accepted: token, or with a loopback host or a Unix socket none",
+            "--port=99999: accepted: a whole number from 0 to 65535",
+            "--colour: unknown setting",
+            ".env: line 1 is not NAME=value",
+            ".env: PORTICO_LOG_LEVEL=loud: accepted: debug, info, warning, error",
+            ".env: SESSION_TIMEOUT: this setting is not built in this version",
+            ".env: PORTICO_DATA_DIRS: unknown setting, did you mean PORTICO_DATA_DIR?",
+        ]
+    )
+
+
+def test_each_wrong_entry_of_a_list_has_a_line(refused: Refused) -> None:
+    accepted = "accepted: absolute folders, comma-separated"
+    assert refused({"PORTICO_WORKSPACE_ROOTS": "work,/srv,~/x"}) == [
+        f"PORTICO_WORKSPACE_ROOTS=work: it is relative; {accepted}",
+        f"PORTICO_WORKSPACE_ROOTS=~/x: it is relative; {accepted}",
+    ]
+
+
+def test_a_wrong_data_folder_is_one_mistake(refused: Refused) -> None:
+    assert len(refused(dotenv="PORTICO_DATA_DIR='/a\0b'")) == 1
+
+
+@pytest.mark.parametrize("prefix", ["", "PORTICO_"])
+@pytest.mark.parametrize("name", ["SESSION_TIMEOUT", "ZITI_IDENTITY_FILE", "ZITI_SERVICE_NAME"])
+def test_what_is_not_built_is_refused(refused: Refused, prefix: str, name: str) -> None:
+    assert refused({prefix + name: "5"}) == [f"{prefix}{name}: this setting is not built in this version"]
+
+
+@pytest.mark.parametrize("name", ["KEY_GATEWAY", "MAX_PROCESSES", "STORE_SYNC", "ALLOWED_HOSTS", "SANDBOX"])
+def test_settings_of_later_versions_are_unknown(refused: Refused, name: str) -> None:
+    assert refused({f"PORTICO_{name}": "5"})[0].startswith(f"PORTICO_{name}: unknown setting")
+
+
+def test_what_clients_read_does_not_stop_a_server(loaded: Load) -> None:
+    loaded({"PORTICO_URL": "http://127.0.0.1:1", "PORTICO_TOKEN": SECRET})
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"MAX_TOKENS=\xff", ".env: it can't be read: it is not UTF-8 text"),
+        (b"#" * (1024 * 1024 + 1), ".env: it can't be read: it is larger than 1048576 bytes"),
+        ("A='open\nPORTICO_PORT=1", ".env: line 1 is not NAME=value"),
+    ],
+)
+def test_garbage_in_dotenv_is_a_mistake(refused: Refused, content: str | bytes, line: str) -> None:
+    assert refused(dotenv=content) == [line]
+
+
+def test_a_dotenv_that_is_no_file_is_a_mistake(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / ".env").mkdir()
+    assert refused() == [".env: it can't be read: it is not a regular file"]
+    (tmp_path / ".env").rmdir()
+    os.mkfifo(tmp_path / ".env")
+    assert refused() == [".env: it can't be read: it is not a regular file"]
+
+
+# Secrets
+
+WRONG_SECRETS = [
+    ("ANTHROPIC_API_KEY", f"{SECRET} blank"),
+    ("ANTHROPIC_API_KEY", f"{SECRET}\udc80"),
+    ("CLAUDE_CODE_OAUTH_TOKEN", f"{SECRET}\n"),
+    ("ANTHROPIC_BASE_URL", f"http://me:{SECRET}@host"),
+    ("ANTHROPIC_BASE_URL", f"http://me:{SECRET}\N{DOUBLE EXCLAMATION MARK}@host"),
+    ("PORTICO_AUTH_TOKENS", SECRET),
+    ("PORTICO_AUTH_TOKENS", f"a:b,c:{SECRET}:root"),
+    ("PORTICO_AUTH_TOKENS", f"a:{SECRET},b:{SECRET}"),
+    ("PORTICO_AUTH_TOKENS", f"a:x,a:{SECRET}"),
+    ("PORTICO_AUTH_TOKENS", f"@{SECRET}"),
+    ("PORTICO_AGENT_ENV", f"HOME={SECRET}"),
+    ("PORTICO_AGENT_ENV", f"A={SECRET},A={SECRET}"),
+    ("PORTICO_AGENT_ENV", f"1={SECRET}"),
+    ("PORTICO_ANTHROPIC_KEY", SECRET),
+]
+
+
+@pytest.mark.parametrize(("variable", "value"), WRONG_SECRETS)
+def test_no_line_holds_a_secret(tmp_path: Path, variable: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({}, {variable: value}, tmp_path)
+    assert len(caught.value.lines) == 1
+    assert caught.value.lines[0].startswith(variable)
+    assert SECRET not in str(caught.value)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_line_of_a_token_says_which_one(refused: Refused) -> None:
+    (line,) = refused({"PORTICO_AUTH_TOKENS": f"a:b,{SECRET}"})
+    assert line == f"PORTICO_AUTH_TOKENS entry 2: it has another form; accepted: {accepts('auth_tokens')}"
+
+
+def test_nothing_that_is_shown_holds_a_secret(loaded: Load) -> None:
+    result = loaded(
+        {
+            "ANTHROPIC_API_KEY": SECRET,
+            "CLAUDE_CODE_OAUTH_TOKEN": SECRET,
+            "PORTICO_AUTH_TOKENS": f"ops:{SECRET}1:admin,alice:{SECRET}2",
+            "PORTICO_AGENT_ENV": f"AWS_REGION,AWS_SECRET={SECRET}",
+        }
+    )
+    assert SECRET not in repr(result) + str(result.settings) + repr(describe(result))
+    shown = {name: value for name, value, _ in describe(result)}
+    assert shown["anthropic_api_key"] == "********"
+    assert shown["auth_tokens"] == "ops:********:admin,alice:********"
+    assert shown["agent_env"] == "AWS_REGION,AWS_SECRET=********"
+
+
+def test_values_are_shown_as_they_are_written(loaded: Load) -> None:
+    environ = {"PORTICO_MAX_BODY": "1048577", "PORTICO_TURN_TIMEOUT": "1.5", "NETWORKING_MODE": "http, other"}
+    rows = describe(loaded(environ))
+    assert [name for name, _, _ in rows] == list(Settings.model_fields)
+    assert ("max_body", "1048577", "environment PORTICO_MAX_BODY") in rows
+    assert ("turn_timeout", "1.5", "environment PORTICO_TURN_TIMEOUT") in rows
+    assert ("networking_mode", "http,other", "environment NETWORKING_MODE") in rows
+    assert ("permission_timeout", "300", "default") in rows
+    assert ("uds", "none", "default") in rows
+    assert {name: shown for name, shown, _ in describe(loaded())}["max_body"] == "32MiB"
+
+
+# Tokens in a file
+
+
+def test_tokens_from_a_file(loaded: Load, tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"# people\nalice:{SECRET}1  # on holiday\n\n  ops:{SECRET}2:admin\r\n")
+    file.chmod(0o600)
+    result = loaded({"PORTICO_AUTH_TOKENS": "@tokens"})
+    assert [(token.name, token.admin) for token in result.settings.auth_tokens] == [("alice", False), ("ops", True)]
+    assert result.settings.auth_tokens[1].secret.get_secret_value() == f"{SECRET}2"
+    assert result.sources["auth_tokens"] == "environment PORTICO_AUTH_TOKENS"
+    assert result.warnings == []
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_token_file_that_others_can_get_at_is_warned_of(loaded: Load, tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"alice:{SECRET}")
+    file.chmod(mode)
+    result = loaded({}, {"auth_tokens": f"@{file}"})
+    (warning,) = result.warnings
+    assert str(file) in warning
+    assert f"{mode:04o}" in warning
+    assert SECRET not in warning
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "No such file or directory"),
+        (b"# none\n", "there is no token in it"),
+        (b"a:\xff", "it is not UTF-8 text"),
+    ],
+)
+def test_a_token_file_that_is_of_no_use(refused: Refused, tmp_path: Path, content: bytes | None, why: str) -> None:
+    if content is not None:
+        (tmp_path / "tokens").write_bytes(content)
+    (line,) = refused({}, {"auth_tokens": "@tokens"})
+    assert line == f"--auth-tokens: the file after @ can't be used: {why}"
+
+
+def test_a_wrong_line_in_a_token_file(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text(f"a:b\n{SECRET}\n")
+    (line,) = refused({"PORTICO_AUTH_TOKENS": "@tokens"})
+    assert line.startswith("PORTICO_AUTH_TOKENS entry 2: ")
+    assert SECRET not in line
+
+
+# The agents' environment
+
+SERVERS = {
+    "PATH": "/bin",
+    "LANG": "C",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "HOME": "/home/me",
+    "TERM": "xterm",
+    "ANTHROPIC_API_KEY": SECRET,
+    "AWS_REGION": "eu",
+    "https_proxy": "http://proxy",
+    "NODE_EXTRA_CA_CERTS": "/ca.pem",
+}
+ALWAYS = {"PATH": "/bin", "LANG": "C", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+
+
+def test_agents_get_the_proxy_and_ca_variables_and_nothing_else(loaded: Load) -> None:
+    passed = agent_environment(loaded(SERVERS).settings, SERVERS)
+    assert passed == {**ALWAYS, "https_proxy": "http://proxy", "NODE_EXTRA_CA_CERTS": "/ca.pem"}
+
+
+def test_a_list_of_the_operators_replaces_the_default(loaded: Load) -> None:
+    result = loaded({**SERVERS, "PORTICO_AGENT_ENV": "AWS_REGION, NOT_SET,MODE=a=b,EMPTY="})
+    assert agent_environment(result.settings, SERVERS) == {**ALWAYS, "AWS_REGION": "eu", "MODE": "a=b", "EMPTY": ""}
+
+
+# Anything at all
+
+VARIABLES = st.sampled_from(
+    [f"PORTICO_{name.upper()}" for name in Settings.model_fields] + [name.upper() for name in BARE_NAMES]
+)
+PIECES = st.sampled_from(
+    ["@", "/", ":", "a", ",", "=", "http://", "9" * 400, "1e999", "-1", "nan", ":admin", "[", "::1", "\n"]
+)
+ANYTHING = st.text() | st.lists(PIECES, max_size=6).map("".join) | st.text(st.characters(categories=["Cs", "Nd", "Cc"]))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example({"PORTICO_MAX_BODY": "9" * 400 + "KiB"}, {}, "")
+@example({"PORTICO_AUTH_TOKENS": "@a\0b"}, {}, "")
+@example({"PORTICO_UDS": "\ud800"}, {}, "")
+@given(
+    st.dictionaries(VARIABLES | st.text(), ANYTHING, max_size=8),
+    st.dictionaries(st.sampled_from(list(Settings.model_fields)), ANYTHING | st.integers(), max_size=4),
+    st.text(st.characters(codec="utf-8")),
+)
+def test_arbitrary_text_loads_or_is_a_settings_error(
+    tmp_path: Path, environ: dict[str, str], options: dict[str, Any], dotenv: str
+) -> None:
+    (tmp_path / ".env").write_bytes(dotenv.encode())
+    try:
+        describe(load(options, environ, tmp_path))
+    except SettingsError as error:
+        assert error.lines
+        assert all(line.isprintable() for line in error.lines)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "PORTICO_AUTH_TOKENS", "PORTICO_AGENT_ENV"]),
+    ANYTHING,
+    ANYTHING,
+)
+def test_no_secret_is_shown_whatever_stands_around_it(tmp_path: Path, variable: str, before: str, after: str) -> None:
+    value = f"{before}{SECRET}{after}"
+    try:
+        result = load({}, {variable: value, "PORTICO_PORT": "x"}, tmp_path)
+    except SettingsError as error:
+        assert SECRET not in str(error)
+    else:
+        pytest.fail(f"the wrong port went unnoticed: {result.sources}")

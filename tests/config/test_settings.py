@@ -1,0 +1,170 @@
+"""What each setting accepts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from portico.config.settings import Settings, accepts
+from portico.config.values import AgentVariable, Token
+
+LONG_SOCKET = "/" + "s" * 110
+
+
+def made(**values: Any) -> Settings:
+    return Settings(**{"data_dir": "/data", **values})
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    made_ = made()
+    assert made_.model_dump(exclude={"agent_env"}) == {
+        "anthropic_api_key": None,
+        "claude_code_oauth_token": None,
+        "anthropic_base_url": None,
+        "claude_model": None,
+        "max_tokens": 4096,
+        "max_sessions": 10,
+        "turn_timeout": 3600,
+        "permission_timeout": 300,
+        "max_queued_turns": 8,
+        "write_timeout": 30,
+        "store": "memory",
+        "max_body": 32 * 1024 * 1024,
+        "networking_mode": ("http",),
+        "driver": "claude-code",
+        "claude_cli_path": None,
+        "host": "127.0.0.1",
+        "port": 8787,
+        "uds": None,
+        "data_dir": Path("/data"),
+        "workspace_roots": (Path("/data/workspaces"),),
+        "permission_modes": ("default", "acceptEdits", "plan", "dontAsk"),
+        "auth": "token",
+        "auth_tokens": (),
+        "api_prefix": "/claude",
+        "log_level": "info",
+        "log_format": "text",
+    }
+    assert AgentVariable("HTTPS_PROXY") in made_.agent_env
+    assert AgentVariable("NODE_EXTRA_CA_CERTS") in made_.agent_env
+
+
+def test_every_setting_is_documented() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert accepts(name), name
+
+
+def test_built_by_hand_it_reads_no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MAX_SESSIONS", "3")
+    monkeypatch.setenv("PORTICO_MAX_SESSIONS", "3")
+    (tmp_path / ".env").write_text("MAX_SESSIONS=3")
+    monkeypatch.chdir(tmp_path)
+    assert made().max_sessions == 10
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        made().port = 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("max_tokens", "1000000", 1_000_000),
+        ("turn_timeout", "0.1", 0.1),
+        ("permission_timeout", "0", 0),
+        ("max_queued_turns", "0", 0),
+        ("max_body", "32MiB", 32 * 1024**2),
+        ("max_body", "1048576", 1_048_576),
+        ("max_body", "512 KiB", 512 * 1024),
+        ("networking_mode", "http, ziti ,", ("http", "ziti")),
+        ("claude_model", "sonnet[1m]", "sonnet[1m]"),
+        ("claude_model", "arn:aws:bedrock:eu:1:profile/x", "arn:aws:bedrock:eu:1:profile/x"),
+        ("host", "[::1]", "::1"),
+        ("host", "portico.example", "portico.example"),
+        ("port", "0", 0),
+        ("port", "65535", 65535),
+        ("anthropic_base_url", "http://127.0.0.1:8080/v", "http://127.0.0.1:8080/v"),
+        ("workspace_roots", "/a,/b/../c", (Path("/a"), Path("/c"))),
+        ("permission_modes", "bypassPermissions,plan", ("bypassPermissions", "plan")),
+        ("auth_tokens", "a:b==,c:d:admin", (Token("a", SecretStr("b==")), Token("c", SecretStr("d"), admin=True))),
+        ("agent_env", "A,B=c", (AgentVariable("A"), AgentVariable("B", SecretStr("c")))),
+        ("api_prefix", "/a/b.c", "/a/b.c"),
+    ],
+)
+def test_accepted(name: str, text: str, value: Any) -> None:
+    assert getattr(made(**{name: text}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("anthropic_api_key", ["a b", "a\n", "k\u00e9y"]),
+        (
+            "anthropic_base_url",
+            ["api", "ftp://x", "http://", "http://x:0", "http://x:y", "http://u:p@x", "http://x?a", "http://[x"],
+        ),
+        ("agent_env", ["1A", "A B", "=x", ",", "A,A=1", "HOME", "TMPDIR=/x", "CLAUDE_CONFIG_DIR", "XDG_RUNTIME_DIR"]),
+        ("agent_env", ["CLAUDE_CODE_TMPDIR", "PORTICO_AUTH_TOKENS", "PORTICO_X=1"]),
+        ("claude_model", ["-x", "a b", "sonnet\n", "x" * 257]),
+        ("max_tokens", ["0", "-1", "1000001", "1.5", "many", "9" * 5000]),
+        ("max_sessions", ["0", "100001"]),
+        ("turn_timeout", ["0", "-1", "nan", "inf", "1e300", "1h"]),
+        ("permission_timeout", ["-0.1", "nan", "inf"]),
+        ("max_queued_turns", ["-1", "10001"]),
+        ("write_timeout", ["0", "nan"]),
+        ("store", ["a b", "/x", "memory\n"]),
+        ("max_body", ["1023", "2GiB", "1 parsec", "-1", "9" * 400, "9" * 400 + "KiB", "MiB"]),
+        ("networking_mode", [",", "http,http", "http;ziti"]),
+        ("driver", ["", "../x"]),
+        ("claude_cli_path", ["claude", "/a\0b"]),
+        ("host", ["a b", "256.1.1.1", "1.2.3", "http://x", "-x", "x..y", "[::1", "*"]),
+        ("port", ["-1", "65536", "http"]),
+        ("uds", ["relative", LONG_SOCKET]),
+        ("data_dir", ["relative", "~/x"]),
+        ("workspace_roots", ["relative", "/a,b", "/a,/b/../a", ","]),
+        ("permission_modes", ["all", "plan,plan", "Plan", ","]),
+        ("auth", ["None", "basic"]),
+        ("auth_tokens", ["a", "a:", ":b", "a:b:root", "a:b:admin:x", "a:b c", "a:b,a:c", "a:b,c:b", ","]),
+        (
+            "api_prefix",
+            [
+                "/",
+                "claude",
+                "/a/",
+                "//a",
+                "/a//b",
+                "/a b",
+                "/a?b",
+                "/{x}",
+                "/..",
+                "/a/./b",
+                "/a\n",
+                "/docs",
+                "/healthz/x",
+            ],
+        ),
+        ("log_level", ["INFO", "trace"]),
+        ("log_format", ["yaml"]),
+    ],
+)
+def test_refused(name: str, texts: list[str]) -> None:
+    for text in texts:
+        with pytest.raises(ValidationError) as caught:
+            made(**{name: text})
+        assert {error["loc"][0] for error in caught.value.errors()} - {"workspace_roots"} <= {name}, text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
+def test_auth_none_is_accepted_on_loopback(host: str) -> None:
+    assert made(auth="none", host=host).auth == "none"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "portico.example", "localhost.example"])  # noqa: S104
+def test_auth_none_is_refused_where_others_can_reach_it(host: str) -> None:
+    with pytest.raises(ValidationError, match="anybody who reaches"):
+        made(auth="none", host=host)
+    assert made(auth="none", host=host, uds="/run/portico.sock").auth == "none"
+    assert made(auth="token", host=host).auth == "token"
