@@ -1,0 +1,114 @@
+"""What the engine needs of an agent, and of the driver that starts it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from portico.core.events import AgentEvent, Content
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """What a client may ask of an agent. None and empty mean the driver's own default."""
+
+    model: str | None = None
+    permission_mode: str = "default"
+    system_prompt: str | None = None
+    append_system_prompt: str | None = None
+    allowed_tools: tuple[str, ...] = ()
+    disallowed_tools: tuple[str, ...] = ()
+    mcp_servers: Mapping[str, Any] = field(default_factory=dict)
+    max_turns: int | None = None
+
+    def with_changes(self, **changes: Any) -> AgentOptions:
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """All that a driver needs to start an agent, or to bring one back.
+
+    ``agent_id`` is a UUID and stays the same over the life of a session; ``folder`` is the agent's own (HOME, settings,
+    temporary files) and is kept as long; ``cwd`` is where it works. No two live agents ever share an ``agent_id``.
+    """
+
+    agent_id: str
+    folder: Path
+    cwd: Path
+    options: AgentOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One query: ``turn_id`` is the client's name of it, ``content`` its text or content blocks."""
+
+    turn_id: str
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to a permission request."""
+
+    behavior: Literal["allow", "deny"]
+    updated_input: Mapping[str, Any] | None = None
+    message: str | None = None
+    remember: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTurn:
+    """A turn that the agent has started by itself; ``content`` says in words why."""
+
+    content: str
+
+
+class Agent(Protocol):
+    """A started agent. One task uses it; `interrupt` and `answer` may be called while that task is in `run`.
+
+    Every method but `run` and `watch` ends by itself within seconds. All raise `AgentFailed` once the agent is gone.
+    """
+
+    def run(self, turn: Turn | OwnTurn) -> AsyncIterator[AgentEvent]:
+        """Do one turn (or follow the `OwnTurn` that `watch` told of): its events, `Complete` last.
+
+        Cancelling it leaves the turn running in the agent: `interrupt` first, or `close`.
+        """
+
+    async def watch(self) -> OwnTurn:
+        """Wait, between turns, until the agent starts a turn by itself. May be cancelled, and called again.
+
+        Raises `AgentFailed` when the agent has exited.
+        """
+
+    async def interrupt(self) -> None:
+        """Ask the running turn to stop. Its `run` then ends with a `Complete` of ``stop_reason`` ``interrupted``."""
+
+    async def answer(self, request_id: str, decision: Decision) -> None: ...
+
+    async def close(self) -> None:
+        """Stop the agent and all that it started; bounded, and never raises. May be called at any time, and twice."""
+
+
+class AgentDriver(Protocol):
+    """Starts agents of one kind."""
+
+    name: str
+    capabilities: frozenset[str]
+
+    async def open(self) -> None:
+        """Called once before the first session; reaps what an earlier server process left behind."""
+
+    async def check(self) -> None:
+        """Raises `AgentUnavailable` (its ``code`` says why) where an agent could not be started now."""
+
+    async def start(self, spec: AgentSpec) -> Agent:
+        """Start an agent, or bring the one named ``spec.agent_id`` back with its whole context.
+
+        Bounded. Raises `AgentUnavailable`. A cancelled start leaves nothing behind.
+        """
+
+    async def close(self) -> None: ...

@@ -1,0 +1,190 @@
+"""The events of a session, as they go over the wire.
+
+An agent yields `AgentEvent`s: plain dictionaries whose shapes are the TypedDicts below. The feed adds what they have in
+common (``session_id``, ``seq``, ``time``, ``turn_id``), encodes each of them once, and that is an `Event`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, NotRequired, TypedDict
+
+Content = str | list[dict[str, Any]]
+"""Text, or a list of Messages API content blocks."""
+
+
+class Delta(TypedDict):
+    """New text of the content block ``index`` of the message ``message_id``."""
+
+    type: Literal["delta"]
+    content: str
+    message_id: NotRequired[str]
+    index: NotRequired[int]
+    parent_tool_use_id: NotRequired[str]
+
+
+class Thinking(TypedDict):
+    """New thinking text, addressed as in `Delta`."""
+
+    type: Literal["thinking"]
+    content: str
+    message_id: NotRequired[str]
+    index: NotRequired[int]
+    parent_tool_use_id: NotRequired[str]
+
+
+class Message(TypedDict):
+    """The finished blocks of a message, from block ``index`` on. Replaces what was streamed for them."""
+
+    type: Literal["message"]
+    role: Literal["assistant", "user"]
+    content: list[dict[str, Any]]
+    message_id: NotRequired[str]
+    index: NotRequired[int]
+    parent_tool_use_id: NotRequired[str]
+
+
+class ToolUse(TypedDict):
+    type: Literal["tool_use"]
+    tool_use_id: str
+    tool_name: str
+    input: dict[str, Any]
+    parent_tool_use_id: NotRequired[str]
+
+
+class ToolResult(TypedDict):
+    type: Literal["tool_result"]
+    tool_use_id: str
+    content: Content
+    is_error: bool
+    parent_tool_use_id: NotRequired[str]
+
+
+class PermissionRequest(TypedDict):
+    """The agent waits for leave to use a tool. ``expires_at`` (RFC 3339) is set by the session."""
+
+    type: Literal["permission_request"]
+    request_id: str
+    tool_name: str
+    input: dict[str, Any]
+    tool_use_id: NotRequired[str]
+    suggestions: NotRequired[list[dict[str, Any]]]
+    expires_at: NotRequired[str]
+    parent_tool_use_id: NotRequired[str]
+
+
+class PermissionWithdrawn(TypedDict):
+    """The agent takes a request back. Becomes a ``permission_resolved`` event; never goes out under this name."""
+
+    type: Literal["permission_withdrawn"]
+    request_id: str
+
+
+class PermissionResolved(TypedDict):
+    type: Literal["permission_resolved"]
+    request_id: str
+    behavior: Literal["allow", "deny"]
+    principal: NotRequired[str]
+    reason: Literal["answered", "timeout", "interrupted", "agent_exited"]
+
+
+class Notice(TypedDict):
+    """Something worth knowing that changes nothing: ``api_retry``, ``rate_limit``, ``compacted``, ..."""
+
+    type: Literal["notice"]
+    name: str
+    detail: Any
+
+
+class ErrorEvent(TypedDict):
+    type: Literal["error"]
+    error: str
+    code: str
+
+
+class Complete(TypedDict):
+    """The end of a turn. ``usage`` (tokens) and ``cost_usd`` are of this turn; the session sets ``duration_ms``."""
+
+    type: Literal["complete"]
+    stop_reason: str
+    usage: dict[str, Any]
+    cost_usd: float
+    duration_ms: NotRequired[int]
+
+
+class Query(TypedDict):
+    """The user's message, once accepted. ``principal`` is null for a turn that the agent started by itself."""
+
+    type: Literal["query"]
+    content: Content
+    principal: str | None
+
+
+class SessionChange(TypedDict):
+    """Every change of a session's state."""
+
+    type: Literal["session"]
+    state: str
+    reason: NotRequired[str]
+
+
+AgentEvent = (
+    Delta
+    | Thinking
+    | Message
+    | ToolUse
+    | ToolResult
+    | PermissionRequest
+    | PermissionWithdrawn
+    | Notice
+    | ErrorEvent
+    | Complete
+)
+"""What an agent may yield in a turn. `Complete` ends the turn."""
+
+EventBody = AgentEvent | PermissionResolved | Query | SessionChange
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event that has no place in the history yet."""
+
+    body: EventBody
+    turn_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One immutable fact of a session. ``data`` is its JSON, the same bytes for every reader and for ever."""
+
+    seq: int
+    type: str
+    turn_id: str | None
+    data: bytes
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+def encode_json(value: Any) -> bytes:
+    """Encode as compact UTF-8 JSON.
+
+    An agent's text may hold half of a surrogate pair (JavaScript cuts strings anywhere), which UTF-8 has no bytes for:
+    such a value goes out with escapes instead. Raises ValueError for NaN and infinities, which JSON does not have.
+    """
+    try:
+        return _encode(value).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def encode_event(session_id: str, seq: int, time: str, draft: Draft) -> Event:
+    """Give ``draft`` its place in the history, and encode it."""
+    body = dict(draft.body)
+    kind = str(body.pop("type"))
+    head: dict[str, Any] = {"type": kind, "session_id": session_id, "seq": seq, "time": time}
+    if draft.turn_id is not None:
+        head["turn_id"] = draft.turn_id
+    head.update(body)
+    return Event(seq, kind, draft.turn_id, encode_json(head))

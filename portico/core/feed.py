@@ -1,0 +1,150 @@
+"""The history of one session: events go in at the end, and readers follow with cursors.
+
+An event is in the store before any reader sees it. Appends that come while one is being stored are stored together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import anyio
+
+from portico.core.clock import rfc3339
+from portico.core.errors import StoreFailed
+from portico.core.events import Draft, Event, encode_event
+from portico.core.store import EventStore, SessionRecord
+
+TAIL_BYTES = 64 * 1024
+"""What is kept in memory for readers that keep up. Who is further behind reads from the store."""
+
+READ_EVENTS = 1000
+
+
+class _Append:
+    """One caller's events on their way into the store."""
+
+    def __init__(self, drafts: Sequence[Draft], record: SessionRecord | None) -> None:
+        self.drafts = drafts
+        self.record = record
+        self.events: list[Event] = []
+        self.error: Exception | None = None
+        self.done = False
+
+
+class Feed:
+    """``last_seq`` is the end of the history; ``ended`` says that nothing will follow it in this server."""
+
+    def __init__(
+        self,
+        session_id: str,
+        store: EventStore,
+        last_seq: int,
+        *,
+        now: Callable[[], str] = rfc3339,
+        ended: bool = False,
+    ) -> None:
+        self.session_id = session_id
+        self.last_seq = last_seq
+        self.ended = ended
+        self._store = store
+        self._now = now
+        self._appends: list[_Append] = []
+        self._storing = anyio.Lock(fast_acquire=True)
+        self._changed = anyio.Event()
+        self._tail: list[Event] = []
+        self._tail_bytes = 0
+
+    async def append(self, drafts: Sequence[Draft], record: SessionRecord | None = None) -> Sequence[Event]:
+        """Store ``drafts`` in one piece, together with ``record`` if there is one, then show them to readers.
+
+        A cancelled call has either stored all or nothing, and it is not told which. Raises `StoreFailed`, and whatever
+        a body that is not JSON raises; then nothing was stored.
+        """
+        mine = _Append(drafts, record)
+        self._appends.append(mine)
+        try:
+            async with self._storing:
+                if not mine.done:
+                    with anyio.CancelScope(shield=True):
+                        await self._store_all()
+        finally:
+            if not mine.done:  # cancelled before its turn came
+                self._appends.remove(mine)
+        if mine.error is not None:
+            raise mine.error
+        return mine.events
+
+    async def _store_all(self) -> None:
+        appends, self._appends = self._appends, []
+        events: list[Event] = []
+        record: SessionRecord | None = None
+        time = self._now()
+        for append in appends:
+            append.done = True
+            seq = self.last_seq + len(events)
+            try:
+                append.events = [
+                    encode_event(self.session_id, seq + n, time, draft) for n, draft in enumerate(append.drafts, 1)
+                ]
+            except (TypeError, ValueError, RecursionError) as error:
+                append.error = error
+                continue
+            events += append.events
+            record = append.record or record
+        last_seq = self.last_seq + len(events)
+        if record is not None:
+            record = replace(record, last_seq=last_seq)
+        try:
+            await self._store.append(self.session_id, self.last_seq, events, record)
+        except StoreFailed as error:
+            for append in appends:
+                append.error = append.error or error
+            return
+        self.last_seq = last_seq
+        self._keep(events)
+        self._wake()
+
+    def _keep(self, events: list[Event]) -> None:
+        self._tail += events
+        self._tail_bytes += sum(len(event.data) for event in events)
+        drop = 0
+        while self._tail_bytes > TAIL_BYTES:
+            self._tail_bytes -= len(self._tail[drop].data)
+            drop += 1
+        if drop:
+            del self._tail[:drop]
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    def end(self) -> None:
+        """Let every reader go once it has read what there is."""
+        self.ended = True
+        self._wake()
+
+    def forget_tail(self) -> None:
+        """Free the memory; for when nothing will be added for a while."""
+        self._tail, self._tail_bytes = [], 0
+
+    async def wait(self, after: int) -> None:
+        """Return as soon as there is an event behind ``after``, or there never will be."""
+        while self.last_seq <= after and not self.ended:
+            await self._changed.wait()
+
+    async def read(self, after: int, max_bytes: int) -> Sequence[Event]:
+        """The events behind ``after`` that are stored now, about ``max_bytes``, at least one if there is any."""
+        if after >= self.last_seq:
+            return ()
+        if self._tail and after + 1 >= self._tail[0].seq:
+            start = after + 1 - self._tail[0].seq
+            events: Sequence[Event] = self._tail[start : start + READ_EVENTS]
+        else:
+            events = await self._store.read(self.session_id, after, READ_EVENTS)
+        size = 0
+        for count, event in enumerate(events):
+            size += len(event.data)
+            if size > max_bytes and count:
+                return events[:count]
+        return events

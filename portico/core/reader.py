@@ -1,0 +1,39 @@
+"""A cursor over the events of one session. It is the only way in which anybody reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from portico.core.events import Event
+from portico.core.feed import Feed
+
+BATCH_BYTES = 256 * 1024
+
+
+class Reader:
+    """Reads what follows ``after``, of one turn or of the whole session; costs nothing while it is not asked."""
+
+    def __init__(self, feed: Feed, *, after: int = 0, turn_id: str | None = None) -> None:
+        self.after = after
+        self._feed = feed
+        self._turn_id = turn_id
+        self._over = False
+
+    async def read(self, max_bytes: int = BATCH_BYTES) -> Sequence[Event]:
+        """The next events, at least one and about ``max_bytes`` in all; waits while there are none.
+
+        Empty when no more will come: the turn is complete, the session closed, or the server is about to stop. A
+        cancelled call loses nothing.
+        """
+        while not self._over:
+            await self._feed.wait(self.after)
+            events = await self._feed.read(self.after, max_bytes)
+            if not events:
+                break
+            self.after = events[-1].seq
+            if self._turn_id is not None:
+                events = [event for event in events if event.turn_id == self._turn_id]
+                self._over = bool(events) and events[-1].type == "complete"
+            if events:
+                return events
+        return ()

@@ -1,0 +1,69 @@
+"""What callers ask of the engine, and what they get to see. Values are plain; transports have checked their form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
+
+from portico.core.events import Content
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    session_id: str | None = None
+    title: str | None = None
+    driver: str | None = None
+    model: str | None = None
+    cwd: str | None = None
+    system_prompt: str | None = None
+    append_system_prompt: str | None = None
+    permission_mode: str | None = None
+    allowed_tools: tuple[str, ...] = ()
+    disallowed_tools: tuple[str, ...] = ()
+    mcp_servers: Mapping[str, Any] = field(default_factory=dict)
+    max_turns: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NewTurn:
+    """``turn_id`` is the caller's idempotency key: the same one again attaches to the turn that it started."""
+
+    content: Content
+    turn_id: str | None = None
+    if_busy: Literal["queue", "reject"] = "queue"
+
+
+TurnState = Literal["queued", "running", "complete"]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnView:
+    """An accepted turn. ``created`` is false where an earlier request has started it."""
+
+    turn_id: str
+    session_id: str
+    state: TurnState
+    first_seq: int
+    created: bool
+
+
+class SessionView(TypedDict):
+    session_id: str
+    title: str | None
+    state: str
+    driver: str
+    model: str | None
+    cwd: str
+    permission_mode: str
+    owner: str
+    created_at: str
+    last_active_at: str
+    last_seq: int
+    turns: int
+    queued: int
+    pending_permissions: list[dict[str, Any]]
+    usage: dict[str, Any]
+    cost_usd: float
+    metadata: dict[str, Any]

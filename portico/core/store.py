@@ -1,0 +1,88 @@
+"""What the engine needs of a store, and the record that it keeps of each session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from portico.core.agent import AgentOptions
+from portico.core.events import Event
+from portico.core.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """What is known of a session beside its events. Times are RFC 3339 in UTC.
+
+    ``agent_id`` (a UUID) names the agent's own conversation and its folder. ``own_workspace`` says that the server made
+    ``cwd``, and may delete it with the session.
+    """
+
+    session_id: str
+    agent_id: str
+    owner: str
+    driver: str
+    state: State
+    cwd: str
+    own_workspace: bool
+    options: AgentOptions
+    created_at: str
+    last_active_at: str
+    title: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    last_seq: int = 0
+    turns: int = 0
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    cost_usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TurnSpan:
+    """Where a turn stands in the history: the ``seq`` of its ``query``, and of its ``complete`` once it is over."""
+
+    turn_id: str
+    first_seq: int
+    last_seq: int | None
+
+
+class EventStore(Protocol):
+    """Keeps sessions and their events. Every method is bounded in time by the store itself.
+
+    Raises `StoreFailed` where the medium fails. What `append` returned for is durable, in the store's own sense of it.
+    """
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def create(self, record: SessionRecord) -> None:
+        """Keep a new session. Raises `Conflict` (``session_exists``) where the id is taken."""
+
+    async def get(self, session_id: str) -> SessionRecord | None: ...
+
+    async def list(
+        self, *, owner: str | None, state: str | None, limit: int, cursor: str | None
+    ) -> tuple[list[SessionRecord], str | None]:
+        """A page of sessions, newest first, of one owner or of all (None), and the cursor of the next page.
+
+        Raises `InvalidRequest` for a cursor that is none of this store's.
+        """
+
+    async def append(
+        self, session_id: str, expected_seq: int, events: Sequence[Event], record: SessionRecord | None = None
+    ) -> None:
+        """Add events behind ``expected_seq`` and keep ``record``, both or neither.
+
+        Raises `SequenceConflict` where the history does not end at ``expected_seq``, `NotFound` for no such session.
+        """
+
+    async def read(self, session_id: str, after: int, limit: int) -> Sequence[Event]:
+        """At most ``limit`` events that follow ``after``, in order, beginning with the next one that is kept."""
+
+    async def turn(self, session_id: str, turn_id: str) -> TurnSpan | None: ...
+
+    async def event(self, session_id: str, seq: int) -> Event | None: ...
+
+    async def delete(self, session_id: str) -> None:
+        """Forget a session and its events. Does nothing where there is none."""

@@ -1,0 +1,163 @@
+"""One turn on its way: takes the agent's events into the history, and carries what people say to the agent."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Any, Protocol, cast
+
+import anyio
+
+from portico.core.agent import Agent, Decision, OwnTurn, Turn
+from portico.core.errors import AgentFailed, PorticoError
+from portico.core.events import AgentEvent, Complete, ErrorEvent, EventBody
+from portico.core.inbox import Inbox
+from portico.core.permissions import Permissions
+from portico.core.state import State
+from portico.core.wakeup import Wakeup
+
+INTERRUPT_GRACE = 10.0
+"""Seconds in which an interrupted agent must end its turn; then it is stopped."""
+
+log = logging.getLogger("portico.session")
+
+
+class History(Protocol):
+    """What a turn needs of its session."""
+
+    async def write(self, bodies: Sequence[EventBody], *, turn_id: str, state: State | None = None) -> None:
+        """Add events of the turn and, if ``state`` is another than now, the change of state behind them."""
+
+
+class TurnRun:
+    """Runs ``turn`` on ``agent``, from the first event to the `Complete` that `run` returns and has not written.
+
+    `interrupt` and `decide` may be called from anywhere, and never wait for the agent.
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        turn: Turn | OwnTurn,
+        turn_id: str,
+        *,
+        history: History,
+        permissions: Permissions,
+        timeout: float,
+    ) -> None:
+        self.turn_id = turn_id
+        self._agent = agent
+        self._turn = turn
+        self._history = history
+        self._permissions = permissions
+        self._deadline: float | None = time.monotonic() + timeout
+        self._inbox = Inbox()
+        self._wakeup = Wakeup()
+        self._decisions: list[tuple[str, Decision]] = []
+        self._stop_reason: str | None = None
+        self._interrupted = False
+        self.failure: AgentFailed | None = None
+
+    def interrupt(self, stop_reason: str = "interrupted") -> None:
+        """Stop the turn; ``stop_reason`` is what its `Complete` will say. The first call decides."""
+        self._stop_reason = self._stop_reason or stop_reason
+        self._wakeup.set()
+
+    def decide(self, request_id: str, decision: Decision) -> None:
+        """Carry the answer to a request, which is resolved already, to the agent."""
+        self._decisions.append((request_id, decision))
+        self._wakeup.set()
+
+    async def run(self) -> tuple[list[EventBody], Complete]:
+        """Returns the last events of the turn, `Complete` apart, for the caller to write with its change of state."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._pump)
+            tasks.start_soon(self._control)
+            last = await self._record()
+            tasks.cancel_scope.cancel()
+        return last
+
+    async def _pump(self) -> None:
+        try:
+            async with aclosing(cast(Any, self._agent.run(self._turn))) as events:
+                async for event in events:
+                    await self._inbox.put(event)
+                    if event["type"] == "complete":
+                        break
+        except AgentFailed as failure:
+            self.failure = failure
+        except Exception:
+            log.exception("the driver failed in turn %s", self.turn_id)
+            self.failure = AgentFailed("the driver failed; the server's log says more", code="driver_failed")
+        finally:
+            self._inbox.close()
+
+    async def _record(self) -> tuple[list[EventBody], Complete]:
+        while batch := await self._inbox.take():
+            bodies: list[EventBody] = []
+            for event in batch:
+                if event["type"] == "complete":
+                    return self._end(bodies, event)
+                bodies += self._admit(event)
+            waiting = State.WAITING if self._permissions.pending else State.RUNNING
+            await self._history.write(bodies, turn_id=self.turn_id, state=waiting)
+        failure = self.failure = self.failure or AgentFailed(
+            "the agent ended the turn without a result", code="no_result"
+        )
+        if self._stop_reason is not None:
+            # It was stopped because it did not end its turn in time; that it is gone is no news then.
+            return self._end([], Complete(type="complete", stop_reason=self._stop_reason, usage={}, cost_usd=0.0))
+        error = ErrorEvent(type="error", error=failure.detail, code=failure.code)
+        return self._end([error], Complete(type="complete", stop_reason="error", usage={}, cost_usd=0.0))
+
+    def _admit(self, event: AgentEvent) -> list[EventBody]:
+        if event["type"] == "permission_request":
+            return [self._permissions.add(event, time.monotonic())]
+        if event["type"] == "permission_withdrawn":
+            try:
+                return [self._permissions.resolve(event["request_id"], "deny", "interrupted")]
+            except PorticoError:
+                return []  # it was answered just before
+        return [event]
+
+    def _end(self, bodies: list[EventBody], complete: Complete) -> tuple[list[EventBody], Complete]:
+        bodies += self._permissions.withdraw_all("agent_exited" if self.failure else "interrupted")
+        if self._stop_reason == "timeout":
+            bodies.append(ErrorEvent(type="error", error="the turn took longer than allowed", code="turn_timeout"))
+            complete["stop_reason"] = "timeout"
+        return bodies, complete
+
+    async def _control(self) -> None:
+        while True:
+            with anyio.move_on_after(self._seconds_to_next_deadline()):
+                await self._wakeup.wait()
+            try:
+                await self._act(time.monotonic())
+            except AgentFailed as failure:
+                log.debug("turn %s: %s", self.turn_id, failure.detail)  # the pump sees the end of the agent too
+
+    def _seconds_to_next_deadline(self) -> float | None:
+        deadlines = [d for d in (self._deadline, self._permissions.next_deadline()) if d is not None]
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+
+    async def _act(self, now: float) -> None:
+        if self._deadline is not None and now >= self._deadline:
+            self._deadline = None
+            if self._interrupted:
+                log.warning("turn %s did not end when interrupted: stopping its agent", self.turn_id)
+                await self._agent.close()
+                return
+            self.interrupt("timeout")
+        for request_id in self._permissions.expired(now):
+            resolved = self._permissions.resolve(request_id, "deny", "timeout")
+            self._decisions.append((request_id, Decision("deny", message="Nobody answered in time.")))
+            state = None if self._permissions.pending else State.RUNNING
+            await self._history.write([resolved], turn_id=self.turn_id, state=state)
+        while self._decisions:
+            await self._agent.answer(*self._decisions.pop(0))
+        if self._stop_reason is not None and not self._interrupted:
+            self._interrupted = True
+            self._deadline = now + INTERRUPT_GRACE
+            await self._agent.interrupt()
