@@ -1,5 +1,1 @@
 """What plugs into Portico: hook specifications, the plugin manager and the built-ins."""
-
-from .markers import hookimpl
-
-__all__ = ["hookimpl"]

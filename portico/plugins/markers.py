@@ -1,0 +1,5 @@
+"""The marker that makes a function a hook implementation. Outsiders import it from `portico`."""
+
+import pluggy
+
+hookimpl = pluggy.HookimplMarker("portico")

@@ -1,0 +1,66 @@
+"""The admin token that is made when the operator gives none. It is kept in the file ``token`` of the data folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from pathlib import Path
+
+from portico.core.errors import Unavailable
+
+_FORM = re.compile(r"[A-Za-z0-9._~+/=-]{16,512}")  # 16: what is shorter was cut off, or is guessed
+
+
+def read_token(data_dir: Path) -> str:
+    """The token that was made. Raises `Unavailable` (``token_file``): none was, or the file is no good."""
+    token = _read(data_dir / "token")
+    if token is None:
+        detail = f"there is no token file {data_dir / 'token'}: no server has made one in this data folder"
+        raise Unavailable(detail, code="token_file")
+    return token
+
+
+def first_token(data_dir: Path) -> str:
+    """The token, made now where there is none. Raises `Unavailable` (``token_file``)."""
+    path = data_dir / "token"
+    if (token := _read(path)) is not None:
+        return token
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_once(path, secrets.token_urlsafe(32))
+    except OSError as error:
+        raise Unavailable(f"cannot write the token file {path}: {error.strerror}", code="token_file") from error
+    return read_token(data_dir)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            text = file.read(1024).decode("ascii", "replace").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Unavailable(f"cannot read the token file {path}: {error.strerror}", code="token_file") from error
+    if not _FORM.fullmatch(text):
+        detail = f"the token file {path} holds no token; delete it, and the next start makes a new one"
+        raise Unavailable(detail, code="token_file")
+    return text
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Make ``path`` with ``text`` in it, all at once, unless it is there by now."""
+    # A link, not a rename: it fails where another start has been faster. And never an empty or half-written file,
+    # which that other start could read.
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(descriptor)
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,45 @@
+"""The access log: one line a request, at its end. Never a query string, which may hold what a user has written."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = logging.getLogger("portico.access")
+
+CLIENT_GONE = 499
+"""Nginx's status for a client that left before it had an answer."""
+MAX_PATH = 256
+
+
+class AccessLog:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = time.monotonic()
+        status, sent = CLIENT_GONE, 0
+
+        async def counting(message: Message) -> None:
+            nonlocal status, sent
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            else:
+                sent += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, counting)
+        finally:
+            principal = scope.get("state", {}).get("principal")
+            fields = {
+                "method": scope["method"],
+                "path": scope["raw_path"][:MAX_PATH].decode("ascii", "backslashreplace"),
+                "status": status,
+                "duration_ms": round((time.monotonic() - start) * 1000, 1),
+                "principal": principal.name if principal else "-",
+                "bytes": sent,
+            }
+            log.info("%s %s %d %.1fms %s %dB", *fields.values(), extra=fields)

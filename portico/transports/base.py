@@ -1,0 +1,31 @@
+"""What a transport is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from portico.core.errors import Unavailable
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
+
+    from portico.core.engine import Engine
+
+
+class TransportFailed(Unavailable):
+    """A transport can't start; the detail is one sentence for the operator."""
+
+    code = "transport_failed"
+
+
+class Transport(Protocol):
+    """Makes the engine reachable."""
+
+    name: str
+
+    async def serve(self, engine: Engine, *, task_status: TaskStatus[str]) -> None:
+        """Serve until cancelled; call ``task_status.started(address)`` once reachable.
+
+        Raises `TransportFailed` where it cannot start. When the engine begins to drain, go on serving; the cancellation
+        comes after the drain. Cancelled, it ends its streams and connections within seconds.
+        """

@@ -1,0 +1,118 @@
+"""Opens listening sockets, and says in one sentence why it can't."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import anyio
+
+from portico.transports.base import TransportFailed
+
+BACKLOG = 1024
+
+_REASONS = {
+    errno.EADDRINUSE: "the address is in use",
+    errno.EACCES: "that is not permitted",
+    errno.EADDRNOTAVAIL: "this machine has no such address",
+    errno.ENOENT: "the folder does not exist",
+}
+
+
+async def listen_tcp(host: str, port: int) -> tuple[list[socket.socket], str]:
+    """Sockets bound to every address of ``host``, all on one port, and the URL. Raises `TransportFailed`."""
+    try:
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    except OSError as error:
+        raise TransportFailed(f"cannot listen on {host}: the name is not known ({error.strerror})") from error
+    sockets: list[socket.socket] = []
+    refusals: list[OSError] = []
+    with ExitStack() as stack:
+        for family, _, _, _, address in found:
+            try:
+                sockets.append(stack.enter_context(_bind(family, (address[0], port, *address[2:]))))
+            except OSError as error:
+                # `localhost` is often ::1 too, on machines that have no IPv6.
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise _failed(f"{host}:{port}", error) from error
+                refusals.append(error)
+            else:
+                port = sockets[0].getsockname()[1]
+        if not sockets:
+            raise _failed(f"{host}:{port}", refusals[0]) from refusals[0]
+        stack.pop_all()
+    return sockets, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _bind(family: int, address: tuple[object, ...]) -> socket.socket:
+    # Said to be TCP: with protocol 0 asyncio leaves Nagle's algorithm on, and small events wait for 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)  # here already: of two who have bound, the second fails here
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+@contextmanager
+def listen_unix(path: Path) -> Iterator[socket.socket]:
+    """A Unix socket at ``path`` with mode 0600, removed at the end. Raises `TransportFailed`.
+
+    The socket of a server that is gone is replaced; one that is answered, or anything else, is left alone.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        try:
+            _remove_stale(path)
+            listener.bind(str(path))
+            path.chmod(0o600)  # nobody can connect before it listens
+            listener.listen(BACKLOG)
+            bound = path.stat()
+        except OSError as error:
+            raise _failed(str(path), error) from error
+        try:
+            yield listener
+        finally:
+            _remove(path, bound)
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise TransportFailed(f"cannot listen on {path}: there is a file that is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:
+            pass  # it is busy, so there is somebody
+    raise TransportFailed(f"cannot listen on {path}: another server does")
+
+
+def _remove(path: Path, bound: os.stat_result) -> None:
+    """Remove our socket; by now there may be another server's."""
+    try:
+        if os.path.samestat(path.lstat(), bound):
+            path.unlink()
+    except FileNotFoundError:
+        pass
+
+
+def _failed(where: str, error: OSError) -> TransportFailed:
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    return TransportFailed(f"cannot listen on {where}: {reason}")

@@ -1,0 +1,249 @@
+"""What clients may send: bodies and query parameters, checked.
+
+Values are bounded where they end up in an agent's command line: Linux takes at most 128 KiB an argument
+(MAX_ARG_STRLEN, execve(2)), and no NUL.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from portico.core.agent import Decision
+from portico.core.events import Content
+from portico.core.requests import NewSession, NewTurn
+from portico.core.state import State
+
+KIB = 1024
+MAX_DEPTH = 32
+
+
+def _passable(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("nul", "must not hold NUL characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("surrogate", "must not hold half of a surrogate pair") from None
+    return text
+
+
+def _argument(text: str) -> str:
+    if len(_passable(text).encode()) > 100 * KIB:
+        raise PydanticCustomError("too_long", "must be at most 100 KiB")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "must not be blank")
+    return text
+
+
+def _base64(text: str) -> str:
+    try:
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        raise PydanticCustomError("base64", "must be valid base64") from None
+    if not data:
+        raise PydanticCustomError("base64", "must not be empty")
+    return text
+
+
+def _bounded(max_bytes: int) -> AfterValidator:
+    """For JSON of any shape: at most so many bytes, and not nested deeper than people write it."""
+
+    def checked(value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            size = len(json.dumps(value, separators=(",", ":")))
+        except RecursionError:
+            size = 0
+        if size > max_bytes:
+            raise PydanticCustomError("too_long", f"must be at most {max_bytes // KIB} KiB as JSON")
+        level: list[Any] = [value]
+        for _ in range(MAX_DEPTH):
+            level = [child for node in level if isinstance(node, dict | list) for child in _children(node)]
+        if level:
+            raise PydanticCustomError("too_deep", f"must be nested at most {MAX_DEPTH} deep")
+        return value
+
+    return AfterValidator(checked)
+
+
+def _children(node: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return node.values() if isinstance(node, dict) else node
+
+
+def _arguments(texts: list[str]) -> list[str]:
+    _argument(",".join(texts))
+    return texts
+
+
+# Which form of a query, and of a block in it, is meant: a mistake is then told of that form alone.
+def _query_form(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "<text>"
+    return "<blocks>" if isinstance(value, list) else None
+
+
+def _block_form(value: Any) -> str | None:
+    return f"<{value.get('type')}>" if isinstance(value, dict) else None
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+TurnId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_passable)]
+Folder = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_passable)]
+Prompt = Annotated[str, AfterValidator(_argument)]
+ToolRule = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_passable)]
+ToolRules = Annotated[list[ToolRule], Field(max_length=512), AfterValidator(_arguments)]
+NonBlank = Annotated[str, AfterValidator(_not_blank)]
+
+
+class _Strict(BaseModel):
+    """JSON has types, so that "1" is no number in it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _Parameters(BaseModel):
+    """A URL has text only, so that "1" is a number in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TextBlock(_Strict):
+    type: Literal["text"]
+    text: NonBlank
+
+
+class ImageSource(_Strict):
+    type: Literal["base64"]
+    media_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
+    data: Annotated[str, AfterValidator(_base64)]
+
+
+class ImageBlock(_Strict):
+    type: Literal["image"]
+    source: ImageSource
+
+
+Block = Annotated[
+    Annotated[TextBlock, Tag("<text>")] | Annotated[ImageBlock, Tag("<image>")],
+    Discriminator(_block_form, custom_error_type="block", custom_error_message="must be a text or an image block"),
+]
+Query = Annotated[
+    Annotated[NonBlank, Tag("<text>")] | Annotated[list[Block], Field(min_length=1, max_length=100), Tag("<blocks>")],
+    Discriminator(_query_form, custom_error_type="query", custom_error_message="must be text or a list of blocks"),
+]
+
+
+class SessionBody(_Strict):
+    """``POST /sessions``."""
+
+    session_id: Name | None = None
+    title: Line | None = None
+    driver: Name | None = None
+    model: Line | None = None
+    cwd: Folder | None = None
+    system_prompt: Prompt | None = None
+    append_system_prompt: Prompt | None = None
+    permission_mode: Line | None = None
+    allowed_tools: ToolRules | None = None
+    disallowed_tools: ToolRules | None = None
+    mcp_servers: Annotated[dict[Name, dict[str, Any]], Field(max_length=64), _bounded(100 * KIB)] | None = None
+    max_turns: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    metadata: Annotated[dict[str, Any], _bounded(16 * KIB)] | None = None
+
+    def request(self) -> NewSession:
+        rules = {
+            "allowed_tools": tuple(self.allowed_tools or ()),
+            "disallowed_tools": tuple(self.disallowed_tools or ()),
+        }
+        return NewSession(**{**self.model_dump(exclude_none=True), **rules})
+
+
+class TurnBody(_Strict):
+    """``POST /stream/{id}`` and ``POST /sessions/{id}/turns``."""
+
+    query: Query
+    turn_id: TurnId | None = None
+    if_busy: Literal["queue", "reject"] = "queue"
+
+    def request(self) -> NewTurn:
+        query = self.query
+        content: Content = query if isinstance(query, str) else [block.model_dump() for block in query]
+        return NewTurn(content, self.turn_id, self.if_busy)
+
+
+class PermissionBody(_Strict):
+    """``POST /sessions/{id}/permissions/{request_id}``."""
+
+    behavior: Literal["allow", "deny"]
+    updated_input: Annotated[dict[str, Any], _bounded(1024 * KIB)] | None = None
+    message: Annotated[str, StringConstraints(max_length=10_000)] | None = None
+    remember: bool = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> PermissionBody:
+        if self.behavior == "deny" and (self.updated_input is not None or self.remember):
+            raise PydanticCustomError("unfit", "updated_input and remember go with allow")
+        if self.behavior == "allow" and self.message is not None:
+            raise PydanticCustomError("unfit", "message goes with deny")
+        return self
+
+    def decision(self) -> Decision:
+        updated: Mapping[str, Any] | None = self.updated_input
+        return Decision(self.behavior, updated, self.message, self.remember)
+
+
+class StreamParameters(_Parameters):
+    """``GET /stream/{id}``."""
+
+    query: NonBlank
+    turn_id: TurnId | None = None
+
+    def request(self) -> NewTurn:
+        return NewTurn(self.query, self.turn_id)
+
+
+class ListParameters(_Parameters):
+    """``GET /sessions``."""
+
+    state: State | None = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 50
+    cursor: Annotated[str, StringConstraints(max_length=1024)] | None = None
+
+
+class DeleteParameters(_Parameters):
+    """``DELETE /sessions/{id}``."""
+
+    purge: bool = False
+
+
+class EventParameters(_Parameters):
+    """``GET /sessions/{id}/events``. ``limit`` is of a page, and there are no pages in a live stream."""
+
+    after: Annotated[int, Field(ge=0, le=10**18)] = 0
+    live: bool = True
+    limit: Annotated[int, Field(ge=1, le=5000)] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> EventParameters:
+        if self.live and self.limit is not None:
+            raise PydanticCustomError("unfit", "limit needs live=false")
+        return self

@@ -1,0 +1,97 @@
+"""From what the engine speaks to bytes: events to SSE frames, errors to problem documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+from portico.core.errors import (
+    Conflict,
+    Exhausted,
+    InvalidRequest,
+    MalformedRequest,
+    NotAllowed,
+    NotFound,
+    PorticoError,
+    StoreFailed,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+from portico.core.events import Event, encode_json
+
+PROBLEM_TYPE = "application/problem+json"
+RETRY = b"retry: 1000\n\n"
+"""The first frame of a stream: milliseconds after which a browser that lost it comes back."""
+HEARTBEAT = b":\n\n"
+"""A comment, which clients ignore."""
+DRAINING_SECONDS = 5
+
+STATUS: Mapping[type[PorticoError], int] = {
+    MalformedRequest: 400,
+    Unauthenticated: 401,
+    NotAllowed: 403,
+    NotFound: 404,
+    Conflict: 409,
+    TooLarge: 413,
+    InvalidRequest: 422,
+    Exhausted: 429,
+    Unavailable: 503,
+    StoreFailed: 503,
+    PorticoError: 500,
+}
+
+
+class HttpError(PorticoError):
+    """What only HTTP knows: an unknown path, a wrong method or media type."""
+
+    def __init__(self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail, code=code)
+        self.status = status
+        self.headers = headers or {}
+
+
+def frames(events: Sequence[Event]) -> bytes:
+    """Server-sent events, as https://html.spec.whatwg.org/multipage/server-sent-events.html has them."""
+    # JSON as `core.events` writes it holds no line break, so that one `data:` line will do.
+    return b"".join([b"id: %d\ndata: %b\n\n" % (event.seq, event.data) for event in events])
+
+
+def page(events: Sequence[Event], next_after: int, has_more: bool) -> bytes:
+    """A page of history as a JSON object, around events that are JSON already."""
+    joined = b",".join([event.data for event in events])
+    more = b"true" if has_more else b"false"
+    return b'{"events":[%b],"next_after":%d,"has_more":%b}' % (joined, next_after, more)
+
+
+def problem(error: PorticoError) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of an RFC 9457 problem document."""
+    status, headers = _status(error), {"content-type": PROBLEM_TYPE}
+    match error:
+        case HttpError():
+            headers |= error.headers
+        case Unauthenticated():
+            headers["www-authenticate"] = "Bearer"
+        case Exhausted():
+            headers["retry-after"] = str(error.retry_after)
+        case Unavailable(code="draining"):
+            headers["retry-after"] = str(DRAINING_SECONDS)
+    body = {
+        **error.extra,
+        "type": f"urn:portico:problem:{error.code}",
+        "title": phrase(status),
+        "status": status,
+        "detail": error.detail,
+        "code": error.code,
+    }
+    return status, headers, encode_json(body)
+
+
+def phrase(status: int) -> str:
+    return HTTPStatus(status).phrase
+
+
+def _status(error: PorticoError) -> int:
+    if isinstance(error, HttpError):
+        return error.status
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)

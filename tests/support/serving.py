@@ -1,0 +1,129 @@
+"""A server inside the test: a real engine behind the real transport, on a free port, with `EchoDriver`'s agents."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import anyio
+import httpx
+from anyio.abc import SocketStream, TaskStatus
+
+from portico.core.engine import Engine
+from portico.core.policy import Policy
+from portico.core.principal import Principal
+from portico.plugins.memory_store.store import MemoryStore
+from portico.plugins.token_auth.authenticator import TokenAuthenticator
+from portico.transports.http import HttpTransport
+from tests.support.echo import EchoDriver
+
+TOKENS = {"alice-secret": Principal("alice"), "bob-secret": Principal("bob"), "admin-secret": Principal("root", True)}
+
+
+@dataclass(slots=True)
+class Served:
+    """`url` is the transport's address; `stop` ends the transport as `portico serve` would."""
+
+    url: str
+    engine: Engine
+    client: httpx.AsyncClient
+    scope: anyio.CancelScope
+    stopped: anyio.Event
+    closing: AsyncExitStack
+
+    async def stop(self) -> None:
+        self.scope.cancel()
+        await self.stopped.wait()
+
+    async def connect(self, **options: Any) -> SocketStream:
+        """A bare connection, closed at the end."""
+        stream = await anyio.connect_tcp("127.0.0.1", urlsplit(self.url).port or 0, **options)
+        return await self.closing.enter_async_context(stream)
+
+    async def raw(self, request: bytes) -> SocketStream:
+        """A bare connection on which ``request`` was sent."""
+        stream = await self.connect()
+        await stream.send(request)
+        return stream
+
+    async def session(self, session_id: str = "s", **body: Any) -> str:
+        answer = await self.client.post("/claude/sessions", json={"session_id": session_id, **body})
+        assert answer.status_code == 201, answer.text
+        return session_id
+
+    async def run(self, query: str, session_id: str = "s", turn_id: str = "t") -> None:
+        """Do a whole turn."""
+        body = {"query": query, "turn_id": turn_id}
+        async with self.client.stream("POST", f"/claude/stream/{session_id}", json=body) as answer:
+            assert answer.status_code == 200
+            async for _ in answer.aiter_raw():
+                pass
+
+
+def get(path: str, *headers: str, method: str = "GET") -> bytes:
+    """A request of Alice's as bytes."""
+    lines = (f"{method} {path} HTTP/1.1", "host: test", "authorization: Bearer alice-secret", *headers)
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path, *, write_timeout: float = 30.0, max_body: int = 1024 * 1024, uds: Path | None = None, **policy: Any
+) -> AsyncIterator[Served]:
+    limits: dict[str, Any] = {
+        "permission_modes": frozenset({"default"}),
+        "max_sessions": 200,
+        "max_queued_turns": 8,
+        "turn_timeout": 60.0,
+        "permission_timeout": 60.0,
+    }
+    driver = EchoDriver()
+    engine = Engine(
+        store=MemoryStore(),
+        drivers={driver.name: driver},
+        default_driver=driver.name,
+        default_model=None,
+        policy=Policy(data_dir=folder, workspace_roots=(folder / "workspaces",), **limits | policy),
+    )
+    transport = HttpTransport(
+        [TokenAuthenticator(TOKENS.items())],
+        host="127.0.0.1",
+        port=0,
+        uds=uds,
+        prefix="/claude",
+        max_body=max_body,
+        write_timeout=write_timeout,
+    )
+    stopped = anyio.Event()
+    serving_scope = anyio.CancelScope()
+
+    async def serve(*, task_status: TaskStatus[str]) -> None:
+        try:
+            with serving_scope:
+                await transport.serve(engine, task_status=task_status)
+        finally:
+            stopped.set()
+
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(engine.run)
+        url = await tasks.start(serve)
+        base, through = (url, None) if uds is None else ("http://localhost", httpx.AsyncHTTPTransport(uds=str(uds)))
+        headers = {"authorization": "Bearer alice-secret"}
+        limit = httpx.Limits(max_connections=None)
+        async with (
+            AsyncExitStack() as closing,
+            httpx.AsyncClient(
+                base_url=base, headers=headers, timeout=20, transport=through, limits=limit, trust_env=False
+            ) as client,
+        ):
+            served = Served(url, engine, client, serving_scope, stopped, closing)
+            try:
+                yield served
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await served.stop()
+        tasks.cancel_scope.cancel()

@@ -1,0 +1,229 @@
+import json
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+from tests.support.serving import Served, get, serving
+from tests.support.sse import events
+
+pytestmark = pytest.mark.anyio
+
+SLOW = json.dumps({"deltas": 200, "gap": 0.01})
+ENDLESS = json.dumps({"deltas": None, "gap": 0.01})
+
+
+async def test_a_turn_is_streamed_from_its_query_to_its_complete(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        async with served.client.stream("GET", "/claude/stream/s?query=hello+dear+world&turn_id=t") as answer:
+            assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["x-accel-buffering"] == "no"
+            raw = (await answer.aread()).decode()
+        assert raw.startswith("retry: 1000\n\nid: ")
+        assert "event:" not in raw
+        got = [json.loads(line[6:]) for line in raw.splitlines() if line.startswith("data: ")]
+        assert [event["type"] for event in got] == ["query", "delta", "delta", "delta", "complete"]
+        assert {event["turn_id"] for event in got} == {"t"}
+        assert "".join(event["content"] for event in got[1:4]) == "hellodearworld"
+
+
+async def test_all_see_the_same_bytes_live_and_replayed(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        got: dict[str, bytes] = {}
+
+        async def watch(name: str, path: str, until: bytes) -> None:
+            async with served.client.stream("GET", path) as answer:
+                got[name] = b""
+                async for chunk in answer.aiter_raw():
+                    got[name] += chunk
+                    if until in got[name] and got[name].endswith(b"\n\n"):
+                        return
+
+        over = b'"state":"idle"}\n\n'
+        async with anyio.create_task_group() as tasks:
+            for n in range(3):
+                tasks.start_soon(watch, f"live {n}", "/claude/sessions/s/events?after=1", over)
+            await served.run(SLOW)
+        await watch("replay", "/claude/sessions/s/events?after=1", over)
+        assert len(set(got.values())) == 1
+        page = await served.client.get("/claude/sessions/s/events?live=false&after=1")
+        lines = [line[6:] for line in got["replay"].splitlines() if line.startswith(b"data: ")]
+        assert page.content.startswith(b'{"events":[' + b",".join(lines) + b'],"next_after":')
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_cut_stream_is_resumed_exactly_and_nothing_runs_twice(tmp_path: Path, method: str) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        if method == "GET":
+            request = served.client.build_request("GET", "/claude/stream/s", params={"query": SLOW})
+        else:
+            request = served.client.build_request("POST", "/claude/stream/s", json={"query": SLOW, "turn_id": "t"})
+        seen = []
+        answer = await served.client.send(request, stream=True)
+        try:
+            async for event in events(answer):
+                seen.append(event)
+                if len(seen) == 20:
+                    break
+        finally:
+            await answer.aclose()
+        cuts = 0
+        while seen[-1]["type"] != "complete":
+            request.headers["last-event-id"] = str(seen[-1]["seq"])
+            answer = await served.client.send(request, stream=True)
+            start = len(seen)
+            try:
+                async for event in events(answer):
+                    seen.append(event)
+                    if cuts < 3 and len(seen) == start + 20:
+                        cuts += 1
+                        break
+            finally:
+                await answer.aclose()
+        assert cuts == 3
+        turn_id = seen[0]["turn_id"]
+        page = (await served.client.get("/claude/sessions/s/events?live=false")).json()["events"]
+        assert seen == [event for event in page if event.get("turn_id") == turn_id]
+        assert [event["type"] for event in page].count("query") == 1
+
+        request.headers["last-event-id"] = str(seen[-1]["seq"])
+        over = await served.client.send(request)
+        assert (over.status_code, over.content) == (204, b"")
+        assert (await served.client.get("/claude/sessions/s")).json()["turns"] == 1
+
+
+async def test_the_history_is_followed_from_any_point(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        await served.run("a b c d e")
+        page = (await served.client.get("/claude/sessions/s/events?live=false&limit=3")).json()
+        assert [event["seq"] for event in page["events"]] == [1, 2, 3]
+        assert (page["next_after"], page["has_more"]) == (3, True)
+        path = "/claude/sessions/s/events?after=99"
+        async with served.client.stream("GET", path, headers={"last-event-id": "3"}) as answer:
+            async for event in events(answer):  # the header, of a browser that comes back, beats the URL
+                assert event["seq"] == 4
+                break
+        late = await served.client.get("/claude/sessions/s/events?after=99")
+        assert (late.status_code, late.json()["code"]) == (422, "after_too_large")
+
+
+@pytest.mark.parametrize("path", ["/claude/stream/s?query=hi", "/claude/sessions/s/events"])
+@pytest.mark.parametrize("last_event_id", ["x", "-1", "1.5", "9" * 30])
+async def test_a_made_up_event_id_is_malformed(tmp_path: Path, path: str, last_event_id: str) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        answer = await served.client.get(path, headers={"last-event-id": last_event_id})
+        assert (answer.status_code, answer.json()["code"]) == (400, "malformed")
+        assert (await served.client.get("/claude/sessions/s")).json()["turns"] == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "headers"),
+    [
+        ("HEAD", {}),
+        ("GET", {"sec-purpose": "prefetch"}),
+        ("GET", {"sec-purpose": "prefetch;prerender"}),
+        ("GET", {"purpose": "prefetch"}),
+    ],
+    ids=str,
+)
+async def test_what_only_looks_starts_nothing(tmp_path: Path, method: str, headers: dict[str, str]) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        before = (await served.client.get("/claude/sessions/s")).json()
+        answer = await served.client.request(method, "/claude/stream/s?query=hi", headers=headers)
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+        assert (await served.client.get("/claude/sessions/s")).json() == before
+
+
+async def test_the_head_of_an_endless_stream_ends(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        answer = await served.client.head("/claude/sessions/s/events")
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-type"].startswith("text/event-stream")
+
+
+async def test_a_page_of_huge_events_ends_early(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        await served.run(json.dumps({"deltas": 5, "size": 3 * 1024 * 1024}))
+        seen, after = [], 0
+        while True:
+            answer = await served.client.get("/claude/sessions/s/events", params={"live": "false", "after": after})
+            assert len(answer.content) < 12 * 1024 * 1024
+            page = answer.json()
+            seen += [event["seq"] for event in page["events"]]
+            after = page["next_after"]
+            if not page["has_more"]:
+                break
+        assert seen == list(range(1, 12))
+
+
+async def test_20000_events_are_replayed_in_one_go(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        await served.run(json.dumps({"deltas": 20_000}))
+        client = await served.raw(get("/claude/sessions/s/events"))
+        raw = b""
+        while not raw.endswith(b'"state":"idle"}\n\n\r\n'):
+            raw += await client.receive(1024 * 1024)
+        await client.aclose()
+        chunks = raw.count(b"\r\n") // 2
+        ids = [int(line[4:]) for line in raw.splitlines() if line.startswith(b"id: ")]
+        assert ids == list(range(1, 20_007))
+        assert chunks < 40  # hundreds of events in each piece that is sent
+
+
+async def test_100_clients_watch_one_session(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        counts: list[int] = []
+
+        async def watch(answers: list[httpx.Response]) -> None:
+            answer = await served.client.send(
+                served.client.build_request("GET", "/claude/sessions/s/events"), stream=True
+            )
+            answers.append(answer)
+
+        async def count(answer: httpx.Response) -> None:
+            seen = 0
+            async for event in events(answer):
+                seen += 1
+                if event["type"] == "session" and event["state"] == "idle" and seen > 1:
+                    break
+            counts.append(seen)
+            await answer.aclose()
+
+        answers: list[httpx.Response] = []
+        async with anyio.create_task_group() as tasks:
+            for _ in range(100):
+                tasks.start_soon(watch, answers)
+        async with anyio.create_task_group() as tasks:
+            for answer in answers:
+                tasks.start_soon(count, answer)
+            await served.run(json.dumps({"deltas": 50, "gap": 0.002}))
+        assert counts == [56] * 100
+
+
+async def test_a_turn_goes_on_without_its_client(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        client = await served.raw(get("/claude/stream/s?turn_id=t&query=" + SLOW.replace('"', "%22").replace(" ", "+")))
+        await client.receive()
+        await client.aclose()
+        await finished(served)
+        page = (await served.client.get("/claude/sessions/s/events?live=false")).json()["events"]
+        assert page[-2]["type"] == "complete" and page[-2]["stop_reason"] == "end_turn"
+
+
+async def finished(served: Served) -> None:
+    async with served.client.stream("GET", "/claude/stream/s?query=x&turn_id=t") as answer:
+        async for event in events(answer):
+            if event["type"] == "complete":
+                return
