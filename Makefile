@@ -4,7 +4,7 @@ BIN := .venv/bin
 CHECKED := $(wildcard conftest.py portico tests examples benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check clean
+.PHONY: help demo test test-long check bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z.-]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -36,6 +36,9 @@ test: .venv ## the tests, but for the long ones
 test-long: .venv ## the tests that take minutes
 	@$(BIN)/pytest -m long; status=$$?; \
 	if [ $$status -eq 5 ]; then echo 'There are no long tests.'; else exit $$status; fi
+
+bench: .venv ## measures against bare counterparts in the same run
+	$(BIN)/python -m benchmarks
 
 check: .venv ## style and types
 	$(BIN)/ruff check $(CHECKED)

@@ -120,6 +120,25 @@ class Settings(BaseSettings):
         le=_YEAR,
     )
     store: Name = _setting("Where events are kept: `memory` keeps nothing over a restart.", "a store's name", "memory")
+    store_sync: Literal["normal", "full"] = _setting(
+        "How the store writes: `normal` survives the end of the process, `full` also a loss of power, and is slower.",
+        "normal, full",
+        "normal",
+    )
+    retention_days: float | None = _setting(
+        "Days; history that ended longer ago is deleted. Default: none is.",
+        "a number of days above 0, at most 36500",
+        None,
+        gt=0,
+        le=36_500,
+    )
+    retention_mb: float | None = _setting(
+        "Megabytes that the history may take in the store; the oldest beyond that is deleted. Default: any number.",
+        "a number of megabytes above 0, at most 1000000000",
+        None,
+        gt=0,
+        le=1e9,
+    )
     max_body: ByteSize = _setting(
         "Bytes of a request's body; a larger one is refused.",
         "a size from 1KiB to 1GiB, such as 1048576, 512KiB or 32MiB",

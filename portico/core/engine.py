@@ -58,16 +58,22 @@ class Engine:
         self._tasks: TaskGroup | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Own the store, the drivers and the sessions until cancelled; then stop every agent."""
-        async with AsyncExitStack() as stack:
-            await self._store.open()
-            stack.push_async_callback(_finish, self._store.close)
-            for driver in self._drivers.values():
-                await driver.open()
-                stack.push_async_callback(_finish, driver.close)
-            async with anyio.create_task_group() as self._tasks:
-                task_status.started()
-                await anyio.sleep_forever()
+        """Own store, drivers and sessions until cancelled; then stop every agent, and only then the rest."""
+        async with anyio.create_task_group() as tasks:
+            stopping = anyio.Event()
+            await tasks.start(_tell_cancellation, stopping)
+            with anyio.CancelScope(shield=True):  # or everything would be cancelled at once
+                async with AsyncExitStack() as stack:
+                    await self._store.open()
+                    stack.push_async_callback(self._store.close)
+                    for driver in self._drivers.values():
+                        await driver.open()
+                        stack.push_async_callback(driver.close)
+                    async with anyio.create_task_group() as self._tasks:
+                        task_status.started()
+                        await stopping.wait()
+                        self._tasks.cancel_scope.cancel()
+            tasks.cancel_scope.cancel()
 
     async def drain(self, seconds: float) -> None:
         """Refuse new work, give running turns ``seconds``, interrupt the rest, and end all readers."""
@@ -324,7 +330,9 @@ def _check_after(feed: Feed, after: int) -> None:
         raise InvalidRequest(f"the history ends at {feed.last_seq}, before {after}", code="after_too_large")
 
 
-async def _finish(close: object) -> None:
-    """Let a part close in peace while everything else is cancelled; parts bound that themselves."""
-    with anyio.CancelScope(shield=True):
-        await close()  # type: ignore[operator]
+async def _tell_cancellation(stopping: anyio.Event, *, task_status: TaskStatus[None]) -> None:
+    try:
+        task_status.started()
+        await anyio.sleep_forever()
+    finally:
+        stopping.set()

@@ -7,6 +7,7 @@ common (``session_id``, ``seq``, ``time``, ``turn_id``), encodes each of them on
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -164,6 +165,8 @@ class Event:
     data: bytes
 
 
+# Line breaks to some readers of lines (Python's str.splitlines), which would tear an event apart.
+_LINE_BREAKS = re.compile("[\x85\u2028\u2029]")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
@@ -173,8 +176,9 @@ def encode_json(value: Any) -> bytes:
     An agent's text may hold half of a surrogate pair (JavaScript cuts strings anywhere), which UTF-8 has no bytes for:
     such a value goes out with escapes instead. Raises ValueError for NaN and infinities, which JSON does not have.
     """
+    text = _LINE_BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", _encode(value))
     try:
-        return _encode(value).encode()
+        return text.encode()
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 

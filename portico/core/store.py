@@ -82,7 +82,14 @@ class EventStore(Protocol):
 
     async def turn(self, session_id: str, turn_id: str) -> TurnSpan | None: ...
 
+    async def unfinished(self) -> Sequence[tuple[str, str]]:
+        """Session and turn ids of all turns that have no ``complete``, oldest first."""
+
     async def event(self, session_id: str, seq: int) -> Event | None: ...
+
+    async def tidy(self) -> None:
+        """Do what can wait: retention, packing. Called at the start and then every few minutes; may take its time, in
+        small steps that delay nobody."""
 
     async def delete(self, session_id: str) -> None:
         """Forget a session and its events. Does nothing where there is none."""

@@ -114,6 +114,7 @@ class TurnRun:
 
     def _admit(self, event: AgentEvent) -> list[EventBody]:
         if event["type"] == "permission_request":
+            self._wakeup.set()  # there may be a nearer deadline now
             return [self._permissions.add(event, time.monotonic())]
         if event["type"] == "permission_withdrawn":
             try:

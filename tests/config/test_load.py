@@ -130,6 +130,7 @@ OTHER_VALUES = {
     "permission_timeout": "0",
     "max_queued_turns": "0",
     "write_timeout": "1",
+    "drain_timeout": "1",
     "store": "other",
     "max_body": "1MiB",
     "networking_mode": "http,other",

@@ -153,6 +153,7 @@ async def test_half_a_surrogate_pair_survives() -> None:
     await feed.append([delta("\ud83d"), delta("é\u2028")])
     events = await Reader(feed).read()
     assert [json.loads(event.data)["content"] for event in events] == ["\ud83d", "é\u2028"]
+    assert len(events[1].data.decode().splitlines()) == 1
 
 
 @pytest.mark.parametrize("size", [10, TAIL_BYTES // 50, TAIL_BYTES * 2])

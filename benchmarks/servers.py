@@ -1,0 +1,65 @@
+"""Programs under measurement, each a process of its own on loopback."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+TOKEN = "benchmark-benchmark-benchmark"
+HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    url: str
+    pid: int
+    seconds_to_ready: float
+
+
+@contextmanager
+def portico(**settings: object) -> Iterator[Server]:
+    """`portico serve` on a free port, with a data folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="portico-bench-") as folder:
+        given = {
+            "data_dir": folder,
+            "port": 0,
+            "auth_tokens": f"bench:{TOKEN}:admin",
+            "log_level": "warning",
+            **settings,
+        }
+        environment = {f"PORTICO_{name.upper()}": str(value) for name, value in given.items()}
+        with program([sys.executable, "-m", "portico", "serve"], environment) as server:
+            yield server
+
+
+@contextmanager
+def program(argv: list[str], environment: dict[str, str] | None = None) -> Iterator[Server]:
+    """A program that prints a line with its ``http://...`` once it is ready."""
+    kept = {
+        name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ
+    }
+    began = time.perf_counter()
+    child = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env={**kept, **(environment or {})})
+    try:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if found := re.search(r"http://\S+", line):
+                yield Server(found[0], child.pid, time.perf_counter() - began)
+                return
+        raise RuntimeError(f"{argv} ended before it was ready")
+    finally:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(30)
+        finally:
+            child.kill()
+            assert child.stdout is not None
+            child.stdout.close()

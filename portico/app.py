@@ -1,0 +1,103 @@
+"""The composition root: the only place that knows every part. It connects them, and stops them in order."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, TypeVar
+
+import anyio
+
+from portico.config.load import Loaded, SettingsError, agent_environment
+from portico.config.settings import Settings
+from portico.core.engine import Engine
+from portico.core.policy import Policy
+from portico.lease import advertise, hold
+from portico.plugins.context import Context
+from portico.plugins.manager import PluginError, load_registry
+
+log = logging.getLogger("portico")
+
+T = TypeVar("T")
+Ready = Callable[[tuple[str, ...]], Coroutine[Any, Any, None]]
+
+
+async def serve(loaded: Loaded, environ: Mapping[str, str], *, ready: Ready) -> None:
+    """Serve until SIGTERM or SIGINT; ``ready`` is called with the addresses once all transports are reachable.
+
+    The first signal drains: new work is refused, reads go on, running turns get ``drain_timeout`` seconds. A second one
+    ends the drain at once. Raises `PorticoError` where something that was asked for cannot start.
+    """
+    settings = loaded.settings
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    registry = load_registry()
+    select = partial(_select, loaded)
+    make_authenticator = select("auth", registry.authenticator)
+    make_transports = [select("networking_mode", registry.transport, name) for name in settings.networking_mode]
+    make_store = select("store", registry.store)
+    make_driver = select("driver", registry.driver)
+    with ExitStack() as stack:
+        signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
+        stack.enter_context(hold(settings.data_dir))
+        context = Context(settings, settings.data_dir, agent_environment(settings, environ))
+        context = context.with_authenticators(make_authenticator(context))
+        transports = [make(context) for make in make_transports]
+        engine = Engine(
+            store=make_store(context),
+            drivers={settings.driver: make_driver(context)},
+            default_driver=settings.driver,
+            default_model=settings.claude_model,
+            policy=_policy(settings),
+        )
+        async with anyio.create_task_group() as working:
+            await working.start(engine.run)
+            async with anyio.create_task_group() as serving:
+                addresses = tuple([await serving.start(transport.serve, engine) for transport in transports])
+                stack.enter_context(advertise(settings.data_dir, addresses[0], settings.api_prefix))
+                log.info("serving on %s", ", ".join(addresses))
+                serving.start_soon(ready, addresses)
+                await _drain_on_signal(engine, signals, settings.drain_timeout)
+                serving.cancel_scope.cancel()
+            working.cancel_scope.cancel()
+    log.info("stopped")
+
+
+def _select(loaded: Loaded, setting: str, find: Callable[[str], T], name: str | None = None) -> T:
+    """What the setting names. Raises SettingsError, which lists what there is."""
+    name = name or getattr(loaded.settings, setting)
+    try:
+        return find(name)
+    except PluginError as error:
+        given = loaded.sources[setting].split()[-1]
+        raise SettingsError([f"{given}={name}: {error}"]) from None
+
+
+async def _drain_on_signal(engine: Engine, signals: AsyncIterator[signal.Signals], seconds: float) -> None:
+    name = (await anext(signals)).name
+    log.info("%s: draining; once more stops at once", name)
+    async with anyio.create_task_group() as draining:
+
+        async def hurry() -> None:
+            await anext(signals)
+            log.info("stopping at once")
+            draining.cancel_scope.cancel()
+
+        draining.start_soon(hurry)
+        await engine.drain(seconds)
+        draining.cancel_scope.cancel()
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        data_dir=settings.data_dir,
+        workspace_roots=settings.workspace_roots,
+        permission_modes=frozenset(settings.permission_modes),
+        max_sessions=settings.max_sessions,
+        max_queued_turns=settings.max_queued_turns,
+        turn_timeout=settings.turn_timeout,
+        permission_timeout=settings.permission_timeout,
+    )

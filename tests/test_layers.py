@@ -1,0 +1,92 @@
+"""Which room may import which: the shape of the code, read from its imports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "portico"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# room -> the rooms of ours that it may import, beside itself
+MAY_IMPORT = {
+    "core": set[str](),
+    "config": set[str](),
+    "client": set[str](),
+    "transports": {"core", "plugins"},
+    "plugins": {"core"},
+}
+NOT_IN_CORE = {"pluggy", "pydantic_settings", "sse_starlette", "socket", "starlette", "uvicorn", "httpx"}
+
+
+def imports(path: Path, *, at_run_time: bool = True) -> Iterator[str]:
+    """The absolute names of the modules that a file imports, without those for type checkers only."""
+    package = ["portico", *path.relative_to(PACKAGE).parts[:-1]]
+    nodes: list[ast.AST] = [ast.parse(path.read_text())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) and at_run_time:
+            nodes += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            yield ".".join([*base, *([node.module] if node.module else [])])
+        nodes += ast.iter_child_nodes(node)
+
+
+def room(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "portico" and len(parts) > 1 else ""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
+    own = path.relative_to(PACKAGE).parts[0]
+    if own not in MAY_IMPORT:
+        return  # the rooms on top: the composition root and the command line
+    ours = {room(module) for module in imports(path) if module.startswith("portico.")}
+    assert ours - {own} <= MAY_IMPORT[own]
+
+
+def test_the_core_knows_no_network_and_no_plugin_manager() -> None:
+    found = {module.split(".")[0] for path in (PACKAGE / "core").glob("*.py") for module in imports(path)}
+    assert not found & NOT_IN_CORE
+
+
+def test_hook_specifications_import_nothing_of_ours_at_run_time() -> None:
+    assert not [module for module in imports(PACKAGE / "plugins" / "hookspecs.py") if module.startswith("portico")]
+
+
+def test_a_transport_takes_nothing_from_the_plugins_but_their_marker() -> None:
+    found = {m for path in (PACKAGE / "transports").glob("*.py") for m in imports(path) if room(m) == "plugins"}
+    assert found <= {"portico.plugins.markers"}
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    readers = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in FILES
+        if any(
+            isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.environb", "os.getenv")
+            for node in ast.walk(ast.parse(path.read_text()))
+        )
+    ]
+    assert readers in ([], ["config/load.py"])
+
+
+def test_what_is_built_in_but_not_selected_is_never_imported() -> None:
+    script = (
+        "import sys; from portico.plugins.manager import collect, create_manager; collect(create_manager());"
+        "print([m for m in sys.modules if m.split('.')[0] in ('starlette', 'uvicorn', 'sse_starlette',"
+        " 'claude_code_sdk', 'psutil', 'httpx') or m.endswith(('.driver', '.store', '.http'))])"
+    )
+    argv = [sys.executable, "-c", script]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
+    assert done.stdout.strip() == "[]"
