@@ -1,0 +1,36 @@
+"""What can go wrong for a client, each with a text that says what to do.
+
+ClientError
+├── EndpointError   no server, or no usable address of one
+├── Unreachable     nobody answers there, or not in the way that a Portico server does
+├── HistoryLost     events that are needed were deleted on the server
+└── ProblemError    the server refuses, as an RFC 9457 problem
+"""
+
+from __future__ import annotations
+
+
+class ClientError(Exception):
+    """Base of all errors of this package. Its text is for people."""
+
+
+class EndpointError(ClientError):
+    pass
+
+
+class Unreachable(ClientError):
+    pass
+
+
+class HistoryLost(ClientError):
+    pass
+
+
+class ProblemError(ClientError):
+    """``status`` is HTTP's, ``code`` is the API's stable one, ``detail`` is the server's text for people."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(f"{detail} ({code})" if detail else f"the server answered {status} ({code})")
+        self.status = status
+        self.code = code
+        self.detail = detail

@@ -1,0 +1,119 @@
+"""Standard input, and Ctrl-C, without ever blocking the event loop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import termios
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+CHUNK = 65_536
+MOST = 32 * 1024 * 1024
+"""Bytes of one line or text; the server takes no more."""
+
+Presses = MemoryObjectReceiveStream[None]
+"""Ctrl-C, once for each time it was pressed."""
+
+
+class Lines:
+    """What can be read from a file descriptor: a terminal, a pipe or a file. One reader at a time.
+
+    A line that is longer than 32 MiB raises ValueError, as does text that is not UTF-8.
+    """
+
+    def __init__(self, fd: int = 0) -> None:
+        self._fd = fd
+        self._buffer = bytearray()
+        self._ended = False
+
+    @property
+    def interactive(self) -> bool:
+        return os.isatty(self._fd)
+
+    async def line(self) -> str | None:
+        """The next line without its end; None when there is none."""
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
+            if not await self._more():
+                if not self._buffer:
+                    return None
+                end = len(self._buffer)
+                break
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return line.decode().rstrip("\r")
+
+    async def rest(self) -> str:
+        """All there is up to the end."""
+        while await self._more():
+            pass
+        return self._buffer.decode()
+
+    def forget(self) -> None:
+        """Drop what was typed but not asked for."""
+        self._buffer.clear()
+        if self.interactive:
+            termios.tcflush(self._fd, termios.TCIFLUSH)
+
+    async def _more(self) -> bool:
+        if len(self._buffer) > MOST:
+            raise ValueError(f"standard input: more than {MOST} bytes")
+        if self._ended and not self.interactive:  # a terminal goes on after a Ctrl-D
+            return False
+        if self._waits():
+            await anyio.wait_readable(self._fd)
+        try:
+            data = os.read(self._fd, CHUNK)
+        except OSError:  # closed, or a terminal that has hung up
+            data = b""
+        self._buffer += data
+        self._ended = not data
+        return bool(data)
+
+    def _waits(self) -> bool:
+        """Whether reading may have to wait, which can be waited for; regular files and /dev/null never do."""
+        try:
+            mode = os.fstat(self._fd).st_mode
+        except OSError:
+            return False
+        return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(self._fd)
+
+
+@asynccontextmanager
+async def ctrl_c() -> AsyncGenerator[Presses, None]:
+    """While the block runs, Ctrl-C ends nothing by itself: it is counted in the stream."""
+    send, receive = anyio.create_memory_object_stream[None](2)  # a third one says nothing new
+
+    async def listen() -> None:
+        with anyio.open_signal_receiver(signal.SIGINT) as signals:
+            listening.set()
+            async for _ in signals:
+                try:
+                    send.send_nowait(None)
+                except anyio.WouldBlock:
+                    continue
+
+    listening = anyio.Event()
+    with send, receive:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen)
+            await listening.wait()
+            try:
+                yield receive
+            finally:
+                tasks.cancel_scope.cancel()
+
+
+def drain(presses: Presses) -> None:
+    """Forget what was pressed up to now."""
+    try:
+        while True:
+            presses.receive_nowait()
+    except anyio.WouldBlock:
+        return

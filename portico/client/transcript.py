@@ -1,0 +1,137 @@
+"""What a person is shown of a turn: events in, pieces of text out. No I/O."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+SHORT = 100
+"""Characters that are shown of a tool's input or result."""
+TELLING = ("command", "file_path", "notebook_path", "path", "pattern", "url", "query", "description", "prompt", "skill")
+"""The one input of a tool that says most, in this order."""
+
+Kind = Literal["text", "thinking", "query", "tool", "result", "notice", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """``text`` and ``thinking`` go on where the last one ended, line breaks and all; the others are a line each."""
+
+    kind: Kind
+    text: str
+
+
+class Transcript:
+    """One conversation's pieces. Subagents' own words are left out; their tool uses are indented."""
+
+    def __init__(self) -> None:
+        self._streamed: dict[tuple[Any, int], str] = {}
+        self._unfinished: tuple[Any, int] | None = None  # the text block whose last line is open
+        self._half = ""  # of a surrogate pair: the agent may cut a character in two
+
+    def feed(self, event: Mapping[str, Any]) -> list[Piece]:
+        """The pieces that ``event`` adds, mostly one. Events of unknown type add none."""
+        match event["type"]:
+            case "delta" if not event.get("parent_tool_use_id"):
+                return self._delta(event)
+            case "message" if not event.get("parent_tool_use_id") and event.get("role") == "assistant":
+                return self._message(event)
+            case "thinking" if not event.get("parent_tool_use_id"):
+                return [Piece("thinking", event["content"])]
+            case "query":
+                return [Piece("query", shorten(_plain(event["content"]), 10 * SHORT))]
+            case "tool_use":
+                return [Piece("tool", self._indented(event, describe_tool(event["tool_name"], event["input"])))]
+            case "tool_result":
+                failed = "failed: " if event.get("is_error") else ""
+                return [Piece("result", self._indented(event, failed + shorten(_plain(event["content"]))))]
+            case "notice":
+                return [Piece("notice", describe_notice(event["name"], event.get("detail")))]
+            case "error":
+                return [Piece("error", f"{event['error']} ({event['code']})")]
+            case "complete":
+                return self._end_line()
+        return []
+
+    def _delta(self, event: Mapping[str, Any]) -> list[Piece]:
+        key = (event.get("message_id"), event.get("index", 0))
+        pieces = self._end_line() if self._unfinished != key else []
+        text = _joined(self._half + event["content"])
+        self._half = text[-1] if text and "\ud800" <= text[-1] <= "\udbff" else ""
+        text = text.removesuffix(self._half)
+        if not text:
+            return pieces
+        self._streamed[key] = self._streamed.get(key, "") + text
+        self._unfinished = key
+        return [*pieces, Piece("text", text)]
+
+    def _message(self, event: Mapping[str, Any]) -> list[Piece]:
+        pieces: list[Piece] = []
+        for number, block in enumerate(event["content"], event.get("index", 0)):
+            if block.get("type") != "text":
+                continue
+            key = (event.get("message_id"), number)
+            text, streamed = _joined(block["text"]), self._streamed.pop(key, "")
+            rest = text.removeprefix(streamed)
+            if not text.startswith(streamed) or (rest and self._unfinished != key):
+                rest = text  # what was streamed can't be taken back: the whole of it again, on a new line
+            if rest:
+                pieces += self._end_line() if self._unfinished != key or rest == text else []
+                pieces.append(Piece("text", rest))
+                self._unfinished = key
+            if self._unfinished == key:
+                self._streamed[key] = text
+                pieces += self._end_line()
+                del self._streamed[key]
+        return pieces
+
+    def _end_line(self) -> list[Piece]:
+        key, self._unfinished, self._half = self._unfinished, None, ""
+        return [Piece("text", "\n")] if key and not self._streamed.get(key, "").endswith("\n") else []
+
+    @staticmethod
+    def _indented(event: Mapping[str, Any], text: str) -> str:
+        return f"  {text}" if event.get("parent_tool_use_id") else text
+
+
+def describe_tool(name: str, tool_input: Mapping[str, Any]) -> str:
+    """A tool use in one line."""
+    for key in TELLING:
+        if isinstance(value := tool_input.get(key), str):
+            return f"{name} {shorten(value)}"
+    return f"{name} {shorten(json.dumps(tool_input, ensure_ascii=False))}" if tool_input else name
+
+
+def describe_notice(name: str, detail: Any) -> str:
+    words = name.replace("_", " ")
+    if detail in (None, "", {}, []):
+        return words
+    return f"{words}: {shorten(detail if isinstance(detail, str) else json.dumps(detail, ensure_ascii=False))}"
+
+
+def shorten(text: str, length: int = SHORT) -> str:
+    """``text`` in one line of at most ``length`` characters."""
+    line = re.sub(r"\s+", " ", text[: 2 * length + 1000]).strip()
+    return line if len(line) <= length and len(text) <= 2 * length + 1000 else line[: length - 3] + "..."
+
+
+def printable(text: str) -> str:
+    """``text`` without what would steer a terminal: whoever wrote it may be neither the user nor a friend."""
+    return _CONTROL.sub("\ufffd", text)
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def _joined(text: str) -> str:
+    """Surrogate halves that have come together become the character that they are."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+def _plain(content: str | list[dict[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    return " ".join(str(block.get("text", f"[{block.get('type', 'block')}]")) for block in content)

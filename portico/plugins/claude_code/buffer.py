@@ -1,0 +1,123 @@
+"""What the CLI has said and nobody has taken yet."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import anyio
+
+from ...core.agent import OwnTurn
+from ...core.errors import PorticoError
+from ...core.events import AgentEvent
+from .items import Done
+
+TURN_BYTES = 4 * 1024 * 1024
+"""Bytes of lines that may wait for the task that runs a turn. While there are more, the CLI is not read: it keeps the
+rest in its own memory."""
+
+IDLE_BYTES = 256 * 1024
+"""Bytes of lines that are kept between turns: what subagents in the background say. Older ones are dropped."""
+
+Entry = AgentEvent | OwnTurn | Done
+
+
+class _Kept(NamedTuple):
+    entry: Entry
+    size: int
+    idle: bool
+
+
+class EventBuffer:
+    """The queue between the task that reads the CLI and the one that runs turns, bounded in bytes.
+
+    An entry counts as the line that it came from: so what is kept is bounded by `TURN_BYTES` and one line.
+    """
+
+    def __init__(self) -> None:
+        self._kept: deque[_Kept] = deque()
+        self._bytes = self._idle_bytes = 0
+        self._unlimited = 0
+        self._end: PorticoError | None = None
+        self._changed = anyio.Event()
+
+    def put(self, entry: Entry, size: int, *, idle: bool) -> None:
+        """Add an entry. ``idle``: it belongs to no turn, and may be dropped."""
+        self._kept.append(_Kept(entry, size, idle))
+        self._bytes += size
+        if idle:
+            self._idle_bytes += size
+            if self._idle_bytes > IDLE_BYTES:
+                self._drop_idle()
+        self._wake()
+
+    async def wait_for_room(self) -> None:
+        while self._bytes > TURN_BYTES and not self._unlimited:
+            await self._changed.wait()
+
+    @contextmanager
+    def unlimited(self) -> Iterator[None]:
+        """Nobody waits for room meanwhile: an answer of the CLI may stand behind what nobody takes."""
+        self._unlimited += 1
+        self._wake()
+        try:
+            yield
+        finally:
+            self._unlimited -= 1
+
+    async def get(self) -> Entry:
+        """The next entry. Once the buffer is closed and empty, raises what it was closed with."""
+        while not self._kept:
+            self._raise_end()
+            await self._changed.wait()
+        return self._pop().entry
+
+    async def own_turn(self) -> OwnTurn:
+        """Wait until there is an `OwnTurn`, and leave it where it is. Raises as `get` does."""
+        while True:
+            for entry, _, _ in self._kept:
+                if isinstance(entry, OwnTurn):
+                    return entry
+            self._raise_end()
+            await self._changed.wait()
+
+    def discard_turn(self, uuid: str | None) -> bool:
+        """Drop all up to the end of the turn ``uuid``, included; return whether that was there."""
+        while self._kept:
+            entry = self._pop().entry
+            if isinstance(entry, Done) and entry.uuid == uuid:
+                return True
+        return False
+
+    def close(self, end: PorticoError) -> None:
+        """Nothing more is to come: once all is taken, ``end`` is raised."""
+        self._end = end
+        self._wake()
+
+    def _pop(self) -> _Kept:
+        kept = self._kept.popleft()
+        self._bytes -= kept.size
+        self._idle_bytes -= kept.size if kept.idle else 0
+        self._wake()
+        return kept
+
+    def _drop_idle(self) -> None:
+        """To half of what is allowed, so that it is seldom done."""
+        left: deque[_Kept] = deque()
+        for kept in self._kept:
+            if kept.idle and self._idle_bytes > IDLE_BYTES // 2:
+                self._bytes -= kept.size
+                self._idle_bytes -= kept.size
+            else:
+                left.append(kept)
+        self._kept = left
+
+    def _raise_end(self) -> None:
+        if self._end is not None:
+            raise self._end.with_traceback(None)  # it may be raised often, and would grow each time
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()

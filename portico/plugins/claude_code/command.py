@@ -1,0 +1,89 @@
+"""What is asked of an agent, as the command line of the CLI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from claude_code_sdk import ClaudeCodeOptions
+from claude_code_sdk._internal.transport.subprocess_cli import SubprocessCLITransport
+
+from ...core.agent import AgentOptions
+from ...core.errors import InvalidRequest
+
+SWITCHES = frozenset({"--verbose", "--continue"})
+"""Flags of the SDK's command that take no value."""
+
+WITHHELD_TOOLS = ("SendMessage", "ListAgents")
+"""With these one session can find another on the same machine and start a turn in it."""
+
+MAX_ARGUMENT = 128 * 1024
+"""Bytes, its end included: MAX_ARG_STRLEN of Linux (execve(2))."""
+
+STREAMING = (
+    "--input-format=stream-json",
+    "--include-partial-messages",
+    # The operator's and the project's settings are not the session's: only what is asked for here holds.
+    "--setting-sources=",
+    "--strict-mcp-config",
+)
+
+
+def build_command(
+    cli: Path, agent_id: str, options: AgentOptions, *, resume: bool, default_model: str | None = None
+) -> list[str]:
+    """The argv that starts the agent ``agent_id`` or, with ``resume``, brings it back.
+
+    Raises `InvalidRequest` (``errors`` names the option) where a value can't be an argument of a process.
+    """
+    if options.model is None:
+        options = replace(options, model=default_model)
+    command = SubprocessCLITransport("", _sdk_options(options), cli)._build_command()[:-2]  # no --print PROMPT
+    identity = f"--resume={agent_id}" if resume else f"--session-id={agent_id}"
+    argv = [*_joined(command), *STREAMING, identity]
+    for argument in argv:
+        _check(argument)
+    return argv
+
+
+def _sdk_options(options: AgentOptions) -> ClaudeCodeOptions:
+    # "default" is what the CLI does unasked. Its own name for it has changed, so it is never said.
+    mode: Any = options.permission_mode if options.permission_mode != "default" else None
+    return ClaudeCodeOptions(
+        model=options.model,
+        permission_mode=mode,
+        permission_prompt_tool_name="stdio",
+        system_prompt=options.system_prompt,
+        append_system_prompt=options.append_system_prompt,
+        allowed_tools=list(options.allowed_tools),
+        disallowed_tools=[*WITHHELD_TOOLS, *options.disallowed_tools],
+        mcp_servers=dict(options.mcp_servers),
+        max_turns=options.max_turns,
+    )
+
+
+def _joined(command: list[str]) -> Iterator[str]:
+    """``--flag value`` as ``--flag=value``: so a value that starts with dashes is not taken for a flag."""
+    arguments = iter(command)
+    yield next(arguments)
+    for flag in arguments:
+        yield flag if flag in SWITCHES else f"{flag}={next(arguments)}"
+
+
+def _check(argument: str) -> None:
+    try:
+        size = len(argument.encode())
+    except UnicodeEncodeError:
+        wrong = "holds half of a surrogate pair, which a process can't be given"
+    else:
+        if "\0" in argument:
+            wrong = "holds a NUL character, which a process can't be given"
+        elif size >= MAX_ARGUMENT:
+            wrong = f"is too long: {size} bytes, where a process can be given {MAX_ARGUMENT}"
+        else:
+            return
+    name = argument.split("=", 1)[0].removeprefix("--").replace("-", "_")
+    errors = [{"name": name, "message": wrong}]
+    raise InvalidRequest(f"The option {name} {wrong}.", code="invalid_option", errors=errors)

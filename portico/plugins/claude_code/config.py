@@ -1,0 +1,47 @@
+"""The settings that the driver goes by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..context import Context
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class DriverConfig:
+    """``agents`` is the folder in which sessions keep their agents' folders: what is left of an earlier server
+    process is looked for there. ``environment`` is what agents may have of the server's environment, PATH included.
+    ``max_tokens`` is the output limit of one reply; None: the CLI's own.
+    """
+
+    agents: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    api_key: str | None = field(default=None, repr=False)
+    oauth_token: str | None = field(default=None, repr=False)
+    base_url: str | None = None
+    model: str | None = None
+    max_tokens: int | None = None
+    cli_path: Path | None = None
+
+    @property
+    def search_path(self) -> str:
+        return self.environment.get("PATH", DEFAULT_PATH)
+
+    @classmethod
+    def from_context(cls, context: Context) -> DriverConfig:
+        settings = context.settings
+        key, token = settings.anthropic_api_key, settings.claude_code_oauth_token
+        return cls(
+            agents=context.data_dir / "agents",
+            environment={"PATH": DEFAULT_PATH, **context.agent_environment},
+            api_key=key.get_secret_value() if key else None,
+            oauth_token=token.get_secret_value() if token else None,
+            base_url=settings.anthropic_base_url,
+            model=settings.claude_model,
+            max_tokens=settings.max_tokens,
+            cli_path=settings.claude_cli_path,
+        )

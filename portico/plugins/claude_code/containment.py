@@ -1,0 +1,121 @@
+"""How all that an agent starts is kept together, so that it can be killed as a whole.
+
+In the order of preference:
+
+- ``pid-namespace``: the agent's processes live in a PID namespace and die with its first one. Needs CAP_SYS_ADMIN.
+- ``user-pid-namespace``: the same within a user namespace, in which the user keeps their id. Docker's default profile
+  and hardened systems refuse it. Programs like sudo do not work in there.
+- ``cgroup``: a control group of its own.
+- ``best-effort``: processes are found by a variable in their environment, and by their parents.
+
+In all of them the agent's outermost process asks the kernel to be killed when the server dies (PR_SET_PDEATHSIG; the
+server here is the *thread* that runs the event loop). In a namespace everything dies with it; otherwise what is left is
+reaped at the next start.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from .cgroup import cgroup_name, clear_cgroup, own_cgroup
+
+PROBE_TIME = 5.0
+"""Seconds that one try of a mechanism may take."""
+
+# The first process of a PID namespace has to reap what others orphan, and the CLI does not: a shell does. `exit` keeps
+# it from replacing itself with the CLI.
+_REAPER = ("-c", '"$@"; exit $?', "sh")
+_ENTER = ("-c", 'echo 0 > "$0/cgroup.procs" && exec "$@"')
+
+
+@dataclass(frozen=True, slots=True)
+class Containment:
+    """One of the ways above. ``prefix`` goes before an agent's command line; ``cgroups`` is where groups are made."""
+
+    name: str
+    note: str
+    prefix: tuple[str, ...] = ()
+    cgroups: Path | None = None
+
+    def describe(self) -> str:
+        """For the log and for people."""
+        return f"{self.name}: {self.note}"
+
+    def cgroup(self, folder: Path) -> Path | None:
+        """The control group of the agent whose folder this is."""
+        return self.cgroups / cgroup_name(folder) if self.cgroups is not None else None
+
+    def wrap(self, argv: Sequence[str], folder: Path) -> list[str]:
+        """The command line that starts ``argv`` contained, as the agent whose folder this is. Raises OSError."""
+        group = self.cgroup(folder)
+        if group is None:
+            return [*self.prefix, *argv]
+        group.mkdir(exist_ok=True)
+        return [*self.prefix, str(group), *argv]
+
+
+async def detect(search_path: str, among: Sequence[str] = ()) -> Containment:
+    """The first of the ways that works here, proven by running a command in it. Ends within half a minute.
+
+    ``search_path`` is where the tools are looked for (as PATH); ``among`` limits the choice to these names. There is
+    always ``best-effort``. Raises LookupError when none of ``among`` works.
+    """
+    guard: tuple[str, ...] = ()
+    if (setpriv := shutil.which("setpriv", path=search_path)) is not None:
+        guard = (setpriv, "--pdeathsig", "KILL")
+        if not await _works(Containment("", "", guard), search_path):
+            guard = ()
+    for candidate in await anyio.to_thread.run_sync(_candidates, search_path, guard):
+        if among and candidate.name not in among:
+            continue
+        if candidate.name == "best-effort" or await _works(candidate, search_path):
+            return candidate
+    raise LookupError(f"None of these works here: {', '.join(among)}.")
+
+
+def _candidates(search_path: str, guard: tuple[str, ...]) -> list[Containment]:
+    death = "die with it" if guard else "are killed at the next start"
+    found = []
+    unshare, shell = (shutil.which(tool, path=search_path) for tool in ("unshare", "sh"))
+    if unshare is not None and shell is not None:
+        inner = ("--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--", shell, *_REAPER)
+        note = f"an agent's processes can't leave its PID namespace; should the server be killed, they {death}"
+        found = [
+            Containment("pid-namespace", note, (*guard, unshare, *inner)),
+            Containment("user-pid-namespace", note, (*guard, unshare, "--user", "--map-current-user", *inner)),
+        ]
+    group = own_cgroup()
+    if shell is not None and group is not None and os.access(group, os.W_OK):
+        note = (
+            "an agent's processes can't leave its control group; should the server be killed, the next start kills them"
+        )
+        found.append(Containment("cgroup", note, (*guard, shell, *_ENTER), group))
+    note = "an agent's processes are found by their environment; a daemon that clears its own escapes"
+    return [*found, Containment("best-effort", note, guard)]
+
+
+async def _works(candidate: Containment, search_path: str) -> bool:
+    probe = Path(f"/probe/{os.getpid()}")
+    group = candidate.cgroup(probe)
+    cleared = True
+    result: subprocess.CompletedProcess[bytes] | None = None
+    try:
+        argv = candidate.wrap(["sh", "-c", ":"], probe)
+        with anyio.move_on_after(PROBE_TIME):
+            result = await anyio.run_process(
+                argv, check=False, stdin=subprocess.DEVNULL, env={"PATH": search_path}, start_new_session=True
+            )
+    except OSError:
+        return False
+    finally:
+        if group is not None:
+            cleared = clear_cgroup(group)
+    return cleared and result is not None and result.returncode == 0

@@ -1,0 +1,34 @@
+"""What a user may say to the CLI. A line that it does not understand kills it, so all is looked at first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...core.errors import InvalidRequest
+from ...core.events import Content
+
+
+def check_content(content: Content) -> None:
+    """Raises `InvalidRequest` (``invalid_content``) for anything but text, or a list of text and image blocks.
+
+    https://docs.claude.com/en/api/messages: the shapes of blocks and of image sources.
+    """
+    if isinstance(content, str):
+        return
+    if not isinstance(content, list) or not content:
+        raise _invalid("a query is text, or a list of content blocks that is not empty", None)
+    for index, block in enumerate(content):
+        match block:
+            case {"type": "text", "text": str()}:
+                pass
+            case {"type": "image", "source": {"type": "base64", "media_type": str(), "data": str()}}:
+                pass
+            case {"type": "image", "source": {"type": "url", "url": str()}}:
+                pass
+            case _:
+                raise _invalid("a block is text, or an image with a source (base64 or url)", index)
+
+
+def _invalid(message: str, index: int | None) -> InvalidRequest:
+    errors: list[dict[str, Any]] = [{"message": message, **({} if index is None else {"index": index})}]
+    return InvalidRequest(f"The content is not valid: {message}.", code="invalid_content", errors=errors)

@@ -1,0 +1,55 @@
+"""Bytes in, lines out: what comes over a pipe in chunks, cut at line feeds. Sans-IO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MAX_LINE = 32 * 1024 * 1024
+"""Bytes. The CLI writes a whole message as one line: replies of 20 MiB have to pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Oversized:
+    """Stands for a line of ``size`` bytes, which was longer than allowed and has been dropped."""
+
+    size: int
+
+
+class LineFramer:
+    """Cuts a stream of bytes into lines, in time linear to its length.
+
+    A line longer than ``max_line`` bytes is dropped while it passes, so that memory stays bounded, and yields
+    `Oversized` once it ends. Empty lines are skipped, and a carriage return before the line feed is removed.
+    """
+
+    def __init__(self, max_line: int = MAX_LINE) -> None:
+        self._max_line = max_line
+        self._parts: list[bytes] = []
+        self._size = 0  # of the line under way, dropped bytes included
+
+    def feed(self, chunk: bytes) -> list[bytes | Oversized]:
+        """Take the next bytes; return the lines that they end, in order."""
+        *ends, rest = chunk.split(b"\n")
+        lines: list[bytes | Oversized] = []
+        for end in ends:
+            self._add(end)
+            line = self.close()
+            if line:
+                lines.append(line)
+        self._add(rest)
+        return lines
+
+    def close(self) -> bytes | Oversized | None:
+        """End of the stream: return what has come of a line that was never ended, or None. Starts anew."""
+        parts, size = self._parts, self._size
+        self._parts, self._size = [], 0
+        if size > self._max_line:
+            return Oversized(size)
+        return b"".join(parts).removesuffix(b"\r") or None
+
+    def _add(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._size > self._max_line:
+            self._parts.clear()
+        elif part:
+            self._parts.append(part)

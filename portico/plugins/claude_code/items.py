@@ -1,0 +1,34 @@
+"""What lines of the CLI come to: events for others, and what the driver itself has to do or know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...core.agent import OwnTurn
+from ...core.events import AgentEvent, Complete
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A line that has to go to the CLI."""
+
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The end of a turn: of the message ``uuid``, or (None) of one that the agent had started by itself."""
+
+    uuid: str | None
+    complete: Complete
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The CLI's answer to a control request. ``error`` is None where it has done what was asked."""
+
+    request_id: str
+    error: str | None
+
+
+Item = AgentEvent | Send | Done | Answered | OwnTurn

@@ -1,0 +1,59 @@
+"""The end of agents that did not go by themselves, or of what they left behind."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import psutil
+
+from .cgroup import cgroup_name, clear_cgroup
+from .processes import families, is_live, marked
+from .record import ProcessRecord
+
+_AGAIN = 0.02  # seconds until those hit have had time to die
+
+
+async def kill_agents(agents: Mapping[Path, ProcessRecord | None], within: float) -> bool:
+    """SIGKILL all processes of these agents (by folder, with what is on record), until nothing is left.
+
+    Takes ``within`` seconds at most; whether nothing is left. A record whose process is another's by now hits nobody.
+    """
+    hunt = _Hunt(agents)
+    with anyio.move_on_after(within):
+        while await anyio.to_thread.run_sync(hunt.strike):  # noqa: ASYNC110 - no event tells of a death
+            await anyio.sleep(_AGAIN)
+        return True
+    return False
+
+
+class _Hunt:
+    def __init__(self, agents: Mapping[Path, ProcessRecord | None]) -> None:
+        self._folders = {str(folder) for folder in agents}
+        self._records = [record for record in agents.values() if record is not None]
+        self._cgroups = [
+            Path(record.cgroup)
+            for folder, record in agents.items()
+            if record is not None and record.cgroup and Path(record.cgroup).name == cgroup_name(folder)
+        ]
+        self._hit: set[psutil.Process] = set()
+
+    def strike(self) -> bool:
+        """Whether there was something to kill."""
+        self._cgroups = [group for group in self._cgroups if not clear_cgroup(group)]
+        roots = set(marked(self._folders.__contains__))
+        for record in self._records:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if record.is_live():
+                    roots.add(psutil.Process(record.pid))
+        # The whole family first, then the blow: an orphan is no longer known as anybody's child. A killed namespace
+        # takes its time to die, so those once hit are looked after until they are gone.
+        self._hit |= families(roots)
+        self._hit = {process for process in self._hit if is_live(process)}
+        for process in self._hit:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                process.kill()
+        return bool(self._hit or self._cgroups)

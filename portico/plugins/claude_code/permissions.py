@@ -1,0 +1,101 @@
+"""The permissions that the CLI waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...core.agent import Decision
+from ...core.errors import Conflict
+from ...core.events import PermissionRequest
+from .lines import encode_line
+
+DENIED = "The user doesn't want this to be done."
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """``cli_id`` is the CLI's own name of a request, which may be asked under several of ours."""
+
+    cli_id: str
+    event: PermissionRequest
+
+
+class Permissions:
+    """The requests that wait for an answer. Each time that one is asked, it gets an id that was never there before."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, _Waiting] = {}
+        self._asked = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def __iter__(self) -> Iterator[str]:
+        """The ids; the requests may be answered meanwhile."""
+        return iter(list(self._waiting))
+
+    def ask(self, cli_id: str, event: PermissionRequest) -> PermissionRequest:
+        """The request as it is to be asked."""
+        self._asked += 1
+        event = event.copy()
+        event["request_id"] = f"{cli_id}-{self._asked}"
+        self._waiting[event["request_id"]] = _Waiting(cli_id, event)
+        return event
+
+    def answer(self, request_id: str, decision: Decision) -> bytes:
+        """The line that answers a request. Raises `Conflict` (``already_resolved``) where it waits no more."""
+        waiting = self._waiting.get(request_id)
+        if waiting is None:
+            raise Conflict(f"No permission request {request_id} is open.", code="already_resolved")
+        response: dict[str, Any] = {"behavior": "deny", "message": decision.message or DENIED, "interrupt": False}
+        if decision.behavior == "allow":
+            given = waiting.event["input"] if decision.updated_input is None else dict(decision.updated_input)
+            response = {"behavior": "allow", "updatedInput": given}
+            if decision.remember:
+                response["updatedPermissions"] = _remembered(waiting.event.get("suggestions", []))
+        success = {"subtype": "success", "request_id": waiting.cli_id, "response": response}
+        line = encode_line({"type": "control_response", "response": success})
+        del self._waiting[request_id]
+        return line
+
+    def withdraw(self, cli_id: Any) -> list[str]:
+        """Forget what the CLI asks no more; return its ids."""
+        found = [request_id for request_id, waiting in self._waiting.items() if waiting.cli_id == cli_id]
+        for request_id in found:
+            del self._waiting[request_id]
+        return found
+
+    def take_all(self) -> dict[str, tuple[str, PermissionRequest]]:
+        """Forget all; return by id what `ask` was given for them."""
+        waiting, self._waiting = self._waiting, {}
+        return {request_id: (one.cli_id, one.event) for request_id, one in waiting.items()}
+
+
+def permission_request(request: Mapping[str, Any], parent_tool_use_id: str | None) -> PermissionRequest | None:
+    """The request in a ``control_request`` of the CLI; None where it asks for something else."""
+    if request.get("subtype") != "can_use_tool" or not isinstance(request.get("input"), dict):
+        return None
+    event = PermissionRequest(
+        type="permission_request",
+        request_id="",
+        tool_name=str(request.get("tool_name")),
+        input=request["input"],
+    )
+    if isinstance(tool_use_id := request.get("tool_use_id"), str):
+        event["tool_use_id"] = tool_use_id
+    if isinstance(suggestions := request.get("permission_suggestions"), list):
+        event["suggestions"] = [suggestion for suggestion in suggestions if isinstance(suggestion, dict)]
+    if parent_tool_use_id is not None:
+        event["parent_tool_use_id"] = parent_tool_use_id
+    return event
+
+
+def _remembered(suggestions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the CLI suggests to allow from now on: rules where there are any, else a change of mode.
+
+    All of it holds for this session. Elsewhere it would be written into settings files, which no session reads.
+    """
+    rules = [s for s in suggestions if s.get("type") != "setMode"]
+    return [{**suggestion, "destination": "session"} for suggestion in rules or suggestions]

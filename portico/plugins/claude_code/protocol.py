@@ -1,0 +1,328 @@
+"""The CLI's stream-json protocol: lines in, events out, lines to send. Sans-IO: no clock, no process, no tasks.
+
+Measured on CLI 2.1.330. What a line is comes first, what it means for a turn after it; what nobody needs is ignored, as
+are types that are not known and lines that can't be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from ...core.agent import Decision, OwnTurn
+from ...core.events import (
+    Complete,
+    Content,
+    ErrorEvent,
+    Notice,
+    PermissionRequest,
+    PermissionWithdrawn,
+    ToolResult,
+)
+from .content import check_content
+from .failures import turn_failure
+from .items import Answered, Done, Item, Send
+from .lines import decode_line, encode_line
+from .permissions import Permissions, permission_request
+from .stream import MessageStream
+
+Json = dict[str, Any]
+
+MAX_SPEAKERS = 64
+"""Subagents whose messages are followed at once."""
+
+USAGE = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+
+
+class Protocol:
+    """One CLI process's side of the talk. ``ignored`` counts the lines that could not be read."""
+
+    def __init__(self) -> None:
+        self.ignored = 0
+        self.heard = False  # whether it has taken a message, or begun a turn
+        self._mine: str | None = None  # uuid of the message in flight
+        self._started = False  # whether its turn has begun
+        self._own = False  # a turn that the agent has begun by itself is open
+        self._asking = False  # ... only to ask for a permission
+        self._interrupts: set[str] = set()
+        self._interrupt_again = False
+        self._controls = 0
+        self._permissions = Permissions()
+        self._streams: dict[str | None, MessageStream] = {}
+        self._subagents: dict[str, str] = {}  # agent_id -> parent_tool_use_id
+        self._lost = False  # a line of this turn was too long, and may have been its result
+        self._cost = 0.0
+        self._cli_error: str | None = None
+        self._why = ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn is under way: ours, or one of the agent's own."""
+        return self._mine is not None or self._own
+
+    def begin(self, uuid: str, content: Content) -> bytes:
+        """The line that starts a turn with ``content``, under a ``uuid`` that no other message has had.
+
+        Raises `InvalidRequest` for content that the CLI would not bear.
+        """
+        check_content(content)
+        line = encode_line(
+            {
+                "type": "user",
+                "uuid": uuid,
+                # Text stays text: no /command is run, no @file is read.
+                "client_composed": True,
+                "message": {"role": "user", "content": content},
+                "parent_tool_use_id": None,
+                "session_id": "",
+            }
+        )
+        self._mine, self._started, self._interrupt_again, self._lost = uuid, False, False, False
+        return line
+
+    def interrupt(self) -> tuple[str, list[Item]]:
+        """The id of the request to stop the running turn, and what goes with it."""
+        items: list[Item] = []
+        for request_id in self._permissions if self._asking else ():
+            # The CLI is idle for its part, so that its interrupt would not reach who has asked.
+            items += self.answer(request_id, Decision("deny"), stop_reason="interrupted")
+        request_id, line = self._control("interrupt")
+        self._interrupts.add(request_id)
+        return request_id, [*items, Send(line)]
+
+    def answer(self, request_id: str, decision: Decision, *, stop_reason: str = "end_turn") -> list[Item]:
+        """Answer a permission request. Raises `Conflict` (``already_resolved``) where nobody waits for it any more."""
+        return [Send(self._permissions.answer(request_id, decision)), *self._stop_asking(stop_reason)]
+
+    def receive(self, line: bytes) -> list[Item]:
+        """What a line of the CLI means."""
+        message = decode_line(line)
+        if message is None:
+            self.ignored += 1
+            return []
+        return list(self._receive(message))
+
+    def dropped(self, size: int) -> list[Item]:
+        """What it means that a line of ``size`` bytes was too long to be read."""
+        self._lost = True
+        text = f"The agent said something too long, {size} bytes in one piece: it was left out."
+        return [ErrorEvent(type="error", error=text, code="agent_line_too_long")]
+
+    def _receive(self, message: Json) -> Iterator[Item]:
+        match message.get("type"):
+            case "stream_event" if isinstance(event := message.get("event"), dict):
+                yield from self._stream(message).streamed(event)
+            case "assistant" if isinstance(said := message.get("message"), dict):
+                yield from self._assistant(message, said)
+            case "user" if isinstance(said := message.get("message"), dict):
+                yield from self._tool_results(message, said)
+            case "system":
+                yield from self._system(message)
+            case "result":
+                yield from self._result(message)
+            case "command_lifecycle":
+                yield from self._lifecycle(message)
+            case "control_request" if isinstance(request := message.get("request"), dict):
+                yield from self._request(str(message.get("request_id")), request)
+            case "control_cancel_request":
+                yield from self._withdrawn(message.get("request_id"))
+            case "control_response" if isinstance(response := message.get("response"), dict):
+                yield from self._answered(response)
+            case "rate_limit_event":
+                yield Notice(type="notice", name="rate_limit", detail=message.get("rate_limit_info"))
+
+    # --- what is said
+
+    def _stream(self, message: Json) -> MessageStream:
+        parent = message.get("parent_tool_use_id")
+        parent = parent if isinstance(parent, str) else None
+        if isinstance(agent := message.get("agent_id"), str) and parent is not None:
+            self._subagents[agent] = parent
+            _forget_oldest(self._subagents)
+        if parent not in self._streams:
+            self._streams[parent] = MessageStream(parent)
+            _forget_oldest(self._streams)
+        return self._streams[parent]
+
+    def _assistant(self, message: Json, said: Json) -> Iterator[Item]:
+        if not message.get("is_api_error_message"):
+            yield from self._stream(message).finished(said)
+        elif message.get("parent_tool_use_id") is None:
+            # Its text comes again in the result, which says whether the turn has failed by it.
+            self._cli_error = str(message.get("error"))
+
+    def _tool_results(self, message: Json, said: Json) -> Iterator[Item]:
+        """Of a ``user`` line only tool results are for others: its texts are the CLI's own notes to the model."""
+        content = said.get("content")
+        parent = message.get("parent_tool_use_id")
+        for block in content if isinstance(content, list) else ():
+            if isinstance(block, dict) and block.get("type") == "tool_result":
+                output = block.get("content")
+                result = ToolResult(
+                    type="tool_result",
+                    tool_use_id=str(block.get("tool_use_id")),
+                    content=output if isinstance(output, str | list) else "",
+                    is_error=block.get("is_error") is True,
+                )
+                if isinstance(parent, str):
+                    result["parent_tool_use_id"] = parent
+                yield result
+
+    def _system(self, message: Json) -> Iterator[Item]:
+        match message.get("subtype"):
+            case "init":
+                yield from self._turn_begins(message)
+            case "task_notification":
+                self._why = str(message.get("summary") or "")
+            case "api_retry":
+                names = ("attempt", "max_retries", "retry_delay_ms", "error_status", "error")
+                yield Notice(type="notice", name="api_retry", detail={n: message[n] for n in names if n in message})
+            case "compact_boundary":
+                yield Notice(type="notice", name="compacted", detail=message.get("compact_metadata"))
+            case "informational":
+                yield Notice(type="notice", name="informational", detail=message.get("content"))
+
+    # --- turns
+
+    def _lifecycle(self, message: Json) -> Iterator[Item]:
+        self.heard = True
+        if self._mine is None or message.get("command_uuid") != self._mine:
+            return
+        match message.get("state"):
+            case "started":
+                self._started = True
+            # Both come after the result: without one, the message was withdrawn before it began, or the result was
+            # too long. (A message that a running turn took in is completed before its result, but not cancelled.)
+            case "cancelled":
+                yield from self._done(self._mine, _empty("interrupted"))
+            case "completed" if self._lost:
+                yield from self._done(self._mine, _empty("end_turn"))
+
+    def _turn_begins(self, message: Json) -> Iterator[Item]:
+        self.heard = True
+        if self._mine is not None:
+            # An interrupt that came before its turn had begun was taken, and has stopped nothing.
+            if self._interrupt_again and self._mine in (message.get("user_message_uuids") or ()):
+                self._interrupt_again = False
+                yield Send(self._control("interrupt")[1])
+        elif not self._own:
+            self._own = True
+            yield OwnTurn(self._why or "The agent goes on by itself.")
+        self._why, self._asking = "", False
+
+    def _result(self, message: Json) -> Iterator[Item]:
+        if not self.heard:
+            return  # "No conversation found": the process is about to end
+        uuids = message.get("user_message_uuids")
+        origin = message.get("origin")
+        if isinstance(uuids, list):
+            ours = self._mine in uuids
+        else:
+            ours = self._started and not (isinstance(origin, dict) and "kind" in origin)
+        cost = self._cost_since_last(message)
+        usage = message.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
+        stop_reason = yield from self._stop_reason(message)
+        self._cli_error = None
+        complete = Complete(
+            type="complete",
+            stop_reason=stop_reason,
+            usage={name: usage[name] for name in USAGE if isinstance(usage.get(name), int)},
+            cost_usd=cost,
+        )
+        if self._mine is not None and ours:
+            yield from self._done(self._mine, complete)
+        elif self._own or self._mine is not None:
+            yield from self._done(None, complete)
+
+    def _stop_reason(self, result: Json) -> Generator[Item, None, str]:
+        """Yields the error, if it was one; returns why the turn has stopped."""
+        reason = result.get("stop_reason")
+        if result.get("is_error") is not True:
+            return reason if isinstance(reason, str) and reason != "tool_use" else "end_turn"
+        if str(result.get("terminal_reason")).startswith("aborted"):
+            return "interrupted"
+        if result.get("subtype") == "error_max_turns":
+            return "max_turns"
+        if self.busy:
+            code, text = turn_failure(result, self._cli_error)
+            yield ErrorEvent(type="error", error=text, code=code)
+        return "refusal" if reason == "refusal" else "error"
+
+    def _done(self, uuid: str | None, complete: Complete) -> Iterator[Item]:
+        """Ends a turn. A permission that a background agent still waits for moves on, into a turn of its own."""
+        waiting = self._permissions.take_all()
+        for request_id in waiting:
+            yield PermissionWithdrawn(type="permission_withdrawn", request_id=request_id)
+        yield Done(uuid, complete)
+        self._own = self._asking = False
+        self._streams.pop(None, None)
+        if uuid is not None:
+            self._mine, self._started = None, False
+        for cli_id, event in waiting.values():
+            yield from self._ask(cli_id, event)
+
+    def _cost_since_last(self, result: Json) -> float:
+        """What has been spent since the last result.
+
+        ``total_cost_usd`` is cumulative, and a resumed process goes on from where the last one ended, if that ended
+        well (after a SIGKILL it begins at 0): so the difference is only for a CLI that doesn't say.
+        """
+        total = result.get("total_cost_usd")
+        total = float(total) if isinstance(total, int | float) else self._cost
+        before, self._cost = self._cost, total
+        models = result.get("model_usage_since_last_result")
+        if isinstance(models, dict):
+            costs = (model.get("costUSD") for model in models.values() if isinstance(model, dict))
+            return float(sum(cost for cost in costs if isinstance(cost, int | float)))
+        return max(0.0, total - before)
+
+    # --- control
+
+    def _request(self, cli_id: str, request: Json) -> Iterator[Item]:
+        event = permission_request(request, self._subagents.get(str(request.get("agent_id"))))
+        if event is not None:
+            yield from self._ask(cli_id, event)
+        else:  # whoever asks is waiting: say no to what we don't know
+            error = {"subtype": "error", "request_id": cli_id, "error": "not supported"}
+            yield Send(encode_line({"type": "control_response", "response": error}))
+
+    def _ask(self, cli_id: str, event: PermissionRequest) -> Iterator[Item]:
+        if not self.busy:
+            self._own = self._asking = True
+            yield OwnTurn(f"A background task asks for leave to use {event['tool_name']}.")
+        yield self._permissions.ask(cli_id, event)
+
+    def _withdrawn(self, cli_id: Any) -> Iterator[Item]:
+        for request_id in self._permissions.withdraw(cli_id):
+            yield PermissionWithdrawn(type="permission_withdrawn", request_id=request_id)
+            yield from self._stop_asking("end_turn")
+
+    def _stop_asking(self, stop_reason: str) -> Iterator[Item]:
+        """A turn that was opened only to ask ends with the last answer."""
+        if self._asking and not self._permissions:
+            yield from self._done(None, _empty(stop_reason))
+
+    def _answered(self, response: Json) -> Iterator[Item]:
+        request_id = str(response.get("request_id"))
+        details = response.get("response")
+        if request_id in self._interrupts and isinstance(details, dict):
+            self._interrupt_again = self._mine in (details.get("still_queued") or ())
+        self._interrupts.discard(request_id)
+        failed = response.get("subtype") != "success"
+        yield Answered(request_id, str(response.get("error")) if failed else None)
+
+    def _control(self, subtype: str) -> tuple[str, bytes]:
+        self._controls += 1
+        request_id = f"portico-{self._controls}"
+        request = {"type": "control_request", "request_id": request_id, "request": {"subtype": subtype}}
+        return request_id, encode_line(request)
+
+
+def _empty(stop_reason: str) -> Complete:
+    return Complete(type="complete", stop_reason=stop_reason, usage={}, cost_usd=0.0)
+
+
+def _forget_oldest(followed: dict[Any, Any]) -> None:
+    if len(followed) > MAX_SPEAKERS:
+        del followed[next(iter(followed))]

@@ -1,0 +1,61 @@
+"""What is on record about a running agent, for a later server that has to clear up after this one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .processes import start_time
+
+NAME = "process.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRecord:
+    """An agent's outermost process; ``start_time`` is as `processes.start_time` gives it, ``cgroup`` a folder.
+
+    Should the process be gone, its pid and start time name nothing, and will never again.
+    """
+
+    pid: int
+    start_time: str
+    containment: str
+    cgroup: str | None = None
+
+    def is_live(self) -> bool:
+        """Whether this very process still is there (it may be a zombie)."""
+        return start_time(self.pid) == self.start_time
+
+    def write(self, folder: Path) -> None:
+        """Keep it in the agent's folder, at once or not at all. Raises OSError."""
+        # A name nobody can guess: the agent, whose folder this is, could have put a symbolic link there.
+        number, name = tempfile.mkstemp(prefix=NAME, dir=folder)
+        try:
+            with os.fdopen(number, "w") as file:
+                json.dump(asdict(self), file)
+            Path(name).replace(folder / NAME)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def read(cls, folder: Path) -> ProcessRecord | None:
+        """The record in this folder, None if there is none that makes sense."""
+        try:
+            record = cls(**json.loads((folder / NAME).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+        texts = (record.start_time, record.containment, record.cgroup or "")
+        if type(record.pid) is not int or record.pid < 2 or not all(isinstance(text, str) for text in texts):
+            return None
+        return record
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Forget it. One that can't be removed (the agent may have put anything there) does no harm: see above."""
+        with contextlib.suppress(OSError):
+            (folder / NAME).unlink()

@@ -1,0 +1,196 @@
+"""`portico chat` on a real terminal, and on a pipe."""
+
+from __future__ import annotations
+
+import re
+import signal
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import httpx
+import pytest
+
+from tests.support.proxy import proxy
+from tests.support.server import PORTICO, RunningServer
+from tests.support.terminal import CTRL_C, CTRL_D, ENTER, READ, READING, Terminal, on_terminal
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
+
+SLOW = '[[{"say": "tick", "words": 2000, "gap_ms": 20}]]'
+WRITE = '[[{"say": "May I?", "tool": {"name": "Write", "input": {"file_path": "f.txt", "content": "x"}}}]]'
+
+
+@asynccontextmanager
+async def chat(server: RunningServer, *arguments: str, **variables: str) -> AsyncIterator[Terminal]:
+    command = [*PORTICO, "chat", *arguments]
+    async with on_terminal(command, server.client_env | variables, server.home) as terminal:
+        yield terminal
+
+
+async def say(terminal: Terminal, text: str) -> None:
+    """Type a query at the prompt, and wait until it is taken: from then on Ctrl-C is a signal."""
+    await terminal.until(READING)
+    await terminal.type(text + ENTER)
+    await terminal.until(READ)
+
+
+def answer(text: str) -> str:
+    return f'[[{{"say": "{text}"}}]]'
+
+
+async def get(server: RunningServer, session_id: str) -> httpx.Response:
+    async with server.http() as http:
+        return await http.get(f"/sessions/{session_id}")
+
+
+async def test_a_conversation_and_how_to_resume_it(server: RunningServer) -> None:
+    async with chat(server, "--title", "talk") as terminal:
+        await say(terminal, answer("first answer"))
+        await terminal.until("first answer\n")
+        await say(terminal, answer("second answer"))
+        await terminal.until("second answer\n")
+        await say(terminal, "/quit")
+        farewell = await terminal.until("goes on with it.")
+        assert await terminal.exit_status() == 0
+    found = re.search(r"portico chat (\S+)", farewell)
+    assert found
+    async with chat(server, found[1]) as terminal:
+        history = await terminal.until("second answer\n")
+        assert "talk" in history
+        assert history.count("first answer") == 2  # in the query and in its answer
+        await terminal.until(READING)
+        await terminal.type(CTRL_D)
+        assert await terminal.exit_status() == 0
+    assert (await get(server, found[1])).json()["turns"] == 2
+
+
+async def test_ctrl_c_interrupts_the_turn_and_twice_at_the_prompt_leaves(server: RunningServer) -> None:
+    async with chat(server) as terminal:
+        await say(terminal, SLOW)
+        await terminal.until("tick tick tick tick tick")
+        await terminal.type(CTRL_C)
+        await terminal.until("(interrupted)")
+        await say(terminal, answer("still here"))
+        await terminal.until("still here\n")
+        await terminal.until(READING)
+        await terminal.type(CTRL_C)
+        await terminal.until("Ctrl-C again or /quit leaves.")
+        await terminal.until(READING)
+        await terminal.type(CTRL_C)
+        assert await terminal.exit_status() == 130
+    assert "Traceback" not in terminal.text
+
+
+async def test_ctrl_c_twice_in_a_turn_leaves(server: RunningServer) -> None:
+    async with chat(server) as terminal:
+        await say(terminal, SLOW)
+        await terminal.until("tick tick tick tick tick")
+        server.process.send_signal(signal.SIGSTOP)  # it can't react to the first
+        try:
+            await terminal.type(CTRL_C)
+            await terminal.until("Ctrl-C again leaves")
+            await terminal.type(CTRL_C)
+            assert await terminal.exit_status(within=5) == 130
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+
+
+async def test_asks_for_permission_and_shows_tools(server: RunningServer) -> None:
+    name = uuid.uuid4().hex
+    async with server.http() as http:
+        await http.post("/sessions", json={"session_id": name})
+    async with chat(server, name) as terminal:
+        await say(terminal, WRITE)
+        await terminal.until("* Write f.txt")
+        await terminal.until("in this session: ")
+        await terminal.type("y\n")
+        await terminal.until("Done.")
+        await terminal.until(READING)
+        await terminal.type(CTRL_D)
+        assert await terminal.exit_status() == 0
+    assert await anyio.Path((await get(server, name)).json()["cwd"], "f.txt").exists()
+
+
+async def test_a_permission_that_somebody_else_answers_is_asked_no_longer(server: RunningServer) -> None:
+    name = uuid.uuid4().hex
+    async with server.http() as http:
+        await http.post("/sessions", json={"session_id": name})
+        async with chat(server, name) as terminal:
+            await say(terminal, WRITE)
+            await terminal.until("in this session: ")
+            request = (await get(server, name)).json()["pending_permissions"][0]["request_id"]
+            await http.post(f"/sessions/{name}/permissions/{request}", json={"behavior": "deny"})
+            await terminal.until("no answer is needed any more")
+            await say(terminal, "/quit")
+            assert await terminal.exit_status() == 0
+
+
+async def test_attaches_to_the_turn_that_runs(server: RunningServer) -> None:
+    name = uuid.uuid4().hex
+    async with server.http() as http:
+        await http.post("/sessions", json={"session_id": name})
+        await http.post(f"/sessions/{name}/turns", json={"query": SLOW})
+        async with chat(server, name) as terminal:
+            await terminal.until("tick tick tick")
+            await terminal.type(CTRL_C)
+            await terminal.until("(interrupted)")
+            await say(terminal, "/quit")
+            assert await terminal.exit_status() == 0
+    assert (await get(server, name)).json()["turns"] == 1
+
+
+async def test_commands(server: RunningServer) -> None:
+    async with chat(server, "--title", "only-listed") as terminal:
+        await say(terminal, "/help")
+        await terminal.until("/sessions  lists the sessions")
+        await say(terminal, "/sessions")
+        await terminal.until("only-listed")
+        await say(terminal, "/nonsense")
+        await terminal.until("There is no /nonsense here")
+        await say(terminal, "/etc/hosts is a file")
+        await terminal.until('"/etc/hosts is a file"')
+        await say(terminal, "/quit")
+        assert await terminal.exit_status() == 0
+
+
+async def test_a_session_in_which_nothing_was_said_is_not_left_open(server: RunningServer) -> None:
+    async with chat(server) as terminal:
+        session_id = (await terminal.until(". /help")).split()[1].rstrip(".")
+        await terminal.until(READING)
+        await terminal.type(CTRL_D)
+        assert await terminal.exit_status() == 0
+    assert (await get(server, session_id)).json()["state"] == "closed"
+
+
+async def test_an_unknown_session_is_an_error(server: RunningServer) -> None:
+    async with chat(server, "no-such-session") as terminal:
+        await terminal.until("portico: ")
+        assert await terminal.exit_status() == 1
+
+
+async def test_when_the_server_goes_away_it_says_so_and_ctrl_c_gives_up(server: RunningServer) -> None:
+    async with proxy(server.url, []) as network, chat(server, PORTICO_URL=network.url) as terminal:
+        await terminal.until(READING)
+        network.go_down()
+        await terminal.type("hello" + ENTER)
+        await terminal.until("Ctrl-C gives up")
+        await terminal.type(CTRL_C)
+        await terminal.until("given up")
+        network.come_back()
+        await say(terminal, answer("back again"))
+        await terminal.until("back again\n")
+        await say(terminal, "/quit")
+        assert await terminal.exit_status() == 0
+    assert "Traceback" not in terminal.text
+
+
+async def test_lines_of_a_pipe_are_queries(server: RunningServer) -> None:
+    lines = "\n".join([answer("one"), WRITE, answer("three")]).encode()
+    with anyio.fail_after(30):
+        done = await anyio.run_process([*PORTICO, "chat"], env=server.client_env, cwd=server.home, input=lines)
+    assert done.stdout.decode().splitlines()[0] == "one"
+    assert done.stdout.decode().splitlines()[-1] == "three"
+    assert b"denied: Write" in done.stderr
+    assert b"> " not in done.stdout

@@ -1,0 +1,287 @@
+"""Each setting, changed, changes what an outsider observes. The tests are named after the settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import anyio
+import httpx
+import pytest
+
+from portico.config.settings import Settings
+from tests.support.server import RunningServer, running_server
+from tests.support.talk import Stopwatch, Talk, only, script, talk, text
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
+
+
+def log(server: RunningServer) -> str:
+    return (server.home.parent / "server.log").read_text()
+
+
+async def environment_of_a_tool(client: Talk) -> dict[str, str]:
+    """What a Bash tool of a new session has in its environment."""
+    session = await client.open(permission_mode="acceptEdits", allowed_tools=["Bash"])
+    command = {"command": "env -0 | tr '\\0' '\\n' > env.txt"}
+    await client.turn(session["session_id"], script({"tool": {"name": "Bash", "input": command}}, {"say": "x"}))
+    lines = (Path(session["cwd"]) / "env.txt").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def test_every_setting_has_its_test() -> None:
+    tests = [name for name in globals() if name.startswith("test_")]
+    missing = [name for name in Settings.model_fields if not any(test.startswith(f"test_{name}") for test in tests)]
+    assert missing == []
+
+
+async def test_anthropic_api_key_and_anthropic_base_url_reach_the_model(tmp_path: Path) -> None:
+    async with running_server(tmp_path, ANTHROPIC_API_KEY="sk-of-the-test") as server, talk(server) as client:
+        await client.open(session_id="s")
+        await client.turn("s", "hello")  # that anything came is the base URL's doing
+        assert server.model.requests[-1].headers["x-api-key"] == "sk-of-the-test"
+        assert "sk-of-the-test" not in log(server) + json.dumps(await client.history("s"))
+
+
+test_anthropic_base_url = test_anthropic_api_key_and_anthropic_base_url_reach_the_model
+
+
+async def test_claude_code_oauth_token_reaches_the_model(tmp_path: Path) -> None:
+    variables = {"ANTHROPIC_API_KEY": "", "CLAUDE_CODE_OAUTH_TOKEN": "oauth-of-the-test"}
+    async with running_server(tmp_path, **variables) as server, talk(server) as client:
+        await client.open(session_id="s")
+        await client.turn("s", "hello")
+        assert server.model.requests[-1].headers["authorization"] == "Bearer oauth-of-the-test"
+
+
+async def test_agent_env_is_all_that_agents_get_of_the_environment(tmp_path: Path) -> None:
+    variables = {"PORTICO_AGENT_ENV": "NAMED,GIVEN=value", "NAMED": "named", "SECRET": "server's own"}
+    async with running_server(tmp_path, **variables) as server, talk(server) as client:
+        found = await environment_of_a_tool(client)
+        assert (found["NAMED"], found["GIVEN"]) == ("named", "value")
+        assert "SECRET" not in found and not [name for name in found if name.startswith("PORTICO_DATA")]
+        assert found["HOME"] != str(server.home) and found["HOME"].startswith(str(server.data_dir))
+
+
+async def test_claude_model_and_max_tokens_reach_the_model(tmp_path: Path) -> None:
+    options = ("--claude-model", "claude-opus-5-5", "--max-tokens", "1234")
+    async with running_server(tmp_path, *options) as server, talk(server) as client:
+        session = await client.open(session_id="s")
+        assert session["model"] == "claude-opus-5-5"
+        await client.turn("s", "hello")
+        body = server.model.requests[-1].body
+        assert body is not None and (body["model"], body["max_tokens"]) == ("claude-opus-5-5", 1234)
+        await client.open(session_id="own", model="claude-haiku-4-5")
+        await client.turn("own", "hello")
+        body = server.model.requests[-1].body
+        assert body is not None and body["model"] == "claude-haiku-4-5"
+
+
+test_max_tokens = test_claude_model_and_max_tokens_reach_the_model
+
+
+async def test_max_sessions(tmp_path: Path) -> None:
+    async with running_server(tmp_path, MAX_SESSIONS="2") as server, talk(server) as client:
+        for _ in range(2):
+            await client.open()
+        assert (await client.http.post("/sessions", json={})).status_code == 429
+
+
+async def test_turn_timeout_ends_the_turn_and_not_the_session(tmp_path: Path) -> None:
+    async with running_server(tmp_path, "--turn-timeout", "2") as server, talk(server) as client:
+        await client.open(session_id="s")
+        turn = await client.turn("s", script({"words": 1000, "say": "w ", "gap_ms": 50}))
+        assert only(turn, "error")["code"] == "turn_timeout"
+        assert turn[-1]["stop_reason"] == "timeout"
+        assert 1900 < turn[-1]["duration_ms"] < 6000
+        assert text(await client.turn("s", script({"say": "fine"}))) == "fine"
+
+
+async def test_permission_timeout_denies(tmp_path: Path) -> None:
+    async with running_server(tmp_path, "--permission-timeout", "0.5") as server, talk(server) as client:
+        session = await client.open(session_id="s")
+        target = Path(session["cwd"]) / "file.txt"
+        tool = {"name": "Write", "input": {"file_path": str(target), "content": "x"}}
+        turn = await client.turn("s", script({"tool": tool}, {"say": "after"}))
+        resolved = only(turn, "permission_resolved")
+        assert (resolved["behavior"], resolved["reason"], resolved.get("principal")) == ("deny", "timeout", None)
+        assert turn[-1]["stop_reason"] == "end_turn"
+        assert not target.exists()
+
+
+async def test_max_queued_turns(tmp_path: Path) -> None:
+    async with running_server(tmp_path, "--max-queued-turns", "0") as server, talk(server) as client:
+        await client.open(session_id="s")
+        await client.start("s", script({"words": 20, "say": "w ", "gap_ms": 50}))
+        assert (await client.http.post("/sessions/s/turns", json={"query": "x"})).status_code == 429
+
+
+async def test_write_timeout_cuts_a_client_that_reads_nothing(tmp_path: Path) -> None:
+    async with running_server(tmp_path, "--write-timeout", "1", "--max-tokens", "1000000") as server:
+        async with talk(server) as client:
+            await client.open(session_id="s")
+            await client.turn("s", script({"size": 8_000_000}))
+            port = httpx.URL(server.url).port
+            assert port is not None
+            request = (
+                f"GET /claude/sessions/s/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\n\r\n"
+            )
+            with socket.create_connection(("127.0.0.1", port)) as idle:
+                idle.sendall(request.encode())
+                with anyio.fail_after(20):
+                    while "events" not in log(server):
+                        await anyio.sleep(0.05)
+                idle.settimeout(5)
+                with pytest.raises(ConnectionResetError):
+                    while idle.recv(1 << 20):
+                        pass
+
+
+async def test_drain_timeout(tmp_path: Path) -> None:
+    async with running_server(tmp_path, "--drain-timeout", "0") as server, talk(server) as client:
+        await client.open(session_id="s")
+        await client.start("s", script({"words": 1000, "say": "w ", "gap_ms": 50}))
+        await client.until("s", "delta")
+        clock = Stopwatch()
+        await server.stop()
+        assert clock.seconds < 5
+
+
+async def test_max_body(tmp_path: Path) -> None:
+    async with running_server(tmp_path, "--max-body", "10KiB") as server, talk(server) as client:
+        await client.open(session_id="s")
+        large = await client.http.post("/sessions/s/turns", json={"query": "x" * 20_000})
+        assert (large.status_code, large.json()["code"]) == (413, "too_large")
+        assert (await client.turn("s", "x" * 9_000))[-1]["stop_reason"] == "end_turn"
+
+
+@pytest.mark.parametrize("setting", ["networking_mode", "store", "driver"])
+async def test_networking_mode_store_and_driver_list_what_there_is(tmp_path: Path, setting: str) -> None:
+    known = {"networking_mode": "http", "store": "memory", "driver": "claude-code"}[setting]
+    done = await portico(tmp_path, "serve", f"--{setting.replace('_', '-')}", "nonsense")
+    assert done.returncode == 2
+    (line,) = done.stderr.decode().splitlines()
+    assert "nonsense" in line and known in line
+
+
+test_store = test_driver = test_networking_mode_store_and_driver_list_what_there_is
+
+
+async def portico(tmp_path: Path, *arguments: str) -> CompletedProcess[bytes]:
+    environment = {"PATH": os.environ["PATH"], "PORTICO_DATA_DIR": str(tmp_path / "data"), "HOME": str(tmp_path)}
+    root = str(Path(__file__).parents[2])
+    return await anyio.run_process(
+        [sys.executable, "-m", "portico", *arguments],
+        env=environment | {"PYTHONPATH": root},
+        check=False,
+        cwd=tmp_path,
+    )
+
+
+async def test_claude_cli_path(tmp_path: Path) -> None:
+    async with running_server(tmp_path, PORTICO_CLAUDE_CLI_PATH="/nowhere") as server, talk(server) as client:
+        assert (await client.http.post("/sessions", json={})).json()["code"] == "cli_not_found"
+
+
+async def test_host_and_port(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.2", 0))
+        port = probe.getsockname()[1]
+    async with running_server(tmp_path, "--host", "127.0.0.2", PORTICO_PORT=str(port)) as server:
+        assert server.url == f"http://127.0.0.2:{port}"
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+test_port = test_host_and_port
+
+
+async def test_uds_is_the_only_way_in(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    async with running_server(tmp_path, "--uds", str(path)) as server:
+        assert server.url == f"unix:{path}"
+        transport = httpx.AsyncHTTPTransport(uds=str(path))
+        async with httpx.AsyncClient(transport=transport, base_url="http://portico") as client:
+            assert (await client.get("/healthz")).status_code == 200
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert not path.exists()
+
+
+async def test_data_dir_is_private_and_holds_everything(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    async with running_server(tmp_path, PORTICO_DATA_DIR=str(elsewhere)) as server, talk(server) as client:
+        session = await client.open()
+        assert session["cwd"].startswith(str(elsewhere / "workspaces"))
+        assert elsewhere.stat().st_mode & 0o777 == 0o700
+        assert os.listdir(server.home) == []
+
+
+async def test_workspace_roots(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for folder in (root / "project", outside):
+        folder.mkdir(parents=True)
+    (root / "link").symlink_to(outside)
+    async with running_server(tmp_path, PORTICO_WORKSPACE_ROOTS=str(root)) as server, talk(server) as client:
+        session = await client.open(cwd=str(root / "project"))
+        assert session["cwd"] == str(root / "project")
+        for cwd in (outside, root / ".." / "outside", root / "link"):
+            answer = await client.http.post("/sessions", json={"cwd": str(cwd)})
+            assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed"), cwd
+        for wrong in ("relative", str(root / "missing")):
+            answer = await client.http.post("/sessions", json={"cwd": wrong})
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid_cwd"), wrong
+        assert (await client.open())["cwd"].startswith(str(root))
+
+
+async def test_permission_modes(tmp_path: Path) -> None:
+    async with running_server(tmp_path, PORTICO_PERMISSION_MODES="default,acceptEdits") as server:
+        async with talk(server) as client:
+            refused = await client.http.post("/sessions", json={"permission_mode": "plan"})
+            assert (refused.status_code, refused.json()["code"]) == (403, "not_allowed")
+            session = await client.open(permission_mode="acceptEdits")
+            target = Path(session["cwd"]) / "file.txt"
+            tool = {"name": "Write", "input": {"file_path": str(target), "content": "x"}}
+            await client.turn(session["session_id"], script({"tool": tool}, {"say": "x"}))
+            assert target.read_text() == "x"  # nobody was asked
+
+
+async def test_auth_none_lets_everybody_in(tmp_path: Path) -> None:
+    async with running_server(tmp_path, PORTICO_AUTH="none") as server:
+        answer = httpx.get(f"{server.api}/sessions")
+        assert answer.status_code == 200
+        assert not (server.data_dir / "token").exists()
+
+
+async def test_auth_tokens(tmp_path: Path) -> None:
+    async with running_server(tmp_path, PORTICO_AUTH_TOKENS="me:my-own-secret") as server:
+        async with talk(server, "my-own-secret") as client:
+            assert (await client.open())["owner"] == "me"
+
+
+async def test_api_prefix(tmp_path: Path) -> None:
+    async with running_server(tmp_path, PORTICO_API_PREFIX="/api/v1") as server:
+        headers = {"Authorization": f"Bearer {server.token}"}
+        assert httpx.get(f"{server.url}/api/v1/sessions", headers=headers).status_code == 200
+        created = httpx.post(f"{server.url}/api/v1/sessions", headers=headers, json={"session_id": "s"})
+        assert created.headers["Location"] == "/api/v1/sessions/s"
+        assert httpx.get(f"{server.url}/claude/sessions", headers=headers).status_code == 404
+
+
+async def test_log_level(tmp_path: Path) -> None:
+    async with running_server(tmp_path, PORTICO_LOG_LEVEL="error") as server, talk(server) as client:
+        await client.open()
+        assert "POST" not in log(server)
+
+
+async def test_log_format_and_that_no_query_is_logged(tmp_path: Path) -> None:
+    async with running_server(tmp_path, PORTICO_LOG_FORMAT="json") as server, talk(server) as client:
+        await client.open(session_id="s")
+        await client.http.get("/stream/s?query=very+private&turn_id=t")
+        lines = [json.loads(line) for line in log(server).splitlines() if line.startswith("{")]
+        access = [line for line in lines if line["name"] == "portico.access"]
+        assert {line["level"] for line in lines} == {"INFO"}
+        assert [line for line in access if line.get("path") == "/claude/stream/s" and line.get("status") == 200]
+        assert "private" not in log(server)

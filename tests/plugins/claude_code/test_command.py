@@ -1,0 +1,80 @@
+"""What is asked of an agent, as arguments: nothing that a client says can become a flag."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from portico.core.agent import AgentOptions
+from portico.core.errors import InvalidRequest
+from portico.plugins.claude_code.command import build_command
+
+CLI = Path("/opt/claude")
+ID = "4b2ac7d2-1df0-4683-ac60-804739c79a80"
+
+
+def command(*, resume: bool = False, default_model: str | None = None, **options: object) -> list[str]:
+    return build_command(CLI, ID, AgentOptions(**options), resume=resume, default_model=default_model)  # type: ignore[arg-type]
+
+
+def test_the_least_that_is_asked() -> None:
+    assert command() == [
+        "/opt/claude",
+        "--output-format=stream-json",
+        "--verbose",
+        "--disallowedTools=SendMessage,ListAgents",
+        "--permission-prompt-tool=stdio",
+        "--input-format=stream-json",
+        "--include-partial-messages",
+        "--setting-sources=",
+        "--strict-mcp-config",
+        f"--session-id={ID}",
+    ]
+
+
+def test_resume_takes_the_place_of_the_new_id() -> None:
+    argv = command(resume=True)
+    assert f"--resume={ID}" in argv and f"--session-id={ID}" not in argv
+
+
+def test_every_option_is_one_argument_whatever_it_looks_like() -> None:
+    servers = {"a": {"command": "x", "args": ["--print"]}}
+    argv = command(
+        model="--model",
+        system_prompt="--version",
+        append_system_prompt="--print\nx",
+        permission_mode="plan",
+        allowed_tools=("Read", "Bash(ls:*)"),
+        disallowed_tools=("--verbose",),
+        mcp_servers=servers,
+        max_turns=3,
+    )
+    assert {
+        "--model=--model",
+        "--system-prompt=--version",
+        "--append-system-prompt=--print\nx",
+        "--permission-mode=plan",
+        "--allowedTools=Read,Bash(ls:*)",
+        "--disallowedTools=SendMessage,ListAgents,--verbose",
+        "--max-turns=3",
+        f"--mcp-config={json.dumps({'mcpServers': servers})}",
+    } <= set(argv)
+    flags = [argument.split("=", 1)[0] for argument in argv[1:]]
+    assert all(flag.startswith("--") for flag in flags)
+    assert len(set(flags)) == len(flags)
+    assert "--print" not in flags and "--version" not in flags
+
+
+def test_a_model_of_the_sessions_own_goes_before_the_default() -> None:
+    assert "--model=d" in command(default_model="d")
+    assert "--model=own" in command(default_model="d", model="own")
+
+
+@pytest.mark.parametrize("bad", ["a\0b", "\ud800", "x" * (128 << 10)])
+def test_what_no_process_can_be_given_is_refused(bad: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        command(append_system_prompt=bad)
+    assert caught.value.code == "invalid_option"
+    assert caught.value.extra["errors"][0]["name"] == "append_system_prompt"

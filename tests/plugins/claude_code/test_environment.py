@@ -1,0 +1,122 @@
+"""The folders and the environment of an agent."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from portico.config.settings import Settings
+from portico.core.agent import AgentOptions, AgentSpec
+from portico.plugins.claude_code.config import DriverConfig
+from portico.plugins.claude_code.environment import MAX_RUNTIME_DIR, build_environment, make_folders
+from portico.plugins.context import Context
+
+
+def spec(folder: Path, **options: str) -> AgentSpec:
+    return AgentSpec("id", folder, folder / "work", AgentOptions(**options))  # type: ignore[arg-type]
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_folders_are_the_agents_own_and_may_be_made_twice() -> None:
+    with tempfile.TemporaryDirectory() as short:
+        folder = Path(short, "agents", "a")
+        for _ in range(2):
+            assert make_folders(folder) == folder / "run"
+        for name in ("home", "config", "tmp", "run", "."):
+            assert mode(folder / name) == 0o700
+
+
+def test_a_runtime_folder_with_too_long_a_path_is_made_elsewhere(tmp_path: Path) -> None:
+    runtime = make_folders(tmp_path / ("x" * MAX_RUNTIME_DIR))
+    try:
+        assert tmp_path not in runtime.parents
+        assert len(os.fsencode(runtime)) <= MAX_RUNTIME_DIR
+        assert mode(runtime) == 0o700
+        assert make_folders(tmp_path / ("x" * MAX_RUNTIME_DIR)) == runtime
+    finally:
+        runtime.rmdir()
+
+
+def test_a_runtime_folder_that_somebody_else_has_laid_out_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory() as short:
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        folder = tmp_path / ("x" * MAX_RUNTIME_DIR)
+        first = make_folders(folder)
+        first.rmdir()
+        first.symlink_to(tmp_path)
+        second = make_folders(folder)
+        assert second != first and mode(second) == 0o700
+
+
+def test_the_environment_is_what_is_given_and_nothing_else(tmp_path: Path) -> None:
+    config = DriverConfig(
+        agents=tmp_path,
+        environment={"PATH": "/bin", "HTTPS_PROXY": "p", "HOME": "/root"},
+        api_key="key",
+        oauth_token="token",
+        base_url="http://127.0.0.1:1",
+        max_tokens=99,
+    )
+    assert build_environment(config, spec(tmp_path), tmp_path / "run") == {
+        "PATH": "/bin",
+        "HTTPS_PROXY": "p",
+        "HOME": f"{tmp_path}/home",
+        "CLAUDE_CONFIG_DIR": f"{tmp_path}/config",
+        "TMPDIR": f"{tmp_path}/tmp",
+        "CLAUDE_CODE_TMPDIR": f"{tmp_path}/tmp",
+        "XDG_RUNTIME_DIR": f"{tmp_path}/run",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "DISABLE_AUTOUPDATER": "1",
+        "ANTHROPIC_API_KEY": "key",
+        "CLAUDE_CODE_OAUTH_TOKEN": "token",
+        "ANTHROPIC_BASE_URL": "http://127.0.0.1:1",
+        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "99",
+    }
+    assert "key" not in repr(config) and "token=" not in repr(config).replace("max_tokens=", "")
+
+
+def test_the_settings_reach_the_driver(tmp_path: Path) -> None:
+    settings = Settings(
+        data_dir=tmp_path,
+        anthropic_api_key=SecretStr("key"),
+        claude_code_oauth_token=SecretStr("token"),
+        anthropic_base_url="http://127.0.0.1:1",
+        claude_model="m",
+        max_tokens=77,
+        claude_cli_path=Path("/opt/claude"),
+    )
+    config = DriverConfig.from_context(Context(settings, tmp_path, {"PATH": "/p", "TZ": "UTC"}))
+    assert config == DriverConfig(
+        agents=tmp_path / "agents",
+        environment={"PATH": "/p", "TZ": "UTC"},
+        api_key="key",
+        oauth_token="token",
+        base_url="http://127.0.0.1:1",
+        model="m",
+        max_tokens=77,
+        cli_path=Path("/opt/claude"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("uid", "permission_mode", "expected"),
+    [(0, "bypassPermissions", True), (0, "default", False), (1000, "bypassPermissions", False)],
+)
+def test_the_sandbox_is_only_claimed_where_the_cli_insists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int, permission_mode: str, expected: bool
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    environment = build_environment(
+        DriverConfig(agents=tmp_path), spec(tmp_path, permission_mode=permission_mode), tmp_path
+    )
+    assert ("IS_SANDBOX" in environment) is expected

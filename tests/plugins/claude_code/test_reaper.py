@@ -1,0 +1,134 @@
+"""A server is killed; the next one clears up."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from portico.plugins.claude_code.processes import start_time
+from portico.plugins.claude_code.reaper import reap
+from portico.plugins.claude_code.record import ProcessRecord
+from tests.support.agents import MECHANISMS, contained, fake_agent, gone_soon, live, processes_of
+
+pytestmark = [pytest.mark.anyio, pytest.mark.fake_agent]
+
+ROOT = Path(__file__).parents[3]
+LOOPS = ("asyncio", "uvloop")
+
+
+@contextmanager
+def doomed_server(loop: str, mechanism: str, folder: Path) -> Iterator[list[psutil.Process]]:
+    """A server with an agent in ``folder``, as long as it takes to kill it -9. Gives all processes of the agent."""
+    folder.mkdir(parents=True)
+    command = fake_agent("child:120", "daemon:120", "defiant", "say:ready", "hang")
+    server = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests/support/doomed_server.py"), loop, mechanism, str(folder), *command],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"[b'ready']\n"
+        agents = processes_of(folder)
+        assert len(agents) >= 3
+    finally:
+        server.send_signal(signal.SIGKILL)
+        server.wait()
+        if server.stdout is not None:
+            server.stdout.close()
+    try:
+        yield agents
+    finally:
+        for process in live(processes_of(folder)):
+            process.kill()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+async def test_nothing_survives_a_kill_of_the_server(loop: str, mechanism: str, tmp_path: Path) -> None:
+    await contained(mechanism)
+    folder = tmp_path / "agents" / "one"
+    with doomed_server(loop, mechanism, folder) as agents:
+        record = ProcessRecord.read(folder)
+        assert record is not None and record.containment == mechanism
+        outermost = [process for process in agents if process.pid == record.pid]
+        assert gone_soon(agents if "namespace" in mechanism else outermost)  # at once, without any next start
+        left = live(processes_of(folder))
+        assert await reap(tmp_path / "agents") == [folder]
+        assert not live([*agents, *left, *processes_of(folder)])
+        assert not (folder / "process.json").exists()
+        assert record.cgroup is None or not cgroup_exists(record.cgroup)
+    assert await reap(tmp_path / "agents") == []
+
+
+async def test_a_server_killed_before_it_wrote_the_record(tmp_path: Path) -> None:
+    folder = tmp_path / "agents" / "one"
+    with doomed_server("asyncio", "best-effort", folder) as agents:
+        (folder / "process.json").unlink()
+        assert live(agents)
+        assert await reap(tmp_path / "agents") == [folder]
+        assert not live(agents)
+
+
+async def test_other_folders_agents_are_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "agents" / "one"
+    with doomed_server("asyncio", "best-effort", folder) as agents:
+        record = ProcessRecord.read(folder)
+        assert record is not None
+        assert gone_soon([process for process in agents if process.pid == record.pid])
+        left = live(agents)
+        assert await reap(tmp_path / "others") == []
+        assert await reap(tmp_path) == []
+        assert live(agents) == left != []
+
+
+def cgroup_exists(folder: str) -> bool:
+    return Path(folder).exists()
+
+
+@pytest.fixture
+def bystander() -> Iterator[psutil.Process]:
+    """Somebody else's process."""
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        try:
+            yield psutil.Process(process.pid)
+        finally:
+            process.kill()
+
+
+async def test_a_pid_that_is_anothers_by_now_is_left_alone(tmp_path: Path, bystander: psutil.Process) -> None:
+    began = start_time(bystander.pid)
+    assert began is not None
+    record = ProcessRecord(bystander.pid, began, "best-effort")
+    boot, _, ticks = began.partition("/")
+    for number, other in enumerate((f"{boot}/{int(ticks) - 1}", f"other-boot/{ticks}", "")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        replace(record, start_time=other).write(folder)
+    assert len(await reap(tmp_path)) == 3
+    assert live([bystander])
+    assert not any((tmp_path / str(number) / "process.json").exists() for number in range(3))
+
+    (tmp_path / "same").mkdir()
+    record.write(tmp_path / "same")
+    await reap(tmp_path)
+    assert not live([bystander])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"pid": "x"}', '{"pid": 1, "start_time": "", "containment": ""}'])
+async def test_a_record_that_makes_no_sense_does_no_harm(text: str, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "process.json").write_text(text)
+    await reap(tmp_path)
+    assert not (tmp_path / "one" / "process.json").exists()
+
+
+async def test_no_folder_yet(tmp_path: Path) -> None:
+    assert await reap(tmp_path / "agents") == []

@@ -1,0 +1,72 @@
+"""A driver of the `claude-code` kind, ready to start agents, and what its tests do with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import anyio
+
+from portico.core.agent import Agent, AgentOptions, AgentSpec, OwnTurn, Turn
+from portico.core.events import Content
+from portico.plugins.claude_code.agent import ClaudeAgent
+from portico.plugins.claude_code.config import DriverConfig
+from portico.plugins.claude_code.driver import ClaudeDriver
+
+Event = dict[str, Any]
+
+
+@asynccontextmanager
+async def driving(folder: Path, **settings: Any) -> AsyncIterator[ClaudeDriver]:
+    """An open driver whose agents live in ``folder/agents``; ``settings`` are `DriverConfig`'s."""
+    environment = {"PATH": os.environ["PATH"], **settings.pop("environment", {})}
+    driver = ClaudeDriver(DriverConfig(agents=folder / "agents", environment=environment, **settings))
+    await driver.open()
+    try:
+        yield driver
+    finally:
+        await driver.close()
+
+
+def new_spec(folder: Path, **options: Any) -> AgentSpec:
+    agent_id = str(uuid4())
+    cwd = folder / "work" / agent_id[:8]
+    cwd.mkdir(parents=True)
+    return AgentSpec(agent_id, folder / "agents" / agent_id, cwd, AgentOptions(**options))
+
+
+@asynccontextmanager
+async def started(driver: ClaudeDriver, spec: AgentSpec) -> AsyncIterator[ClaudeAgent]:
+    agent = await driver.start(spec)
+    try:
+        yield agent
+    finally:
+        await agent.close()
+
+
+async def turn(agent: Agent, content: Content | OwnTurn, within: float = 30) -> list[Event]:
+    """All events of one turn."""
+    asked = content if isinstance(content, OwnTurn) else Turn("turn", content)
+    events: list[Event] = []
+    with anyio.fail_after(within):
+        async for event in agent.run(asked):
+            events.append(dict(event))
+    return events
+
+
+def text(events: list[Event]) -> str:
+    """What the user reads: all finished text."""
+    blocks = [b for e in events if e["type"] == "message" for b in e["content"]]
+    return "".join(block["text"] for block in blocks if block["type"] == "text")
+
+
+def streamed(events: list[Event]) -> str:
+    return "".join(event["content"] for event in events if event["type"] == "delta")
+
+
+def kinds(events: list[Event]) -> list[str]:
+    return [event["type"] for event in events]

@@ -1,0 +1,89 @@
+"""A network that breaks: a proxy that cuts connections after so many bytes of the server's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import anyio
+from anyio.abc import SocketAttribute, SocketStream
+
+SILENT = 0
+"""In the place of a number of bytes: the connection is taken, and nothing ever comes."""
+
+
+class Proxy:
+    """Each connection takes the next of ``cuts``: bytes after which it is cut, or None. Later ones are left alone."""
+
+    def __init__(self, target: str, cuts: list[int | None]) -> None:
+        address = urlsplit(target)
+        self._host, self._port = address.hostname or "", address.port or 0
+        self._cuts = cuts
+        self.url = ""
+        self.requests: list[str] = []
+        """The request lines, in order; only the first of a connection."""
+        self._down = False
+        self._open: set[anyio.CancelScope] = set()
+
+    def go_down(self) -> None:
+        """Cut all connections, and take no new one until `come_back`."""
+        self._down = True
+        for scope in self._open:
+            scope.cancel()
+
+    def come_back(self) -> None:
+        self._down = False
+
+    async def handle(self, client: SocketStream) -> None:
+        if self._down:
+            await client.aclose()
+            return
+        with anyio.CancelScope() as scope:
+            self._open.add(scope)
+            try:
+                await self._relay(client)
+            finally:
+                self._open.remove(scope)
+
+    async def _relay(self, client: SocketStream) -> None:
+        async with client:
+            cut = self._cuts.pop(0) if self._cuts else None
+            try:
+                async with (
+                    await anyio.connect_tcp(self._host, self._port) as server,
+                    anyio.create_task_group() as tasks,
+                ):
+                    tasks.start_soon(self._forward, client, server)
+                    if cut == SILENT:
+                        await anyio.sleep_forever()
+                    await self._back(server, client, cut)
+                    tasks.cancel_scope.cancel()
+            except* (anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
+                pass
+
+    async def _forward(self, client: SocketStream, server: SocketStream) -> None:
+        first = await client.receive()
+        self.requests.append(first.split(b"\r\n", 1)[0].decode())
+        await server.send(first)
+        async for data in client:
+            await server.send(data)
+
+    async def _back(self, server: SocketStream, client: SocketStream, cut: int | None) -> None:
+        sent = 0
+        async for data in server:
+            if cut is not None and sent + len(data) >= cut:
+                await client.send(data[: cut - sent])
+                return
+            await client.send(data)
+            sent += len(data)
+
+
+@asynccontextmanager
+async def proxy(target: str, cuts: list[int | None]) -> AsyncIterator[Proxy]:
+    running = Proxy(target, cuts)
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        running.url = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"  # noqa: S610
+        tasks.start_soon(listener.serve, running.handle)
+        yield running
+        tasks.cancel_scope.cancel()

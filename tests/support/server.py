@@ -1,0 +1,117 @@
+"""A server as users start it: `portico serve` in a process of its own, with the real CLI on the scripted model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import psutil
+from anyio.abc import Process
+
+from portico.plugins.demo.model import ScriptedModel
+from portico.plugins.demo.server import serve_model
+from tests.support.agents import gone_soon, real_cli
+
+PORTICO = [sys.executable, "-m", "portico"]
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 20.0
+STOP_SECONDS = 20.0
+
+
+@dataclass(slots=True)
+class RunningServer:
+    """`data_dir` holds its token and says where it is; `home` is an empty home for those who talk to it."""
+
+    url: str
+    token: str
+    data_dir: Path
+    home: Path
+    model: ScriptedModel
+    process: Process
+
+    @property
+    def api(self) -> str:
+        return f"{self.url}/claude"
+
+    @property
+    def client_env(self) -> dict[str, str]:
+        """What a client on this machine needs to find the server."""
+        return environment(self.home, PORTICO_DATA_DIR=str(self.data_dir))
+
+    def http(self) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx.AsyncClient(base_url=self.api, headers=headers, timeout=20, trust_env=False)
+
+    def kill_agents(self) -> None:
+        """SIGKILL to every agent, as the kernel's out-of-memory killer would do it: to the program itself."""
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            if "claude" in process.name() or any("stream-json" in word for word in process.cmdline()):
+                process.kill()
+
+    async def stop(self) -> None:
+        """SIGTERM; it must end by itself, and leave no process behind."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.send_signal(signal.SIGTERM)
+        with anyio.fail_after(STOP_SECONDS):
+            assert await self.process.wait() == 0
+        assert gone_soon(children), children
+        assert not (self.data_dir / "server.json").exists()
+
+
+def environment(home: Path, **variables: str) -> dict[str, str]:
+    """A clean environment: nothing of the test's own settings reaches the process."""
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", **variables}
+
+
+@asynccontextmanager
+async def running_server(folder: Path, *arguments: str, **variables: str) -> AsyncIterator[RunningServer]:
+    """A server on a free port, with its data in ``folder``; stopped, and looked at for what it leaves, at the end."""
+    home, log = folder / "home", folder / "server.log"
+    data_dir = Path(variables.get("PORTICO_DATA_DIR", folder / "data"))
+    home.mkdir()
+    async with serve_model() as model:
+        settings = {
+            "PORTICO_PORT": "0",
+            "PORTICO_DATA_DIR": str(data_dir),
+            "PORTICO_CLAUDE_CLI_PATH": str(real_cli()),
+            "ANTHROPIC_API_KEY": "not-a-key",
+            "ANTHROPIC_BASE_URL": model.url,
+        }
+        env = environment(home, **(settings | variables))
+        with log.open("wb") as output:
+            process = await anyio.open_process(
+                [*PORTICO, "serve", *arguments], env=env, cwd=home, stdin=None, stdout=output, stderr=output
+            )
+        async with process:
+            try:
+                found = await _ready(process, data_dir / "server.json", log)
+                made = data_dir / "token"
+                token = made.read_text().strip() if made.exists() else "none was made"
+                running = RunningServer(found["url"], token, data_dir, home, model.model, process)
+                yield running
+                if process.returncode is None:
+                    await running.stop()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+
+
+async def _ready(process: Process, path: Path, log: Path) -> Mapping[str, Any]:
+    """What the server says of itself once it can be reached."""
+    with anyio.move_on_after(START_SECONDS):
+        while process.returncode is None:
+            if await anyio.Path(path).exists():
+                entry: Mapping[str, Any] = json.loads(await anyio.Path(path).read_text())
+                if entry["pid"] == process.pid:
+                    return entry
+            await anyio.sleep(0.02)
+    raise AssertionError(f"the server did not start:\n{await anyio.Path(log).read_text()}")
