@@ -69,7 +69,8 @@ class OwnTurn:
 class Agent(Protocol):
     """A started agent. One task uses it; `interrupt` and `answer` may be called while that task is in `run`.
 
-    Every method but `run` and `watch` ends by itself within seconds. All raise `AgentFailed` once the agent is gone.
+    Every method but `run` and `watch` ends by itself within seconds. All raise `AgentFailed` once the agent is gone, or
+    `AgentUnavailable` where it never came up.
     """
 
     def run(self, turn: Turn | OwnTurn) -> AsyncIterator[AgentEvent]:
@@ -84,6 +85,18 @@ class Agent(Protocol):
         Raises `AgentFailed` when the agent has exited.
         """
 
+    async def claim(self, spec: AgentSpec) -> None:
+        """Let an agent that was started ahead become that of ``spec``: same id and folders, its own options.
+
+        Raises `AgentFailed` where it cannot; then it is of no more use.
+        """
+
+    async def configure(self, options: AgentOptions) -> None:
+        """Go over to another model or permission mode, from the next turn on. Called between turns."""
+
+    async def steer(self, content: Content) -> None:
+        """Hand a message to the running turn, which takes it up where it can."""
+
     async def interrupt(self) -> None:
         """Ask the running turn to stop. Its `run` then ends with a `Complete` of ``stop_reason`` ``interrupted``."""
 
@@ -94,10 +107,20 @@ class Agent(Protocol):
 
 
 class AgentDriver(Protocol):
-    """Starts agents of one kind."""
+    """Starts agents of one kind.
+
+    ``capabilities`` says what its agents can do, of: ``interrupt``, ``steer``, ``permissions``, ``resume``, ``claim``,
+    ``set_model``, ``set_permission_mode``. What is not among them is never called.
+    """
 
     name: str
     capabilities: frozenset[str]
+
+    def fixed(self, options: AgentOptions) -> AgentOptions:
+        """``options`` with only what cannot be changed once an agent is started; all else at its default.
+
+        An agent started for ``fixed(options)`` can be claimed for ``options``.
+        """
 
     async def open(self) -> None:
         """Called once before the first session; reaps what an earlier server process left behind."""

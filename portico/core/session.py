@@ -14,7 +14,7 @@ import anyio
 
 from portico.core.agent import Agent, AgentDriver, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.clock import rfc3339
-from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, Exhausted
+from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, Exhausted, PorticoError
 from portico.core.events import Complete, Draft, ErrorEvent, EventBody, Notice, Query, SessionChange
 from portico.core.feed import Feed
 from portico.core.permissions import Permissions
@@ -205,7 +205,7 @@ class Session:
                 nonlocal own
                 try:
                     own = await agent.watch()
-                except AgentFailed as failure:
+                except (AgentFailed, AgentUnavailable) as failure:
                     await self._lose_agent(failure)
                 tasks.cancel_scope.cancel()
 
@@ -274,7 +274,7 @@ class Session:
             await self.write([notice], turn_id=self._current)
         return agent
 
-    async def _lose_agent(self, failure: AgentFailed) -> None:
+    async def _lose_agent(self, failure: PorticoError) -> None:
         with anyio.CancelScope(shield=True):
             self._agent_lost = True
             await self._drop_agent()

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import anyio
 
 from portico.core.agent import Agent, Decision, OwnTurn, Turn
-from portico.core.errors import AgentFailed, PorticoError
+from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError
 from portico.core.events import AgentEvent, Complete, ErrorEvent, EventBody
 from portico.core.inbox import Inbox
 from portico.core.permissions import Permissions
@@ -58,7 +58,7 @@ class TurnRun:
         self._decisions: list[tuple[str, Decision]] = []
         self._stop_reason: str | None = None
         self._interrupted = False
-        self.failure: AgentFailed | None = None
+        self.failure: AgentFailed | AgentUnavailable | None = None
 
     def interrupt(self, stop_reason: str = "interrupted") -> None:
         """Stop the turn; ``stop_reason`` is what its `Complete` will say. The first call decides."""
@@ -86,7 +86,7 @@ class TurnRun:
                     await self._inbox.put(event)
                     if event["type"] == "complete":
                         break
-        except AgentFailed as failure:
+        except (AgentFailed, AgentUnavailable) as failure:
             self.failure = failure
         except Exception:
             log.exception("the driver failed in turn %s", self.turn_id)
@@ -136,8 +136,8 @@ class TurnRun:
                 await self._wakeup.wait()
             try:
                 await self._act(time.monotonic())
-            except AgentFailed as failure:
-                log.debug("turn %s: %s", self.turn_id, failure.detail)  # the pump sees the end of the agent too
+            except PorticoError as failure:
+                log.info("turn %s: %s", self.turn_id, failure.detail)  # the end of an agent is seen by the pump too
 
     def _seconds_to_next_deadline(self) -> float | None:
         deadlines = [d for d in (self._deadline, self._permissions.next_deadline()) if d is not None]
