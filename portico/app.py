@@ -84,6 +84,7 @@ async def _drain_on_signal(engine: Engine, signals: AsyncIterator[signal.Signals
         async def hurry() -> None:
             await anext(signals)
             log.info("stopping at once")
+            engine.hurry()
             draining.cancel_scope.cancel()
 
         draining.start_soon(hurry)
@@ -97,7 +98,11 @@ def _policy(settings: Settings) -> Policy:
         workspace_roots=settings.workspace_roots,
         permission_modes=frozenset(settings.permission_modes),
         max_sessions=settings.max_sessions,
+        max_processes=settings.max_processes or settings.max_sessions,
+        pool_size=settings.pool_size,
         max_queued_turns=settings.max_queued_turns,
         turn_timeout=settings.turn_timeout,
         permission_timeout=settings.permission_timeout,
+        session_timeout=settings.session_timeout,
+        process_wait=settings.process_wait,
     )

@@ -11,7 +11,7 @@ from .mask import MASK
 from .origins import PREFIX, Given, is_set, option
 from .settings import Settings, accepts, is_secret
 
-NOT_BUILT = frozenset({"session_timeout", "ziti_identity_file", "ziti_service_name"})
+NOT_BUILT = frozenset({"ziti_identity_file", "ziti_service_name"})
 # What `portico ask` and `portico chat` read: a shell that has them may start a server too.
 CLIENT_VARIABLES = frozenset({"PORTICO_URL", "PORTICO_TOKEN"})
 _LONGEST_SHOWN = 100

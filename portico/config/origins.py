@@ -19,6 +19,7 @@ BARE_NAMES = frozenset(
         "max_tokens",
         "max_sessions",
         "networking_mode",
+        "session_timeout",
     }
 )
 

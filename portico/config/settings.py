@@ -88,6 +88,32 @@ class Settings(BaseSettings):
     max_sessions: int = _setting(
         "Open sessions; one more is refused.", "a whole number from 1 to 100000", 10, ge=1, le=100_000
     )
+    session_timeout: float = _setting(
+        "Seconds that an idle session stays open; then it gives up its slot and its process, and its next query opens "
+        "it again.",
+        f"a number of seconds above 0, at most {_YEAR}",
+        3600.0,
+        gt=0,
+        le=_YEAR,
+    )
+    max_processes: int | None = _setting(
+        "Live agent processes; beyond it the session longest idle gives its process up until its next query. "
+        "Default: as `max_sessions`.",
+        "a whole number from 1 to 100000",
+        None,
+        ge=1,
+        le=100_000,
+    )
+    pool_size: int = _setting(
+        "Agent processes started ahead for new sessions.", "a whole number from 0 to 1000", 2, ge=0, le=1000
+    )
+    process_wait: float = _setting(
+        "Seconds that a turn waits for a process when all are busy.",
+        f"a number of seconds above 0, at most {_YEAR}",
+        60.0,
+        gt=0,
+        le=_YEAR,
+    )
     turn_timeout: float = _setting(
         "Seconds; a longer turn is interrupted and ends in an error.",
         f"a number of seconds above 0, at most {_YEAR}",

@@ -7,29 +7,37 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from portico.core.agent import AgentDriver, AgentOptions, Decision
+from portico.core.changes import SessionChanges
 from portico.core.clock import rfc3339
-from portico.core.errors import Conflict, Exhausted, InvalidRequest, NotAllowed, NotFound, Unavailable
-from portico.core.events import Draft, Event, SessionChange
+from portico.core.errors import Conflict, Exhausted, InvalidRequest, NotAllowed, NotFound, StoreFailed, Unavailable
+from portico.core.events import Draft, Event, SessionChange, gap_event
 from portico.core.feed import Feed
+from portico.core.folders import Folders
 from portico.core.policy import Policy
+from portico.core.pool import Pool, Pooled
 from portico.core.principal import Principal
 from portico.core.reader import Reader
+from portico.core.recovery import recover
 from portico.core.requests import NewSession, NewTurn, SessionView, TurnView
-from portico.core.session import Session
-from portico.core.state import OPEN, State
+from portico.core.seat import Seat
+from portico.core.session import Retired, Session
+from portico.core.slots import ProcessSlots
+from portico.core.state import State
 from portico.core.store import EventStore, SessionRecord
 from portico.core.view import session_view
-from portico.core.workspace import make_private, remove, resolve_cwd
 
 log = logging.getLogger("portico.engine")
 
 STOP_SECONDS = 15.0
 """How long interrupted turns, or the agent of a closed session, may take to end."""
+
+TIDY_SECONDS = 300.0
 
 
 class Engine:
@@ -53,8 +61,12 @@ class Engine:
         self._default_driver = default_driver
         self._default_model = default_model
         self._policy = policy
-        self._sessions: dict[str, Session] = {}
-        self._creating: set[str] = set()
+        self._folders = Folders(policy.data_dir / "agents", policy.workspace_roots)
+        self._slots = ProcessSlots(policy.max_processes)
+        self._pool: Pool | None = None
+        self._live: dict[str, Session] = {}
+        self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()
+        self._opening: set[str] = set()
         self._tasks: TaskGroup | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -70,35 +82,66 @@ class Engine:
                         await driver.open()
                         stack.push_async_callback(driver.close)
                     async with anyio.create_task_group() as self._tasks:
+                        await self._begin(self._tasks)
                         task_status.started()
                         await stopping.wait()
                         self._tasks.cancel_scope.cancel()
             tasks.cancel_scope.cancel()
+
+    async def _begin(self, tasks: TaskGroup) -> None:
+        async for record in recover(self._store):
+            if record.driver in self._drivers:
+                self._start(record, self._feed(record))
+        driver = self._drivers[self._default_driver]
+        if self._policy.pool_size and "claim" in driver.capabilities:
+            self._pool = Pool(
+                driver,
+                AgentOptions(model=self._default_model),
+                self._policy.pool_size,
+                slots=self._slots,
+                folders=self._folders,
+            )
+            tasks.start_soon(self._pool.run)
+        tasks.start_soon(self._tidy)
+
+    async def _tidy(self) -> None:
+        while True:
+            try:
+                await self._store.tidy()
+            except StoreFailed as failure:
+                log.warning("the store could not be tidied: %s", failure.detail)
+            await anyio.sleep(TIDY_SECONDS)
 
     async def drain(self, seconds: float) -> None:
         """Refuse new work, give running turns ``seconds``, interrupt the rest, and end all readers."""
         self.draining = True
         with anyio.move_on_after(seconds):
             await self._quiet()
-        for session in list(self._sessions.values()):
+        for session in list(self._live.values()):
             await session.stop_turns()
         with anyio.move_on_after(STOP_SECONDS):
             await self._quiet()
-        for session in list(self._sessions.values()):
-            session.feed.end()
+        for feed in list(self._feeds.values()):
+            feed.end()
 
     async def _quiet(self) -> None:
-        for session in list(self._sessions.values()):
+        for session in list(self._live.values()):
             await session.quiet()
+
+    def hurry(self) -> None:
+        """From now on agents are killed rather than asked to stop."""
+        for session in self._live.values():
+            session.seat.at_once = True
 
     def readiness(self) -> list[str]:
         """Why new work would be refused now; empty when it would not."""
-        return ["draining"] if self.draining else []
+        reasons = ["draining"] if self.draining else []
+        return reasons + sorted({session.trouble for session in self._live.values() if session.trouble})
 
     # Sessions.
 
     async def create(self, principal: Principal, request: NewSession) -> SessionView:
-        """Open a session. Its agent starts with its first turn.
+        """Open a session. Its agent starts with its first turn, unless one is ready.
 
         Raises `Unavailable` (``draining``, or why no agent can be started), `Conflict` (``session_exists``),
         `Exhausted` (``too_many_sessions``), `NotAllowed`, `InvalidRequest`.
@@ -107,48 +150,70 @@ class Engine:
         session_id = request.session_id or uuid.uuid4().hex
         driver = self._driver(request.driver)
         options = self._options(request)
-        if session_id in self._creating:
+        if session_id in self._opening:
             raise Conflict(f"session {session_id!r} exists already", code="session_exists")
         self._refuse_too_many()
-        self._creating.add(session_id)
+        self._opening.add(session_id)
         try:
             if await self._store.get(session_id) is not None:
                 raise Conflict(f"session {session_id!r} exists already", code="session_exists")
             await driver.check()
-            cwd = await self._workspace(session_id, request.cwd)
-            now = rfc3339()
-            record = SessionRecord(
-                session_id=session_id,
-                agent_id=str(uuid.uuid4()),
-                owner=principal.name,
-                driver=driver.name,
-                state=State.IDLE,
-                cwd=str(cwd),
-                own_workspace=request.cwd is None,
-                options=options,
-                created_at=now,
-                last_active_at=now,
-                title=request.title,
-                metadata=request.metadata,
-            )
-            feed = Feed(session_id, self._store, 0)
             with anyio.CancelScope(shield=True):
-                await self._store.create(record)
-                await feed.append([Draft(SessionChange(type="session", state=State.IDLE, reason="created"))], record)
-                session = self._start(record, feed)
+                session = await self._create(principal, session_id, driver, options, request)
         finally:
-            self._creating.discard(session_id)
+            self._opening.discard(session_id)
         return session.view()
 
-    def _start(self, record: SessionRecord, feed: Feed) -> Session:
+    async def _create(
+        self, principal: Principal, session_id: str, driver: AgentDriver, options: AgentOptions, request: NewSession
+    ) -> Session:
+        pooled: Pooled | None = None
+        if request.cwd is not None:
+            agent_id, cwd = str(uuid.uuid4()), await self._folders.given(request.cwd)
+        elif self._pool is not None and driver.name == self._default_driver and (pooled := self._pool.claim(options)):
+            agent_id, cwd = pooled.spec.agent_id, pooled.spec.cwd
+        else:
+            agent_id = str(uuid.uuid4())
+            cwd = await self._folders.workspace(agent_id)
+        now = rfc3339()
+        record = SessionRecord(
+            session_id=session_id,
+            agent_id=agent_id,
+            owner=principal.name,
+            driver=driver.name,
+            state=State.IDLE,
+            cwd=str(cwd),
+            own_workspace=request.cwd is None,
+            options=options,
+            created_at=now,
+            last_active_at=now,
+            title=request.title,
+            metadata=request.metadata,
+        )
+        try:
+            await self._store.create(record)
+            feed = self._feed(record)
+            await feed.append([Draft(SessionChange(type="session", state=State.IDLE, reason="created"))], record)
+        except BaseException:
+            if pooled is not None:
+                await pooled.agent.close()
+                self._slots.give_back()
+            raise
+        return self._start(record, feed, pooled)
+
+    def _start(self, record: SessionRecord, feed: Feed, pooled: Pooled | None = None) -> Session:
         if self._tasks is None:
             raise Unavailable("the engine is not running", code="not_running")
-        session = self._sessions[record.session_id] = Session(
+        seat = Seat(self._driver_of(record), self._slots, wait=self._policy.process_wait)
+        if pooled is not None:
+            seat.adopt(pooled)
+        session = self._live[record.session_id] = Session(
             record,
             feed=feed,
             store=self._store,
-            driver=self._drivers[record.driver],
-            folder=self._agent_folder(record),
+            seat=seat,
+            slots=self._slots,
+            folder=self._folders.agent(record.agent_id),
             policy=self._policy,
         )
         self._tasks.start_soon(self._keep, session, name=f"session {record.session_id}")
@@ -158,11 +223,8 @@ class Engine:
         try:
             await session.run()
         finally:
-            if session.record.state is State.CLOSED:
-                del self._sessions[session.record.session_id]
-
-    def _agent_folder(self, record: SessionRecord) -> Path:
-        return self._policy.data_dir / "agents" / record.agent_id
+            if session.record.state is not State.FAILED:
+                self._live.pop(session.record.session_id, None)
 
     async def sessions(
         self, principal: Principal, *, state: str | None = None, limit: int = 100, cursor: str | None = None
@@ -175,10 +237,33 @@ class Engine:
     async def session(self, principal: Principal, session_id: str) -> SessionView:
         return self._view(await self._record(principal, session_id))
 
+    async def change(self, principal: Principal, session_id: str, changes: SessionChanges) -> SessionView:
+        """Change a session; model and permission mode hold from its next turn on.
+
+        Raises `Conflict` (``session_closed``, ``not_supported``) or `NotAllowed`.
+        """
+        record = await self._record(principal, session_id)
+        if record.state is State.CLOSED:
+            raise Conflict("the session is closed", code="session_closed")
+        driver = self._driver_of(record)
+        for name in ("model", "permission_mode"):
+            if name in changes.given and f"set_{name}" not in driver.capabilities:
+                raise Conflict(f"the driver {driver.name} cannot change the {name}", code="not_supported")
+        if "permission_mode" in changes.given:
+            self._check_mode(changes.given["permission_mode"])
+        with anyio.CancelScope(shield=True):
+            if session_id not in self._live:
+                record = changes.apply(await self._record(principal, session_id))
+                await self._feed(record).append([], record)
+            if session := self._live.get(session_id):  # also where it has been brought back meanwhile
+                await session.change(changes)
+        return self._view(await self._record(principal, session_id))
+
     async def close(self, principal: Principal, session_id: str, *, purge: bool = False) -> None:
         """Stop the session's agent and free its slot; with ``purge`` forget its history and delete its workspace."""
         record = await self._record(principal, session_id)
-        if session := self._sessions.get(session_id):
+        if record.state is not State.CLOSED:
+            session = await self._open(principal, session_id, counted=False)
             session.close()
             with anyio.move_on_after(STOP_SECONDS) as waiting:
                 await session.finished.wait()
@@ -186,36 +271,48 @@ class Engine:
                 raise Unavailable("the agent is still stopping; try again", code="still_stopping")
         if purge:
             with anyio.CancelScope(shield=True):
+                self._feed(record).end()
+                self._live.pop(session_id, None)
                 await self._store.delete(session_id)
-                await anyio.to_thread.run_sync(remove, self._agent_folder(record))
-                if record.own_workspace:
-                    await anyio.to_thread.run_sync(remove, Path(record.cwd))
+                await self._folders.drop(record.agent_id, Path(record.cwd) if record.own_workspace else None)
 
     # Turns.
 
     async def query(self, principal: Principal, session_id: str, request: NewTurn) -> TurnView:
-        """Accept a turn: from here on it runs, whoever goes away. Raises as `Session.accept`."""
-        record = await self._record(principal, session_id)
-        if self.draining and not await self._store.turn(session_id, request.turn_id or ""):
-            self._refuse_while_draining()
-        session = self._sessions.get(session_id)
-        if session is not None:
-            return await session.accept(principal, request)
-        if request.turn_id and (span := await self._store.turn(session_id, request.turn_id)):
+        """Accept a turn: from here on it runs, whoever goes away. Raises as `Session.accept` and, dormant, `create`."""
+        await self._record(principal, session_id)
+        if request.turn_id and (span := await self._store.turn(session_id, request.turn_id)) and span.last_seq:
             return TurnView(request.turn_id, session_id, "complete", span.first_seq, created=False)
-        raise Conflict(f"the session is {record.state}", code="session_closed")
+        while True:
+            if session_id not in self._live or not request.turn_id:
+                self._refuse_while_draining()
+            session = await self._open(principal, session_id)
+            try:
+                return await session.accept(principal, request, draining=self.draining)
+            except Retired:
+                await session.finished.wait()
+
+    async def withdraw(self, principal: Principal, session_id: str, turn_id: str) -> None:
+        """Take a turn out of the queue. Raises as `Session.withdraw`."""
+        await self._record(principal, session_id)
+        if session := self._live.get(session_id):
+            await session.withdraw(turn_id)
+        elif await self._store.turn(session_id, turn_id):
+            raise Conflict("the turn is over", code="not_queued")
+        else:
+            raise NotFound(f"there is no turn {turn_id!r}", code="turn_not_found")
 
     async def interrupt(self, principal: Principal, session_id: str) -> None:
         """Stop the running turn. Raises `Conflict` (``not_running``)."""
         await self._record(principal, session_id)
-        if (session := self._sessions.get(session_id)) is None:
+        if (session := self._live.get(session_id)) is None:
             raise Conflict("no turn is running", code="not_running")
         session.interrupt()
 
     async def answer(self, principal: Principal, session_id: str, request_id: str, decision: Decision) -> None:
         """Answer a permission request. Raises as `Permissions.resolve`."""
         await self._record(principal, session_id)
-        if (session := self._sessions.get(session_id)) is None:
+        if (session := self._live.get(session_id)) is None:
             raise NotFound(f"there is no permission request {request_id!r}", code="request_not_found")
         await session.answer(principal, request_id, decision)
 
@@ -257,28 +354,50 @@ class Engine:
     async def history(
         self, principal: Principal, session_id: str, *, after: int, limit: int
     ) -> tuple[Sequence[Event], bool]:
-        """At most ``limit`` events behind ``after``, and whether there are more now."""
+        """At most ``limit`` events behind ``after``, and whether there are more; a gap event tells what is missing."""
         feed = self._feed(await self._record(principal, session_id))
         _check_after(feed, after)
-        events = await self._store.read(session_id, after, limit)
-        return events, bool(events) and events[-1].seq < feed.last_seq
+        events = list(await self._store.read(session_id, after, limit))
+        more = bool(events) and events[-1].seq < feed.last_seq
+        first = events[0].seq if events else feed.last_seq + 1
+        if first > after + 1:
+            events.insert(0, gap_event(session_id, after, first))
+        return events, more
 
     # Behind the counter.
 
     async def _record(self, principal: Principal, session_id: str) -> SessionRecord:
-        session = self._sessions.get(session_id)
+        session = self._live.get(session_id)
         record = session.record if session else await self._store.get(session_id)
-        if record is None or not principal.may_see(record.owner):
+        if record is None or session_id in self._opening or not principal.may_see(record.owner):
             raise NotFound(f"there is no session {session_id!r}", code="session_not_found")
         return record
 
+    async def _open(self, principal: Principal, session_id: str, *, counted: bool = True) -> Session:
+        """The live session, brought back where it is dormant.
+
+        Raises `Conflict` (``session_closed``), and where ``counted`` `Exhausted`.
+        """
+        if session := self._live.get(session_id):
+            return session
+        record = await self._record(principal, session_id)
+        if session := self._live.get(session_id):
+            return session
+        if record.state is State.CLOSED:
+            raise Conflict("the session is closed", code="session_closed")
+        if counted:
+            self._refuse_too_many()
+        return self._start(record, self._feed(record))
+
     def _feed(self, record: SessionRecord) -> Feed:
-        if session := self._sessions.get(record.session_id):
-            return session.feed
-        return Feed(record.session_id, self._store, record.last_seq, ended=True)
+        feed = self._feeds.get(record.session_id)
+        if feed is None:
+            feed = Feed(record.session_id, self._store, record.last_seq, ended=record.state is State.CLOSED)
+            self._feeds[record.session_id] = feed
+        return feed
 
     def _view(self, record: SessionRecord) -> SessionView:
-        session = self._sessions.get(record.session_id)
+        session = self._live.get(record.session_id)
         return session.view() if session else session_view(record)
 
     def _refuse_while_draining(self) -> None:
@@ -286,8 +405,7 @@ class Engine:
             raise Unavailable("the server is stopping", code="draining")
 
     def _refuse_too_many(self) -> None:
-        opened = sum(session.record.state in OPEN for session in self._sessions.values()) + len(self._creating)
-        if opened >= self._policy.max_sessions:
+        if len(self._live) + len(self._opening) >= self._policy.max_sessions:
             raise Exhausted(
                 f"{self._policy.max_sessions} sessions are open, which is the limit (max_sessions)",
                 code="too_many_sessions",
@@ -297,15 +415,22 @@ class Engine:
     def _driver(self, name: str | None) -> AgentDriver:
         name = name or self._default_driver
         if name not in self._drivers:
-            raise InvalidRequest(
-                f"there is no driver {name!r}; there are: {', '.join(self._drivers)}", code="unknown_driver"
-            )
+            known = ", ".join(self._drivers)
+            raise InvalidRequest(f"there is no driver {name!r}; there are: {known}", code="unknown_driver")
         return self._drivers[name]
+
+    def _driver_of(self, record: SessionRecord) -> AgentDriver:
+        if record.driver not in self._drivers:
+            raise Unavailable(f"the session's driver {record.driver!r} is not loaded", code="driver_not_loaded")
+        return self._drivers[record.driver]
+
+    def _check_mode(self, mode: str) -> None:
+        if mode not in self._policy.permission_modes:
+            raise NotAllowed(f"the permission mode {mode!r} is not allowed here (permission_modes)")
 
     def _options(self, request: NewSession) -> AgentOptions:
         mode = request.permission_mode or "default"
-        if mode not in self._policy.permission_modes:
-            raise NotAllowed(f"the permission mode {mode!r} is not allowed here (permission_modes)")
+        self._check_mode(mode)
         return AgentOptions(
             model=request.model or self._default_model,
             permission_mode=mode,
@@ -316,13 +441,6 @@ class Engine:
             mcp_servers=request.mcp_servers,
             max_turns=request.max_turns,
         )
-
-    async def _workspace(self, session_id: str, cwd: str | None) -> Path:
-        if cwd is not None:
-            return await anyio.to_thread.run_sync(resolve_cwd, cwd, self._policy.workspace_roots)
-        folder = self._policy.workspace_roots[0] / session_id
-        await anyio.to_thread.run_sync(make_private, folder)
-        return folder
 
 
 def _check_after(feed: Feed, after: int) -> None:

@@ -192,3 +192,12 @@ def encode_event(session_id: str, seq: int, time: str, draft: Draft) -> Event:
         head["turn_id"] = draft.turn_id
     head.update(body)
     return Event(seq, kind, draft.turn_id, encode_json(head))
+
+
+def gap_event(session_id: str, after: int, min_seq: int) -> Event:
+    """Tells that the history between ``after`` and ``min_seq`` was deleted.
+
+    It has no place in the history; ``seq`` is here that of the last event deleted, from where reading goes on.
+    """
+    body = {"type": "gap", "session_id": session_id, "after": after, "min_seq": min_seq}
+    return Event(min_seq - 1, "gap", None, encode_json(body))

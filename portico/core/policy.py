@@ -14,6 +14,10 @@ class Policy:
     workspace_roots: tuple[Path, ...]
     permission_modes: frozenset[str]
     max_sessions: int
+    max_processes: int
+    pool_size: int
     max_queued_turns: int
     turn_timeout: float
     permission_timeout: float
+    session_timeout: float
+    process_wait: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from portico.core.events import Event
+from portico.core.events import Event, gap_event
 from portico.core.feed import Feed
 
 BATCH_BYTES = 256 * 1024
@@ -29,8 +29,15 @@ class Reader:
             await self._feed.wait(self.after)
             events = await self._feed.read(self.after, max_bytes)
             if not events:
-                break
-            self.after = events[-1].seq
+                if self._feed.last_seq <= self.after:
+                    break
+                first = self._feed.last_seq + 1  # all that was left is deleted
+            else:
+                first = events[0].seq
+            if first > self.after + 1 and self._turn_id is None:
+                after, self.after = self.after, first - 1
+                return [gap_event(self._feed.session_id, after, first)]
+            self.after = events[-1].seq if events else first - 1
             if self._turn_id is not None:
                 events = [event for event in events if event.turn_id == self._turn_id]
                 self._over = bool(events) and events[-1].type == "complete"

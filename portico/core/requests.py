@@ -32,7 +32,7 @@ class NewTurn:
 
     content: Content
     turn_id: str | None = None
-    if_busy: Literal["queue", "reject"] = "queue"
+    if_busy: Literal["queue", "reject", "interrupt"] = "queue"
 
 
 TurnState = Literal["queued", "running", "complete"]

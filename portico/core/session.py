@@ -7,20 +7,32 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
 
-from portico.core.agent import Agent, AgentDriver, AgentSpec, Decision, OwnTurn, Turn
+from portico.core.agent import AgentSpec, Decision, OwnTurn, Turn
+from portico.core.changes import SessionChanges
 from portico.core.clock import rfc3339
-from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, Exhausted, PorticoError
+from portico.core.errors import (
+    AgentFailed,
+    AgentUnavailable,
+    Conflict,
+    Exhausted,
+    NotFound,
+    PorticoError,
+    StoreFailed,
+    Unavailable,
+)
 from portico.core.events import Complete, Draft, ErrorEvent, EventBody, Notice, Query, SessionChange
 from portico.core.feed import Feed
 from portico.core.permissions import Permissions
 from portico.core.policy import Policy
 from portico.core.principal import Principal
 from portico.core.requests import NewTurn, SessionView, TurnState, TurnView
+from portico.core.seat import Seat
+from portico.core.slots import ProcessSlots
 from portico.core.state import State, follow
 from portico.core.store import EventStore, SessionRecord
 from portico.core.turn import TurnRun
@@ -28,7 +40,24 @@ from portico.core.usage import add_usage
 from portico.core.view import session_view
 from portico.core.wakeup import Wakeup
 
+RETRY_SECONDS = 1.0
+"""Between two tries to write the end of a turn into a store that fails."""
+
 log = logging.getLogger("portico.session")
+
+
+class Retired(Exception):
+    """The session has gone dormant meanwhile: ask the engine for it again."""
+
+
+@dataclass(slots=True)
+class _Running:
+    """The turn under way; ``run`` once its agent is there, before that ``starting``."""
+
+    turn_id: str
+    starting: anyio.CancelScope
+    interrupted: bool = False
+    run: TurnRun | None = None
 
 
 class Session:
@@ -44,26 +73,28 @@ class Session:
         *,
         feed: Feed,
         store: EventStore,
-        driver: AgentDriver,
+        seat: Seat,
+        slots: ProcessSlots,
         folder: Path,
         policy: Policy,
     ) -> None:
         self.record = record
         self.feed = feed
+        self.seat = seat
         self.finished = anyio.Event()
         self.permissions = Permissions(policy.permission_timeout)
+        self.trouble: str | None = None
         self._store = store
-        self._driver = driver
+        self._slots = slots
         self._folder = folder
         self._policy = policy
         self._queue: deque[Turn] = deque()
-        self._busy = False
-        self._run: TurnRun | None = None
-        self._current: str | None = None
-        self._interrupted = False
-        self._agent: Agent | None = None
+        self._current: _Running | None = None
         self._agent_lost = False
         self._closing = False
+        self._retired = False
+        self._unwanted_process = False
+        self._idle_since = anyio.current_time()
         self._accepting = anyio.Lock(fast_acquire=True)
         self._wakeup = Wakeup()
         self._turn_over = anyio.Event()
@@ -73,7 +104,7 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether there is a turn that is not complete."""
-        return self._busy or bool(self._queue)
+        return self._current is not None or bool(self._queue)
 
     def view(self) -> SessionView:
         pending = [dict(body) for body in self.permissions.pending]
@@ -84,26 +115,34 @@ class Session:
         while self.busy and not self.finished.is_set():
             await self._turn_over.wait()
 
-    async def accept(self, principal: Principal, request: NewTurn) -> TurnView:
+    async def accept(self, principal: Principal, request: NewTurn, *, draining: bool = False) -> TurnView:
         """Take a query in: its `Query` event is stored, and it will be run whoever goes away.
 
-        Raises `Conflict` (``busy``, ``session_closed``) or `Exhausted` (``queue_full``).
+        Raises `Conflict` (``busy``, ``session_closed``), `Exhausted` (``queue_full``), `Unavailable` (``draining``, but
+        not for a turn that is known) or `Retired`.
         """
         turn_id = request.turn_id or uuid.uuid4().hex
         async with self._accepting:
             if known := await self._known_turn(turn_id):
                 return known
+            if draining:
+                raise Unavailable("the server is stopping", code="draining")
             self._refuse(request)
-            ahead = self.busy
+            ahead = self.busy and request.if_busy != "interrupt"
             with anyio.CancelScope(shield=True):  # a caller that leaves must not tear the event from the queue
-                first_seq = await self._enqueue(principal, Turn(turn_id, request.content))
+                turn = Turn(turn_id, request.content)
+                first_seq = await self._enqueue(principal, turn, first=request.if_busy == "interrupt")
         return TurnView(turn_id, self.record.session_id, "queued" if ahead else "running", first_seq, created=True)
 
-    async def _enqueue(self, principal: Principal, turn: Turn) -> int:
+    async def _enqueue(self, principal: Principal, turn: Turn, *, first: bool) -> int:
         self.record = replace(self.record, turns=self.record.turns + 1, last_active_at=rfc3339())
         query = Query(type="query", content=turn.content, principal=principal.name)
         (event,) = await self.feed.append([Draft(query, turn.turn_id)], self.record)
-        self._queue.append(turn)
+        if first:
+            self._queue.appendleft(turn)
+            self._interrupt_current()
+        else:
+            self._queue.append(turn)
         self._wakeup.set()
         return event.seq
 
@@ -116,68 +155,109 @@ class Session:
         return TurnView(turn_id, self.record.session_id, state, span.first_seq, created=False)
 
     def _refuse(self, request: NewTurn) -> None:
+        if self._retired:
+            raise Retired
         if self._closing or self.record.state in (State.CLOSED, State.FAILED):
             raise Conflict("the session is closed", code="session_closed")
         if request.if_busy == "reject" and self.busy:
             raise Conflict("a turn is running", code="busy")
-        if self._busy + len(self._queue) > self._policy.max_queued_turns:
+        if (self._current is not None) + len(self._queue) > self._policy.max_queued_turns:
             limit = self._policy.max_queued_turns
             raise Exhausted(f"{limit} turns are waiting already", code="queue_full", retry_after=5)
 
+    async def withdraw(self, turn_id: str) -> None:
+        """Take a turn out of the queue. Raises `Conflict` (``not_queued``) or `NotFound` (``turn_not_found``)."""
+        for turn in self._queue:
+            if turn.turn_id == turn_id:
+                self._queue.remove(turn)
+                with anyio.CancelScope(shield=True):
+                    complete = Complete(type="complete", stop_reason="withdrawn", usage={}, cost_usd=0.0, duration_ms=0)
+                    await self.write([complete], turn_id=turn_id)
+                self._tell_turn_over()
+                return
+        if await self._known_turn(turn_id):
+            raise Conflict("the turn runs already, or is over", code="not_queued")
+        raise NotFound(f"there is no turn {turn_id!r}", code="turn_not_found")
+
+    async def change(self, changes: SessionChanges) -> None:
+        """Change the record; what concerns the agent holds from the next turn on."""
+        self.record = changes.apply(self.record)
+        await self.feed.append([], self.record)
+
     def interrupt(self) -> None:
         """Stop the running turn. Raises `Conflict` (``not_running``)."""
-        if not self._busy:
+        if self._current is None:
             raise Conflict("no turn is running", code="not_running")
-        self._interrupted = True
-        if self._run is not None:
-            self._run.interrupt()
+        self._interrupt_current()
+
+    def _interrupt_current(self) -> None:
+        if self._current is not None:
+            self._current.interrupted = True
+            if self._current.run is not None:
+                self._current.run.interrupt()
+            else:
+                self._current.starting.cancel()
 
     async def answer(self, principal: Principal, request_id: str, decision: Decision) -> None:
         """Answer a permission request. Raises as `Permissions.resolve`."""
         resolved = self.permissions.resolve(request_id, decision.behavior, "answered", principal.name)
-        run = self._run
+        current = self._current
+        if current is None or current.run is None:
+            raise NotFound(f"there is no permission request {request_id!r}", code="request_not_found")
         with anyio.CancelScope(shield=True):
             state = None if self.permissions.pending else State.RUNNING
-            await self.write([resolved], turn_id=self._current, state=state)
-        if run is not None:
-            run.decide(request_id, decision)
+            await self.write([resolved], turn_id=current.turn_id, state=state)
+            current.run.decide(request_id, decision)
 
     def close(self) -> None:
         """Stop the running turn, refuse those that wait, stop the agent; `finished` is set when that is done."""
         self._closing = True
-        if self._busy:
-            self.interrupt()
+        self._interrupt_current()
         self._wakeup.set()
+
+    def give_up_process(self) -> None:
+        self._unwanted_process = True
+        self._wakeup.set()
+
+    async def stop_turns(self) -> None:
+        """For a server that stops: interrupt what runs, refuse what waits."""
+        await self._refuse_queued("server_stopped", "the server stopped before this turn began")
+        self._interrupt_current()
 
     # The session's own task.
 
     async def run(self) -> None:
-        """Until the session is closed, or the server cancels it."""
+        """Until the session is closed, goes dormant, or the server cancels it."""
         try:
-            while not self._closing:
+            await self._prepare_adopted()
+            while not self._closing and not self._retired:
                 if self._queue:
                     turn = self._queue.popleft()
                     await self._do(turn.turn_id, turn)
                 else:
                     await self._wait()
-            await self._refuse_queued("session_closed", "the session was closed before this turn began")
-            await self._drop_agent()
-            await self.write([], state=State.CLOSED)
+            if self._closing:
+                await self._refuse_queued("session_closed", "the session was closed before this turn began")
+                await self._empty_seat()
+                await self.write([], state=State.CLOSED)
+                self.feed.end()
         except Exception:
             log.exception("session %s failed", self.record.session_id)
             self.record = replace(self.record, state=State.FAILED)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._drop_agent()
             self.feed.end()
+        finally:
+            await self._empty_seat()
             self.finished.set()
             self._tell_turn_over()
 
-    async def stop_turns(self) -> None:
-        """For a server that stops: interrupt what runs, refuse what waits."""
-        await self._refuse_queued("server_stopped", "the server stopped before this turn began")
-        if self._busy:
-            self.interrupt()
+    async def _prepare_adopted(self) -> None:
+        if self.seat.agent is None:
+            return
+        try:
+            await self.seat.prepare(self._spec())
+        except PorticoError as failure:
+            log.warning("session %s: %s", self.record.session_id, failure.detail)
+            await self._empty_seat()
 
     async def _refuse_queued(self, code: str, detail: str) -> None:
         while self._queue:
@@ -192,13 +272,30 @@ class Session:
         over.set()
 
     async def _wait(self) -> None:
-        """Until somebody calls, or the agent does something by itself."""
+        """Until somebody calls, the agent does something by itself, or the session has been idle for too long."""
+        if self._unwanted_process:
+            await self._hibernate()
+            return
         self.feed.forget_tail()
-        agent, own = self._agent, None
+        if self.seat.agent is not None:
+            self._slots.rest(self)
+        own: OwnTurn | None = None
+        with anyio.move_on_after(self._idle_since + self._policy.session_timeout - anyio.current_time()) as idle:
+            own = await self._next_call()
+        self._slots.stir(self)
+        if own is not None:
+            await self._follow(own)
+        elif idle.cancelled_caught and not self._queue and not self._closing:
+            self._retired = True
+            await self._empty_seat()
+            await self.write([], state=State.DORMANT, reason="idle")
+
+    async def _next_call(self) -> OwnTurn | None:
+        agent = self.seat.agent
         if agent is None:
             await self._wakeup.wait()
-            return
-
+            return None
+        own: OwnTurn | None = None
         async with anyio.create_task_group() as tasks:
 
             async def watch() -> None:
@@ -212,8 +309,13 @@ class Session:
             tasks.start_soon(watch)
             await self._wakeup.wait()
             tasks.cancel_scope.cancel()
-        if own is not None:
-            await self._follow(own)
+        return own
+
+    async def _hibernate(self) -> None:
+        self._unwanted_process = False
+        if self.seat.agent is not None:
+            await self._empty_seat()
+            await self.write([], state=State.HIBERNATED)
 
     async def _follow(self, own: OwnTurn) -> None:
         turn_id = uuid.uuid4().hex
@@ -222,10 +324,13 @@ class Session:
         await self._do(turn_id, own)
 
     async def _do(self, turn_id: str, turn: Turn | OwnTurn) -> None:
-        self._current, self._busy, self._interrupted = turn_id, True, False
+        current = self._current = _Running(turn_id, anyio.CancelScope())
         began = time.monotonic()
         try:
-            last, complete = await self._attempt(turn, turn_id)
+            try:
+                last, complete = await self._attempt(current, turn)
+            except StoreFailed as failure:
+                last, complete = await self._give_in(failure)
             complete["duration_ms"] = round((time.monotonic() - began) * 1000)
             self.record = replace(
                 self.record,
@@ -233,25 +338,48 @@ class Session:
                 usage=add_usage(self.record.usage, complete["usage"]),
                 cost_usd=self.record.cost_usd + complete["cost_usd"],
             )
-            state = State.IDLE if not self._queue or self._closing else None
-            await self.write([*last, complete], turn_id=turn_id, state=state)
+            await self._write_end([*last, complete], turn_id)
         finally:
-            self._busy, self._run, self._current = False, None, None
+            self._current = None
+            self._idle_since = anyio.current_time()
             self._tell_turn_over()
 
-    async def _attempt(self, turn: Turn | OwnTurn, turn_id: str) -> tuple[list[EventBody], Complete]:
+    async def _give_in(self, failure: StoreFailed) -> tuple[list[EventBody], Complete]:
+        """What the store does not take nobody may see: stop the agent."""
+        log.error("session %s: %s", self.record.session_id, failure.detail)
+        await self._empty_seat()
+        last: list[EventBody] = [*self.permissions.withdraw_all("agent_exited")]
+        last.append(ErrorEvent(type="error", error=failure.detail, code=failure.code))
+        return last, Complete(type="complete", stop_reason="error", usage={}, cost_usd=0.0)
+
+    async def _write_end(self, bodies: Sequence[EventBody], turn_id: str) -> None:
+        """A turn's end is written however long the store takes to recover; until then the session is busy."""
+        while True:
+            state = State.IDLE if not self._queue or self._closing else None
+            try:
+                await self.write(bodies, turn_id=turn_id, state=state)
+                self.trouble = None
+                return
+            except StoreFailed as failure:
+                if self._closing:
+                    raise
+                self.trouble = failure.detail
+                await anyio.sleep(RETRY_SECONDS)
+
+    async def _attempt(self, current: _Running, turn: Turn | OwnTurn) -> tuple[list[EventBody], Complete]:
         complete = Complete(type="complete", stop_reason="interrupted", usage={}, cost_usd=0.0)
         try:
-            agent = self._agent or await self._start_agent()
-        except AgentUnavailable as problem:
+            await self._ready_agent(current)
+        except (AgentUnavailable, AgentFailed) as problem:
+            await self._empty_seat()
             complete["stop_reason"] = "error"
             return [ErrorEvent(type="error", error=problem.detail, code=problem.code)], complete
-        if self._interrupted:
+        if current.interrupted or self.seat.agent is None:
             return [], complete
-        run = self._run = TurnRun(
-            agent,
+        run = current.run = TurnRun(
+            self.seat.agent,
             turn,
-            turn_id,
+            current.turn_id,
             history=self,
             permissions=self.permissions,
             timeout=self._policy.turn_timeout,
@@ -260,41 +388,58 @@ class Session:
         last = await run.run()
         if run.failure is not None:
             self._agent_lost = True
-            await self._drop_agent()
+            await self._empty_seat()
         return last
 
-    async def _start_agent(self) -> Agent:
-        await self.write([], state=State.STARTING)
-        record = self.record
-        spec = AgentSpec(record.agent_id, self._folder, Path(record.cwd), record.options)
-        agent = self._agent = await self._driver.start(spec)
-        if self._agent_lost:
+    async def _ready_agent(self, current: _Running) -> None:
+        if self.seat.agent is not None:
+            await self.seat.prepare(self._spec())
+            return
+        reason = None if self._slots.free else "no_process"
+        await self.write([], state=State.STARTING, reason=reason)
+        with current.starting:
+            await self.seat.start(self._spec())
+        if self._agent_lost and not current.interrupted:
             self._agent_lost = False
             notice = Notice(type="notice", name="agent_restarted", detail="The agent had exited; its context is kept.")
-            await self.write([notice], turn_id=self._current)
-        return agent
+            await self.write([notice], turn_id=current.turn_id)
+
+    def _spec(self) -> AgentSpec:
+        return AgentSpec(self.record.agent_id, self._folder, Path(self.record.cwd), self.record.options)
 
     async def _lose_agent(self, failure: PorticoError) -> None:
         with anyio.CancelScope(shield=True):
             self._agent_lost = True
-            await self._drop_agent()
+            await self._empty_seat()
             await self.write([Notice(type="notice", name="agent_exited", detail=failure.detail)])
 
-    async def _drop_agent(self) -> None:
-        agent, self._agent = self._agent, None
-        if agent is not None:
-            await agent.close()
+    async def _empty_seat(self) -> None:
+        self._slots.stir(self)
+        await self.seat.empty()
 
     async def write(
-        self, bodies: Sequence[EventBody], *, turn_id: str | None = None, state: State | None = None
+        self,
+        bodies: Sequence[EventBody],
+        *,
+        turn_id: str | None = None,
+        state: State | None = None,
+        reason: str | None = None,
     ) -> None:
         """Add events and, if ``state`` is another than now, the change of state behind them."""
         drafts = [Draft(body, turn_id) for body in bodies]
-        record = None
+        record, before = None, self.record.state
         if bodies and bodies[-1]["type"] in ("complete", "query"):
             record = self.record
         if state is not None and state is not self.record.state:
-            record = self.record = replace(self.record, state=follow(self.record.state, state))
-            drafts.append(Draft(SessionChange(type="session", state=state)))
-        if drafts:
+            record = self.record = replace(self.record, state=follow(before, state))
+            change = SessionChange(type="session", state=state)
+            if reason is not None:
+                change["reason"] = reason
+            drafts.append(Draft(change))
+        if not drafts:
+            return
+        try:
             await self.feed.append(drafts, record)
+        except StoreFailed:
+            self.record = replace(self.record, state=before)  # nobody has seen the change
+            raise

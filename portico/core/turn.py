@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import anyio
 
 from portico.core.agent import Agent, Decision, OwnTurn, Turn
-from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError
+from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError, StoreFailed
 from portico.core.events import AgentEvent, Complete, ErrorEvent, EventBody
 from portico.core.inbox import Inbox
 from portico.core.permissions import Permissions
@@ -71,12 +71,21 @@ class TurnRun:
         self._wakeup.set()
 
     async def run(self) -> tuple[list[EventBody], Complete]:
-        """Returns the last events of the turn, `Complete` apart, for the caller to write with its change of state."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._pump)
-            tasks.start_soon(self._control)
-            last = await self._record()
-            tasks.cancel_scope.cancel()
+        """Returns the last events of the turn, `Complete` apart, for the caller to write with its change of state.
+
+        Raises `StoreFailed`.
+        """
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._pump)
+                tasks.start_soon(self._control)
+                last = await self._record()
+                tasks.cancel_scope.cancel()
+        except ExceptionGroup as group:
+            failed, others = group.split(StoreFailed)
+            if others or failed is None:
+                raise
+            raise _first(failed) from None
         return last
 
     async def _pump(self) -> None:
@@ -162,3 +171,10 @@ class TurnRun:
             self._interrupted = True
             self._deadline = now + INTERRUPT_GRACE
             await self._agent.interrupt()
+
+
+def _first(group: ExceptionGroup[StoreFailed]) -> StoreFailed:
+    error: StoreFailed | ExceptionGroup[StoreFailed] = group
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error

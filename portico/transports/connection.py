@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import socket
-import struct
-import sys
-import termios
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, cast
 
 import anyio
@@ -18,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from portico.core.errors import MalformedRequest, PorticoError
 from portico.transports import wire
+from portico.transports.watch import Watched
 
 HEAD_SECONDS = 30.0
 """For a request's head, and for a new connection to send one."""
@@ -27,7 +22,6 @@ LEFTOVER_SECONDS = 5.0
 """For the rest of a body that was answered before it had been read."""
 
 _HALF_CLOSED = "portico.half_closed"
-_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 def half_closed(scope: Scope) -> anyio.Event | None:
@@ -35,11 +29,10 @@ def half_closed(scope: Scope) -> anyio.Event | None:
     return cast("anyio.Event | None", scope.get("extensions", {}).get(_HALF_CLOSED))
 
 
-class Connection(HttpToolsProtocol):
+class Connection(Watched, HttpToolsProtocol):
     """What uvicorn lacks:
 
-    - A client that takes nothing for ``write_timeout`` seconds is cut off with a reset, whatever it was being sent.
-      `close` would wait for it, as long as it likes.
+    - What `Watched` says.
     - A client that shuts its side down (FIN) after the request still gets the whole answer.
     - A time and a size limit on a request's head; a time limit on what is left of an answered request's body.
     - Bytes that are no HTTP are answered with a problem document, and never into the middle of another answer.
@@ -47,8 +40,7 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, write_timeout: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._write_timeout = write_timeout
-        self._write_timer: asyncio.TimerHandle | None = None
+        self.write_timeout = write_timeout
         self._read_timer: asyncio.TimerHandle | None = None
         self._half_closed = anyio.Event()
         self._in_head = False
@@ -59,13 +51,12 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # Whatever the kernel doesn't take at once counts as paused, so that nothing waits in our memory unwatched.
-        transport.set_write_buffer_limits(high=0)
+        self.start_watching()
         self._allow(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._allow(None)
-        self._watch(None)
+        self.stop_watching()
         super().connection_lost(exc)
 
     def _allow(self, seconds: float | None) -> None:
@@ -73,44 +64,6 @@ class Connection(HttpToolsProtocol):
         if self._read_timer is not None:
             self._read_timer.cancel()
         self._read_timer = None if seconds is None else self.loop.call_later(seconds, self.cut)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._watch(self._unsent())
-
-    def resume_writing(self) -> None:
-        self._watch(None)
-        super().resume_writing()
-
-    def _watch(self, size: int | None) -> None:
-        """Cut the client off unless it takes some of the ``size`` bytes in time. None: it has taken all."""
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-        self._write_timer = None if size is None else self.loop.call_later(self._write_timeout, self._check, size)
-
-    def _check(self, size: int) -> None:
-        left = self._unsent()
-        if left < size:  # slow, but alive; nothing is added while writing is paused
-            self._watch(left)
-        else:
-            self.cut()
-
-    def _unsent(self) -> int:
-        """Bytes that the client has not taken: ours, and the kernel's (tcp(7), SIOCOUTQ).
-
-        The kernel asks for more only when a third of its buffer is free, for which a slow client may need minutes.
-        """
-        queued = b""
-        with suppress(OSError):
-            queued = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-        return self.transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
-
-    def cut(self) -> None:
-        """Close now, and drop what was not sent."""
-        # Without lingering the kernel would keep its own buffer (megabytes) for minutes, for a client that won't read.
-        with suppress(OSError):
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        self.transport.abort()
 
     # The client's side.
 
@@ -144,6 +97,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        if self._upgrades():
+            return  # what follows is no HTTP
         self.cycle.more_body = False
         self._allow(HEAD_SECONDS if self.cycle.response_complete else None)
 
@@ -153,6 +108,19 @@ class Connection(HttpToolsProtocol):
         if self.cycle.response_complete:
             self._allow(LEFTOVER_SECONDS if self.cycle.more_body else HEAD_SECONDS)
 
+    def _should_upgrade(self) -> bool:
+        # What is not to be a WebSocket, or stands behind a request that is still being answered, is answered as HTTP.
+        idle = self.cycle is None or self.cycle.response_complete
+        return idle and self.parser.get_method() == b"GET" and super()._should_upgrade()
+
+    def _upgrades(self) -> bool:
+        return bool(self.parser.should_upgrade() and self._should_upgrade())
+
+    def handle_websocket_upgrade(self) -> None:
+        self._allow(None)
+        self.stop_watching()
+        super().handle_websocket_upgrade()
+
     def send_400_response(self, msg: str) -> None:
         self._refuse(MalformedRequest("this is not HTTP/1.1"))
 
@@ -161,14 +129,15 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
             return
         status, headers, body = wire.problem(error)
-        self.transport.write(_answer(status, headers, body))
+        self.transport.write(answer(status, headers, body))
         self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
         pass  # a client may offer an upgrade (h2c); not to take it is no event, and uvicorn's advice isn't ours
 
 
-def _answer(status: int, headers: Mapping[str, str], body: bytes) -> bytes:
+def answer(status: int, headers: Mapping[str, str], body: bytes) -> bytes:
+    """A whole response, after which the connection closes."""
     fields = {**headers, "content-length": str(len(body)), "connection": "close"}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"HTTP/1.1 {status} {wire.phrase(status)}\r\n{head}\r\n".encode() + body

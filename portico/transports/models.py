@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from portico.core.agent import Decision
+from portico.core.changes import SessionChanges
 from portico.core.events import Content
 from portico.core.requests import NewSession, NewTurn
 from portico.core.state import State
@@ -177,12 +178,24 @@ class SessionBody(_Strict):
         return NewSession(**{**self.model_dump(exclude_none=True), **rules})
 
 
+class SessionPatch(_Strict):
+    """``PATCH /sessions/{id}``. Null takes a title away, and goes back to the agent's own model."""
+
+    title: Line | None = None
+    model: Line | None = None
+    permission_mode: Line = ""
+    metadata: Annotated[dict[str, Any], _bounded(16 * KIB)] = Field(default_factory=dict)
+
+    def changes(self) -> SessionChanges:
+        return SessionChanges(self.model_dump(include=self.model_fields_set))
+
+
 class TurnBody(_Strict):
     """``POST /stream/{id}`` and ``POST /sessions/{id}/turns``."""
 
     query: Query
     turn_id: TurnId | None = None
-    if_busy: Literal["queue", "reject"] = "queue"
+    if_busy: Literal["queue", "reject", "interrupt"] = "queue"
 
     def request(self) -> NewTurn:
         query = self.query

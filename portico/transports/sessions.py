@@ -15,7 +15,14 @@ from portico.core.requests import NewTurn
 from portico.transports.auth import principal_of
 from portico.transports.body import read_object
 from portico.transports.endpoint import route
-from portico.transports.models import DeleteParameters, ListParameters, PermissionBody, SessionBody, TurnBody
+from portico.transports.models import (
+    DeleteParameters,
+    ListParameters,
+    PermissionBody,
+    SessionBody,
+    SessionPatch,
+    TurnBody,
+)
 from portico.transports.parse import check, parse_query, with_idempotency_key
 
 
@@ -31,8 +38,9 @@ class Sessions:
         one = f"{self._prefix}/sessions/{{session_id}}"
         return [
             route(f"{self._prefix}/sessions", GET=self._list, POST=self._create),
-            route(one, GET=self._get, DELETE=self._delete),
+            route(one, GET=self._get, PATCH=self._patch, DELETE=self._delete),
             route(f"{one}/turns", POST=self._query),
+            route(f"{one}/turns/{{turn_id}}", DELETE=self._withdraw),
             route(f"{one}/interrupt", POST=self._interrupt),
             route(f"{one}/permissions/{{request_id}}", POST=self._answer),
         ]
@@ -52,6 +60,11 @@ class Sessions:
     async def _get(self, request: Request) -> Response:
         return _json(await self._engine.session(principal_of(request), request.path_params["session_id"]))
 
+    async def _patch(self, request: Request) -> Response:
+        body = check(SessionPatch, await read_object(request, self._max_body))
+        session_id = request.path_params["session_id"]
+        return _json(await self._engine.change(principal_of(request), session_id, body.changes()))
+
     async def _delete(self, request: Request) -> Response:
         asked = check(DeleteParameters, parse_query(request.scope["query_string"]))
         await self._engine.close(principal_of(request), request.path_params["session_id"], purge=asked.purge)
@@ -62,6 +75,11 @@ class Sessions:
             principal_of(request), request.path_params["session_id"], await read_turn(request, self._max_body)
         )
         return _json({"turn_id": turn.turn_id, "session_id": turn.session_id, "state": turn.state}, 202)
+
+    async def _withdraw(self, request: Request) -> Response:
+        session_id, turn_id = request.path_params["session_id"], request.path_params["turn_id"]
+        await self._engine.withdraw(principal_of(request), session_id, turn_id)
+        return Response(status_code=204)
 
     async def _interrupt(self, request: Request) -> Response:
         await self._engine.interrupt(principal_of(request), request.path_params["session_id"])

@@ -54,6 +54,8 @@ class HttpError(PorticoError):
 def frames(events: Sequence[Event]) -> bytes:
     """Server-sent events, as https://html.spec.whatwg.org/multipage/server-sent-events.html has them."""
     # JSON as `core.events` writes it holds no line break, so that one `data:` line will do.
+    if events and events[0].type == "gap":  # it comes first, and has no number to come back with
+        return b"data: %b\n\n" % events[0].data + frames(events[1:])
     return b"".join([b"id: %d\ndata: %b\n\n" % (event.seq, event.data) for event in events])
 
 

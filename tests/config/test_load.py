@@ -99,6 +99,7 @@ def test_the_seeds_names_are_read_bare_and_no_others(loaded: Load) -> None:
         "MAX_TOKENS": "7",
         "MAX_SESSIONS": "8",
         "NETWORKING_MODE": "http,other",
+        "SESSION_TIMEOUT": "9",
     }
     assert {name.lower() for name in bare} == BARE_NAMES
     others = {name.upper(): "nonsense" for name in Settings.model_fields if name not in BARE_NAMES}
@@ -130,8 +131,15 @@ OTHER_VALUES = {
     "permission_timeout": "0",
     "max_queued_turns": "0",
     "write_timeout": "1",
+    "session_timeout": "1",
+    "max_processes": "1",
+    "pool_size": "1",
+    "process_wait": "1",
     "drain_timeout": "1",
     "store": "other",
+    "store_sync": "full",
+    "retention_days": "1.5",
+    "retention_mb": "100",
     "max_body": "1MiB",
     "networking_mode": "http,other",
     "driver": "other",
@@ -183,7 +191,7 @@ def test_all_mistakes_are_told_at_once_each_in_one_line(refused: Refused) -> Non
     lines = refused(
         {"PORTICO_MAX_SESION": "3", "MAX_TOKENS": "x\ny", "PORTICO_AUTH": "none", "PORTICO_HOST": "0.0.0.0"},  # noqa: S104
         {"port": "99999", "colour": "red"},
-        "garbage here\nPORTICO_LOG_LEVEL=loud\nSESSION_TIMEOUT=5\nPORTICO_DATA_DIRS=/x\n",
+        "garbage here\nPORTICO_LOG_LEVEL=loud\nZITI_SERVICE_NAME=5\nPORTICO_DATA_DIRS=/x\n",
     )
     assert sorted(lines) == sorted(
         [
@@ -195,7 +203,7 @@ def test_all_mistakes_are_told_at_once_each_in_one_line(refused: Refused) -> Non
             "--colour: unknown setting",
             ".env: line 1 is not NAME=value",
             ".env: PORTICO_LOG_LEVEL=loud: accepted: debug, info, warning, error",
-            ".env: SESSION_TIMEOUT: this setting is not built in this version",
+            ".env: ZITI_SERVICE_NAME: this setting is not built in this version",
             ".env: PORTICO_DATA_DIRS: unknown setting, did you mean PORTICO_DATA_DIR?",
         ]
     )
@@ -214,12 +222,12 @@ def test_a_wrong_data_folder_is_one_mistake(refused: Refused) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "PORTICO_"])
-@pytest.mark.parametrize("name", ["SESSION_TIMEOUT", "ZITI_IDENTITY_FILE", "ZITI_SERVICE_NAME"])
+@pytest.mark.parametrize("name", ["ZITI_IDENTITY_FILE", "ZITI_SERVICE_NAME"])
 def test_what_is_not_built_is_refused(refused: Refused, prefix: str, name: str) -> None:
     assert refused({prefix + name: "5"}) == [f"{prefix}{name}: this setting is not built in this version"]
 
 
-@pytest.mark.parametrize("name", ["KEY_GATEWAY", "MAX_PROCESSES", "STORE_SYNC", "ALLOWED_HOSTS", "SANDBOX"])
+@pytest.mark.parametrize("name", ["KEY_GATEWAY", "TLS_CERT", "SANDBOX"])
 def test_settings_of_later_versions_are_unknown(refused: Refused, name: str) -> None:
     assert refused({f"PORTICO_{name}": "5"})[0].startswith(f"PORTICO_{name}: unknown setting")
 

@@ -80,6 +80,10 @@ async def serving(
         "max_queued_turns": 8,
         "turn_timeout": 60.0,
         "permission_timeout": 60.0,
+        "session_timeout": 3600.0,
+        "max_processes": 200,
+        "pool_size": 0,
+        "process_wait": 60.0,
     }
     driver = EchoDriver()
     engine = Engine(

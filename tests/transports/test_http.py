@@ -18,7 +18,19 @@ pytestmark = pytest.mark.anyio
 
 
 def idle_engine(folder: Path) -> Engine:
-    policy = Policy(folder, (folder,), frozenset({"default"}), 1, 1, 1.0, 1.0)
+    policy = Policy(
+        data_dir=folder,
+        workspace_roots=(folder,),
+        permission_modes=frozenset({"default"}),
+        max_sessions=1,
+        max_processes=1,
+        pool_size=0,
+        max_queued_turns=1,
+        turn_timeout=1,
+        permission_timeout=1,
+        session_timeout=1,
+        process_wait=1,
+    )
     driver = EchoDriver()
     return Engine(
         store=MemoryStore(), drivers={"echo": driver}, default_driver="echo", default_model=None, policy=policy

@@ -1,0 +1,124 @@
+"""Agents started ahead, so that a new session need not wait for one."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+
+import anyio
+from anyio.abc import TaskGroup
+
+from portico.core.agent import Agent, AgentDriver, AgentOptions, AgentSpec
+from portico.core.errors import PorticoError
+from portico.core.folders import Folders
+from portico.core.slots import ProcessSlots
+
+BACK_OFF = 1.0, 60.0
+"""Seconds before the next try after a start that failed, and at most."""
+
+PAUSE = 1.0
+"""Seconds after a claim before the next start: a start takes a core, and the first turn of who claimed comes first."""
+
+log = logging.getLogger("portico.pool")
+
+
+class Pooled:
+    """An agent that has no session yet. It holds a process slot, and is the first to give it up."""
+
+    def __init__(self, spec: AgentSpec, agent: Agent) -> None:
+        self.spec = spec
+        self.agent = agent
+        self.unwanted = anyio.Event()
+
+    def give_up_process(self) -> None:
+        self.unwanted.set()
+
+
+class Pool:
+    """Keeps ``size`` agents of one driver ready, one start at a time, as long as processes are free."""
+
+    def __init__(
+        self,
+        driver: AgentDriver,
+        options: AgentOptions,
+        size: int,
+        *,
+        slots: ProcessSlots,
+        folders: Folders,
+    ) -> None:
+        self._driver = driver
+        self._options = options
+        self._size = size
+        self._slots = slots
+        self._folders = folders
+        self._ready: list[Pooled] = []
+        self._claimed_at = -PAUSE
+
+    def claim(self, options: AgentOptions) -> Pooled | None:
+        """One that may become an agent with ``options``, its process slot included; None where there is none."""
+        if not self._ready or self._driver.fixed(options) != self._driver.fixed(self._options):
+            return None
+        pooled = self._ready.pop(0)
+        self._slots.stir(pooled)
+        self._claimed_at = anyio.current_time()
+        pooled.unwanted.set()  # by the pool: `_keep` lets go of it
+        self._slots.freed.set()
+        return pooled
+
+    async def run(self) -> None:
+        """Fill up again and again, until cancelled; then stop what nobody has claimed."""
+        delay = BACK_OFF[0]
+        async with anyio.create_task_group() as tasks:
+            while True:
+                await anyio.sleep(self._claimed_at + PAUSE - anyio.current_time())
+                if len(self._ready) >= self._size or not self._slots.take_free():
+                    await self._slots.freed.wait()
+                    continue
+                try:
+                    await self._start(tasks)
+                    delay = BACK_OFF[0]
+                except PorticoError as problem:
+                    self._slots.give_back()
+                    log.warning("no agent could be started ahead: %s", problem.detail)
+                    await anyio.sleep(delay)
+                    delay = min(delay * 2, BACK_OFF[1])
+
+    async def _start(self, tasks: TaskGroup) -> None:
+        agent_id = str(uuid.uuid4())
+        cwd = await self._folders.workspace(agent_id)
+        try:
+            await self._driver.check()
+            spec = AgentSpec(agent_id, self._folders.agent(agent_id), cwd, self._options)
+            agent = await self._driver.start(spec)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._folders.drop(agent_id, cwd)
+            raise
+        pooled = Pooled(spec, agent)
+        self._ready.append(pooled)
+        self._slots.rest(pooled, first=True)
+        tasks.start_soon(self._keep, pooled)
+
+    async def _keep(self, pooled: Pooled) -> None:
+        """Until it is claimed, unwanted, or dead."""
+        try:
+            async with anyio.create_task_group() as tasks:
+
+                async def watch() -> None:
+                    try:
+                        await pooled.agent.watch()
+                    except PorticoError as failure:
+                        log.warning("an agent that was started ahead has ended: %s", failure.detail)
+                    pooled.unwanted.set()
+
+                tasks.start_soon(watch)
+                await pooled.unwanted.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            if pooled in self._ready:
+                self._ready.remove(pooled)
+                self._slots.stir(pooled)
+                with anyio.CancelScope(shield=True):
+                    await pooled.agent.close()
+                    await self._folders.drop(pooled.spec.agent_id, pooled.spec.cwd)
+                self._slots.give_back()

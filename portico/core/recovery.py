@@ -1,0 +1,53 @@
+"""What a new server makes of what the one before has left."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from portico.core.events import Complete, Draft, ErrorEvent, SessionChange
+from portico.core.feed import Feed
+from portico.core.state import OPEN, State
+from portico.core.store import EventStore, SessionRecord
+
+PAGE = 500
+
+
+async def recover(store: EventStore) -> AsyncIterator[SessionRecord]:
+    """End the turns that were cut off; yield the open sessions, which have no process now."""
+    unfinished: dict[str, list[str]] = {}
+    for session_id, turn_id in await store.unfinished():
+        unfinished.setdefault(session_id, []).append(turn_id)
+    for state in OPEN:
+        for record in await _all(store, state):
+            yield await _settle(store, record, unfinished.pop(record.session_id, []))
+    for session_id, turns in unfinished.items():  # of sessions that are not open: a stop came in between
+        if (found := await store.get(session_id)) is not None:
+            await _settle(store, found, turns)
+
+
+async def _all(store: EventStore, state: State) -> list[SessionRecord]:
+    found: list[SessionRecord] = []
+    cursor: str | None = None
+    while True:
+        page, cursor = await store.list(owner=None, state=state, limit=PAGE, cursor=cursor)
+        found += page
+        if cursor is None:
+            return found
+
+
+async def _settle(store: EventStore, record: SessionRecord, turns: list[str]) -> SessionRecord:
+    drafts: list[Draft] = []
+    for turn_id in turns:
+        text = "the server was stopped before this turn was over"
+        drafts.append(Draft(ErrorEvent(type="error", error=text, code="server_restarted"), turn_id))
+        complete = Complete(type="complete", stop_reason="error", usage={}, cost_usd=0.0, duration_ms=0)
+        drafts.append(Draft(complete, turn_id))
+    if record.state in OPEN and record.state is not State.HIBERNATED:
+        record = replace(record, state=State.HIBERNATED)
+        drafts.append(Draft(SessionChange(type="session", state=State.HIBERNATED, reason="server_restarted")))
+    if drafts:
+        feed = Feed(record.session_id, store, record.last_seq)
+        await feed.append(drafts, record)
+        record = replace(record, last_seq=feed.last_seq)
+    return record

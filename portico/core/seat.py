@@ -1,0 +1,60 @@
+"""The place of a session's agent: empty, or taken by one that holds a process slot."""
+
+from __future__ import annotations
+
+import anyio
+
+from portico.core.agent import Agent, AgentDriver, AgentOptions, AgentSpec
+from portico.core.pool import Pooled
+from portico.core.slots import ProcessSlots
+
+
+class Seat:
+    """One task uses it, but for `at_once`, which anybody may set: then nothing is waited for when the agent leaves."""
+
+    def __init__(self, driver: AgentDriver, slots: ProcessSlots, *, wait: float) -> None:
+        self.agent: Agent | None = None
+        self.at_once = False
+        self._driver = driver
+        self._slots = slots
+        self._wait = wait
+        self._options: AgentOptions | None = None
+
+    async def start(self, spec: AgentSpec) -> Agent:
+        """Fill the seat. Waits for a process slot where none is free. Raises `AgentUnavailable`."""
+        await self._slots.take(self._wait)
+        try:
+            self.agent = await self._driver.start(spec)
+        except BaseException:
+            self._slots.give_back()
+            raise
+        self._options = spec.options
+        return self.agent
+
+    def adopt(self, pooled: Pooled) -> None:
+        """Fill the seat with an agent that was started ahead, and its slot; `prepare` makes it the session's own."""
+        self.agent = pooled.agent
+        self._options = None
+
+    async def prepare(self, spec: AgentSpec) -> None:
+        """Bring the agent to the options of ``spec``. Raises `AgentFailed`; then the seat is better emptied."""
+        if self.agent is None or self._options == spec.options:
+            return
+        if self._options is None:
+            await self.agent.claim(spec)
+        else:
+            await self.agent.configure(spec.options)
+        self._options = spec.options
+
+    async def empty(self) -> None:
+        """Stop the agent, if there is one; bounded, and not cancelled by anybody."""
+        agent, self.agent = self.agent, None
+        if agent is None:
+            return
+        try:
+            with anyio.CancelScope(shield=True) as scope:
+                if self.at_once:
+                    scope.cancel()
+                await agent.close()
+        finally:
+            self._slots.give_back()

@@ -1,0 +1,224 @@
+"""One WebSocket connection: uvicorn's, with the limits that keep a slow, dead or hostile client from doing harm."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from starlette.types import Scope
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import State
+
+from portico.core.errors import MalformedRequest, PorticoError
+from portico.transports import wire
+from portico.transports.connection import answer
+from portico.transports.watch import Watched
+
+CLOSE_SECONDS = 5.0
+"""For a client to answer a close frame; then the connection is cut."""
+STRANGER_BYTES = 64 * 1024
+"""The largest message of a client that has not shown its credentials yet."""
+SLICE_BYTES = 16 * 1024
+"""So much is parsed at a time: what comes behind a message waits as bytes, not as thousands of tiny messages."""
+
+BATCH = "portico.texts"
+"""ASGI extension: a ``websocket.send`` may have ``texts``, a list of UTF-8 bytes, each of which is a message."""
+_TRUST = "portico.trust"
+
+# Libraries log paths with their query strings, and at the level debug every message.
+_log = logging.getLogger("portico.websocket")
+_log.setLevel(logging.WARNING)
+
+
+def trust(scope: Scope) -> None:
+    """Let the client of this connection send messages of any allowed size. Does nothing on another server than ours."""
+    lift: Callable[[], None] | None = scope.get("extensions", {}).get(_TRUST)
+    if lift is not None:
+        lift()
+
+
+class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
+    """What uvicorn lacks:
+
+    - What `Watched` says.
+    - Many messages in one write (`BATCH`).
+    - At the end of serving 1001; and a close frame that is still read by a client which is in the middle of sending.
+    - Pings that a slow client is still to find behind other data do not count against it, and a dead client is cut off
+      whatever there is to send to it.
+    - A flood of tiny messages, fragments or pings takes no memory to speak of.
+    - A handshake that is none is answered with a problem document.
+    """
+
+    def __init__(self, *args: Any, write_timeout: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.write_timeout = write_timeout
+        self.close_timeout = CLOSE_SECONDS
+        self.logger = self.conn.logger = _log
+        self.conn.debug = False
+        self.conn.max_message_size = min(STRANGER_BYTES, self.config.ws_max_size)
+        self._unread = bytearray()
+        self._pong = b""
+        self._received = 0
+        self._sent = 0
+        self._behind = 0
+        self._signs_of_life = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.start_watching()
+        if self.transport.get_write_buffer_size():
+            self.pause_writing()  # answers to requests before the handshake
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.stop_watching()
+        super().connection_lost(exc)
+
+    # The handshake.
+
+    def handle_connect(self, event: Request) -> None:
+        response = self.conn.accept(event)
+        if response.status_code != 101:
+            headers = {"upgrade": "websocket", "sec-websocket-version": "13"} if response.status_code == 426 else {}
+            self._refuse(wire.HttpError(response.status_code, "bad_handshake", "this is no handshake", headers))
+            return
+        super().handle_connect(event)
+        self.scope["extensions"] |= cast(Any, {BATCH: {}, _TRUST: self._trust})
+
+    def _trust(self) -> None:
+        self.conn.max_message_size = self.config.ws_max_size
+
+    def _refuse(self, error: PorticoError) -> None:
+        self.handshake_complete = self.close_sent = True
+        self.transport.write(answer(*wire.problem(error)))
+        self.transport.close()
+
+    # What the client sends.
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        self._unread += data
+        self._parse()
+
+    async def receive(self) -> Any:
+        message = await super().receive()
+        self._parse()
+        return message
+
+    def _parse(self) -> None:
+        """Parse what has come, up to the next message: it has to be taken before there is another."""
+        while self._unread and (self.close_sent or not self.read_paused):
+            data = bytes(self._unread[:SLICE_BYTES])
+            del self._unread[:SLICE_BYTES]
+            super().data_received(data)
+
+    def handle_text(self, event: Frame) -> None:
+        self.curr_msg_data_type = "text"
+        self._begin(event)
+
+    def handle_bytes(self, event: Frame) -> None:
+        self.curr_msg_data_type = "bytes"
+        self._begin(event)
+
+    def _begin(self, event: Frame) -> None:
+        # Fragments go into one buffer: a list of millions of empty ones would have no limit.
+        self.frames = [event.data if event.fin else cast(bytes, bytearray(event.data))]  # type: ignore[list-item]
+        if event.fin:
+            self.send_receive_event_to_app()
+
+    def handle_cont(self, event: Frame) -> None:
+        self.frames[0] += event.data
+        if event.fin:
+            self.send_receive_event_to_app()
+
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                self.frames[0].decode()
+            except UnicodeDecodeError:
+                self.conn.fail(1007, "invalid UTF-8")
+                self.handle_parser_exception()
+        super().send_receive_event_to_app()
+
+    def handle_ping(self) -> None:
+        pongs = self.conn.data_to_send()
+        # Who does not take what it is sent gets an answer to its last ping only (RFC 6455, 5.5.3).
+        if self.writable.is_set():
+            self.transport.write(b"".join(pongs))
+        elif pongs:
+            self._pong = pongs[-1]
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        pong, self._pong = self._pong, b""
+        if pong and not self.close_sent:
+            self.transport.write(pong)
+
+    # Life and death.
+
+    def send_keepalive_ping(self) -> None:
+        self._behind = self.unsent()
+        self._signs_of_life = self._count_signs_of_life()
+        super().send_keepalive_ping()
+
+    def keepalive_timeout(self) -> None:
+        before, self._signs_of_life = self._signs_of_life, self._count_signs_of_life()
+        busy = self._behind > 0 and self._signs_of_life > before
+        self._behind = self.unsent()
+        if busy and self.ping_timeout is not None:
+            self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
+        else:
+            self.cut()
+
+    def _count_signs_of_life(self) -> int:
+        return self._received + self._sent - self.unsent()
+
+    def handle_parser_exception(self) -> None:
+        """End the connection after what is no WebSocket frame, or a message that is too large."""
+        if not self.handshake_initiated:
+            self._refuse(MalformedRequest("this is no handshake"))
+        elif not self.close_sent:
+            sent = self.conn.close_sent
+            code = sent.code if sent is not None else 1006
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": ""})
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self._linger()
+
+    def shutdown(self) -> None:
+        if not self.handshake_complete:
+            super().shutdown()
+        elif not self.close_sent:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1001})
+            if self.conn.state is State.OPEN:
+                self.conn.send_close(1001)
+                self.transport.write(b"".join(self.conn.data_to_send()))
+            self._linger()
+
+    def _linger(self) -> None:
+        # Closed at once, with something unread, the kernel would send a reset, and the client would lose the close frame.
+        self.stop_keepalive()
+        self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(CLOSE_SECONDS, self.cut)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    # What the server sends.
+
+    async def send(self, message: Any) -> None:
+        texts: Sequence[bytes] | None = message.get("texts")
+        if texts is None:
+            await super().send(message)
+            return
+        await self.writable.wait()
+        if self.disconnected or self.close_sent or self.conn.state is not State.OPEN:
+            raise ClientDisconnected
+        data = b"".join([Frame(Opcode.TEXT, text).serialize(mask=False) for text in texts])
+        self._sent += len(data)
+        self.transport.write(data)
