@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -51,11 +52,23 @@ class RunningServer:
         headers = {"Authorization": f"Bearer {self.token}"}
         return httpx.AsyncClient(base_url=self.api, headers=headers, timeout=20, trust_env=False)
 
+    def agents(self) -> list[psutil.Process]:
+        """The agents' programs themselves, without what holds them together."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                words = process.cmdline()
+                if words and Path(words[0]).name == "claude" and any("stream-json" in word for word in words):
+                    found.append(process)
+        return found
+
+    def count_agents(self) -> int:
+        return len(self.agents())
+
     def kill_agents(self) -> None:
         """SIGKILL to every agent, as the kernel's out-of-memory killer would do it: to the program itself."""
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            if "claude" in process.name() or any("stream-json" in word for word in process.cmdline()):
-                process.kill()
+        for process in self.agents():
+            process.kill()
 
     async def stop(self) -> None:
         """SIGTERM; it must end by itself, and leave no process behind."""
