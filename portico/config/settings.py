@@ -145,7 +145,11 @@ class Settings(BaseSettings):
         ge=0,
         le=_YEAR,
     )
-    store: Name = _setting("Where events are kept: `memory` keeps nothing over a restart.", "a store's name", "memory")
+    store: Name = _setting(
+        "Where events are kept: `sqlite`, a file in `data_dir`, or `memory`, which keeps nothing over a restart.",
+        "a store's name",
+        "sqlite",
+    )
     store_sync: Literal["normal", "full"] = _setting(
         "How the store writes: `normal` survives the end of the process, `full` also a loss of power, and is slower.",
         "normal, full",
@@ -172,9 +176,24 @@ class Settings(BaseSettings):
         ge=1024,
         le=1024**3,
     )
+    max_frame: ByteSize = _setting(
+        "Bytes of a WebSocket message; a larger one ends the connection.",
+        "a size from 1KiB to 1GiB, such as 1048576, 512KiB or 32MiB",
+        ByteSize(32 * 1024**2),
+        ge=1024,
+        le=1024**3,
+    )
     networking_mode: Annotated[
-        tuple[Name, ...], BeforeValidator(values.split), AfterValidator(values.distinct), Field(min_length=1)
-    ] = _setting("Transports that make the sessions reachable.", "names of transports, comma-separated", ("http",))
+        tuple[Name, ...],
+        BeforeValidator(values.split),
+        AfterValidator(values.distinct),
+        AfterValidator(values.without_covered),
+        Field(min_length=1),
+    ] = _setting(
+        "Transports that make the sessions reachable. `http` serves WebSockets too, so `http,websocket` is `http`.",
+        "names of transports, comma-separated",
+        ("http",),
+    )
     driver: Name = _setting("Driver of new sessions.", "a driver's name", "claude-code")
     claude_cli_path: AbsolutePath | None = _setting(
         "The `claude` program. Default: the one on PATH, else the one bundled with an installed package.",
@@ -191,6 +210,25 @@ class Settings(BaseSettings):
         "Unix socket to listen on instead of `host` and `port`.",
         "a path short enough for a Unix socket",
         None,
+    )
+    allowed_hosts: Annotated[
+        tuple[Annotated[str, AfterValidator(values.host_pattern)], ...],
+        BeforeValidator(values.split),
+        AfterValidator(values.distinct),
+    ] = _setting(
+        "Names (in the header Host) under which the server may be asked for, beside the loopback names and `host`; "
+        "`*` for any. Not for Unix sockets.",
+        "host names and IP addresses without ports, comma-separated, or *",
+        (),
+    )
+    allowed_origins: Annotated[
+        tuple[Annotated[str, AfterValidator(values.origin)], ...],
+        BeforeValidator(values.split),
+        AfterValidator(values.distinct),
+    ] = _setting(
+        "Origins of web pages of other servers that may use this one (CORS, and WebSockets).",
+        "origins such as https://app.example or http://localhost:3000, comma-separated",
+        (),
     )
     data_dir: AbsolutePath = _setting(
         "Workspaces, agents' state and the made token, mode 0700. Default: the platform's user data folder.",

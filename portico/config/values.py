@@ -128,6 +128,25 @@ def host(value: str) -> str:
         raise ValueError("it is neither a host name nor an IP address") from None
 
 
+def host_pattern(value: str) -> str:
+    """A host name or an IP address in lower case, or `*`."""
+    return value if value == "*" else host(value).lower()
+
+
+def origin(value: str) -> str:
+    """`https://name:port` as browsers send it: in lower case, without a default port, path or slash."""
+    match = re.fullmatch(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[1-9][0-9]{0,4})?", value)
+    if not match or match[3] == {"http": ":80", "https": ":443"}[match[1]]:
+        raise ValueError("it has another form than browsers send")
+    host(match[2])
+    return value
+
+
+def without_covered(transports: tuple[str, ...]) -> tuple[str, ...]:
+    """`websocket` beside `http` would listen twice for the same."""
+    return tuple(name for name in transports if name != "websocket" or "http" not in transports)
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`."""
     try:

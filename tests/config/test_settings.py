@@ -34,7 +34,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "pool_size": 2,
         "process_wait": 60,
         "drain_timeout": 30,
-        "store": "memory",
+        "store": "sqlite",
         "store_sync": "normal",
         "retention_days": None,
         "retention_mb": None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -161,14 +162,108 @@ async def test_max_body(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("setting", ["networking_mode", "store", "driver"])
 async def test_networking_mode_store_and_driver_list_what_there_is(tmp_path: Path, setting: str) -> None:
-    known = {"networking_mode": "http", "store": "memory", "driver": "claude-code"}[setting]
+    known = {"networking_mode": "http", "store": "memory, sqlite", "driver": "claude-code"}[setting]
     done = await portico(tmp_path, "serve", f"--{setting.replace('_', '-')}", "nonsense")
     assert done.returncode == 2
     (line,) = done.stderr.decode().splitlines()
     assert "nonsense" in line and known in line
 
 
-test_store = test_driver = test_networking_mode_store_and_driver_list_what_there_is
+test_driver = test_networking_mode_store_and_driver_list_what_there_is
+
+
+@pytest.mark.parametrize(("store", "kept"), [("memory", 404), ("sqlite", 200)])
+async def test_store_and_what_a_restart_leaves_of_it(tmp_path: Path, store: str, kept: int) -> None:
+    async with running_server(tmp_path, PORTICO_STORE=store) as server, talk(server) as client:
+        await client.open(session_id="s")
+    (tmp_path / "again").mkdir()
+    variables = {"PORTICO_STORE": store, "PORTICO_DATA_DIR": str(server.data_dir)}
+    async with running_server(tmp_path / "again", **variables) as server, talk(server) as client:
+        assert (await client.http.get("/sessions/s")).status_code == kept
+
+
+async def test_store_sync_full_syncs_the_file_at_every_commit(tmp_path: Path) -> None:
+    calls = {}
+    for sync in ("normal", "full"):
+        folder = tmp_path / sync
+        folder.mkdir()
+        async with running_server(folder, PORTICO_STORE_SYNC=sync, PORTICO_POOL_SIZE="0") as server:
+            trace = folder / "trace"
+            command = [
+                "strace",
+                "-f",
+                "-q",
+                "-e",
+                "trace=fsync,fdatasync",
+                "-o",
+                str(trace),
+                "-p",
+                str(server.process.pid),
+            ]
+            if shutil.which("strace") is None:
+                pytest.skip("strace is not installed, and nothing else shows a sync from outside")
+            async with await anyio.open_process(command, stderr=None) as tracer, talk(server) as client:
+                while not trace.exists():
+                    await anyio.sleep(0.05)
+                await anyio.sleep(0.5)
+                for _ in range(5):
+                    await client.open()
+                tracer.terminate()
+                await tracer.wait()
+            calls[sync] = trace.read_text().count("sync(")
+    assert calls["normal"] < 5 <= calls["full"]
+
+
+async def test_retention_mb_and_retention_days_delete_what_is_too_much_or_too_old(tmp_path: Path) -> None:
+    async with running_server(tmp_path, "--max-tokens", "1000000") as server, talk(server) as client:
+        await client.open(session_id="s")
+        for _ in range(3):
+            await client.turn("s", script({"size": 2_000_000, "say": os.urandom(500_000).hex()}))
+        whole = (await client.session("s"))["last_seq"]
+    for n, limit in enumerate(({"PORTICO_RETENTION_MB": "1"}, {"PORTICO_RETENTION_DAYS": "0.000001"})):
+        folder = tmp_path / str(n)
+        shutil.copytree(server.data_dir, folder / "data")
+        async with running_server(folder, **limit) as again, talk(again) as client:
+            with anyio.fail_after(20):
+                while (first := (await client.history("s"))[0])["type"] != "gap":
+                    await anyio.sleep(0.1)
+            assert first["after"] == 0 and 1 < first["min_seq"] <= whole + 2
+            assert "seq" not in first
+            async with client.http.stream("GET", "/sessions/s/events") as answer:
+                async for line in answer.aiter_lines():
+                    assert not line.startswith("id: ")  # the gap comes first, and has none
+                    if line.startswith("data: "):
+                        assert json.loads(line[6:]) == first
+                        break
+
+
+test_retention_days = test_retention_mb_and_retention_days_delete_what_is_too_much_or_too_old
+
+
+async def test_session_timeout(tmp_path: Path) -> None:
+    async with running_server(tmp_path, SESSION_TIMEOUT="0.3") as server, talk(server) as client:
+        await client.open(session_id="s")
+        await client.until("s", "session", state="dormant")
+
+
+async def test_max_processes_and_process_wait(tmp_path: Path) -> None:
+    limits = {"PORTICO_MAX_PROCESSES": "1", "PORTICO_PROCESS_WAIT": "0.3", "PORTICO_POOL_SIZE": "0"}
+    async with running_server(tmp_path, **limits) as server, talk(server) as client:
+        await client.open(session_id="a")
+        await client.open(session_id="b")
+        await client.start("a", script({"words": 100, "say": "w ", "gap_ms": 50}))
+        await client.until("a", "delta")
+        assert only(await client.turn("b", "hello"), "error")["code"] == "no_capacity"
+
+
+test_process_wait = test_max_processes_and_process_wait
+
+
+async def test_pool_size(tmp_path: Path) -> None:
+    async with running_server(tmp_path, PORTICO_POOL_SIZE="1") as server:
+        with anyio.fail_after(20):
+            while server.count_agents() != 1:
+                await anyio.sleep(0.05)
 
 
 async def portico(tmp_path: Path, *arguments: str) -> CompletedProcess[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,10 @@ from portico.core.policy import Policy
 from portico.core.principal import Principal
 from portico.plugins.memory_store.store import MemoryStore
 from portico.plugins.token_auth.authenticator import TokenAuthenticator
+from portico.transports.asgi import Api
+from portico.transports.hosts import LOOPBACK
 from portico.transports.http import HttpTransport
+from portico.transports.server import PING_SECONDS, Limits
 from tests.support.echo import EchoDriver
 
 TOKENS = {"alice-secret": Principal("alice"), "bob-secret": Principal("bob"), "admin-secret": Principal("root", True)}
@@ -66,13 +69,23 @@ class Served:
 
 def get(path: str, *headers: str, method: str = "GET") -> bytes:
     """A request of Alice's as bytes."""
-    lines = (f"{method} {path} HTTP/1.1", "host: test", "authorization: Bearer alice-secret", *headers)
+    lines = (f"{method} {path} HTTP/1.1", "host: localhost", "authorization: Bearer alice-secret", *headers)
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 @asynccontextmanager
 async def serving(
-    folder: Path, *, write_timeout: float = 30.0, max_body: int = 1024 * 1024, uds: Path | None = None, **policy: Any
+    folder: Path,
+    *,
+    write_timeout: float = 30.0,
+    max_body: int = 1024 * 1024,
+    max_frame: int = 1024 * 1024,
+    ping: float = PING_SECONDS,
+    hosts: Collection[str] = LOOPBACK,
+    origins: Collection[str] = (),
+    rest: bool = True,
+    uds: Path | None = None,
+    **policy: Any,
 ) -> AsyncIterator[Served]:
     limits: dict[str, Any] = {
         "permission_modes": frozenset({"default"}),
@@ -98,9 +111,8 @@ async def serving(
         host="127.0.0.1",
         port=0,
         uds=uds,
-        prefix="/claude",
-        max_body=max_body,
-        write_timeout=write_timeout,
+        api=Api("/claude", max_body, hosts, origins, rest),
+        limits=Limits(write_timeout, max_frame, ping),
     )
     stopped = anyio.Event()
     serving_scope = anyio.CancelScope()

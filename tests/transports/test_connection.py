@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
-from portico.transports import body, connection
+from portico.transports import body, connection, watch
 from tests.support.accesslog import access_lines
 from tests.support.serving import Served, get, serving
 from tests.support.sse import events
@@ -98,7 +98,7 @@ async def test_a_client_that_hangs_up_is_forgotten_at_once(tmp_path: Path, linge
             await read_until(client, b'"seq":')
             if linger is not None:
                 raw = client.extra(SocketAttribute.raw_socket)  # noqa: S610 (no Django)
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, connection._NO_LINGER)
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, watch.NO_LINGER)
             await client.aclose()
             with anyio.fail_after(2):
                 await lines.wait(query.partition("?")[0])

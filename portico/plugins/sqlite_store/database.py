@@ -1,0 +1,120 @@
+"""Opens the file, and brings it to the version that this code knows."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from portico.core.errors import StoreFailed
+from portico.plugins.sqlite_store.failures import Damaged, store_failed
+
+Sync = Literal["normal", "full"]
+
+OPEN_SECONDS = 5.0
+"""How long the opening waits for another program's lock."""
+
+_APPLICATION_ID = 0x506F7274
+_HEADER_BYTES = 100
+_LOG_FILE_BYTES = 16 * 1024**2  # what a great transaction made it larger by is given back
+_CODES = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "store_read_only"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "store_full"),
+}
+
+
+def open_database(path: Path, *, sync: Sync, migrations: Sequence[Sequence[str]]) -> sqlite3.Connection:
+    """A connection for writing, to the file that is made here (mode 0600) where there is none.
+
+    Takes no longer with a large file: nothing is scanned, and damage inside shows when it is read. A connection may be
+    used by one thread after the other. Raises `StoreFailed`, also ``store_too_new``.
+    """
+    try:
+        _make_private(path)
+    except OSError as error:
+        code = _CODES.get(error.errno or 0, "store_failed")
+        detail = f"{path} cannot be opened: {error.strerror}; check it, its folder and its disk"
+        raise StoreFailed(detail, code=code) from error
+    connection = None
+    try:
+        connection = _connect(path)
+        _check_origin(connection, path)
+        connection.execute(
+            "PRAGMA auto_vacuum = INCREMENTAL"
+        )  # only a new file takes it, and only before its first table
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # the writer does it, off the event loop
+        connection.execute(f"PRAGMA journal_size_limit = {_LOG_FILE_BYTES}")
+        connection.execute(f"PRAGMA synchronous = {sync}")
+        _migrate(connection, path, migrations)
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise store_failed(error, path) from error
+        raise
+    connection.execute("PRAGMA busy_timeout = 0")
+    return connection
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """A further connection, which reads while the first one writes. Raises `StoreFailed`."""
+    try:
+        connection = _connect(path)
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA busy_timeout = 0")
+    except sqlite3.Error as error:
+        raise store_failed(error, path) from error
+    return connection
+
+
+def _make_private(path: Path) -> None:
+    # Never opened once it is there: closing any descriptor of it would drop SQLite's own locks (fcntl(2)).
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=OPEN_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+def _check_origin(connection: sqlite3.Connection, path: Path) -> None:
+    if 0 < path.stat().st_size < _HEADER_BYTES:  # SQLite would take it for an empty one
+        raise Damaged("the header is cut short")
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (things,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application != _APPLICATION_ID and things:
+        raise StoreFailed(f"{path} is a database of another program; move it away", code="store_damaged")
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Sequence[str]]) -> None:
+    """All missing steps or none. Takes the lock for writing in any case, and so finds out whether one can write."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > len(migrations):
+            detail = f"{path} was written by a newer version (format {version}; this one knows {len(migrations)})"
+            raise StoreFailed(f"{detail}; install that version again", code="store_too_new")
+        for step in migrations[version:]:
+            for statement in step:
+                connection.execute(statement)
+        if version < len(migrations):
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,109 @@
+"""The events of a session: how they are added, and found again in blocks and rows."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+
+from portico.core.errors import NotFound, SequenceConflict
+from portico.core.events import Event
+from portico.core.store import SessionRecord
+from portico.plugins.sqlite_store.blocks import BLOCK_BYTES, BlockCache, unpack
+from portico.plugins.sqlite_store.records import encode_record
+
+MAX_SEQ = 2**63 - 1
+"""The largest integer of SQLite."""
+
+
+def appending(
+    session_id: str, expected_seq: int, events: Sequence[Event], record: SessionRecord | None, now: Callable[[], float]
+) -> Callable[[sqlite3.Connection], None]:
+    """The job that adds ``events`` and keeps ``record``. Refuses with `NotFound` or `SequenceConflict`."""
+    last_seq = expected_seq + len(events)
+    text = encode_record(record) if record is not None else None
+    turns: dict[str, int] = {}
+    completes: list[Event] = []
+    for event in events:
+        if event.turn_id is not None:
+            turns.setdefault(event.turn_id, event.seq)
+            if event.type == "complete":
+                completes.append(event)
+
+    def job(connection: sqlite3.Connection) -> None:
+        found = connection.execute("SELECT id, last_seq FROM sessions WHERE session_id = ?", (session_id,)).fetchone()
+        if found is None:
+            raise NotFound(f"there is no session {session_id!r}", code="session_not_found")
+        session, end = found
+        if end != expected_seq:
+            raise SequenceConflict(f"the history of {session_id!r} ends at {end}, not at {expected_seq}")
+        if record is None:
+            connection.execute("UPDATE sessions SET last_seq = ? WHERE id = ?", (last_seq, session))
+        else:
+            connection.execute(
+                "UPDATE sessions SET last_seq = ?, owner = ?, state = ?, created_at = ?, record = ? WHERE id = ?",
+                (last_seq, record.owner, record.state, record.created_at, text, session),
+            )
+        connection.executemany(
+            "INSERT INTO events VALUES (?, ?, ?, ?, ?)",
+            [(session, event.seq, event.type, event.turn_id, event.data) for event in events],
+        )
+        connection.executemany(
+            "INSERT OR IGNORE INTO turns (session, turn_id, first_seq) VALUES (?, ?, ?)",
+            [(session, turn_id, first_seq) for turn_id, first_seq in turns.items()],
+        )
+        for event in completes:
+            connection.execute(
+                "UPDATE turns SET last_seq = ?, ended_at = ? WHERE session = ? AND turn_id = ?",
+                (event.seq, now(), session, event.turn_id),
+            )
+            connection.execute("INSERT OR IGNORE INTO packable VALUES (?)", (session,))
+
+    return job
+
+
+class History:
+    """Reads events. ``session`` is a session's number in the database. Not for two threads at once."""
+
+    def __init__(self) -> None:
+        self._cache = BlockCache()
+
+    def read_chunk(self, connection: sqlite3.Connection, session: int, after: int, limit: int) -> Sequence[Event]:
+        """A few of the events behind ``after``, at least one if there is any, in a few milliseconds."""
+        connection.execute("BEGIN")  # packing goes on meanwhile, and moves events from rows to blocks
+        try:
+            packed = connection.execute(
+                "SELECT id, first_seq, last_seq FROM blocks"
+                " WHERE session = ? AND last_seq > ? ORDER BY last_seq LIMIT 1",
+                (session, after),
+            ).fetchone()
+            if packed is None:
+                return read_rows(connection, session, after, limit=limit)
+            block, first_seq, last_seq = packed
+
+            def load() -> list[Event]:
+                (data,) = connection.execute("SELECT data FROM blocks WHERE id = ?", (block,)).fetchone()
+                return unpack(first_seq, data)
+
+            start = max(0, after + 1 - first_seq)
+            return self._cache.get(session, last_seq, load)[start : start + limit]
+        finally:
+            connection.execute("COMMIT")
+
+
+def read_rows(
+    connection: sqlite3.Connection, session: int, after: int, *, limit: int = -1, last: int = MAX_SEQ
+) -> list[Event]:
+    """Events that are not packed, as many as go into a block, at least one if there is any."""
+    rows = connection.execute(
+        "SELECT seq, type, turn_id, data FROM events WHERE session = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+        (session, after, last, limit),
+    )
+    events: list[Event] = []
+    size = 0
+    for row in rows:
+        event = Event(*row)
+        size += len(event.data)
+        if size > BLOCK_BYTES and events:
+            break
+        events.append(event)
+    return events

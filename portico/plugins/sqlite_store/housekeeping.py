@@ -1,0 +1,141 @@
+"""What can wait: packing, retention, and giving freed space back.
+
+It is done in steps of a few milliseconds, each of them whole in itself, and in worker threads: whoever reads or appends
+meanwhile waits for one step at most. Whatever is cut off is taken up again by the next call.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import anyio
+
+from portico.core.errors import StoreFailed
+from portico.plugins.sqlite_store import packing, removal
+from portico.plugins.sqlite_store.blocks import pack
+from portico.plugins.sqlite_store.history import read_rows
+from portico.plugins.sqlite_store.lane import Lane
+from portico.plugins.sqlite_store.writer import Writer, transaction
+
+log = logging.getLogger("portico.sqlite_store")
+
+T = TypeVar("T")
+
+DAY_SECONDS = 86_400
+MB = 1_000_000
+
+SPARE_PAGES = 1024
+"""Free pages (of 4 KiB) that stay in the file for what is written next."""
+
+STEP_PAGES = 128
+
+
+class Housekeeping:
+    """``reading`` is a lane of its own. ``now`` gives seconds since 1970."""
+
+    def __init__(
+        self,
+        reading: Lane,
+        writer: Writer,
+        *,
+        retention_days: float | None,
+        retention_mb: float | None,
+        now: Callable[[], float],
+    ) -> None:
+        self._reading = reading
+        self._writer = writer
+        self._retention_days = retention_days
+        self._retention_mb = retention_mb
+        self._now = now
+
+    async def tidy(self) -> None:
+        """Raises `StoreFailed`."""
+        with _past_damage("what deleted sessions have left cannot be removed"):
+            await self.remove_deleted()
+        await self._pack_all()
+        await self._drop_old()
+        await self._shrink()
+
+    async def remove_deleted(self) -> None:
+        """Remove what sessions that are gone have left."""
+        while await self._change(removal.remove_some):
+            pass
+
+    async def _pack_all(self) -> None:
+        session = 0
+        while found := await self._reading.run(partial(packing.next_session, after=session)):
+            session = found
+            with _past_damage("the events of a session cannot be packed"):
+                await self._pack(session)
+
+    async def _pack(self, session: int) -> None:
+        finished = await self._reading.run(partial(packing.finished, session=session))
+        if finished is None:
+            return
+        end, ended_at = finished
+        after = 0
+        while after < end:
+            events = await self._reading.run(partial(read_rows, session=session, after=after, last=end))
+            if not events:
+                break
+            data = await anyio.to_thread.run_sync(pack, events)
+            await self._change(
+                partial(packing.replace_rows, session=session, events=events, data=data, ended_at=ended_at)
+            )
+            after = events[-1].seq
+        await self._change(partial(packing.mark_packed, session=session, end=end))
+
+    async def _drop_old(self) -> None:
+        # Whole blocks, so that what is left of a session is its end; its last event always stays, so that readers who
+        # are behind find something to go on with.
+        before, excess = -math.inf, -math.inf
+        if self._retention_days is not None:
+            before = self._now() - self._retention_days * DAY_SECONDS
+        if self._retention_mb is not None:
+            excess = await self._reading.run(removal.block_bytes) - self._retention_mb * MB
+        last: removal.OldBlock | None = None
+        while blocks := await self._reading.run(partial(removal.oldest_blocks, after=last)):
+            old = []
+            for block in blocks:
+                if not block.kept and (block.ended_at < before or excess > 0):
+                    old.append(block)
+                    excess -= block.size
+            last = blocks[-1]
+            await self._change(partial(removal.remove_blocks, blocks=old))
+            if last.ended_at >= before and excess <= 0:
+                return
+
+    async def _shrink(self) -> None:
+        # Pages from the end of the file take the places of free ones, and the file gets shorter.
+        (free,) = await self._reading.run(lambda connection: connection.execute("PRAGMA freelist_count").fetchone())
+        for _ in range(SPARE_PAGES, free, STEP_PAGES):
+            await self._writer.step(_vacuum)
+
+    async def _change(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def step(connection: sqlite3.Connection) -> T:
+            with transaction(connection):
+                return work(connection)
+
+        return await self._writer.step(step)
+
+
+def _vacuum(connection: sqlite3.Connection) -> None:
+    # Not `execute`: this one gives rows without columns, of which that would take the first and stop.
+    connection.executescript(f"PRAGMA incremental_vacuum({STEP_PAGES})")
+
+
+@contextmanager
+def _past_damage(what: str) -> Iterator[None]:
+    """One damaged page must not keep all else from being tidied."""
+    try:
+        yield
+    except StoreFailed as error:
+        if error.code != "store_damaged":
+            raise
+        log.warning("%s: %s", what, error.detail)

@@ -1,0 +1,65 @@
+"""Deletes: old blocks, and all that belongs to a deleted session. Every function is one short step."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
+
+STEP_BLOCKS = 16
+
+_REMOVE_SOME = (
+    "DELETE FROM events WHERE session = ?1 AND seq IN (SELECT seq FROM events WHERE session = ?1 LIMIT 1000)",
+    "DELETE FROM blocks WHERE id IN (SELECT id FROM blocks WHERE session = ?1 LIMIT 16)",
+    "DELETE FROM turns WHERE session = ?1 AND turn_id IN (SELECT turn_id FROM turns WHERE session = ?1 LIMIT 1000)",
+    "DELETE FROM packable WHERE session = ?1",
+    "DELETE FROM deleted WHERE session = ?1",
+)
+
+
+class OldBlock(NamedTuple):
+    """``kept`` is set on a block that holds its session's last event."""
+
+    ended_at: float
+    id: int
+    size: int
+    kept: bool
+
+
+def forget_session(connection: sqlite3.Connection, session_id: str) -> None:
+    """From here on the session is gone; its events are left to `remove_some`."""
+    connection.execute("INSERT INTO deleted SELECT id FROM sessions WHERE session_id = ?", (session_id,))
+    connection.execute("DELETE FROM sessions WHERE session_id = ?", (session_id,))
+
+
+def remove_some(connection: sqlite3.Connection) -> bool:
+    """Remove something of a deleted session, and say whether there was one."""
+    found = connection.execute("SELECT session FROM deleted LIMIT 1").fetchone()
+    if found is None:
+        return False
+    for statement in _REMOVE_SOME:
+        if connection.execute(statement, found).rowcount:
+            break
+    return True
+
+
+def block_bytes(connection: sqlite3.Connection) -> int:
+    """What all blocks take, without those of the tables around them."""
+    found: tuple[int] = connection.execute("SELECT coalesce(sum(size), 0) FROM blocks").fetchone()
+    return found[0]
+
+
+def oldest_blocks(connection: sqlite3.Connection, after: OldBlock | None) -> Sequence[OldBlock]:
+    """The next few blocks behind ``after``, oldest first."""
+    position = (after.ended_at, after.id) if after else (float("-inf"), 0)
+    rows = connection.execute(
+        "SELECT ended_at, blocks.id, size, blocks.last_seq >= sessions.last_seq"
+        " FROM blocks LEFT JOIN sessions ON sessions.id = blocks.session"
+        " WHERE (ended_at, blocks.id) > (?, ?) ORDER BY ended_at, blocks.id LIMIT ?",
+        (*position, STEP_BLOCKS),
+    )
+    return [OldBlock(*row) for row in rows]
+
+
+def remove_blocks(connection: sqlite3.Connection, blocks: Sequence[OldBlock]) -> None:
+    connection.executemany("DELETE FROM blocks WHERE id = ?", [(block.id,) for block in blocks])
