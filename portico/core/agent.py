@@ -22,6 +22,7 @@ class AgentOptions:
     disallowed_tools: tuple[str, ...] = ()
     mcp_servers: Mapping[str, Any] = field(default_factory=dict)
     max_turns: int | None = None
+    setting_sources: tuple[str, ...] = ()
 
     def with_changes(self, **changes: Any) -> AgentOptions:
         return replace(self, **changes)
@@ -43,10 +44,14 @@ class AgentSpec:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One query: ``turn_id`` is the client's name of it, ``content`` its text or content blocks."""
+    """One query: ``turn_id`` is the client's name of it, ``content`` its text or content blocks.
+
+    ``commands``: its text may be a command of the agent's (``/compact``) or name files (``@file``); else it is text.
+    """
 
     turn_id: str
     content: Content
+    commands: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +99,16 @@ class Agent(Protocol):
     async def configure(self, options: AgentOptions) -> None:
         """Go over to another model or permission mode, from the next turn on. Called between turns."""
 
-    async def steer(self, content: Content) -> None:
-        """Hand a message to the running turn, which takes it up where it can."""
+    async def steer(self, turn: Turn) -> None:
+        """Hand a message to the running turn, which takes it up where it can. Called while a task is in `run`.
+
+        Once it is taken up, `run` yields a `Notice` named ``steered`` whose ``detail`` is ``{"turn_id": turn.turn_id}``:
+        then ``turn`` is over, and has no events of its own. Where `Complete` comes without one (or `run` raises),
+        ``turn`` has to be the next that is `run`, several of them in the order of `steer`: the agent that has the
+        message already begins with it, however the turn before has ended, and any other one is sent it.
+
+        Raises `InvalidRequest` for content that the agent would not bear: then nothing was handed over.
+        """
 
     async def interrupt(self) -> None:
         """Ask the running turn to stop. Its `run` then ends with a `Complete` of ``stop_reason`` ``interrupted``."""

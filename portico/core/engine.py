@@ -272,6 +272,7 @@ class Engine:
         if purge:
             with anyio.CancelScope(shield=True):
                 self._feed(record).end()
+                del self._feeds[session_id]  # whoever still reads must not share it with a new session of this id
                 self._live.pop(session_id, None)
                 await self._store.delete(session_id)
                 await self._folders.drop(record.agent_id, Path(record.cwd) if record.own_workspace else None)

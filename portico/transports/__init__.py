@@ -1,4 +1,4 @@
-"""What makes the engine reachable. The transport ``http`` is built in."""
+"""What makes the engine reachable. The transports ``http`` and ``websocket`` are built in."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ def _create_http(context: Context) -> Transport:
     return create(context)
 
 
+def _create_websocket(context: Context) -> Transport:
+    from portico.transports.http import create
+
+    return create(context, name="websocket")
+
+
 @hookimpl
 def portico_transports() -> Mapping[str, Callable[[Context], Transport]]:
-    return {"http": _create_http}
+    return {"http": _create_http, "websocket": _create_websocket}

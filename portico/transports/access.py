@@ -1,4 +1,7 @@
-"""The access log: one line a request, at its end. Never a query string, which may hold what a user has written."""
+"""The access log: one line a request or WebSocket, at its end.
+
+Never a query string, which may hold what a user has written.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ MAX_PATH = 256
 
 
 class AccessLog:
+    """The status of a WebSocket is the code with which it was closed, by whomever."""
+
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
@@ -24,18 +29,30 @@ class AccessLog:
 
         async def counting(message: Message) -> None:
             nonlocal status, sent
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            else:
-                sent += len(message.get("body", b""))
+            match message["type"]:
+                case "http.response.start" | "websocket.http.response.start":
+                    status = message["status"]
+                case "websocket.close":
+                    status = message.get("code", 1000)
+                case "websocket.send":
+                    sent += len(message.get("text") or "") + sum(map(len, message.get("texts", ())))
+                case _:
+                    sent += len(message.get("body", b""))
             await send(message)
 
+        async def noticing() -> Message:
+            nonlocal status
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                status = message.get("code", status)
+            return message
+
         try:
-            await self._app(scope, receive, counting)
+            await self._app(scope, noticing, counting)
         finally:
             principal = scope.get("state", {}).get("principal")
             fields = {
-                "method": scope["method"],
+                "method": scope.get("method", "WEBSOCKET"),
                 "path": scope["raw_path"][:MAX_PATH].decode("ascii", "backslashreplace"),
                 "status": status,
                 "duration_ms": round((time.monotonic() - start) * 1000, 1),

@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp
 
 from portico.core.engine import Engine
 from portico.core.errors import Unavailable
 from portico.core.principal import Authenticator
 from portico.transports.access import AccessLog
-from portico.transports.auth import Authentication
+from portico.transports.auth import Authentication, Callers
 from portico.transports.endpoint import no_such_path, route
+from portico.transports.hosts import HostCheck
+from portico.transports.origins import Cors, OriginCheck
 from portico.transports.problems import Problems
 from portico.transports.sessions import Sessions
 from portico.transports.sse import EventRoutes
 from portico.transports.streams import Streams
+from portico.transports.websocket import WebSocketRoutes
 
 
-def create_app(
-    engine: Engine, authenticators: Sequence[Authenticator], streams: Streams, *, prefix: str, max_body: int
-) -> ASGIApp:
-    """``prefix`` is the path that the API lies under, such as ``/claude``; ``max_body`` is in bytes."""
-    routes = [
-        *Sessions(engine, prefix, max_body).routes(),
-        *EventRoutes(engine, streams, prefix, max_body).routes(),
-        *_health(engine),
-    ]
+@dataclass(frozen=True, slots=True)
+class Api:
+    """What is served: ``prefix`` is the path that the API lies under, such as ``/claude``; ``max_body`` is in bytes;
+    ``hosts`` as `HostCheck` has them; ``origins`` are those of other servers' web pages. ``rest`` is all but WebSocket.
+    """
+
+    prefix: str
+    max_body: int
+    hosts: Collection[str]
+    origins: Collection[str]
+    rest: bool = True
+
+
+def create_app(engine: Engine, authenticators: Sequence[Authenticator], streams: Streams, api: Api) -> ASGIApp:
+    callers = Callers(authenticators)
+    routes: list[BaseRoute] = [*WebSocketRoutes(engine, streams, callers, api.prefix).routes(), *_health(engine)]
+    if api.rest:
+        routes += Sessions(engine, api.prefix, api.max_body).routes()
+        routes += EventRoutes(engine, streams, api.prefix, api.max_body).routes()
     # Starlette's app class would answer errors itself, in its own way.
     router = Router(routes, redirect_slashes=False, default=no_such_path)
-    return AccessLog(Problems(Authentication(router, authenticators)))
+    checked = OriginCheck(Authentication(router, callers), api.origins, f"{api.prefix}/stream/")
+    return AccessLog(Cors(Problems(HostCheck(checked, api.hosts)), api.origins))
 
 
 def _health(engine: Engine) -> list[Route]:

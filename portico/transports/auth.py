@@ -13,25 +13,43 @@ from portico.core.principal import Authenticator, Principal
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 
 
-class Authentication:
-    """Lets requests with good credentials through, with their principal in the scope's state. The rest get 401."""
+class Callers:
+    """Asks the authenticators, in order."""
 
-    def __init__(self, app: ASGIApp, authenticators: Sequence[Authenticator]) -> None:
-        self._app = app
+    def __init__(self, authenticators: Sequence[Authenticator]) -> None:
         self._authenticators = authenticators
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] not in OPEN_PATHS:
-            scope.setdefault("state", {})["principal"] = await self._principal(_bearer(scope))
-        await self._app(scope, receive, send)
-
-    async def _principal(self, secret: str | None) -> Principal:
+    async def find(self, secret: str | None) -> Principal | None:
         for authenticator in self._authenticators:
             if (principal := await authenticator.authenticate(secret)) is not None:
                 return principal
+        return None
+
+    async def principal(self, secret: str | None) -> Principal:
+        """Who presents ``secret`` (None: nothing was presented). Raises `Unauthenticated`."""
+        if (principal := await self.find(secret)) is not None:
+            return principal
         if secret is None:
             raise Unauthenticated("credentials are missing: send the header Authorization: Bearer TOKEN")
         raise Unauthenticated("the token is not known here")
+
+
+class Authentication:
+    """Lets requests with good credentials through, with their principal in the scope's state. The rest get 401.
+
+    A WebSocket without an Authorization header gets through without a principal: it may still send its credentials.
+    """
+
+    def __init__(self, app: ASGIApp, callers: Callers) -> None:
+        self._app = app
+        self._callers = callers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and not any(name == b"authorization" for name, _ in scope["headers"]):
+            scope.setdefault("state", {})["principal"] = await self._callers.find(None)
+        elif scope["type"] == "websocket" or scope["path"] not in OPEN_PATHS:
+            scope.setdefault("state", {})["principal"] = await self._callers.principal(_bearer(scope))
+        await self._app(scope, receive, send)
 
 
 def principal_of(request: Request) -> Principal:

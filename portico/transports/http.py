@@ -1,4 +1,4 @@
-"""The transport ``http``: the API on a TCP address or a Unix socket."""
+"""The transports ``http`` and ``websocket``: the API on a TCP address or a Unix socket."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from anyio.abc import TaskStatus
 
 from portico.core.engine import Engine
 from portico.core.principal import Authenticator
-from portico.transports.asgi import create_app
+from portico.transports.asgi import Api, create_app
+from portico.transports.hosts import ANY, allowed_names
 from portico.transports.listen import listen_tcp, listen_unix
-from portico.transports.server import serve_app
+from portico.transports.server import Limits, serve_app
 from portico.transports.streams import Streams
 
 if TYPE_CHECKING:
@@ -25,26 +26,24 @@ if TYPE_CHECKING:
 class HttpTransport:
     """Listens on ``uds`` if that is given, else on ``host`` and ``port`` (0: a free one)."""
 
-    name = "http"
-
     def __init__(
         self,
         authenticators: Sequence[Authenticator],
         *,
+        name: str = "http",
         host: str,
         port: int,
         uds: Path | None,
-        prefix: str,
-        max_body: int,
-        write_timeout: float,
+        api: Api,
+        limits: Limits,
     ) -> None:
+        self.name = name
         self._authenticators = authenticators
         self._host = host
         self._port = port
         self._uds = uds
-        self._prefix = prefix
-        self._max_body = max_body
-        self._write_timeout = write_timeout
+        self._api = api
+        self._limits = limits
 
     async def serve(self, engine: Engine, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         with ExitStack() as stack:
@@ -54,19 +53,24 @@ class HttpTransport:
                 sockets, address = await listen_tcp(self._host, self._port)
                 for listener in sockets:
                     stack.enter_context(listener)
+            if not self._api.rest:
+                address = address.replace("http://", "ws://")
             streams = Streams()
-            app = create_app(engine, self._authenticators, streams, prefix=self._prefix, max_body=self._max_body)
-            await serve_app(app, streams, sockets, address, write_timeout=self._write_timeout, task_status=task_status)
+            app = create_app(engine, self._authenticators, streams, self._api)
+            await serve_app(app, streams, sockets, address, limits=self._limits, task_status=task_status)
 
 
-def create(context: Context) -> Transport:
+def create(context: Context, *, name: str = "http") -> Transport:
+    """The transport ``http``, or ``websocket``: the same without what is not WebSocket."""
     settings = context.settings
+    # Nobody gets at a Unix socket through a browser, and any name will do there.
+    hosts = {ANY} if settings.uds else allowed_names(settings.host, settings.allowed_hosts)
     return HttpTransport(
         context.authenticators,
+        name=name,
         host=settings.host,
         port=settings.port,
         uds=settings.uds,
-        prefix=settings.api_prefix,
-        max_body=settings.max_body,
-        write_timeout=settings.write_timeout,
+        api=Api(settings.api_prefix, settings.max_body, hosts, settings.allowed_origins, rest=name == "http"),
+        limits=Limits(settings.write_timeout, settings.max_frame),
     )

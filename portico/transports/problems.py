@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
 from portico.core.errors import PorticoError
 from portico.transports import wire
+from portico.transports.frames import subprotocol_of
 
 log = logging.getLogger("portico.http")
 
 
 class Problems:
-    """Answers every exception with a problem document. What is no `PorticoError` is our fault: logged, not told."""
+    """Answers every exception with a problem document, or a WebSocket's with its close code.
+
+    What is no `PorticoError` is our fault: logged, not told.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -25,22 +31,34 @@ class Problems:
 
         async def watching(message: Message) -> None:
             nonlocal started
-            started = started or message["type"] == "http.response.start"
+            started = started or message["type"] in ("http.response.start", "websocket.accept")
             await send(message)
 
+        what = scope.get("method", "WEBSOCKET")
         try:
             await self._app(scope, receive, watching)
             return
-        except ClientDisconnect:
+        except (ClientDisconnect, WebSocketDisconnect):
             return
         except PorticoError as error:
             problem = error
-            if started:
-                log.warning("%s: the answer broke off: %s", scope["method"], error.detail)
+            if started and scope["type"] == "http":
+                log.warning("%s: the answer broke off: %s", what, error.detail)
         except Exception:
-            log.exception("%s: a fault in the server", scope["method"])
+            log.exception("%s: a fault in the server", what)
             problem = PorticoError("the server has failed to do this; its log says more")
+        if scope["type"] == "websocket" and not isinstance(problem, wire.Refused):
+            await _close(scope, send, problem, accept=not started)
         # Once an answer has begun, all that is left is to let the server cut it off: the client sees that it is no end.
-        if not started:
+        elif not started:
             status, headers, body = wire.problem(problem)
             await Response(body, status, headers)(scope, receive, watching)
+
+
+async def _close(scope: Scope, send: Send, problem: PorticoError, *, accept: bool) -> None:
+    # Browsers tell a page the code of a close, but not the status of a handshake.
+    code, reason = wire.close_code(problem)
+    with suppress(OSError):  # the client has gone
+        if accept:
+            await send({"type": "websocket.accept", "subprotocol": subprotocol_of(scope), "headers": []})
+        await send({"type": "websocket.close", "code": code, "reason": reason})

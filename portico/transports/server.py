@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -16,11 +17,24 @@ from starlette.types import ASGIApp
 
 from portico.transports.connection import Connection
 from portico.transports.streams import Streams
+from portico.transports.watch import Watched
+from portico.transports.websocket_connection import WebSocketConnection
 
 FINISH_SECONDS = 3.0
 """For requests and streams to end by themselves at a stop; then connections are cut, whoever is at their other end."""
 HANDLER_SECONDS = 10
 """For handlers to notice; then uvicorn cancels them."""
+PING_SECONDS = 18.0
+"""Between a WebSocket's pings, and for the answer to one: who is gone without a word is noticed within twice that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of each connection: ``max_frame`` in bytes (of a WebSocket's message), the rest in seconds."""
+
+    write_timeout: float
+    max_frame: int
+    ping: float = PING_SECONDS
 
 
 class _Server(uvicorn.Server):
@@ -51,7 +65,7 @@ class _Server(uvicorn.Server):
     def cut(self) -> None:
         """Close all connections now, with or without what they have still to send."""
         for connection in list(self.server_state.connections):
-            cast(Connection, connection).cut()
+            cast(Watched, connection).cut()
 
 
 async def serve_app(
@@ -60,7 +74,7 @@ async def serve_app(
     sockets: Sequence[socket.socket],
     address: str,
     *,
-    write_timeout: float,
+    limits: Limits,
     task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``app`` on listening ``sockets``, which it closes; ``started(address)`` once it does.
@@ -68,7 +82,7 @@ async def serve_app(
     Ends when cancelled: no new connections, streams end, running requests finish, and within `FINISH_SECONDS` all
     connections are gone.
     """
-    server = _Server(_config(app, write_timeout))
+    server = _Server(_config(app, limits))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, list(sockets))
         try:
@@ -84,12 +98,17 @@ async def serve_app(
                 server.cut()
 
 
-def _config(app: ASGIApp, write_timeout: float) -> uvicorn.Config:
-    connection: Any = partial(Connection, write_timeout=write_timeout)
+def _config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
+    http: Any = partial(Connection, write_timeout=limits.write_timeout)
+    websocket: Any = partial(WebSocketConnection, write_timeout=limits.write_timeout)
     return uvicorn.Config(
         app,
-        http=connection,
-        ws="none",
+        http=http,
+        ws=websocket,
+        ws_max_size=limits.max_frame,
+        ws_ping_interval=limits.ping,
+        ws_ping_timeout=limits.ping,
+        ws_per_message_deflate=False,  # a small message may be a huge one, and it costs memory for each connection
         lifespan="off",
         interface="asgi3",
         log_config=None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from anyio import CancelScope
 
@@ -12,23 +13,31 @@ from portico.core.reader import Reader
 
 class Streams:
     def __init__(self) -> None:
+        self.stopped = False
         self._waiting: set[CancelScope] = set()
-        self._stopped = False
 
     async def read(self, reader: Reader) -> Sequence[Event]:
         """As `Reader.read`; also over once this server stops."""
-        if self._stopped:
-            return ()
+        # Asked first: a read of what is there already never waits, and so could not be cancelled.
+        if not self.stopped:
+            with self.waiting():
+                return await reader.read()
+        return ()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """What is in here is left as soon as this server stops, as by a `CancelScope`."""
         with CancelScope() as scope:
+            if self.stopped:
+                scope.cancel()
             self._waiting.add(scope)
             try:
-                return await reader.read()
+                yield
             finally:
                 self._waiting.remove(scope)
-        return ()
 
     def stop(self) -> None:
         """Let every stream end, in order, as soon as it has sent what it holds."""
-        self._stopped = True
+        self.stopped = True
         for scope in self._waiting:
             scope.cancel()

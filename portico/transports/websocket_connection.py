@@ -65,8 +65,7 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         self._pong = b""
         self._received = 0
         self._sent = 0
-        self._behind = 0
-        self._signs_of_life = 0
+        self._progress = (0, 0, 0)  # bytes received, bytes taken, bytes still to be taken
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -161,21 +160,22 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
     # Life and death.
 
     def send_keepalive_ping(self) -> None:
-        self._behind = self.unsent()
-        self._signs_of_life = self._count_signs_of_life()
+        self._note_progress()
         super().send_keepalive_ping()
 
     def keepalive_timeout(self) -> None:
-        before, self._signs_of_life = self._signs_of_life, self._count_signs_of_life()
-        busy = self._behind > 0 and self._signs_of_life > before
-        self._behind = self.unsent()
-        if busy and self.ping_timeout is not None:
-            self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
+        """Cut the client off, unless it can't have answered yet: it is in the middle of a long message, or still takes
+        what was sent before the ping."""
+        received, taken, behind = self._progress
+        self._note_progress()
+        if self._progress[0] > received or (behind and self._progress[1] > taken):
+            self.pong_timer = self.loop.call_later(self.ping_timeout or 0, self.keepalive_timeout)
         else:
             self.cut()
 
-    def _count_signs_of_life(self) -> int:
-        return self._received + self._sent - self.unsent()
+    def _note_progress(self) -> None:
+        unsent = self.unsent()
+        self._progress = (self._received, self._sent - unsent, unsent)
 
     def handle_parser_exception(self) -> None:
         """End the connection after what is no WebSocket frame, or a message that is too large."""
@@ -199,7 +199,7 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
             self._linger()
 
     def _linger(self) -> None:
-        # Closed at once, with something unread, the kernel would send a reset, and the client would lose the close frame.
+        # Closed at once, with something unread, the kernel would send a reset, and the client lose the close frame.
         self.stop_keepalive()
         self.close_sent = True
         if self.read_paused:
@@ -212,13 +212,13 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
     # What the server sends.
 
     async def send(self, message: Any) -> None:
+        await self.writable.wait()
+        if self.handshake_complete and (self.disconnected or self.close_sent or self.conn.state is not State.OPEN):
+            raise ClientDisconnected  # what uvicorn would take for a fault of the app if the closing was the server's
         texts: Sequence[bytes] | None = message.get("texts")
         if texts is None:
             await super().send(message)
             return
-        await self.writable.wait()
-        if self.disconnected or self.close_sent or self.conn.state is not State.OPEN:
-            raise ClientDisconnected
         data = b"".join([Frame(Opcode.TEXT, text).serialize(mask=False) for text in texts])
         self._sent += len(data)
         self.transport.write(data)

@@ -1,9 +1,10 @@
-"""From what the engine speaks to bytes: events to SSE frames, errors to problem documents."""
+"""From what the engine speaks to bytes: events to SSE frames, errors to problem documents and close codes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 from portico.core.errors import (
     Conflict,
@@ -42,6 +43,23 @@ STATUS: Mapping[type[PorticoError], int] = {
 }
 
 
+CLOSE_CODES: Mapping[int, int] = {
+    400: 4400,
+    401: 4401,
+    403: 4403,
+    404: 4404,
+    413: 1009,
+    422: 4400,
+    429: 4429,
+    500: 1011,
+    503: 1013,
+}
+"""By status: with what a WebSocket is closed (RFC 6455, 7.4; 1008 for the rest)."""
+NORMAL, GOING_AWAY, POLICY = 1000, 1001, 1008
+REASON_BYTES = 123
+"""RFC 6455, 5.5: 125 bytes of a close frame, two of which are its code."""
+
+
 class HttpError(PorticoError):
     """What only HTTP knows: an unknown path, a wrong method or media type."""
 
@@ -49,6 +67,13 @@ class HttpError(PorticoError):
         super().__init__(detail, code=code)
         self.status = status
         self.headers = headers or {}
+
+
+class Refused(HttpError):
+    """A request that is not even looked at, as its Host or Origin is wrong. A WebSocket is refused at its handshake."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(403, code, detail)
 
 
 def frames(events: Sequence[Event]) -> bytes:
@@ -68,7 +93,7 @@ def page(events: Sequence[Event], next_after: int, has_more: bool) -> bytes:
 
 def problem(error: PorticoError) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of an RFC 9457 problem document."""
-    status, headers = _status(error), {"content-type": PROBLEM_TYPE}
+    status, headers = status_of(error), {"content-type": PROBLEM_TYPE}
     match error:
         case HttpError():
             headers |= error.headers
@@ -93,7 +118,18 @@ def phrase(status: int) -> str:
     return HTTPStatus(status).phrase
 
 
-def _status(error: PorticoError) -> int:
+def nack(error: PorticoError) -> dict[str, Any]:
+    """Why a WebSocket client's frame was refused."""
+    return {**error.extra, "type": "nack", "error": error.detail, "code": error.code, "status": status_of(error)}
+
+
+def close_code(error: PorticoError) -> tuple[int, str]:
+    """With what code and reason a WebSocket ends because of ``error``."""
+    code = GOING_AWAY if error.code == "draining" else CLOSE_CODES.get(status_of(error), POLICY)
+    return code, f"{error.code}: {error.detail}".encode()[:REASON_BYTES].decode("utf-8", "ignore")
+
+
+def status_of(error: PorticoError) -> int:
     if isinstance(error, HttpError):
         return error.status
     return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)

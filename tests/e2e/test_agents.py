@@ -131,6 +131,21 @@ async def test_closing_a_session_frees_its_slot_and_keeps_its_history(tmp_path: 
         assert [each["session_id"] for each in (await client.http.get("/sessions")).json()["sessions"]] == ["b"]
 
 
+async def test_a_purged_id_may_be_used_again_while_somebody_still_reads_the_old_one(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, talk(server) as client:
+        await client.open(session_id="a")
+        await client.turn("a", script({"say": "old"}))
+        async with client.follow("a") as following:
+            assert (await anext(following))["seq"] == 1
+            assert (await client.http.delete("/sessions/a?purge=true")).status_code == 204
+            await client.open(session_id="a")
+            assert text(await client.turn("a", script({"say": "new"}))) == "new"
+            rest = [event async for event in following]
+        assert "new" not in text(rest)
+        history = await client.history("a")
+        assert [event["seq"] for event in history] == list(range(1, len(history) + 1))
+
+
 async def test_closing_in_mid_turn_completes_what_was_accepted(tmp_path: Path) -> None:
     async with running_server(tmp_path) as server, talk(server) as client:
         await client.open(session_id="s")

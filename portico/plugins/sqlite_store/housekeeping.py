@@ -99,6 +99,8 @@ class Housekeeping:
             before = self._now() - self._retention_days * DAY_SECONDS
         if self._retention_mb is not None:
             excess = await self._reading.run(removal.block_bytes) - self._retention_mb * MB
+        if before == excess == -math.inf:
+            return
         last: removal.OldBlock | None = None
         while blocks := await self._reading.run(partial(removal.oldest_blocks, after=last)):
             old = []
@@ -107,7 +109,8 @@ class Housekeeping:
                     old.append(block)
                     excess -= block.size
             last = blocks[-1]
-            await self._change(partial(removal.remove_blocks, blocks=old))
+            if old:
+                await self._change(partial(removal.remove_blocks, blocks=old))
             if last.ended_at >= before and excess <= 0:
                 return
 

@@ -33,7 +33,7 @@ class _Pending:
     def __init__(self, job: Job, size: int) -> None:
         self.job = job
         self.size = size
-        self.error: Exception | None = None
+        self.refusal: PorticoError | None = None
 
 
 class _Group:
@@ -42,6 +42,7 @@ class _Group:
     def __init__(self) -> None:
         self.pending: list[_Pending] = []
         self.over = anyio.Event()
+        self.error: Exception | None = StoreFailed("the writing was cut off")  # until it is known otherwise
 
 
 class Writer:
@@ -64,14 +65,19 @@ class Writer:
         else:
             group = self._group = _Group()
             group.pending.append(mine)
-            with anyio.CancelScope(shield=True):
-                await anyio.lowlevel.checkpoint()  # lets all those join in that are ready to write as well
-                async with self._lane.lock:
+            try:
+                with anyio.CancelScope(shield=True):
+                    await anyio.lowlevel.checkpoint()  # lets all those join in that are ready to write as well
+                    async with self._lane.lock:
+                        self._group = None
+                        await self._commit(group)
+                        await self._checkpoint(sum(JOB_BYTES + pending.size for pending in group.pending))
+            finally:  # asyncio's own Task.cancel() heeds no scope, and must not leave the others waiting for ever
+                group.over.set()
+                if self._group is group:
                     self._group = None
-                    await self._commit(group)
-                    await self._checkpoint(sum(JOB_BYTES + pending.size for pending in group.pending))
-        if mine.error is not None:
-            raise mine.error
+        if error := group.error or mine.refusal:
+            raise error
 
     async def step(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do a step of something that can wait, in a thread; those who write wait for it. Raises `StoreFailed`."""
@@ -83,11 +89,10 @@ class Writer:
     async def _commit(self, group: _Group) -> None:
         try:
             await self._lane.run_locked(lambda connection: _commit(connection, group.pending))
+            group.error = None
         except Exception as error:  # every one of the group has to hear of it
-            for pending in group.pending:
-                pending.error = error
-        finally:
-            group.over.set()
+            group.error = error
+        group.over.set()  # the others need not wait for the checkpoint
 
     async def _checkpoint(self, more: int) -> None:
         # It waits for the disk, so it has no place on the event loop, where SQLite itself would do it. The log is then
@@ -120,8 +125,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def _commit(connection: sqlite3.Connection, group: list[_Pending]) -> None:
     with transaction(connection):
         for pending in group:
-            pending.error = None
+            pending.refusal = None
             try:
                 pending.job(connection)
             except PorticoError as refusal:
-                pending.error = refusal
+                pending.refusal = refusal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sqlite3
 import time
@@ -102,6 +103,21 @@ async def test_what_arrives_together_is_one_transaction(tmp_path: Path) -> None:
                 tasks.start_soon(store.append, f"s{n}", 0, [event(1)])
         assert len(commits) == 1
         assert [await read_all(store, f"s{n}") for n in range(8)] == [[event(1)]] * 8
+
+
+async def test_a_writer_that_is_torn_away_takes_nobody_along(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        for name in ("a", "b"):
+            await store.create(record(name))
+        first = asyncio.ensure_future(store.append("a", 0, [event(1)]))
+        second = asyncio.ensure_future(store.append("b", 0, [event(1)]))
+        asyncio.get_running_loop().call_soon(first.cancel)  # asyncio's own, which no shield keeps off
+        with anyio.fail_after(5):
+            await asyncio.wait([first, second])
+        assert first.cancelled()
+        stored = await read_all(store, "b")
+        assert bool(stored) == (second.exception() is None)
+        await store.append("b", len(stored), [event(len(stored) + 1)])
 
 
 async def test_the_write_ahead_log_does_not_grow_for_ever(tmp_path: Path) -> None:
