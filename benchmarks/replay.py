@@ -18,10 +18,14 @@ RUNS = 5
 
 
 def measure() -> list[Row]:
+    return [_measure("memory", 8), _measure("sqlite", 5)]
+
+
+def _measure(store: str, goal: float) -> Row:
     words = json.dumps([{"say": "word ", "words": EVENTS}])
     with (
         scripted_model() as model,
-        portico(anthropic_base_url=model, anthropic_api_key="k", max_tokens=1_000_000) as ours,
+        portico(anthropic_base_url=model, anthropic_api_key="k", max_tokens=1_000_000, store=store) as ours,
     ):
         base = f"{ours.url}/claude"
         with httpx.Client(headers=HEADERS, timeout=300) as client:
@@ -32,7 +36,7 @@ def measure() -> list[Row]:
             rates = [(rate(f"{base}/sessions/s/events", last), rate(f"{bare.url}/events", EVENTS)) for _ in range(RUNS)]
     a, b = (statistics.median(column) for column in zip(*rates, strict=True))
     note = f"{a:,.0f} against {b:,.0f} events/s, median of {RUNS}"
-    return [Row("replay / sse-starlette with dicts", a / b, "x", 8, note, more_is_better=True)]
+    return Row(f"replay, {store} / sse-starlette, dicts", a / b, "x", goal, note, more_is_better=True)
 
 
 def rate(url: str, last: int) -> float:

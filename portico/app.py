@@ -41,7 +41,7 @@ async def serve(loaded: Loaded, environ: Mapping[str, str], *, ready: Ready) -> 
     make_store = select("store", registry.store)
     make_driver = select("driver", registry.driver)
     with ExitStack() as stack:
-        signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
+        signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         stack.enter_context(hold(settings.data_dir))
         context = Context(settings, settings.data_dir, agent_environment(settings, environ))
         context = context.with_authenticators(make_authenticator(context))
@@ -96,7 +96,7 @@ def _policy(settings: Settings) -> Policy:
     return Policy(
         data_dir=settings.data_dir,
         workspace_roots=settings.workspace_roots,
-        permission_modes=frozenset(settings.permission_modes),
+        permission_modes=settings.permission_modes,
         max_sessions=settings.max_sessions,
         max_processes=settings.max_processes or settings.max_sessions,
         pool_size=settings.pool_size,
@@ -105,4 +105,7 @@ def _policy(settings: Settings) -> Policy:
         permission_timeout=settings.permission_timeout,
         session_timeout=settings.session_timeout,
         process_wait=settings.process_wait,
+        setting_sources=frozenset(settings.setting_sources),
+        allowed_tools=settings.allowed_tools,
+        disallowed_tools=settings.disallowed_tools,
     )

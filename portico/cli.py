@@ -133,9 +133,7 @@ def token(data_dir: str | None) -> None:
 def _of_a_server(command: Command) -> Command:
     """Give a command what it needs to reach a running server."""
     command = click.option("--data-dir", help="The data folder of a server on this machine.")(command)
-    command = click.option("--token", help="Your token. Default: PORTICO_TOKEN, else the data folder's.")(
-        command
-    )
+    command = click.option("--token", help="Your token. Default: PORTICO_TOKEN, else the data folder's.")(command)
     return click.option(
         "--server", help="http://HOST:PORT or unix:/PATH. Default: PORTICO_URL, else the server of the data folder."
     )(command)

@@ -22,6 +22,8 @@ from . import values
 from .values import AgentVariable, Token
 
 PermissionMode = Literal["default", "acceptEdits", "plan", "dontAsk", "bypassPermissions"]
+SettingSource = Literal["user", "project", "local"]
+ToolRule = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\([^()]*\))?$", max_length=512)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 AbsolutePath = Annotated[Path, AfterValidator(values.absolute)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(values.header_secret)]
@@ -253,6 +255,29 @@ class Settings(BaseSettings):
         "Permission modes that clients may ask for.",
         "default, acceptEdits, plan, dontAsk and bypassPermissions, comma-separated",
         ("default", "acceptEdits", "plan", "dontAsk"),
+    )
+    setting_sources: Annotated[
+        tuple[SettingSource, ...], BeforeValidator(values.split), AfterValidator(values.distinct)
+    ] = _setting(
+        "Setting sources that clients may ask for: with `project`, a workspace's CLAUDE.md, skills, commands and hooks "
+        "act. Default: none.",
+        "user, project and local, comma-separated",
+        (),
+    )
+    allowed_tools: Annotated[tuple[ToolRule, ...], BeforeValidator(values.split), AfterValidator(values.distinct)] = (
+        _setting(
+            "Tools that sessions may use without asking; clients may ask for some of them, and for no others. "
+            "Default: whatever a client says.",
+            "tool rules such as Read or Bash(git log:*), comma-separated",
+            (),
+        )
+    )
+    disallowed_tools: Annotated[
+        tuple[ToolRule, ...], BeforeValidator(values.split), AfterValidator(values.distinct)
+    ] = _setting(
+        "Tools that no session has, whatever a client says. Default: none.",
+        "tool rules such as WebFetch or Bash(rm:*), comma-separated",
+        (),
     )
     auth: Literal["token", "none"] = _setting(
         "Whether requests need a token. `none` is for loopback and Unix sockets only.",

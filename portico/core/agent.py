@@ -102,10 +102,10 @@ class Agent(Protocol):
     async def steer(self, turn: Turn) -> None:
         """Hand a message to the running turn, which takes it up where it can. Called while a task is in `run`.
 
-        Once it is taken up, `run` yields a `Notice` named ``steered`` whose ``detail`` is ``{"turn_id": turn.turn_id}``:
-        then ``turn`` is over, and has no events of its own. Where `Complete` comes without one (or `run` raises),
-        ``turn`` has to be the next that is `run`, several of them in the order of `steer`: the agent that has the
-        message already begins with it, however the turn before has ended, and any other one is sent it.
+        Once it is taken up, `run` yields a `Notice` named ``steered`` with a ``detail`` of ``{"turn_id": ...}``: then
+        ``turn`` is over, and has no events of its own. Where `Complete` comes without one (or `run` raises), ``turn``
+        has to be the next that is `run`, several of them in the order of `steer`: an agent that has the message
+        already begins with it, however the turn before has ended, and any other one is sent it.
 
         Raises `InvalidRequest` for content that the agent would not bear: then nothing was handed over.
         """

@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from portico.core.agent import AgentDriver, AgentOptions, Decision
 from portico.core.changes import SessionChanges
 from portico.core.clock import rfc3339
-from portico.core.errors import Conflict, Exhausted, InvalidRequest, NotAllowed, NotFound, StoreFailed, Unavailable
+from portico.core.errors import Conflict, Exhausted, InvalidRequest, NotFound, StoreFailed, Unavailable
 from portico.core.events import Draft, Event, SessionChange, gap_event
 from portico.core.feed import Feed
 from portico.core.folders import Folders
@@ -96,7 +96,7 @@ class Engine:
         if self._policy.pool_size and "claim" in driver.capabilities:
             self._pool = Pool(
                 driver,
-                AgentOptions(model=self._default_model),
+                self._policy.options(NewSession(), self._default_model),
                 self._policy.pool_size,
                 slots=self._slots,
                 folders=self._folders,
@@ -149,7 +149,7 @@ class Engine:
         self._refuse_while_draining()
         session_id = request.session_id or uuid.uuid4().hex
         driver = self._driver(request.driver)
-        options = self._options(request)
+        options = self._policy.options(request, self._default_model)
         if session_id in self._opening:
             raise Conflict(f"session {session_id!r} exists already", code="session_exists")
         self._refuse_too_many()
@@ -250,7 +250,7 @@ class Engine:
             if name in changes.given and f"set_{name}" not in driver.capabilities:
                 raise Conflict(f"the driver {driver.name} cannot change the {name}", code="not_supported")
         if "permission_mode" in changes.given:
-            self._check_mode(changes.given["permission_mode"])
+            self._policy.check_mode(changes.given["permission_mode"])
         with anyio.CancelScope(shield=True):
             if session_id not in self._live:
                 record = changes.apply(await self._record(principal, session_id))
@@ -272,7 +272,7 @@ class Engine:
         if purge:
             with anyio.CancelScope(shield=True):
                 self._feed(record).end()
-                del self._feeds[session_id]  # whoever still reads must not share it with a new session of this id
+                self._feeds.pop(session_id, None)  # whoever still reads must not share it with a new session of this id
                 self._live.pop(session_id, None)
                 await self._store.delete(session_id)
                 await self._folders.drop(record.agent_id, Path(record.cwd) if record.own_workspace else None)
@@ -424,24 +424,6 @@ class Engine:
         if record.driver not in self._drivers:
             raise Unavailable(f"the session's driver {record.driver!r} is not loaded", code="driver_not_loaded")
         return self._drivers[record.driver]
-
-    def _check_mode(self, mode: str) -> None:
-        if mode not in self._policy.permission_modes:
-            raise NotAllowed(f"the permission mode {mode!r} is not allowed here (permission_modes)")
-
-    def _options(self, request: NewSession) -> AgentOptions:
-        mode = request.permission_mode or "default"
-        self._check_mode(mode)
-        return AgentOptions(
-            model=request.model or self._default_model,
-            permission_mode=mode,
-            system_prompt=request.system_prompt,
-            append_system_prompt=request.append_system_prompt,
-            allowed_tools=request.allowed_tools,
-            disallowed_tools=request.disallowed_tools,
-            mcp_servers=request.mcp_servers,
-            max_turns=request.max_turns,
-        )
 
 
 def _check_after(feed: Feed, after: int) -> None:

@@ -70,16 +70,16 @@ class Pool:
         delay = BACK_OFF[0]
         async with anyio.create_task_group() as tasks:
             while True:
-                await anyio.sleep(self._claimed_at + PAUSE - anyio.current_time())
+                await anyio.sleep(max(0.0, self._claimed_at + PAUSE - anyio.current_time()))
                 if len(self._ready) >= self._size or not self._slots.take_free():
                     await self._slots.freed.wait()
                     continue
                 try:
                     await self._start(tasks)
                     delay = BACK_OFF[0]
-                except PorticoError as problem:
+                except Exception as problem:  # a driver that fails must not take the sessions with it
                     self._slots.give_back()
-                    log.warning("no agent could be started ahead: %s", problem.detail)
+                    log.warning("no agent could be started ahead: %s", problem)
                     await anyio.sleep(delay)
                     delay = min(delay * 2, BACK_OFF[1])
 

@@ -23,6 +23,7 @@ class NewSession:
     disallowed_tools: tuple[str, ...] = ()
     mcp_servers: Mapping[str, Any] = field(default_factory=dict)
     max_turns: int | None = None
+    setting_sources: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -32,7 +33,8 @@ class NewTurn:
 
     content: Content
     turn_id: str | None = None
-    if_busy: Literal["queue", "reject", "interrupt"] = "queue"
+    if_busy: Literal["queue", "reject", "interrupt", "steer"] = "queue"
+    commands: bool = False
 
 
 TurnState = Literal["queued", "running", "complete"]

@@ -20,6 +20,10 @@ class Seat:
         self._wait = wait
         self._options: AgentOptions | None = None
 
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return self._driver.capabilities
+
     async def start(self, spec: AgentSpec) -> Agent:
         """Fill the seat. Waits for a process slot where none is free. Raises `AgentUnavailable`."""
         await self._slots.take(self._wait)

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
@@ -58,6 +58,7 @@ class _Running:
     starting: anyio.CancelScope
     interrupted: bool = False
     run: TurnRun | None = None
+    steered: list[Turn] = field(default_factory=list)
 
 
 class Session:
@@ -92,6 +93,7 @@ class Session:
         self._current: _Running | None = None
         self._agent_lost = False
         self._closing = False
+        self._stopping = False
         self._retired = False
         self._unwanted_process = False
         self._idle_since = anyio.current_time()
@@ -128,21 +130,26 @@ class Session:
             if draining:
                 raise Unavailable("the server is stopping", code="draining")
             self._refuse(request)
-            ahead = self.busy and request.if_busy != "interrupt"
+            ahead = self.busy and request.if_busy not in ("interrupt", "steer")
             with anyio.CancelScope(shield=True):  # a caller that leaves must not tear the event from the queue
-                turn = Turn(turn_id, request.content)
-                first_seq = await self._enqueue(principal, turn, first=request.if_busy == "interrupt")
+                first_seq = await self._enqueue(principal, turn_id, request)
         return TurnView(turn_id, self.record.session_id, "queued" if ahead else "running", first_seq, created=True)
 
-    async def _enqueue(self, principal: Principal, turn: Turn, *, first: bool) -> int:
+    async def _enqueue(self, principal: Principal, turn_id: str, request: NewTurn) -> int:
         self.record = replace(self.record, turns=self.record.turns + 1, last_active_at=rfc3339())
-        query = Query(type="query", content=turn.content, principal=principal.name)
-        (event,) = await self.feed.append([Draft(query, turn.turn_id)], self.record)
-        if first:
+        query = Query(type="query", content=request.content, principal=principal.name)
+        (event,) = await self.feed.append([Draft(query, turn_id)], self.record)
+        turn = Turn(turn_id, request.content, commands=request.commands)
+        current = self._current
+        if request.if_busy == "steer" and current is not None and current.run is not None:
+            current.steered.append(turn)
+            current.run.steer(turn)
+        elif request.if_busy in ("interrupt", "steer"):
             self._queue.appendleft(turn)
-            self._interrupt_current()
         else:
             self._queue.append(turn)
+        if request.if_busy == "interrupt":
+            self._interrupt_current()
         self._wakeup.set()
         return event.seq
 
@@ -159,6 +166,8 @@ class Session:
             raise Retired
         if self._closing or self.record.state in (State.CLOSED, State.FAILED):
             raise Conflict("the session is closed", code="session_closed")
+        if request.if_busy == "steer" and "steer" not in self.seat.capabilities:
+            raise Conflict("this session's driver cannot hand a message to a running turn", code="not_supported")
         if request.if_busy == "reject" and self.busy:
             raise Conflict("a turn is running", code="busy")
         if (self._current is not None) + len(self._queue) > self._policy.max_queued_turns:
@@ -221,6 +230,7 @@ class Session:
 
     async def stop_turns(self) -> None:
         """For a server that stops: interrupt what runs, refuse what waits."""
+        self._stopping = True
         await self._refuse_queued("server_stopped", "the server stopped before this turn began")
         self._interrupt_current()
 
@@ -231,7 +241,9 @@ class Session:
         try:
             await self._prepare_adopted()
             while not self._closing and not self._retired:
-                if self._queue:
+                if self._queue and self._stopping:
+                    await self.stop_turns()
+                elif self._queue:
                     turn = self._queue.popleft()
                     await self._do(turn.turn_id, turn)
                 else:
@@ -331,6 +343,7 @@ class Session:
                 last, complete = await self._attempt(current, turn)
             except StoreFailed as failure:
                 last, complete = await self._give_in(failure)
+            self._queue.extendleft(reversed(current.steered))  # those that it has not taken up come next
             complete["duration_ms"] = round((time.monotonic() - began) * 1000)
             self.record = replace(
                 self.record,
@@ -343,6 +356,19 @@ class Session:
             self._current = None
             self._idle_since = anyio.current_time()
             self._tell_turn_over()
+
+    async def end_steered(self, turn_id: str, failure: PorticoError | None = None) -> None:
+        """The running turn has taken a message up, or cannot: that message's own turn is over."""
+        current = self._current
+        if current is None or turn_id not in [turn.turn_id for turn in current.steered]:
+            return
+        current.steered = [turn for turn in current.steered if turn.turn_id != turn_id]
+        complete = Complete(type="complete", stop_reason="steered", usage={}, cost_usd=0.0, duration_ms=0)
+        bodies: list[EventBody] = [complete]
+        if failure is not None:
+            complete["stop_reason"] = "error"
+            bodies.insert(0, ErrorEvent(type="error", error=failure.detail, code=failure.code))
+        await self.write(bodies, turn_id=turn_id)
 
     async def _give_in(self, failure: StoreFailed) -> tuple[list[EventBody], Complete]:
         """What the store does not take nobody may see: stop the agent."""

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import anyio
 
 from portico.core.agent import Agent, Decision, OwnTurn, Turn
-from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError, StoreFailed
+from portico.core.errors import AgentFailed, AgentUnavailable, InvalidRequest, PorticoError, StoreFailed
 from portico.core.events import AgentEvent, Complete, ErrorEvent, EventBody
 from portico.core.inbox import Inbox
 from portico.core.permissions import Permissions
@@ -29,6 +29,9 @@ class History(Protocol):
 
     async def write(self, bodies: Sequence[EventBody], *, turn_id: str, state: State | None = None) -> None:
         """Add events of the turn and, if ``state`` is another than now, the change of state behind them."""
+
+    async def end_steered(self, turn_id: str, failure: PorticoError | None = None) -> None:
+        """A message that was handed to the turn is taken up, or refused."""
 
 
 class TurnRun:
@@ -56,6 +59,7 @@ class TurnRun:
         self._inbox = Inbox()
         self._wakeup = Wakeup()
         self._decisions: list[tuple[str, Decision]] = []
+        self._steers: list[Turn] = []
         self._stop_reason: str | None = None
         self._interrupted = False
         self.failure: AgentFailed | AgentUnavailable | None = None
@@ -68,6 +72,11 @@ class TurnRun:
     def decide(self, request_id: str, decision: Decision) -> None:
         """Carry the answer to a request, which is resolved already, to the agent."""
         self._decisions.append((request_id, decision))
+        self._wakeup.set()
+
+    def steer(self, turn: Turn) -> None:
+        """Hand ``turn`` to the agent, for it to take up in the running one."""
+        self._steers.append(turn)
         self._wakeup.set()
 
     async def run(self) -> tuple[list[EventBody], Complete]:
@@ -112,6 +121,9 @@ class TurnRun:
                 bodies += self._admit(event)
             waiting = State.WAITING if self._permissions.pending else State.RUNNING
             await self._history.write(bodies, turn_id=self.turn_id, state=waiting)
+            for event in batch:
+                if event["type"] == "notice" and event["name"] == "steered":
+                    await self._history.end_steered(event["detail"]["turn_id"])
         failure = self.failure = self.failure or AgentFailed(
             "the agent ended the turn without a result", code="no_result"
         )
@@ -167,6 +179,12 @@ class TurnRun:
             await self._history.write([resolved], turn_id=self.turn_id, state=state)
         while self._decisions:
             await self._agent.answer(*self._decisions.pop(0))
+        while self._steers:
+            turn = self._steers.pop(0)
+            try:
+                await self._agent.steer(turn)
+            except InvalidRequest as failure:
+                await self._history.end_steered(turn.turn_id, failure)
         if self._stop_reason is not None and not self._interrupted:
             self._interrupted = True
             self._deadline = now + INTERRUPT_GRACE

@@ -111,7 +111,8 @@ class Connection(Watched, HttpToolsProtocol):
     def _should_upgrade(self) -> bool:
         # What is not to be a WebSocket, or stands behind a request that is still being answered, is answered as HTTP.
         idle = self.cycle is None or self.cycle.response_complete
-        return idle and self.parser.get_method() == b"GET" and super()._should_upgrade()
+        kind = self.parser.get_method(), self.parser.get_http_version()
+        return idle and kind == (b"GET", "1.1") and super()._should_upgrade()
 
     def _upgrades(self) -> bool:
         return bool(self.parser.should_upgrade() and self._should_upgrade())

@@ -168,12 +168,14 @@ class SessionBody(_Strict):
     disallowed_tools: ToolRules | None = None
     mcp_servers: Annotated[dict[Name, dict[str, Any]], Field(max_length=64), _bounded(100 * KIB)] | None = None
     max_turns: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    setting_sources: Annotated[list[Literal["user", "project", "local"]], Field(max_length=3)] | None = None
     metadata: Annotated[dict[str, Any], _bounded(16 * KIB)] | None = None
 
     def request(self) -> NewSession:
         rules = {
             "allowed_tools": tuple(self.allowed_tools or ()),
             "disallowed_tools": tuple(self.disallowed_tools or ()),
+            "setting_sources": tuple(self.setting_sources or ()),
         }
         return NewSession(**{**self.model_dump(exclude_none=True), **rules})
 
@@ -195,12 +197,13 @@ class TurnBody(_Strict):
 
     query: Query
     turn_id: TurnId | None = None
-    if_busy: Literal["queue", "reject", "interrupt"] = "queue"
+    if_busy: Literal["queue", "reject", "interrupt", "steer"] = "queue"
+    commands: bool = False
 
     def request(self) -> NewTurn:
         query = self.query
         content: Content = query if isinstance(query, str) else [block.model_dump() for block in query]
-        return NewTurn(content, self.turn_id, self.if_busy)
+        return NewTurn(content, self.turn_id, self.if_busy, self.commands)
 
 
 class PermissionBody(_Strict):

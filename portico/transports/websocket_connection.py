@@ -23,8 +23,8 @@ CLOSE_SECONDS = 5.0
 """For a client to answer a close frame; then the connection is cut."""
 STRANGER_BYTES = 64 * 1024
 """The largest message of a client that has not shown its credentials yet."""
-SLICE_BYTES = 16 * 1024
-"""So much is parsed at a time: what comes behind a message waits as bytes, not as thousands of tiny messages."""
+SLICE_BYTES = 4 * 1024
+"""So much is parsed before others have their turn: a thousand tiny frames, for which the parser needs some 10 ms."""
 
 BATCH = "portico.texts"
 """ASGI extension: a ``websocket.send`` may have ``texts``, a list of UTF-8 bytes, each of which is a message."""
@@ -62,6 +62,7 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         self.conn.debug = False
         self.conn.max_message_size = min(STRANGER_BYTES, self.config.ws_max_size)
         self._unread = bytearray()
+        self._soon: asyncio.Handle | None = None
         self._pong = b""
         self._received = 0
         self._sent = 0
@@ -75,6 +76,8 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.stop_watching()
+        if self._soon is not None:
+            self._soon.cancel()
         super().connection_lost(exc)
 
     # The handshake.
@@ -101,19 +104,36 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
         self._unread += data
-        self._parse()
+        if self._soon is None:
+            self._parse()
 
     async def receive(self) -> Any:
         message = await super().receive()
-        self._parse()
+        if self._soon is None:
+            self._parse()
         return message
 
     def _parse(self) -> None:
-        """Parse what has come, up to the next message: it has to be taken before there is another."""
-        while self._unread and (self.close_sent or not self.read_paused):
+        """Parse a slice of what has come, unless there is a message that the app has not taken yet.
+
+        What comes behind a message waits as bytes, not as thousands of tiny messages, and what comes behind a slice is
+        left in the kernel.
+        """
+        self._soon = None
+        if self._unread and (self.close_sent or not self.read_paused):
             data = bytes(self._unread[:SLICE_BYTES])
             del self._unread[:SLICE_BYTES]
             super().data_received(data)
+            if self.conn.handshake_exc is not None and not self.close_sent:  # uvicorn would wait for the rest of it
+                self._refuse(MalformedRequest("this is no handshake, or one with too many or too long headers"))
+        if self.transport.is_closing():
+            return
+        if self._unread:
+            self.transport.pause_reading()
+            if self.close_sent or not self.read_paused:
+                self._soon = self.loop.call_soon(self._parse)
+        elif self.close_sent or not self.read_paused:
+            self.transport.resume_reading()
 
     def handle_text(self, event: Frame) -> None:
         self.curr_msg_data_type = "text"
@@ -179,9 +199,7 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
 
     def handle_parser_exception(self) -> None:
         """End the connection after what is no WebSocket frame, or a message that is too large."""
-        if not self.handshake_initiated:
-            self._refuse(MalformedRequest("this is no handshake"))
-        elif not self.close_sent:
+        if not self.close_sent:
             sent = self.conn.close_sent
             code = sent.code if sent is not None else 1006
             self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": ""})
@@ -202,12 +220,12 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         # Closed at once, with something unread, the kernel would send a reset, and the client lose the close frame.
         self.stop_keepalive()
         self.close_sent = True
-        if self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()
+        self.read_paused = False
         self.close_timer = self.loop.call_later(CLOSE_SECONDS, self.cut)
         if self.transport.can_write_eof():
             self.transport.write_eof()
+        if self._soon is None:
+            self._soon = self.loop.call_soon(self._parse)
 
     # What the server sends.
 

@@ -86,7 +86,7 @@ async def test_without_a_key_the_turn_says_what_is_missing(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("ending", ["close", "sigterm", "sigkill"])
 async def test_nothing_survives_not_even_a_child_that_has_left(tmp_path: Path, ending: str) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
+    async with running_server(tmp_path, PORTICO_POOL_SIZE="0") as server, talk(server) as client:
         seconds = str(600 + os.getpid() % 10_000 + len(ending) * 10_000)
         bash = {"name": "Bash", "input": {"command": f"setsid sleep {seconds} > /dev/null 2>&1 & sleep 0.3"}}
         await client.open(session_id="s", allowed_tools=["Bash"])

@@ -17,6 +17,7 @@ import pytest
 from portico.config.settings import Settings
 from tests.support.server import RunningServer, running_server
 from tests.support.talk import Stopwatch, Talk, only, script, talk, text
+from tests.support.websocket import talking
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
@@ -128,9 +129,8 @@ async def test_write_timeout_cuts_a_client_that_reads_nothing(tmp_path: Path) ->
             await client.turn("s", script({"size": 8_000_000}))
             port = httpx.URL(server.url).port
             assert port is not None
-            request = (
-                f"GET /claude/sessions/s/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\n\r\n"
-            )
+            head = f"Host: localhost\r\nAuthorization: Bearer {server.token}"
+            request = f"GET /claude/sessions/s/events HTTP/1.1\r\n{head}\r\n\r\n"
             with socket.create_connection(("127.0.0.1", port)) as idle:
                 idle.sendall(request.encode())
                 with anyio.fail_after(20):
@@ -158,6 +158,34 @@ async def test_max_body(tmp_path: Path) -> None:
         large = await client.http.post("/sessions/s/turns", json={"query": "x" * 20_000})
         assert (large.status_code, large.json()["code"]) == (413, "too_large")
         assert (await client.turn("s", "x" * 9_000))[-1]["stop_reason"] == "end_turn"
+
+
+async def test_max_frame(tmp_path: Path) -> None:
+    async with running_server(tmp_path, "--max-frame", "10KiB") as server, talk(server) as client:
+        await client.open(session_id="s")
+        async with talking(server.url, token=server.token) as socket:
+            await socket.send("x" * 9_000)
+            assert (await socket.until("complete"))[-1]["stop_reason"] == "end_turn"
+            await socket.send("x" * 20_000)
+            assert (await socket.closed())[0] == 1009
+
+
+async def test_allowed_hosts(tmp_path: Path) -> None:
+    async with running_server(tmp_path, "--allowed-hosts", "portico.example") as server, talk(server) as client:
+        statuses = [
+            (await client.http.get("/sessions", headers={"Host": host})).status_code
+            for host in ("portico.example", "portico.example:8787", "localhost", "evil.example")
+        ]
+        assert statuses == [200, 200, 200, 403]
+
+
+async def test_allowed_origins(tmp_path: Path) -> None:
+    async with running_server(tmp_path, "--allowed-origins", "https://app.example") as server, talk(server) as client:
+        allowed = await client.http.post("/sessions", json={}, headers={"Origin": "https://app.example"})
+        assert allowed.status_code == 201
+        assert allowed.headers["Access-Control-Allow-Origin"] == "https://app.example"
+        refused = await client.http.post("/sessions", json={}, headers={"Origin": "https://evil.example"})
+        assert (refused.status_code, refused.json()["code"]) == (403, "origin_not_allowed")
 
 
 @pytest.mark.parametrize("setting", ["networking_mode", "store", "driver"])
@@ -380,3 +408,17 @@ async def test_log_format_and_that_no_query_is_logged(tmp_path: Path) -> None:
         assert {line["level"] for line in lines} == {"INFO"}
         assert [line for line in access if line.get("path") == "/claude/stream/s" and line.get("status") == 200]
         assert "private" not in log(server)
+
+
+async def test_setting_sources_allowed_tools_and_disallowed_tools(tmp_path: Path) -> None:
+    """Only that they are refused where nothing is allowed; test_busy.py shows the rest."""
+    async with running_server(tmp_path, PORTICO_DISALLOWED_TOOLS="Bash") as server, talk(server) as client:
+        refused = await client.http.post("/sessions", json={"setting_sources": ["project"]})
+        assert (refused.status_code, refused.json()["code"]) == (403, "not_allowed")
+        await client.open(session_id="s", allowed_tools=["Bash"])
+        await client.turn("s", "hello")
+        body = server.model.requests[-1].body
+        assert body is not None and "Bash" not in [tool["name"] for tool in body["tools"]]
+
+
+test_allowed_tools = test_disallowed_tools = test_setting_sources_allowed_tools_and_disallowed_tools

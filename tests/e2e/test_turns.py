@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
 
 async def test_a_turn_streams_from_its_query_to_its_complete(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
+    async with running_server(tmp_path, PORTICO_POOL_SIZE="0") as server, talk(server) as client:
         session = await client.open(title="first")
         assert session["state"] == "idle" and session["title"] == "first"
         turn = await client.turn(session["session_id"], script({"think": "hm", "say": "one two three"}), turn_id="t1")
@@ -41,7 +41,7 @@ async def test_a_turn_streams_from_its_query_to_its_complete(tmp_path: Path) -> 
 
 
 async def test_a_session_remembers_and_keeps_its_process(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
+    async with running_server(tmp_path, PORTICO_POOL_SIZE="0") as server, talk(server) as client:
         await client.open(session_id="s")
         await client.turn("s", "My name is Ada.")
         turn = await client.turn("s", "What is my name?")

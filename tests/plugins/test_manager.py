@@ -10,7 +10,7 @@ from portico.plugins.manager import PluginError, collect, create_manager, load_r
 
 def test_the_built_ins_are_there() -> None:
     registry = load_registry()
-    assert set(registry.transports) == {"http"}
+    assert set(registry.transports) == {"http", "websocket"}
     assert set(registry.drivers) == {"claude-code"}
     assert set(registry.stores) == {"memory", "sqlite"}
     assert set(registry.authenticators) == {"token", "none"}

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import anyio
+import psutil
 
 from portico.core.agent import Agent, AgentOptions, AgentSpec, OwnTurn, Turn
 from portico.core.events import Content
 from portico.plugins.claude_code.agent import ClaudeAgent
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.driver import ClaudeDriver
+from portico.plugins.demo.server import ServedModel
+from tests.support.agents import gone_soon, processes_of
 
 Event = dict[str, Any]
 
@@ -48,14 +52,38 @@ async def started(driver: ClaudeDriver, spec: AgentSpec) -> AsyncIterator[Claude
         await agent.close()
 
 
-async def turn(agent: Agent, content: Content | OwnTurn, within: float = 30) -> list[Event]:
+async def turn(agent: Agent, content: Content | Turn | OwnTurn, within: float = 30) -> list[Event]:
     """All events of one turn."""
-    asked = content if isinstance(content, OwnTurn) else Turn("turn", content)
+    asked = content if isinstance(content, Turn | OwnTurn) else Turn("turn", content)
     events: list[Event] = []
     with anyio.fail_after(within):
         async for event in agent.run(asked):
             events.append(dict(event))
     return events
+
+
+def script(*steps: dict[str, Any]) -> str:
+    """A text that tells the scripted model what to reply."""
+    return f"[{json.dumps(list(steps))}]"
+
+
+def tool(name: str, **inputs: Any) -> dict[str, Any]:
+    return {"name": name, "input": inputs}
+
+
+def conversation(model: ServedModel) -> str:
+    """What the model was last asked with."""
+    return json.dumps(model.model.requests[-1].body["messages"])
+
+
+def kill(spec: AgentSpec) -> None:
+    """SIGKILL all processes of this agent."""
+    killed = processes_of(spec.folder)
+    assert killed
+    for process in killed:
+        with suppress(psutil.NoSuchProcess):  # the death of one may be that of another
+            process.kill()
+    assert gone_soon(killed)
 
 
 def text(events: list[Event]) -> str:

@@ -164,7 +164,7 @@ async def test_what_there_is_not(tmp_path: Path) -> None:
             assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json"), path
         for method, path, allow in (
             ("PUT", "/claude/sessions", "GET, HEAD, POST"),
-            ("PATCH", "/claude/sessions/s", "DELETE, GET, HEAD"),
+            ("PUT", "/claude/sessions/s", "DELETE, GET, HEAD, PATCH"),
             ("OPTIONS", "/claude/stream/s", "GET, POST"),
             ("GET", "/claude/sessions/s/turns", "POST"),
             ("POST", "/healthz", "GET, HEAD"),

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from dataclasses import replace
 from uuid import uuid4
 
 import anyio
 
-from ...core.agent import Decision, OwnTurn, Turn
-from ...core.errors import AgentFailed, AgentUnavailable, PorticoError
-from ...core.events import AgentEvent, Complete
-from .buffer import EventBuffer
-from .failures import exit_text, start_failure
-from .framer import Oversized
-from .items import Answered, Done, Item, Send
-from .launch import Launch
-from .process import CliProcess
-from .protocol import Protocol
+from portico.core.agent import AgentOptions, AgentSpec, Decision, OwnTurn, Turn
+from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError
+from portico.core.events import AgentEvent, Complete, Notice
+from portico.plugins.claude_code.buffer import EventBuffer
+from portico.plugins.claude_code.changes import Request, change_requests, claim_requests, fixed_options
+from portico.plugins.claude_code.failures import exit_text, start_failure
+from portico.plugins.claude_code.framer import Oversized
+from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken
+from portico.plugins.claude_code.launch import Launch
+from portico.plugins.claude_code.process import CliProcess
+from portico.plugins.claude_code.protocol import Protocol
 
 logger = logging.getLogger(__name__)
 
 CONTROL_TIME = 5.0
-"""Seconds in which the CLI has to answer a control request. It takes 4 to 13 ms."""
+"""Seconds in which the CLI has to answer control requests. It takes 1 to 45 ms."""
+
+CHANGE_TIME = 10.0
+"""The same, where it may ask the API whether it knows a model."""
+
+WARM_UP = "reload_skills"
+"""A request that has the CLI do ahead what its first turn would wait for: 35 of 200 ms of CPU, 20 to 25 ms less to the
+first token (2.1.330). Nothing goes to the API. ``initialize`` does it too, but the first of those is the claim's."""
 
 SETTLE_TIME = 10.0
 """Seconds that a turn which nobody follows any more may take to end, before the next one begins."""
@@ -37,9 +47,13 @@ class ClaudeAgent:
     def __init__(self, launch: Launch, process: CliProcess) -> None:
         self._launch = launch
         self._process = process
-        self._protocol = Protocol()
+        self._protocol = Protocol(launch.conversation)
         self._said = EventBuffer()
-        self._sent: bytes | None = None  # the message, as long as it may have to be sent to another process
+        self._unheard: list[bytes] = []  # messages, as long as they may have to be sent to another process
+        self._steered: dict[str, str] = {}  # turn_id -> uuid of messages that no turn has been seen to take up
+        self._running: str | None = None  # uuid of what `run` follows
+        self._beginning = anyio.Lock()  # what steers a turn comes behind what begins it
+        self._cold = True
         self._abandoned: set[str | None] = set()  # turns that nobody follows any more
         self._controls: dict[str, Answered | None] = {}  # that somebody waits for
         self._changed = anyio.Event()
@@ -51,21 +65,30 @@ class ClaudeAgent:
 
     async def run(self, turn: Turn | OwnTurn) -> AsyncIterator[AgentEvent]:
         """See `Agent.run`. Where the CLI ends before it has taken the turn, raises `AgentUnavailable`."""
-        uuid: str | None = None
-        if isinstance(turn, Turn):
-            await self._settle()
-            uuid = str(uuid4())
-            self._sent = self._protocol.begin(uuid, turn.content)
+        uuid = self._running = self._steered.pop(turn.turn_id, None) if isinstance(turn, Turn) else None
+        line: bytes | None = None
+        if uuid is not None:
+            self._protocol.follow(uuid)
+        elif isinstance(turn, Turn):
+            async with self._beginning:
+                await self._settle()
+                uuid = self._running = str(uuid4())
+                line = self._protocol.begin(uuid, turn.content, commands=turn.commands)
         others: list[Complete] = []
         finished = False
         try:
-            if isinstance(turn, Turn):
-                await self._submit()
+            if line is not None:
+                await self._submit(line)
             while not finished:
                 entry = await self._said.get()
                 if isinstance(entry, OwnTurn):
                     continue  # the one that `watch` told of, or it came just before our message
-                if not isinstance(entry, Done):
+                if isinstance(entry, Taken):
+                    if entry.uuid == uuid:  # by a turn of the agent's own
+                        uuid = self._running = None
+                    else:
+                        yield self._steered_notice(entry.uuid)
+                elif not isinstance(entry, Done):
                     yield entry
                 elif entry.uuid == uuid:
                     finished = True
@@ -73,31 +96,49 @@ class ClaudeAgent:
                 else:
                     others.append(entry.complete)
         finally:
-            if not finished and not self._said.discard_turn(uuid):
-                self._abandoned.add(uuid)
+            if not finished:
+                self._leave(uuid)
 
     async def watch(self) -> OwnTurn:
+        """See `Agent.watch`. One that has had no message yet is warmed up."""
+        if self._cold:
+            self._cold = False
+            with suppress(AgentFailed):  # its end shows below
+                await self._process.send(self._protocol.control(WARM_UP)[1])
         return await self._said.own_turn()
+
+    async def claim(self, spec: AgentSpec) -> None:
+        """See `Agent.claim`. Raises `InvalidRequest` for options that could not be passed on at a later start."""
+        started = self._launch.spec
+        same = replace(spec, options=started.options) == started
+        if not same or fixed_options(spec.options) != replace(started.options, model=None):
+            raise AgentFailed("The agent was started for something else.", code="agent_mismatch")
+        launch = self._launch.with_options(spec.options)
+        await self._request(claim_requests(started.options, spec.options, launch.config.model), CONTROL_TIME)
+        self._launch = launch
+
+    async def configure(self, options: AgentOptions) -> None:
+        """See `Agent.configure`. The options are those it has, but for model and permission mode.
+
+        Raises `AgentFailed`: ``agent_error`` where the CLI refuses (``bypassPermissions`` needs a start), after which
+        it works on as before.
+        """
+        launch = self._launch.with_options(options)
+        await self._request(change_requests(self._launch.spec.options, options, launch.config.model), CHANGE_TIME)
+        self._launch = launch
+
+    async def steer(self, turn: Turn) -> None:
+        """See `Agent.steer`."""
+        async with self._beginning:
+            uuid = str(uuid4())
+            line = self._protocol.steer(uuid, turn.content, commands=turn.commands)
+            self._steered[turn.turn_id] = uuid
+        await self._submit(line)
 
     async def interrupt(self) -> None:
         """See `Agent.interrupt`. Raises `AgentFailed` (``agent_stalled``) where the CLI does not answer within 5 s."""
-        if not self._protocol.busy:
-            return
-        request_id, items = self._protocol.interrupt()
-        self._controls[request_id] = None
-        try:
-            with self._said.unlimited(), anyio.fail_after(CONTROL_TIME):
-                await self._act(items)
-                while self._controls[request_id] is None and not self._served.is_set():
-                    await self._changed.wait()
-        except TimeoutError:
-            raise AgentFailed("The agent does not answer.", code="agent_stalled") from None
-        finally:
-            answer = self._controls.pop(request_id)
-        if answer is None:
-            raise AgentFailed("The agent has ended.")
-        if answer.error is not None:
-            raise AgentFailed(f"The agent does not stop: {answer.error}.", code="agent_error")
+        if self._protocol.expects(self._running):  # what comes next is not meant
+            await self._interrupt()
 
     async def answer(self, request_id: str, decision: Decision) -> None:
         """See `Agent.answer`. Raises `Conflict` (``already_resolved``) where nobody waits for it any more."""
@@ -113,21 +154,64 @@ class ClaudeAgent:
             with anyio.CancelScope(shield=True):
                 await self._served.wait()
 
-    async def _submit(self) -> None:
-        assert self._sent is not None  # noqa: S101
+    async def _submit(self, line: bytes) -> None:
+        self._cold = False
+        if not self._protocol.heard:
+            self._unheard.append(line)
         try:
-            await self._process.send(self._sent)
+            await self._process.send(line)
         except AgentFailed as error:
             if error.code == "agent_stalled":
                 raise
             # It has ended: `serve` knows why, and starts another or closes the buffer.
 
+    def _steered_notice(self, uuid: str) -> Notice:
+        turn_id = next(turn_id for turn_id, known in self._steered.items() if known == uuid)
+        del self._steered[turn_id]
+        return Notice(type="notice", name="steered", detail={"turn_id": turn_id})
+
+    async def _interrupt(self) -> None:
+        request_id, items = self._protocol.interrupt()
+        await self._ask([request_id], items, CONTROL_TIME)
+
+    async def _request(self, requests: Iterable[Request], within: float) -> None:
+        """Make these control requests. Raises `AgentFailed`: ``agent_error`` where one of them is refused."""
+        lines = [self._protocol.control(subtype, **members) for subtype, members in requests]
+        if lines:
+            await self._ask([request_id for request_id, _ in lines], [Send(line) for _, line in lines], within)
+
+    async def _ask(self, request_ids: list[str], items: list[Item], within: float) -> None:
+        """Send the requests, and wait for the answers to all of them."""
+        self._controls.update(dict.fromkeys(request_ids))
+        try:
+            with self._said.unlimited(), anyio.fail_after(within):
+                await self._act(items)
+                while not (self._served.is_set() or all(self._controls[request_id] for request_id in request_ids)):
+                    await self._changed.wait()
+        except TimeoutError:
+            raise AgentFailed("The agent does not answer.", code="agent_stalled") from None
+        finally:
+            answers = [self._controls.pop(request_id) for request_id in request_ids]
+        for answer in answers:
+            if answer is None:
+                raise AgentFailed("The agent has ended.")
+            if answer.error is not None:
+                raise AgentFailed(f"The agent refuses: {answer.error}.", code="agent_error")
+
     async def _stop_turn(self) -> None:
-        await self.interrupt()
+        await self._interrupt()
         while self._protocol.busy and not self._served.is_set():
             await self._changed.wait()
 
+    def _leave(self, uuid: str | None) -> None:
+        """Nobody follows this turn any more."""
+        if self._protocol.expects(uuid):
+            self._abandoned.add(uuid)
+        self._said.discard_turn(uuid)
+
     async def _settle(self) -> None:
+        while self._steered:  # whose turns should have been run before
+            self._leave(self._steered.popitem()[1])
         try:
             with anyio.fail_after(SETTLE_TIME):
                 while self._abandoned and not self._served.is_set():
@@ -172,7 +256,7 @@ class ClaudeAgent:
                 for line in lines:
                     await self._hear(line)
                 if protocol.heard:
-                    self._sent = None
+                    self._unheard.clear()
             with anyio.move_on_after(EXIT_TIME):
                 await process.wait()
             if process.returncode is None:
@@ -187,7 +271,7 @@ class ClaudeAgent:
     async def _hear(self, line: bytes | Oversized) -> None:
         idle = not self._protocol.busy
         if isinstance(line, Oversized):
-            items, size = self._protocol.dropped(line.size), 0
+            items, size = self._protocol.dropped(line), 0
         else:
             items, size = self._protocol.receive(line), len(line)
         try:
@@ -202,8 +286,8 @@ class ClaudeAgent:
             await self._launch.set_transcripts_aside()
         await self._process.close()
         self._process = await self._launch.start(resume=code == "session_in_use")
-        if self._sent is not None:
-            await self._process.send(self._sent)
+        for line in self._unheard:
+            await self._process.send(line)
 
     async def _act(self, items: list[Item], size: int = 0, *, idle: bool = False) -> None:
         for item in items:
@@ -212,11 +296,16 @@ class ClaudeAgent:
             elif isinstance(item, Answered):
                 if item.request_id in self._controls:
                     self._controls[item.request_id] = item
+            elif isinstance(item, Moved):
+                await self._launch.move(item.conversation)
+            elif isinstance(item, Refused):
+                self._steered = {turn: uuid for turn, uuid in self._steered.items() if uuid != item.uuid}
+                self._abandoned.discard(item.uuid)
             elif not self._abandoned:
                 self._said.put(item, size, idle=idle)
-            elif isinstance(item, Done):
+            elif isinstance(item, Done | Taken):
                 self._abandoned.discard(item.uuid)
-            if isinstance(item, Answered | Done):
+            if isinstance(item, Answered | Done | Taken | Refused):
                 self._wake()
 
     def _wake(self) -> None:

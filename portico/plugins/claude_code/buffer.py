@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import anyio
 
-from ...core.agent import OwnTurn
-from ...core.errors import PorticoError
-from ...core.events import AgentEvent
-from .items import Done
+from portico.core.agent import OwnTurn
+from portico.core.errors import PorticoError
+from portico.core.events import AgentEvent
+from portico.plugins.claude_code.items import Done, Taken
 
 TURN_BYTES = 4 * 1024 * 1024
 """Bytes of lines that may wait for the task that runs a turn. While there are more, the CLI is not read: it keeps the
@@ -21,7 +21,7 @@ rest in its own memory."""
 IDLE_BYTES = 256 * 1024
 """Bytes of lines that are kept between turns: what subagents in the background say. Older ones are dropped."""
 
-Entry = AgentEvent | OwnTurn | Done
+Entry = AgentEvent | OwnTurn | Done | Taken
 
 
 class _Kept(NamedTuple):
@@ -83,13 +83,12 @@ class EventBuffer:
             self._raise_end()
             await self._changed.wait()
 
-    def discard_turn(self, uuid: str | None) -> bool:
-        """Drop all up to the end of the turn ``uuid``, included; return whether that was there."""
+    def discard_turn(self, uuid: str | None) -> None:
+        """Drop all up to the end of the turn ``uuid``, included."""
         while self._kept:
             entry = self._pop().entry
             if isinstance(entry, Done) and entry.uuid == uuid:
-                return True
-        return False
+                break
 
     def close(self, end: PorticoError) -> None:
         """Nothing more is to come: once all is taken, ``end`` is raised."""

@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 from claude_code_sdk import CLINotFoundError
 
-from ...core.errors import AgentUnavailable
+from portico.core.errors import AgentUnavailable
 
 Version = tuple[int, int, int]
 

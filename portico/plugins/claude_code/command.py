@@ -10,8 +10,8 @@ from typing import Any
 from claude_code_sdk import ClaudeCodeOptions
 from claude_code_sdk._internal.transport.subprocess_cli import SubprocessCLITransport
 
-from ...core.agent import AgentOptions
-from ...core.errors import InvalidRequest
+from portico.core.agent import AgentOptions
+from portico.core.errors import InvalidRequest
 
 SWITCHES = frozenset({"--verbose", "--continue"})
 """Flags of the SDK's command that take no value."""
@@ -25,24 +25,24 @@ MAX_ARGUMENT = 128 * 1024
 STREAMING = (
     "--input-format=stream-json",
     "--include-partial-messages",
-    # The operator's and the project's settings are not the session's: only what is asked for here holds.
-    "--setting-sources=",
     "--strict-mcp-config",
 )
 
 
 def build_command(
-    cli: Path, agent_id: str, options: AgentOptions, *, resume: bool, default_model: str | None = None
+    cli: Path, conversation: str, options: AgentOptions, *, resume: bool, default_model: str | None = None
 ) -> list[str]:
-    """The argv that starts the agent ``agent_id`` or, with ``resume``, brings it back.
+    """The argv that starts an agent with a new ``conversation`` or, with ``resume``, brings it back.
 
     Raises `InvalidRequest` (``errors`` names the option) where a value can't be an argument of a process.
     """
     if options.model is None:
         options = replace(options, model=default_model)
     command = SubprocessCLITransport("", _sdk_options(options), cli)._build_command()[:-2]  # no --print PROMPT
-    identity = f"--resume={agent_id}" if resume else f"--session-id={agent_id}"
-    argv = [*_joined(command), *STREAMING, identity]
+    # The operator's and the project's settings are not the session's, unless they are asked for.
+    sources = f"--setting-sources={','.join(options.setting_sources)}"
+    identity = f"--resume={conversation}" if resume else f"--session-id={conversation}"
+    argv = [*_joined(command), *STREAMING, sources, identity]
     for argument in argv:
         _check(argument)
     return argv

@@ -25,7 +25,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from .cgroup import cgroup_name, clear_cgroup, own_cgroup
+from portico.plugins.claude_code.cgroup import cgroup_name, clear_cgroup, own_cgroup
 
 PROBE_TIME = 5.0
 """Seconds that one try of a mechanism may take."""

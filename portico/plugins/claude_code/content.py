@@ -4,8 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...core.errors import InvalidRequest
-from ...core.events import Content
+from portico.core.errors import InvalidRequest
+from portico.core.events import Content
+from portico.plugins.claude_code.lines import encode_line
+
+
+def user_line(uuid: str, content: Content, *, commands: bool) -> bytes:
+    """The line that says ``content`` under a ``uuid`` that no other message has had. Raises as `check_content`.
+
+    ``commands``: a /command is run, and an @file is read.
+    """
+    check_content(content)
+    line: dict[str, Any] = {
+        "type": "user",
+        "uuid": uuid,
+        "message": {"role": "user", "content": content},
+        "parent_tool_use_id": None,
+        "session_id": "",
+    }
+    if not commands:
+        line["client_composed"] = True
+    return encode_line(line)
 
 
 def check_content(content: Content) -> None:

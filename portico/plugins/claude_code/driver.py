@@ -8,16 +8,17 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from ...core.agent import AgentSpec
-from ...core.errors import AgentUnavailable
-from ..context import Context
-from .agent import ClaudeAgent
-from .cli import CliVersions, find_cli
-from .config import DriverConfig
-from .containment import Containment, detect
-from .launch import Launch
-from .process import CliProcess
-from .reaper import reap
+from portico.core.agent import AgentOptions, AgentSpec
+from portico.core.errors import AgentUnavailable
+from portico.plugins.claude_code.agent import ClaudeAgent
+from portico.plugins.claude_code.changes import fixed_options
+from portico.plugins.claude_code.cli import CliVersions, find_cli
+from portico.plugins.claude_code.config import DriverConfig
+from portico.plugins.claude_code.containment import Containment, detect
+from portico.plugins.claude_code.launch import Launch
+from portico.plugins.claude_code.process import CliProcess
+from portico.plugins.claude_code.reaper import reap
+from portico.plugins.context import Context
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +27,19 @@ class ClaudeDriver:
     """Implements `portico.core.agent.AgentDriver`. `open` and `close` belong to one and the same task."""
 
     name = "claude-code"
-    capabilities = frozenset({"interrupt", "permissions", "resume"})
+    capabilities = frozenset(
+        {"interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode"}
+    )
 
     def __init__(self, config: DriverConfig) -> None:
         self._config = config
         self._versions = CliVersions()
         self._containment: Containment | None = None
         self._tasks: anyio.abc.TaskGroup | None = None
+
+    def fixed(self, options: AgentOptions) -> AgentOptions:
+        """See `AgentDriver.fixed`."""
+        return fixed_options(options)
 
     async def open(self) -> None:
         """Reap, and find out how agents can be kept together. Raises OSError where something can't be killed."""

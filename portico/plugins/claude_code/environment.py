@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
-from ...core.agent import AgentSpec
-from .config import DriverConfig
+from portico.core.agent import AgentSpec
+from portico.plugins.claude_code.config import DriverConfig
 
 SUBFOLDERS = ("home", "config", "tmp", "run")
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MAX_LINE = 32 * 1024 * 1024
 """Bytes. The CLI writes a whole message as one line: replies of 20 MiB have to pass."""
 
 
+TAIL = 8 * 1024
+"""Bytes that are kept of a longer one. What a result line is comes behind its text, about 1 KiB before its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Oversized:
-    """Stands for a line of ``size`` bytes, which was longer than allowed and has been dropped."""
+    """Stands for a line of ``size`` bytes, which was longer than allowed and has been dropped, but for its ``tail``."""
 
     size: int
+    tail: bytes = field(default=b"", compare=False)
 
 
 class LineFramer:
@@ -44,12 +49,12 @@ class LineFramer:
         parts, size = self._parts, self._size
         self._parts, self._size = [], 0
         if size > self._max_line:
-            return Oversized(size)
+            return Oversized(size, b"".join(parts))
         return b"".join(parts).removesuffix(b"\r") or None
 
     def _add(self, part: bytes) -> None:
         self._size += len(part)
         if self._size > self._max_line:
-            self._parts.clear()
+            self._parts = [b"".join([*self._parts, part])[-TAIL:]]
         elif part:
             self._parts.append(part)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...core.agent import OwnTurn
-from ...core.events import AgentEvent, Complete
+from portico.core.agent import OwnTurn
+from portico.core.events import AgentEvent, Complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,27 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """The running turn has taken up the message ``uuid``."""
+
+    uuid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The message ``uuid``, meant for the running turn, was dropped: it is as if it had never been sent."""
+
+    uuid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The CLI has left its conversation for a new one."""
+
+    conversation: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """The CLI's answer to a control request. ``error`` is None where it has done what was asked."""
 
@@ -31,4 +52,4 @@ class Answered:
     error: str | None
 
 
-Item = AgentEvent | Send | Done | Answered | OwnTurn
+Item = AgentEvent | Send | Done | Taken | Refused | Moved | Answered | OwnTurn

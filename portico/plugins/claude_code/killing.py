@@ -10,9 +10,9 @@ import anyio
 import anyio.to_thread
 import psutil
 
-from .cgroup import cgroup_name, clear_cgroup
-from .processes import families, is_live, marked
-from .record import ProcessRecord
+from portico.plugins.claude_code.cgroup import cgroup_name, clear_cgroup
+from portico.plugins.claude_code.processes import families, is_live, marked
+from portico.plugins.claude_code.record import ProcessRecord
 
 _AGAIN = 0.02  # seconds until those hit have had time to die
 

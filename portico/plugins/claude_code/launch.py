@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio.to_thread
 
-from ...core.agent import AgentSpec
-from .cli import find_cli
-from .command import build_command
-from .config import DriverConfig
-from .containment import Containment
-from .environment import build_environment, make_folders
-from .process import CliProcess
+from portico.core.agent import AgentOptions, AgentSpec
+from portico.plugins.claude_code.cli import find_cli
+from portico.plugins.claude_code.command import build_command
+from portico.plugins.claude_code.config import DriverConfig
+from portico.plugins.claude_code.containment import Containment
+from portico.plugins.claude_code.conversation import (
+    current_conversation,
+    has_transcript,
+    keep_conversation,
+    set_transcripts_aside,
+)
+from portico.plugins.claude_code.environment import build_environment, make_folders
+from portico.plugins.claude_code.process import CliProcess
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """``runtime`` is the agent's runtime folder, ``resume`` whether there is a conversation to come back to."""
+    """``runtime`` is the agent's runtime folder, ``resume`` whether its ``conversation`` can be come back to."""
 
     config: DriverConfig
     containment: Containment
     spec: AgentSpec
     cli: Path
     runtime: Path
+    conversation: str
     resume: bool
 
     @classmethod
@@ -37,31 +44,38 @@ class Launch:
     def _prepare(cls, config: DriverConfig, containment: Containment, spec: AgentSpec) -> Launch:
         cli = find_cli(config.cli_path, config.search_path)
         runtime = make_folders(spec.folder)
-        return cls(config, containment, spec, cli, runtime, bool(_transcripts(spec)))
+        conversation = current_conversation(spec)
+        return cls(config, containment, spec, cli, runtime, conversation, has_transcript(spec, conversation))
+
+    def with_options(self, options: AgentOptions) -> Launch:
+        """The same agent with other options. Raises `InvalidRequest` where it could not be started with them."""
+        launch = replace(self, spec=replace(self.spec, options=options))
+        launch._argv(resume=False)
+        return launch
+
+    def _argv(self, *, resume: bool) -> list[str]:
+        return build_command(
+            self.cli, self.conversation, self.spec.options, resume=resume, default_model=self.config.model
+        )
 
     async def start(self, *, resume: bool) -> CliProcess:
         """Raises `AgentUnavailable`, and `InvalidRequest` for options that can't be an argument of a process."""
         spec = self.spec
-        argv = build_command(self.cli, spec.agent_id, spec.options, resume=resume, default_model=self.config.model)
+        argv = self._argv(resume=resume)
         environment = build_environment(self.config, spec, self.runtime)
         return await CliProcess.start(
             argv, env=environment, cwd=spec.cwd, folder=spec.folder, containment=self.containment
         )
 
+    async def move(self, conversation: str) -> None:
+        """From now on this is the agent's conversation. Raises OSError."""
+        await anyio.to_thread.run_sync(keep_conversation, self.spec, conversation)
+
     async def set_transcripts_aside(self) -> None:
-        """A transcript that holds no conversation can't be resumed, and its id can't be used anew while it is there."""
-        await anyio.to_thread.run_sync(_set_aside, self.spec)
+        """See `conversation.set_transcripts_aside`."""
+        await anyio.to_thread.run_sync(set_transcripts_aside, self.spec, self.conversation)
 
     async def clear(self) -> None:
         """Remove the runtime folder, if it is not in the agent's own."""
         if self.runtime.parent != self.spec.folder:
             await anyio.to_thread.run_sync(lambda: shutil.rmtree(self.runtime, ignore_errors=True))
-
-
-def _transcripts(spec: AgentSpec) -> list[Path]:
-    return list((spec.folder / "config" / "projects").glob(f"*/{spec.agent_id}.jsonl"))
-
-
-def _set_aside(spec: AgentSpec) -> None:
-    for transcript in _transcripts(spec):
-        transcript.replace(transcript.with_suffix(".jsonl.unreadable"))

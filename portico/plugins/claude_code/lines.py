@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ...core.errors import InvalidRequest
+from portico.core.errors import InvalidRequest
 
 MAX_DEPTH = 200
 """Nesting of a line's JSON. Python's decoder manages about 1,000 levels, its encoder fewer, the deeper the stack is."""

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...core.agent import Decision
-from ...core.errors import Conflict
-from ...core.events import PermissionRequest
-from .lines import encode_line
+from portico.core.agent import Decision
+from portico.core.errors import Conflict
+from portico.core.events import PermissionRequest
+from portico.plugins.claude_code.lines import encode_line
 
 DENIED = "The user doesn't want this to be done."
 

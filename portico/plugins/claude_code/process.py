@@ -15,15 +15,15 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from ...core.errors import AgentFailed, AgentUnavailable
-from .cgroup import clear_cgroup
-from .containment import Containment
-from .exit import Exit
-from .framer import LineFramer, Oversized
-from .killing import kill_agents
-from .pipes import PipeReader, PipeWriter
-from .processes import MARKER, start_time
-from .record import ProcessRecord
+from portico.core.errors import AgentFailed, AgentUnavailable
+from portico.plugins.claude_code.cgroup import clear_cgroup
+from portico.plugins.claude_code.containment import Containment
+from portico.plugins.claude_code.exit import Exit
+from portico.plugins.claude_code.framer import LineFramer, Oversized
+from portico.plugins.claude_code.killing import kill_agents
+from portico.plugins.claude_code.pipes import PipeReader, PipeWriter
+from portico.plugins.claude_code.processes import MARKER, start_time
+from portico.plugins.claude_code.record import ProcessRecord
 
 CHUNK = 256 * 1024  # bytes read at once
 STDERR_TAIL = 16 * 1024  # bytes

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from ...core.agent import Decision, OwnTurn
-from ...core.events import (
+from portico.core.agent import Decision, OwnTurn
+from portico.core.events import (
     Complete,
     Content,
     ErrorEvent,
@@ -19,12 +19,13 @@ from ...core.events import (
     PermissionWithdrawn,
     ToolResult,
 )
-from .content import check_content
-from .failures import turn_failure
-from .items import Answered, Done, Item, Send
-from .lines import decode_line, encode_line
-from .permissions import Permissions, permission_request
-from .stream import MessageStream
+from portico.plugins.claude_code.content import user_line
+from portico.plugins.claude_code.failures import turn_failure
+from portico.plugins.claude_code.framer import Oversized
+from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken
+from portico.plugins.claude_code.lines import decode_line, encode_line
+from portico.plugins.claude_code.permissions import Permissions, permission_request
+from portico.plugins.claude_code.stream import MessageStream
 
 Json = dict[str, Any]
 
@@ -35,13 +36,18 @@ USAGE = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_
 
 
 class Protocol:
-    """One CLI process's side of the talk. ``ignored`` counts the lines that could not be read."""
+    """One CLI process's side of the talk. ``ignored`` counts the lines that could not be read.
 
-    def __init__(self) -> None:
+    ``conversation`` is the id of the conversation that the process starts with.
+    """
+
+    def __init__(self, conversation: str) -> None:
         self.ignored = 0
         self.heard = False  # whether it has taken a message, or begun a turn
         self._mine: str | None = None  # uuid of the message in flight
         self._started = False  # whether its turn has begun
+        self._steered: set[str] = set()  # uuids of messages that wait for a turn to take them up
+        self._conversation = conversation
         self._own = False  # a turn that the agent has begun by itself is open
         self._asking = False  # ... only to ask for a permission
         self._interrupts: set[str] = set()
@@ -60,25 +66,34 @@ class Protocol:
         """Whether a turn is under way: ours, or one of the agent's own."""
         return self._mine is not None or self._own
 
-    def begin(self, uuid: str, content: Content) -> bytes:
-        """The line that starts a turn with ``content``, under a ``uuid`` that no other message has had.
+    def expects(self, uuid: str | None) -> bool:
+        """Whether the end of the message ``uuid``, or (None) of a turn of the agent's own, is still to come."""
+        return self._own if uuid is None else uuid == self._mine or uuid in self._steered
 
-        Raises `InvalidRequest` for content that the CLI would not bear.
-        """
-        check_content(content)
-        line = encode_line(
-            {
-                "type": "user",
-                "uuid": uuid,
-                # Text stays text: no /command is run, no @file is read.
-                "client_composed": True,
-                "message": {"role": "user", "content": content},
-                "parent_tool_use_id": None,
-                "session_id": "",
-            }
-        )
-        self._mine, self._started, self._interrupt_again, self._lost = uuid, False, False, False
+    def begin(self, uuid: str, content: Content, *, commands: bool = False) -> bytes:
+        """The line that starts a turn with ``content``. Raises `InvalidRequest`; see `user_line`."""
+        line = user_line(uuid, content, commands=commands)
+        self._take_on(uuid)
         return line
+
+    def steer(self, uuid: str, content: Content, *, commands: bool = False) -> bytes:
+        """The line that hands ``content`` to the running turn. Raises `InvalidRequest`; see `user_line`.
+
+        A turn that calls a tool takes it up behind that (`Taken`). Otherwise the CLI begins a turn with it at the end
+        of this one, however that ends (also by an interrupt), and more of the kind are taken up by the first.
+        """
+        line = user_line(uuid, content, commands=commands)
+        self._steered.add(uuid)
+        return line
+
+    def follow(self, uuid: str) -> None:
+        """The message ``uuid`` was not taken up: its own turn begins, or has begun."""
+        if uuid in self._steered:
+            self._take_on(uuid)
+
+    def _take_on(self, uuid: str) -> None:
+        self._steered.discard(uuid)
+        self._mine, self._started, self._interrupt_again, self._lost = uuid, False, False, False
 
     def interrupt(self) -> tuple[str, list[Item]]:
         """The id of the request to stop the running turn, and what goes with it."""
@@ -86,9 +101,16 @@ class Protocol:
         for request_id in self._permissions if self._asking else ():
             # The CLI is idle for its part, so that its interrupt would not reach who has asked.
             items += self.answer(request_id, Decision("deny"), stop_reason="interrupted")
-        request_id, line = self._control("interrupt")
+        request_id, line = self.control("interrupt")
         self._interrupts.add(request_id)
         return request_id, [*items, Send(line)]
+
+    def control(self, subtype: str, **members: Any) -> tuple[str, bytes]:
+        """The id of a control request, and its line. Raises `InvalidRequest`."""
+        self._controls += 1
+        request_id = f"portico-{self._controls}"
+        request = {"type": "control_request", "request_id": request_id, "request": {"subtype": subtype, **members}}
+        return request_id, encode_line(request)
 
     def answer(self, request_id: str, decision: Decision, *, stop_reason: str = "end_turn") -> list[Item]:
         """Answer a permission request. Raises `Conflict` (``already_resolved``) where nobody waits for it any more."""
@@ -102,11 +124,15 @@ class Protocol:
             return []
         return list(self._receive(message))
 
-    def dropped(self, size: int) -> list[Item]:
-        """What it means that a line of ``size`` bytes was too long to be read."""
+    def dropped(self, line: Oversized) -> list[Item]:
+        """What it means that a line was too long to be read."""
         self._lost = True
-        text = f"The agent said something too long, {size} bytes in one piece: it was left out."
-        return [ErrorEvent(type="error", error=text, code="agent_line_too_long")]
+        text = f"The agent said something too long, {line.size} bytes in one piece: it was left out."
+        items: list[Item] = [ErrorEvent(type="error", error=text, code="agent_line_too_long")]
+        # Of a message of ours more is to come (see `_lifecycle`). In a string the quotes would be escaped.
+        if self._mine is None and self._own and b'"type":"result"' in line.tail:
+            items += self._done(None, _empty("end_turn"))
+        return items
 
     def _receive(self, message: Json) -> Iterator[Item]:
         match message.get("type"):
@@ -186,25 +212,43 @@ class Protocol:
 
     def _lifecycle(self, message: Json) -> Iterator[Item]:
         self.heard = True
-        if self._mine is None or message.get("command_uuid") != self._mine:
+        uuid, state = message.get("command_uuid"), message.get("state")
+        if isinstance(uuid, str) and uuid in self._steered and state != "queued":
+            yield from self._steered_on(uuid, state)
+        if self._mine is None or uuid != self._mine:
             return
-        match message.get("state"):
+        match state:
             case "started":
                 self._started = True
-            # Both come after the result: without one, the message was withdrawn before it began, or the result was
+            # These come after the result: without one, the message was withdrawn before it began, or the result was
             # too long. (A message that a running turn took in is completed before its result, but not cancelled.)
-            case "cancelled":
+            case "cancelled" | "discarded" | "refused":
                 yield from self._done(self._mine, _empty("interrupted"))
             case "completed" if self._lost:
                 yield from self._done(self._mine, _empty("end_turn"))
 
+    def _steered_on(self, uuid: str, state: Any) -> Iterator[Item]:
+        if state != "started":
+            self._steered.discard(uuid)
+            yield Refused(uuid)
+        elif self.busy:
+            self._steered.discard(uuid)
+            yield Taken(uuid)
+        else:
+            self._take_on(uuid)
+
     def _turn_begins(self, message: Json) -> Iterator[Item]:
         self.heard = True
+        conversation = message.get("session_id")
+        if isinstance(conversation, str) and conversation != self._conversation:
+            # After a /clear. (The `conversation_reset` line before it names another id, which can't be resumed.)
+            self._conversation = conversation
+            yield Moved(conversation)
         if self._mine is not None:
             # An interrupt that came before its turn had begun was taken, and has stopped nothing.
             if self._interrupt_again and self._mine in (message.get("user_message_uuids") or ()):
                 self._interrupt_again = False
-                yield Send(self._control("interrupt")[1])
+                yield Send(self.control("interrupt")[1])
         elif not self._own:
             self._own = True
             yield OwnTurn(self._why or "The agent goes on by itself.")
@@ -311,12 +355,6 @@ class Protocol:
         self._interrupts.discard(request_id)
         failed = response.get("subtype") != "success"
         yield Answered(request_id, str(response.get("error")) if failed else None)
-
-    def _control(self, subtype: str) -> tuple[str, bytes]:
-        self._controls += 1
-        request_id = f"portico-{self._controls}"
-        request = {"type": "control_request", "request_id": request_id, "request": {"subtype": subtype}}
-        return request_id, encode_line(request)
 
 
 def _empty(stop_reason: str) -> Complete:

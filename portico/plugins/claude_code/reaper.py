@@ -7,9 +7,9 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from .killing import kill_agents
-from .processes import marked
-from .record import NAME, ProcessRecord
+from portico.plugins.claude_code.killing import kill_agents
+from portico.plugins.claude_code.processes import marked
+from portico.plugins.claude_code.record import NAME, ProcessRecord
 
 REAP_TIME = 5.0
 """Seconds that it may take until all that was left has died."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .processes import start_time
+from portico.plugins.claude_code.files import replace_file
+from portico.plugins.claude_code.processes import start_time
 
 NAME = "process.json"
 
@@ -32,15 +31,7 @@ class ProcessRecord:
 
     def write(self, folder: Path) -> None:
         """Keep it in the agent's folder, at once or not at all. Raises OSError."""
-        # A name nobody can guess: the agent, whose folder this is, could have put a symbolic link there.
-        number, name = tempfile.mkstemp(prefix=NAME, dir=folder)
-        try:
-            with os.fdopen(number, "w") as file:
-                json.dump(asdict(self), file)
-            Path(name).replace(folder / NAME)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        replace_file(folder / NAME, json.dumps(asdict(self)))
 
     @classmethod
     def read(cls, folder: Path) -> ProcessRecord | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict
 
-from ...core.events import AgentEvent, Delta, Message, Thinking, ToolUse
+from portico.core.events import AgentEvent, Delta, Message, Thinking, ToolUse
 
 Json = Mapping[str, Any]
 

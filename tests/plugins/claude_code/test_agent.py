@@ -147,6 +147,31 @@ async def test_what_subagents_say_between_turns_is_kept_within_bounds(tmp_path: 
         assert text(events[-2:]) == "own"
 
 
+async def test_an_interrupt_reaches_a_steered_turn_that_the_cli_has_not_begun_yet(tmp_path: Path) -> None:
+    result = json.dumps({"type": "result", "is_error": False})
+    details = {"subtype": "success", "request_id": "portico-1", "response": {"still_queued": ["UUID"]}}
+    answer = json.dumps({"type": "control_response", "response": details})
+    stopped = json.dumps({"type": "result", "is_error": True, "terminal_reason": "aborted_streaming"})
+    first, second = Turn("t", "x"), Turn("s", "y")
+    steps = [{"wait": 1}, STARTED, INIT, said("first"), {"wait": 1}, result]
+    async with fake(
+        tmp_path, *steps, {"wait": 1}, answer, STARTED, INIT, {"wait": 1}, stopped, {"hang": True}
+    ) as agent:
+        async for event in agent.run(first):
+            if event["type"] == "message":
+                await agent.steer(second)
+        events = []
+
+        async def follow() -> None:
+            events.extend(await turn(agent, second, within=5))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follow)
+            await anyio.wait_all_tasks_blocked()
+            await agent.interrupt()
+        assert [e.get("stop_reason") for e in events] == ["interrupted"]
+
+
 async def test_unknown_requests_are_declined(tmp_path: Path) -> None:
     request = json.dumps({"type": "control_request", "request_id": "r", "request": {"subtype": "bogus"}})
     async with fake(tmp_path, {"wait": 1}, STARTED, request, {"wait": 1}, said("declined"), RESULT) as agent:

@@ -28,8 +28,8 @@ def test_the_least_that_is_asked() -> None:
         "--permission-prompt-tool=stdio",
         "--input-format=stream-json",
         "--include-partial-messages",
-        "--setting-sources=",
         "--strict-mcp-config",
+        "--setting-sources=",
         f"--session-id={ID}",
     ]
 
@@ -50,6 +50,7 @@ def test_every_option_is_one_argument_whatever_it_looks_like() -> None:
         disallowed_tools=("--verbose",),
         mcp_servers=servers,
         max_turns=3,
+        setting_sources=("user", "project"),
     )
     assert {
         "--model=--model",
@@ -59,6 +60,7 @@ def test_every_option_is_one_argument_whatever_it_looks_like() -> None:
         "--allowedTools=Read,Bash(ls:*)",
         "--disallowedTools=SendMessage,ListAgents,--verbose",
         "--max-turns=3",
+        "--setting-sources=user,project",
         f"--mcp-config={json.dumps({'mcpServers': servers})}",
     } <= set(argv)
     flags = [argument.split("=", 1)[0] for argument in argv[1:]]

@@ -2,58 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.lowlevel
-import psutil
 import pytest
 
 from portico.core.agent import AgentSpec, Decision, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, InvalidRequest
 from portico.plugins.claude_code.agent import ClaudeAgent
 from portico.plugins.claude_code.driver import ClaudeDriver
-from portico.plugins.demo.server import ServedModel, serve_model
-from tests.support.agents import gone_soon, processes_of, processes_with, real_cli
-from tests.support.claude import Event, driving, kinds, new_spec, started, streamed, text, turn
+from portico.plugins.demo.server import ServedModel
+from tests.support.agents import gone_soon, live, processes_of, processes_with
+from tests.support.claude import (
+    Event,
+    conversation,
+    driving,
+    kill,
+    kinds,
+    new_spec,
+    script,
+    started,
+    streamed,
+    text,
+    tool,
+    turn,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
-
-
-def script(*steps: dict[str, Any]) -> str:
-    return f"[{json.dumps(list(steps))}]"
-
-
-def tool(name: str, **inputs: Any) -> dict[str, Any]:
-    return {"name": name, "input": inputs}
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ServedModel]:
-    real_cli()
-    async with serve_model() as served:
-        yield served
-
-
-@pytest.fixture
-async def driver(model: ServedModel, tmp_path: Path) -> AsyncIterator[ClaudeDriver]:
-    async with driving(tmp_path, api_key="test-key", base_url=model.url) as driver:
-        yield driver
-
-
-@pytest.fixture
-def spec(tmp_path: Path) -> AgentSpec:
-    return new_spec(tmp_path)
-
-
-@pytest.fixture
-async def agent(driver: ClaudeDriver, spec: AgentSpec) -> AsyncIterator[ClaudeAgent]:
-    async with started(driver, spec) as agent:
-        yield agent
 
 
 async def test_an_answer_comes_word_by_word_and_then_whole(agent: ClaudeAgent) -> None:
@@ -208,6 +188,110 @@ async def test_a_turn_that_is_left_does_not_show_in_the_next_one(agent: ClaudeAg
         await agent.interrupt()
         events = await turn(agent, script({"say": "fresh"}))
     assert streamed(events) == text(events) == "fresh"
+
+
+async def _turns(agent: ClaudeAgent, first: str, steered: list[str], when: str) -> dict[str, list[Event]]:
+    """Run a turn, and hand it messages at its first event of the kind ``when``; then do with them as is agreed."""
+    seen: dict[str, list[Event]] = {}
+    waiting = [Turn(f"s{number}", content) for number, content in enumerate(steered)]
+    todo = [Turn("t", first)]
+    with anyio.fail_after(30):
+        while todo:
+            running = todo.pop(0)
+            events = seen[running.turn_id] = []
+            async for event in agent.run(running):
+                events.append(dict(event))
+                if event["type"] == when and running.turn_id == "t" and not todo:
+                    for message in waiting:
+                        await agent.steer(message)
+                    todo = waiting
+                if event["type"] == "notice" and event["name"] == "steered":
+                    todo = [turn for turn in todo if turn.turn_id != event["detail"]["turn_id"]]
+    return seen
+
+
+async def test_a_message_steers_a_turn_that_calls_a_tool(agent: ClaudeAgent) -> None:
+    first = script({"say": "I look.", "tool": tool("Bash", command="sleep 0.5")}, {"say": "unsteered"})
+    seen = await _turns(agent, first, [script({"say": "as you wish"})], "tool_use")
+    assert list(seen) == ["t"]
+    assert text(seen["t"]) == "I look.as you wish"
+    order = [kind for kind in kinds(seen["t"]) if kind in ("tool_result", "notice", "complete")]
+    assert order == ["tool_result", "notice", "complete"]
+    assert "hello" in text(await turn(agent, "hello"))
+
+
+@pytest.mark.parametrize("number", [1, 3])
+async def test_messages_that_come_too_late_to_steer_are_the_next_turn(
+    agent: ClaudeAgent, model: ServedModel, number: int
+) -> None:
+    late = [script({"say": f"late {count}"}) for count in range(number)]
+    seen = await _turns(agent, script({"say": "one two three", "gap_ms": 100}), late, "delta")
+    assert list(seen) == ["t", "s0"]
+    assert text(seen["t"]) == "one two three" and "notice" not in kinds(seen["t"])
+    assert text(seen["s0"]) == "late 0"
+    assert [e["detail"]["turn_id"] for e in seen["s0"] if e["type"] == "notice"] == [f"s{n}" for n in range(1, number)]
+    assert all(kinds(events)[-1] == "complete" for events in seen.values())
+    assert all(json.dumps(message)[1:-1] in conversation(model) for message in late)
+    assert "hello" in text(await turn(agent, "hello"))
+
+
+async def test_a_message_for_a_turn_that_is_interrupted_is_the_next_turn(agent: ClaudeAgent) -> None:
+    events: list[Event] = []
+    steered = Turn("s", script({"say": "after it"}))
+    command = tool("Bash", command="sleep 20")
+    with anyio.fail_after(15):
+        async for event in agent.run(Turn("t", script({"tool": command}, {"say": "never"}))):
+            events.append(dict(event))
+            if event["type"] == "tool_use":
+                await agent.steer(steered)
+                await agent.interrupt()
+    assert events[-1]["stop_reason"] == "interrupted" and "notice" not in kinds(events)
+    assert text(await turn(agent, steered)) == "after it"
+
+
+async def test_a_steered_turn_of_its_own_can_be_interrupted(agent: ClaudeAgent) -> None:
+    steered = Turn("s", script({"words": 500, "gap_ms": 20}))
+    async for event in agent.run(Turn("t", script({"say": "one two", "gap_ms": 100}))):
+        if event["type"] == "delta" and event["content"] == "one":
+            await agent.steer(steered)
+    events: list[Event] = []
+    with anyio.fail_after(15):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_interrupt_once_busy, agent)
+            async for event in agent.run(steered):
+                events.append(dict(event))
+    assert events[-1]["stop_reason"] == "interrupted"
+    assert "hello" in text(await turn(agent, "hello"))
+
+
+async def test_a_message_that_the_agent_died_with_is_run_by_the_next(driver: ClaudeDriver, spec: AgentSpec) -> None:
+    steered = Turn("s", script({"say": "not lost"}))
+    async with started(driver, spec) as agent:
+        await turn(agent, "hello")
+        with pytest.raises(AgentFailed), anyio.fail_after(20):
+            async for event in agent.run(Turn("t", script({"tool": tool("Bash", command="sleep 20")}))):
+                if event["type"] == "tool_use":
+                    await agent.steer(steered)
+                    kill(spec)
+    async with started(driver, spec) as agent:
+        assert text(await turn(agent, steered)) == "not lost"
+
+
+async def test_a_steered_message_that_nobody_runs_does_not_show_in_another_turn(agent: ClaudeAgent) -> None:
+    async for event in agent.run(Turn("t", script({"say": "one two", "gap_ms": 100}))):
+        if event["type"] == "delta" and event["content"] == "one":
+            await agent.steer(Turn("s", script({"say": "forgotten"})))
+    assert text(await turn(agent, script({"say": "fresh"}))) == "fresh"
+
+
+async def test_content_that_can_not_steer_is_refused_and_the_turn_goes_on(agent: ClaudeAgent) -> None:
+    kept = []
+    async for event in agent.run(Turn("t", script({"say": "one two", "gap_ms": 50}))):
+        kept.append(dict(event))
+        if len(kept) == 1:
+            with pytest.raises(InvalidRequest):
+                await agent.steer(Turn("s", [{"type": "bogus"}]))
+    assert text(kept) == "one two"
 
 
 @pytest.mark.parametrize(
@@ -380,25 +464,12 @@ async def test_other_sessions_are_out_of_reach(agent: ClaudeAgent, model: Served
     assert "Bash" in tools and not tools & {"SendMessage", "ListAgents"}
 
 
-def _kill(spec: AgentSpec) -> None:
-    killed = processes_of(spec.folder)
-    assert killed
-    for process in killed:
-        with contextlib.suppress(psutil.NoSuchProcess):  # the death of one may be that of another
-            process.kill()
-    assert gone_soon(killed)
-
-
-def _conversation(model: ServedModel) -> str:
-    return json.dumps(model.model.requests[-1].body["messages"])
-
-
 async def test_an_agent_killed_between_turns_says_so_and_comes_back_with_its_memory(
     driver: ClaudeDriver, spec: AgentSpec, model: ServedModel
 ) -> None:
     async with started(driver, spec) as agent:
         await turn(agent, "remember the heron")
-        _kill(spec)
+        kill(spec)
         with pytest.raises(AgentFailed) as caught, anyio.fail_after(10):
             await agent.watch()
         assert caught.value.code == "agent_exited"
@@ -407,7 +478,7 @@ async def test_an_agent_killed_between_turns_says_so_and_comes_back_with_its_mem
     async with started(driver, spec) as agent:
         assert "what was it" in text(await turn(agent, "what was it"))
         assert processes_with(f"--resume={spec.agent_id}")  # at once, not by trying
-        assert "remember the heron" in _conversation(model)
+        assert "remember the heron" in conversation(model)
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -420,19 +491,19 @@ async def test_an_agent_killed_in_mid_turn_fails_that_turn_and_comes_back(
         with pytest.raises(AgentFailed) as caught, anyio.fail_after(20):
             async for event in agent.run(Turn("t", script({"words": 500, "gap_ms": 20}))):
                 if event["type"] == "delta" and processes_of(spec.folder):
-                    _kill(spec)
+                    kill(spec)
         assert caught.value.code == "agent_exited"
         assert "exit status" in caught.value.detail
     async with started(driver, spec) as agent:
         assert "are you back" in text(await turn(agent, "are you back"))
-        assert first or "remember the heron" in _conversation(model)
+        assert first or "remember the heron" in conversation(model)
 
 
 async def test_an_agent_killed_before_its_first_word_takes_the_same_id_again(
     driver: ClaudeDriver, spec: AgentSpec
 ) -> None:
     async with started(driver, spec):
-        _kill(spec)
+        kill(spec)
     async with started(driver, spec) as agent:
         assert "hello" in text(await turn(agent, "hello"))
 
@@ -500,6 +571,36 @@ async def test_a_closed_agent_leaves_nothing_behind_and_says_so(driver: ClaudeDr
         await turn(agent, "anybody?")
     assert caught.value.code == "agent_closed"
     await agent.close()
+
+
+async def test_a_close_that_is_cancelled_already_kills_at_once(driver: ClaudeDriver, spec: AgentSpec) -> None:
+    agent = await driver.start(spec)
+    seconds = f"98766.{int(spec.agent_id[:8], 16)}"
+    command = tool("Bash", command=f"setsid sleep {seconds} & sleep {seconds}")
+
+    async def run() -> None:
+        async for event in agent.run(Turn("t", script({"tool": command}))):
+            if event["type"] == "permission_request":
+                await agent.answer(event["request_id"], Decision("allow"))
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_expect_the_end, run)
+            while len(processes_with(seconds)) < 2:
+                await anyio.sleep(0.05)
+            left = processes_of(spec.folder)
+            begun = time.monotonic()
+            with anyio.CancelScope(shield=True) as scope:
+                scope.cancel()
+                await agent.close()
+            assert time.monotonic() - begun < 1
+            assert not live(left) and not live(processes_with(seconds))
+
+
+async def _expect_the_end(run: Callable[[], Awaitable[None]]) -> None:
+    with pytest.raises(AgentFailed) as caught:
+        await run()
+    assert caught.value.code == "agent_closed"
 
 
 async def test_closing_the_driver_ends_agents_that_nobody_closed(

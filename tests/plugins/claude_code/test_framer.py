@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from portico.plugins.claude_code.framer import LineFramer, Oversized
+from portico.plugins.claude_code.framer import TAIL, LineFramer, Oversized
 
 MiB = 1024 * 1024
 
@@ -41,7 +41,9 @@ def test_a_line_that_never_ends_takes_no_memory() -> None:
     for _ in range(64):
         framer.feed(b"x" * MiB)
         assert sum(map(len, framer._parts)) <= MiB
-    assert framer.close() == Oversized(64 * MiB)
+    last = framer.close()
+    assert last == Oversized(64 * MiB)
+    assert isinstance(last, Oversized) and len(last.tail) == TAIL
 
 
 def test_close_gives_the_line_that_was_cut_off() -> None:

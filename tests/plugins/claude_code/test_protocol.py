@@ -11,7 +11,8 @@ import pytest
 
 from portico.core.agent import Decision, OwnTurn
 from portico.core.errors import Conflict, InvalidRequest
-from portico.plugins.claude_code.items import Answered, Done, Item, Send
+from portico.plugins.claude_code.framer import Oversized
+from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken
 from portico.plugins.claude_code.lines import MAX_DEPTH
 from portico.plugins.claude_code.protocol import Protocol
 
@@ -25,7 +26,7 @@ def recorded(name: str) -> list[bytes]:
 
 def replay(name: str, protocol: Protocol | None = None, *, follow: Sequence[str] = ()) -> list[Item]:
     """All items of a recording. Its messages are ours, one after another, or only those of the uuids in ``follow``."""
-    protocol = protocol or Protocol()
+    protocol = protocol or new_protocol()
     items: list[Item] = []
     for line in recorded(name):
         message = json.loads(line)
@@ -35,6 +36,11 @@ def replay(name: str, protocol: Protocol | None = None, *, follow: Sequence[str]
         items += protocol.receive(line)
     assert protocol.ignored == 0
     return items
+
+
+def new_protocol() -> Protocol:
+    """Of a process whose conversation is the one that the recordings were made in, or any."""
+    return Protocol("c")
 
 
 def events(items: list[Item], *types: str) -> list[Json]:
@@ -152,7 +158,7 @@ def test_a_cut_stream_is_voided_before_it_comes_again() -> None:
 
 
 def test_a_cut_stream_is_also_voided_by_an_answer_that_is_not_streamed() -> None:
-    protocol = Protocol()
+    protocol = new_protocol()
     items: list[Item] = []
     for event in (
         {"type": "message_start", "message": {"id": "old"}},
@@ -171,7 +177,7 @@ def test_what_was_never_finished_in_one_turn_is_not_voided_in_the_next() -> None
     lines = recorded("cut_stream")
     end = next(n for n, one in enumerate(lines) if b'"message_stop"' in one)
     failed = line(type="result", is_error=True, result="lost", terminal_reason="api_error", user_message_uuids=["u"])
-    protocol = Protocol()
+    protocol = new_protocol()
     protocol.begin("u", "x")
     protocol.heard = True
     for one in [*lines[4 : end + 1], failed]:
@@ -199,7 +205,7 @@ def test_a_turn_that_nobody_asked_for_is_the_agents_own() -> None:
 
 def test_a_result_that_is_not_ours_does_not_end_our_turn() -> None:
     first, second = uuids("background_bash")[0], "ours"
-    protocol = Protocol()
+    protocol = new_protocol()
     items: list[Item] = []
     for one in recorded("background_bash"):
         message = json.loads(one)
@@ -217,7 +223,7 @@ def test_a_result_that_is_not_ours_does_not_end_our_turn() -> None:
 
 def test_a_message_that_another_turn_took_in_ends_with_that_turn() -> None:
     later = uuids("steered")[1]
-    protocol = Protocol()
+    protocol = new_protocol()
     items: list[Item] = []
     for one in recorded("steered"):
         if json.loads(one).get("command_uuid") == later and not protocol.busy:
@@ -231,6 +237,96 @@ def test_messages_that_were_merged_end_with_one_result() -> None:
     assert [d.uuid for d in done(replay("two_queued", follow=[third]))][-1:] == [third]
 
 
+def steering(name: str, *, follow: bool = True) -> list[Item]:
+    """A recording in which the first message is ours, and the others were handed to its turn."""
+    protocol = new_protocol()
+    first, *others = uuids(name)
+    items: list[Item] = []
+    for one in recorded(name):
+        message = json.loads(one)
+        if message.get("state") == "queued" and message["command_uuid"] == first:
+            protocol.begin(first, "x")
+        elif message.get("state") == "queued":
+            protocol.steer(message["command_uuid"], "y")
+        items += protocol.receive(one)
+        if follow and done(items) and not protocol.busy:
+            for uuid in others:
+                protocol.follow(uuid)
+                follow = False
+                break
+    assert not protocol.busy and not any(protocol.expects(uuid) for uuid in uuids(name))
+    return [item for item in items if isinstance(item, Done | Taken)]
+
+
+def test_a_message_for_a_turn_that_calls_a_tool_is_taken_up_before_its_end() -> None:
+    first, second = uuids("steered")
+    taken, end = steering("steered")
+    assert taken == Taken(second) and isinstance(end, Done) and end.uuid == first
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_messages_for_a_turn_in_its_last_reply_get_one_of_their_own(follow: bool) -> None:
+    first, second, third = uuids("two_queued")
+    end, taken, other_end = steering("two_queued", follow=follow)
+    assert isinstance(end, Done) and end.uuid == first
+    assert taken == Taken(third)
+    assert isinstance(other_end, Done) and other_end.uuid == second
+
+
+def lifecycle(uuid: str, state: str) -> bytes:
+    return line(type="command_lifecycle", command_uuid=uuid, state=state)
+
+
+@pytest.mark.parametrize("state", ["cancelled", "discarded", "refused", "completed"])
+def test_a_message_that_was_dropped_ends_no_turn(state: str) -> None:
+    protocol = new_protocol()
+    protocol.begin("u", "x")
+    protocol.steer("s", "y")
+    assert protocol.receive(lifecycle("s", "queued")) == []
+    assert protocol.receive(lifecycle("s", state)) == [Refused("s")]
+    assert not protocol.expects("s") and protocol.expects("u")
+
+
+def test_a_turn_of_the_agents_own_takes_a_message_up_too() -> None:
+    protocol = new_protocol()
+    protocol.receive(line(type="system", subtype="init"))
+    protocol.steer("s", "y")
+    assert protocol.receive(lifecycle("s", "started")) == [Taken("s")]
+    assert protocol.expects(None)
+
+
+def test_an_interrupt_that_came_before_a_steered_message_had_begun_is_sent_again() -> None:
+    protocol = new_protocol()
+    protocol.steer("s", "y")
+    protocol.follow("s")
+    assert protocol.busy
+    request_id, _ = protocol.interrupt()
+    response = {"subtype": "success", "request_id": request_id, "response": {"still_queued": ["s"]}}
+    protocol.receive(line(type="control_response", response=response))
+    protocol.receive(lifecycle("s", "started"))
+    assert sent(protocol.receive(line(type="system", subtype="init", user_message_uuids=["s"])))
+
+
+def test_a_new_conversation_is_told_once() -> None:
+    protocol = new_protocol()
+    init = line(type="system", subtype="init", session_id="d")
+    assert not [
+        i for i in protocol.receive(line(type="system", subtype="init", session_id="c")) if isinstance(i, Moved)
+    ]
+    assert [i for i in protocol.receive(init) if isinstance(i, Moved)] == [Moved("d")]
+    assert not protocol.receive(init)
+
+
+def test_a_turn_of_the_agents_own_ends_when_its_result_was_too_long() -> None:
+    protocol = new_protocol()
+    protocol.receive(line(type="system", subtype="init"))
+    error, *none = protocol.dropped(Oversized(99, b'x"},"type":"assistant"}'))
+    assert isinstance(error, dict) and none == []
+    said, end = protocol.dropped(Oversized(99, b'\\"type\\":","type":"result","uuid":"u"}'))
+    assert isinstance(said, dict) and isinstance(end, Done) and end.uuid is None
+    assert not protocol.busy
+
+
 def test_cost_is_of_the_turn() -> None:
     results = [m for m in map(json.loads, recorded("background_bash")) if m["type"] == "result"]
     costs = [d.complete["cost_usd"] for d in done(replay("background_bash"))]
@@ -239,7 +335,7 @@ def test_cost_is_of_the_turn() -> None:
 
 
 def test_cost_of_a_cli_that_gives_only_the_total() -> None:
-    protocol = Protocol()
+    protocol = new_protocol()
     costs = []
     for uuid, total in (("a", 0.5), ("b", 0.75), ("c", 0.1)):
         protocol.begin(uuid, "x")
@@ -250,7 +346,7 @@ def test_cost_of_a_cli_that_gives_only_the_total() -> None:
 
 
 def test_a_message_to_the_cli() -> None:
-    sent = Protocol().begin("u", "a\nb\u2028\ud800")
+    sent = new_protocol().begin("u", "a\nb\u2028\ud800")
     assert b"\n" not in sent and sent.isascii()
     message = json.loads(sent)
     assert message["uuid"] == "u" and message["client_composed"] is True
@@ -258,7 +354,7 @@ def test_a_message_to_the_cli() -> None:
 
 
 def test_content_that_can_not_be_said_is_refused_and_begins_nothing() -> None:
-    protocol = Protocol()
+    protocol = new_protocol()
     nan = [{"type": "text", "text": "x", "extra": float("nan")}]
     for content in (nan, [], [{"type": "text"}], [{"type": "tool_result"}], None):
         with pytest.raises(InvalidRequest):
@@ -272,7 +368,7 @@ def sent(items: list[Item]) -> list[Json]:
 
 def asked(name: str) -> tuple[Protocol, Json]:
     """A protocol, and the permission request that it waits for an answer to."""
-    protocol = Protocol()
+    protocol = new_protocol()
     protocol.begin(uuids(name)[0], "x")
     for one in recorded(name):
         if requests := events(protocol.receive(one), "permission_request"):
@@ -305,7 +401,7 @@ def test_what_is_remembered_holds_for_the_session_and_prefers_rules_to_modes() -
         ([mode], [mode]),
         ([], []),
     ):
-        protocol = Protocol()
+        protocol = new_protocol()
         request: Json = {
             "subtype": "can_use_tool",
             "tool_name": "B",
@@ -319,7 +415,7 @@ def test_what_is_remembered_holds_for_the_session_and_prefers_rules_to_modes() -
 
 
 def test_a_request_that_outlives_its_turn_moves_into_one_of_its_own() -> None:
-    protocol = Protocol()
+    protocol = new_protocol()
     protocol.begin("u", "x")
     request = {"subtype": "can_use_tool", "tool_name": "Write", "input": {"a": 1}}
     (first,) = events(protocol.receive(line(type="control_request", request_id="r", request=request)))
@@ -336,7 +432,7 @@ def test_a_request_that_outlives_its_turn_moves_into_one_of_its_own() -> None:
 
 
 def test_an_interrupt_that_came_too_early_is_sent_again() -> None:
-    protocol = Protocol()
+    protocol = new_protocol()
     protocol.begin("u", "x")
     request_id, items = protocol.interrupt()
     assert sent(items)[0]["request"] == {"subtype": "interrupt"}
@@ -348,7 +444,7 @@ def test_an_interrupt_that_came_too_early_is_sent_again() -> None:
 
 
 def test_a_message_that_is_withdrawn_before_it_began_ends_interrupted() -> None:
-    protocol = Protocol()
+    protocol = new_protocol()
     protocol.begin("u", "x")
     (end,) = protocol.receive(line(type="command_lifecycle", command_uuid="u", state="cancelled"))
     assert isinstance(end, Done) and end.complete["stop_reason"] == "interrupted"
@@ -356,11 +452,11 @@ def test_a_message_that_is_withdrawn_before_it_began_ends_interrupted() -> None:
 
 def test_an_error_of_a_control_request_is_told() -> None:
     response = {"subtype": "error", "request_id": "r", "error": "no"}
-    assert Protocol().receive(line(type="control_response", response=response)) == [Answered("r", "no")]
+    assert new_protocol().receive(line(type="control_response", response=response)) == [Answered("r", "no")]
 
 
 def test_lines_that_can_not_be_read_are_counted_and_nothing_else() -> None:
-    protocol = Protocol()
+    protocol = new_protocol()
     deep = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     for bad in (b"", b"x", b"[]", b"7", b"\xff\xfe", b'{"type":', deep):
         assert protocol.receive(bad) == []
@@ -380,7 +476,7 @@ KINDS += ["control_request", "control_cancel_request", "control_response"]
 def test_lines_with_members_of_the_wrong_kind_do_no_harm(kind: str) -> None:
     odd: list[Any] = [None, 7, "x", [], {}, [7], {"type": 7}, {"content": [7, {"type": "tool_use"}]}, {"id": []}]
     for value in odd:
-        protocol = Protocol()
+        protocol = new_protocol()
         protocol.begin("u", "x")
         protocol.heard = True
         members = (
@@ -400,5 +496,5 @@ def test_lines_with_members_of_the_wrong_kind_do_no_harm(kind: str) -> None:
 
 def test_a_line_of_20_mebibytes_is_read() -> None:
     message = {"id": "m", "content": [{"type": "text", "text": "[{" * (10 << 20)}]}
-    (event,) = events(Protocol().receive(line(type="assistant", message=message)))
+    (event,) = events(new_protocol().receive(line(type="assistant", message=message)))
     assert len(event["content"][0]["text"]) == 20 << 20

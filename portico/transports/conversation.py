@@ -1,0 +1,86 @@
+"""What is said over one WebSocket: events in one direction, a client's wishes in the other."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import anyio
+from starlette.websockets import WebSocketDisconnect
+
+from portico.core.engine import Engine
+from portico.core.errors import PorticoError
+from portico.core.events import Event
+from portico.core.principal import Principal
+from portico.core.reader import Reader
+from portico.transports.peer import Peer
+from portico.transports.streams import Streams
+
+Answer = Mapping[str, Any]
+
+
+class Conversation:
+    """Sends what a reader reads, and meanwhile does what the client asks for, one message after another.
+
+    What a message means is said by `_hear`, which subclasses have.
+    """
+
+    def __init__(self, peer: Peer, engine: Engine, streams: Streams, principal: Principal, session_id: str) -> None:
+        self._peer = peer
+        self._engine = engine
+        self._streams = streams
+        self._principal = principal
+        self._session_id = session_id
+        self._reading = anyio.CancelScope()
+        self._next: tuple[Reader, Answer | None, anyio.Event] | None = None
+        self._end: PorticoError | WebSocketDisconnect | None = None
+
+    async def run(self, reader: Reader) -> None:
+        """Until there is nothing more to read. Raises what else ends it: a `PorticoError`, `WebSocketDisconnect`."""
+        async with anyio.create_task_group() as tasks:
+            for half in (partial(self._speak, reader), self._listen):
+                tasks.start_soon(self._half, half, tasks.cancel_scope)
+        if self._end is not None:
+            raise self._end
+
+    async def _half(self, half: Callable[[], Awaitable[None]], both: anyio.CancelScope) -> None:
+        try:
+            await half()
+        except (PorticoError, WebSocketDisconnect) as end:
+            self._end = self._end or end
+        both.cancel()
+
+    async def _speak(self, reader: Reader) -> None:
+        while True:
+            if self._next is not None:
+                (reader, answer, switched), self._next = self._next, None
+                if answer is not None:
+                    await self._peer.tell(answer)
+                switched.set()
+            events: Sequence[Event] = ()
+            with anyio.CancelScope() as self._reading:
+                events = await self._streams.read(reader)
+            if self._reading.cancel_called:
+                continue
+            if not events:
+                return
+            if texts := [event.data for event in self._select(events)]:
+                await self._peer.send(texts)
+
+    def _select(self, events: Sequence[Event]) -> Sequence[Event]:
+        return events
+
+    async def _switch(self, reader: Reader, answer: Answer | None) -> None:
+        """Say ``answer``, and then what ``reader`` reads, in place of what was being read."""
+        switched = anyio.Event()
+        self._next = (reader, answer, switched)
+        self._reading.cancel()
+        await switched.wait()
+
+    async def _listen(self) -> None:
+        while True:
+            await self._hear(await self._peer.receive())
+
+    async def _hear(self, text: str) -> None:
+        raise NotImplementedError

@@ -1,0 +1,80 @@
+"""A WebSocket with the subprotocol ``portico.v1``: messages are frames, and those with an ``id`` are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from portico.core.errors import Conflict, InvalidRequest, MalformedRequest, PorticoError
+from portico.transports import wire
+from portico.transports.auth import Callers
+from portico.transports.conversation import Answer, Conversation
+from portico.transports.frames import (
+    AuthFrame,
+    ClientFrame,
+    InterruptFrame,
+    PermissionFrame,
+    QueryFrame,
+    ResumeFrame,
+    parse_frame,
+)
+from portico.transports.parse import check
+
+
+class FramedConversation(Conversation):
+    """Each type of frame has its method; `callers` says who an ``auth`` frame is from."""
+
+    def __init__(self, *args: Any, callers: Callers) -> None:
+        super().__init__(*args)
+        self._callers = callers
+        self._actions: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[Answer]]] = {
+            "query": self._query,
+            "interrupt": self._interrupt,
+            "permission": self._permission,
+            "auth": self._auth,
+        }
+
+    async def _hear(self, text: str) -> None:
+        frame = parse_frame(text)
+        try:
+            if frame.type == "resume":
+                await self._resume(frame)
+                return
+            answer = frame.answer({"type": "ack", **await self._action(frame)(frame.members)})
+        except PorticoError as error:
+            if frame.id is None and isinstance(error, MalformedRequest | InvalidRequest):
+                raise
+            await self._peer.tell(frame.answer(wire.nack(error)))
+        else:
+            if frame.id is not None:
+                await self._peer.tell(answer)
+
+    def _action(self, frame: ClientFrame) -> Callable[[Mapping[str, Any]], Awaitable[Answer]]:
+        if not isinstance(frame.type, str) or frame.type not in self._actions:
+            raise MalformedRequest(f"type must be one of {', '.join(sorted([*self._actions, 'resume']))}")
+        return self._actions[frame.type]
+
+    async def _query(self, members: Mapping[str, Any]) -> Answer:
+        turn = await self._engine.query(self._principal, self._session_id, check(QueryFrame, members).request())
+        return {"turn_id": turn.turn_id, "state": turn.state}
+
+    async def _interrupt(self, members: Mapping[str, Any]) -> Answer:
+        check(InterruptFrame, members)
+        await self._engine.interrupt(self._principal, self._session_id)
+        return {}
+
+    async def _permission(self, members: Mapping[str, Any]) -> Answer:
+        asked = check(PermissionFrame, members)
+        await self._engine.answer(self._principal, self._session_id, asked.request_id, asked.decision())
+        return {}
+
+    async def _auth(self, members: Mapping[str, Any]) -> Answer:
+        """Again, or beside a header: fine, as long as it is the same caller."""
+        if await self._callers.principal(check(AuthFrame, members).token) != self._principal:
+            raise Conflict("this connection is somebody else's already", code="already_authenticated")
+        return {}
+
+    async def _resume(self, frame: ClientFrame) -> None:
+        after = check(ResumeFrame, frame.members).after
+        reader = await self._engine.reader(self._principal, self._session_id, after=after)
+        await self._switch(reader, frame.answer({"type": "ack"}) if frame.id is not None else None)

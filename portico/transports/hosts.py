@@ -1,0 +1,44 @@
+"""The Host header: under which names the server may be asked for (against DNS rebinding)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from portico.transports.wire import Refused
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+UNCHECKED_PATHS = frozenset({"/healthz", "/readyz"})
+ANY = "*"
+_WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104
+
+
+def allowed_names(host: str, further: Collection[str]) -> frozenset[str]:
+    """The loopback names, ``host`` unless it is a wildcard, and ``further`` ones; as `HostCheck` wants them."""
+    names = {*further, host} - _WILDCARDS
+    return LOOPBACK | {f"[{name}]" if ":" in name else name.lower() for name in names}
+
+
+class HostCheck:
+    """Refuses requests for other names than ``allowed`` (lower case, IPv6 in brackets, without ports; or `ANY`)."""
+
+    def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
+        self._app = app
+        self._allowed = allowed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        checked = ANY not in self._allowed and scope["path"] not in UNCHECKED_PATHS
+        if checked and _name(scope) not in self._allowed:
+            raise Refused("host_not_allowed", "the server may not be asked for by this name (allowed_hosts)")
+        await self._app(scope, receive, send)
+
+
+def _name(scope: Scope) -> str | None:
+    """The name in the one Host header that a request has (RFC 9112, 3.2)."""
+    values = [value for name, value in scope["headers"] if name == b"host"]
+    if len(values) != 1:
+        return None
+    found = re.fullmatch(r"(\[[0-9a-f:.]+\]|[^:\[\]]+?)\.?(:[0-9]*)?", values[0].decode("latin-1").lower())
+    return found[1] if found else None

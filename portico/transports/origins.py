@@ -1,0 +1,70 @@
+"""The Origin header: which web pages may use the server, and how browsers are told."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from portico.transports import wire
+
+METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
+REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID")
+RESPONSE_HEADERS = ("Location", "Retry-After")
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class OriginCheck:
+    """Refuses what web pages of other origins would change, or open WebSockets to, unless theirs is ``allowed``.
+
+    Without credentials in cookies it is only where no token is asked for that such a page could do anything at all.
+    ``changing`` is the prefix of the paths at which GET changes something too.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: Collection[str], changing: str) -> None:
+        self._app = app
+        self._allowed = allowed
+        self._changing = changing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._changes(scope) and not self._is_welcome(Headers(scope=scope)):
+            raise wire.Refused("origin_not_allowed", "pages of this origin may not use this server (allowed_origins)")
+        await self._app(scope, receive, send)
+
+    def _changes(self, scope: Scope) -> bool:
+        if scope["type"] == "websocket" or scope["method"] not in _SAFE_METHODS:
+            return True
+        path: str = scope["path"]
+        return path.startswith(self._changing)
+
+    def _is_welcome(self, headers: Headers) -> bool:
+        origins = headers.getlist("origin")
+        if not origins:
+            # Images and links come without an Origin, but (https://w3c.github.io/webappsec-fetch-metadata/) with this.
+            return headers.get("sec-fetch-site", "none") in ("same-origin", "none")
+        if len(origins) > 1:
+            return False
+        scheme, _, host = origins[0].partition("://")
+        # Not the scheme of this connection: a proxy in front may have taken https off.
+        same = scheme in ("http", "https") and [host] == [value.lower() for value in headers.getlist("host")]
+        return same or origins[0] in self._allowed
+
+
+class Cors(CORSMiddleware):
+    """Tells browsers that pages of the origins in ``allowed`` may use the server and see its answers."""
+
+    def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
+        super().__init__(
+            app, allowed, METHODS, REQUEST_HEADERS, expose_headers=RESPONSE_HEADERS, allow_credentials=False
+        )
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        if self.is_allowed_origin(request_headers["origin"]):
+            return super().preflight_response(request_headers)
+        status, headers, body = wire.problem(
+            wire.Refused("origin_not_allowed", "pages of this origin may not use this server (allowed_origins)")
+        )
+        return Response(body, status, headers)

@@ -1,0 +1,41 @@
+"""A WebSocket without a subprotocol: every message is a query."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from portico.core.errors import PorticoError
+from portico.core.events import Event
+from portico.transports import wire
+from portico.transports.conversation import Conversation
+from portico.transports.models import TurnBody
+from portico.transports.parse import check
+
+
+class PlainConversation(Conversation):
+    """With ``own_only`` the client is told of its own turns, and of nothing else."""
+
+    def __init__(self, *args: Any, own_only: bool) -> None:
+        super().__init__(*args)
+        self._own: set[str | None] = set()
+        self._own_only = own_only
+
+    async def _hear(self, text: str) -> None:
+        turn_id = uuid.uuid4().hex
+        self._own.add(turn_id)  # before there is an event of it
+        try:
+            turn = check(TurnBody, {"query": text, "turn_id": turn_id}).request()
+            await self._engine.query(self._principal, self._session_id, turn)
+        except PorticoError as error:
+            self._own.remove(turn_id)
+            told = {"error": error.detail, "code": error.code, "status": wire.status_of(error)}
+            await self._peer.tell({"type": "error", "session_id": self._session_id, **told})
+
+    def _select(self, events: Sequence[Event]) -> Sequence[Event]:
+        if not self._own_only:
+            return events
+        own = [event for event in events if event.turn_id in self._own]
+        self._own.difference_update([event.turn_id for event in own if event.type == "complete"])
+        return own

@@ -1,0 +1,103 @@
+"""WebSockets: a session's events as they happen, and its client's queries, answers and interrupts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import anyio
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from portico.core.engine import Engine
+from portico.core.errors import PorticoError, Unauthenticated, Unavailable
+from portico.core.principal import Principal
+from portico.core.reader import Reader
+from portico.transports import wire
+from portico.transports.auth import Callers
+from portico.transports.endpoint import route
+from portico.transports.framed import FramedConversation
+from portico.transports.frames import AuthFrame, parse_frame, subprotocol_of
+from portico.transports.parse import check, parse_query
+from portico.transports.peer import Peer
+from portico.transports.plain import PlainConversation
+from portico.transports.streams import Streams
+
+AUTH_SECONDS = 10.0
+"""For the first frame of a client that brings its credentials in it."""
+
+
+class SocketParameters(BaseModel):
+    """``GET /ws/{id}``. Without ``after`` the client is told of what happens from now on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    after: Annotated[int, Field(ge=0, le=10**18)] | None = None
+
+
+class WebSocketRoutes:
+    """``prefix`` is the path that the API lies under."""
+
+    def __init__(self, engine: Engine, streams: Streams, callers: Callers, prefix: str) -> None:
+        self._engine = engine
+        self._streams = streams
+        self._callers = callers
+        self._prefix = prefix
+
+    def routes(self) -> Sequence[BaseRoute]:
+        path = f"{self._prefix}/ws/{{session_id}}"
+        return [WebSocketRoute(path, self._serve), route(path, GET=_no_handshake)]
+
+    async def _serve(self, socket: WebSocket) -> None:
+        framed = (subprotocol := subprotocol_of(socket.scope)) is not None
+        await socket.accept(subprotocol)
+        peer, state = Peer(socket), socket.scope["state"]
+        if state["principal"] is None:
+            state["principal"] = await self._authenticate(peer, framed)
+        else:
+            peer.trust()
+        principal: Principal = state["principal"]
+        session_id = socket.path_params["session_id"]
+        asked = check(SocketParameters, parse_query(socket.scope["query_string"]))
+        parts = peer, self._engine, self._streams, principal, session_id
+        reader = await self._reader(principal, session_id, asked.after)
+        if framed:
+            await FramedConversation(*parts, callers=self._callers).run(reader)
+        else:
+            await PlainConversation(*parts, own_only=asked.after is None).run(reader)
+        stopping = self._streams.stopped or self._engine.draining
+        await socket.close(wire.GOING_AWAY if stopping else wire.NORMAL)
+
+    async def _reader(self, principal: Principal, session_id: str, after: int | None) -> Reader:
+        if after is None:
+            after = (await self._engine.session(principal, session_id))["last_seq"]
+        return await self._engine.reader(principal, session_id, after=after)
+
+    async def _authenticate(self, peer: Peer, framed: bool) -> Principal:
+        """Who it is that brings its credentials in its first frame. Raises `Unauthenticated`."""
+        if not framed:
+            raise Unauthenticated("credentials are missing: send them in a header, or in an auth frame of portico.v1")
+        frame = None
+        with self._streams.waiting(), anyio.move_on_after(AUTH_SECONDS):
+            frame = parse_frame(await peer.receive())
+        if self._streams.stopped:
+            raise Unavailable("the server is stopping", code="draining")
+        if frame is None or frame.type != "auth":
+            raise Unauthenticated(f"the first frame must be auth, and come within {AUTH_SECONDS:g} s")
+        try:
+            principal = await self._callers.principal(check(AuthFrame, frame.members).token)
+        except PorticoError as error:
+            if frame.id is not None:
+                await peer.tell(frame.answer(wire.nack(error)))
+            raise
+        peer.trust()
+        if frame.id is not None:
+            await peer.tell(frame.answer({"type": "ack"}))
+        return principal
+
+
+async def _no_handshake(request: Request) -> NoReturn:
+    headers = {"upgrade": "websocket", "connection": "upgrade"}
+    raise wire.HttpError(426, "upgrade_required", "this path speaks WebSocket", headers)
