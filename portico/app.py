@@ -13,7 +13,9 @@ import anyio
 
 from portico.config.load import Loaded, SettingsError, agent_environment
 from portico.config.settings import Settings
+from portico.core.agent import AgentDriver
 from portico.core.engine import Engine
+from portico.core.errors import PorticoError
 from portico.core.policy import Policy
 from portico.lease import advertise, hold
 from portico.plugins.context import Context
@@ -26,7 +28,7 @@ Ready = Callable[[tuple[str, ...]], Coroutine[Any, Any, None]]
 
 
 async def serve(loaded: Loaded, environ: Mapping[str, str], *, ready: Ready) -> None:
-    """Serve until SIGTERM or SIGINT; ``ready`` is called with the addresses once all transports are reachable.
+    """Serve until SIGTERM, SIGINT or SIGHUP; ``ready`` is called with the addresses once all transports are reachable.
 
     The first signal drains: new work is refused, reads go on, running turns get ``drain_timeout`` seconds. A second one
     ends the drain at once. Raises `PorticoError` where something that was asked for cannot start.
@@ -46,9 +48,10 @@ async def serve(loaded: Loaded, environ: Mapping[str, str], *, ready: Ready) -> 
         context = Context(settings, settings.data_dir, agent_environment(settings, environ))
         context = context.with_authenticators(make_authenticator(context))
         transports = [make(context) for make in make_transports]
+        driver = make_driver(context)
         engine = Engine(
             store=make_store(context),
-            drivers={settings.driver: make_driver(context)},
+            drivers={settings.driver: driver},
             default_driver=settings.driver,
             default_model=settings.claude_model,
             policy=_policy(settings),
@@ -59,8 +62,13 @@ async def serve(loaded: Loaded, environ: Mapping[str, str], *, ready: Ready) -> 
                 addresses = tuple([await serving.start(transport.serve, engine) for transport in transports])
                 stack.enter_context(advertise(settings.data_dir, addresses[0], settings.api_prefix))
                 log.info("serving on %s", ", ".join(addresses))
-                serving.start_soon(ready, addresses)
-                await _drain_on_signal(engine, signals, settings.drain_timeout)
+                async with anyio.create_task_group() as greeting:
+                    greeting.start_soon(ready, addresses)
+                    greeting.start_soon(_warn, driver, settings)
+                    name = (await anext(signals)).name
+                    greeting.cancel_scope.cancel()
+                log.info("%s: draining; once more stops at once", name)
+                await _drain(engine, signals, settings.drain_timeout)
                 serving.cancel_scope.cancel()
             working.cancel_scope.cancel()
     log.info("stopped")
@@ -76,9 +84,17 @@ def _select(loaded: Loaded, setting: str, find: Callable[[str], T], name: str | 
         raise SettingsError([f"{given}={name}: {error}"]) from None
 
 
-async def _drain_on_signal(engine: Engine, signals: AsyncIterator[signal.Signals], seconds: float) -> None:
-    name = (await anext(signals)).name
-    log.info("%s: draining; once more stops at once", name)
+async def _warn(driver: AgentDriver, settings: Settings) -> None:
+    """Say at the start what would otherwise be found out by the first client."""
+    if settings.anthropic_api_key is None and settings.claude_code_oauth_token is None:
+        log.warning("there are no credentials for the model API: set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN")
+    try:
+        await driver.check()
+    except PorticoError as problem:
+        log.warning("sessions cannot be opened: %s", problem.detail)
+
+
+async def _drain(engine: Engine, signals: AsyncIterator[signal.Signals], seconds: float) -> None:
     async with anyio.create_task_group() as draining:
 
         async def hurry() -> None:

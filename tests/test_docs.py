@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,6 @@ async def test_the_demo_shows_a_turn_and_a_curl_line_that_works(tmp_path: Path) 
             (curl,) = re.findall(r"(curl .*?')\n\n", said, re.DOTALL)
             done = await anyio.run_process(["bash", "-euc", curl], stderr=None)
             assert '"type":"complete"' in done.stdout.decode()
-            demo.send_signal(2)
+            demo.send_signal(signal.SIGINT)
             assert await demo.wait() == 0
     assert os.listdir(tmp_path) == []

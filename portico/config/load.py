@@ -24,7 +24,7 @@ from .mistakes import SettingsError, explain, unknown_options, unknown_variables
 from .origins import PREFIX, Given, from_options, from_variables, read
 from .settings import Settings
 
-__all__ = ["Loaded", "SettingsError", "agent_environment", "describe", "here", "load"]
+__all__ = ["Loaded", "SettingsError", "agent_environment", "data_dir", "describe", "here", "load"]
 
 _DOTENV = ".env"
 _LARGEST_FILE = 1024 * 1024
@@ -81,6 +81,19 @@ def load(argv_options: Mapping[str, Any], environ: Mapping[str, str], cwd: Path)
     return Loaded(settings, sources, warnings)
 
 
+def data_dir(argv_options: Mapping[str, Any], environ: Mapping[str, str], cwd: Path) -> Path:
+    """The data folder alone, for who needs nothing else: no other setting is looked at, and none is a mistake."""
+    dotenv = _read_dotenv(cwd / _DOTENV, [])
+    for origin in (
+        from_options(argv_options),
+        from_variables(environ, PREFIX, "", "environment"),
+        from_variables(dotenv, PREFIX, "", _DOTENV),
+    ):
+        if "data_dir" in origin:
+            return _path(cwd, str(origin["data_dir"].value))
+    return Path(_platform_data_dir())
+
+
 def describe(loaded: Loaded) -> list[tuple[str, str, str]]:
     """(name, value with secrets masked, source) of every setting."""
     return [(name, masked(getattr(loaded.settings, name)), loaded.sources[name]) for name in Settings.model_fields]
@@ -100,6 +113,14 @@ def agent_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
 def _platform_data_dir() -> str:
     # This one follows HOME and XDG_DATA_HOME of the process, whatever `environ` load() was given.
     return platformdirs.user_data_dir("portico", appauthor=False)
+
+
+def _path(cwd: Path, text: str) -> Path:
+    """``~`` is not the shell's matter in a file or an option of the form ``--name=~/x``."""
+    try:
+        return cwd / Path(text).expanduser()
+    except RuntimeError:  # nobody's home
+        return cwd / text
 
 
 def _read_dotenv(path: Path, mistakes: list[str]) -> dict[str, str]:
@@ -126,7 +147,7 @@ def _prepared(winners: Mapping[str, Given], cwd: Path, mistakes: list[str], warn
     for name in _PATHS:
         given = winners.get(name)
         if given and given.source != "default" and isinstance(given.value, str):
-            prepared[name] = Given(given.label, given.source, str(cwd / given.value))
+            prepared[name] = Given(given.label, given.source, str(_path(cwd, given.value)))
     tokens = winners.get("auth_tokens")
     if tokens and isinstance(tokens.value, str) and tokens.value.startswith("@"):
         entries: tuple[str, ...] = ()

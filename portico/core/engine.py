@@ -319,6 +319,12 @@ class Engine:
 
     # Reading.
 
+    async def pending(self, principal: Principal, session_id: str) -> Sequence[Event]:
+        """The events of the permission requests that wait for an answer, oldest first."""
+        await self._record(principal, session_id)
+        session = self._live.get(session_id)
+        return session.permissions.events if session else ()
+
     async def reader(
         self, principal: Principal, session_id: str, *, after: int = 0, turn_id: str | None = None
     ) -> Reader:

@@ -8,7 +8,7 @@ from typing import Literal, cast
 
 from portico.core.clock import rfc3339
 from portico.core.errors import Conflict, NotFound
-from portico.core.events import PermissionRequest, PermissionResolved
+from portico.core.events import Event, PermissionRequest, PermissionResolved
 
 REMEMBERED = 1000
 """Resolved requests of which it is still known who answered."""
@@ -31,7 +31,18 @@ class Permissions:
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._pending: dict[str, _Pending] = {}
+        self._events: dict[str, Event] = {}
         self._resolved: dict[str, PermissionResolved] = {}
+
+    @property
+    def events(self) -> list[Event]:
+        """The stored events of what is pending."""
+        return [self._events[request_id] for request_id in self._pending if request_id in self._events]
+
+    def stored(self, event: Event, body: PermissionRequest) -> None:
+        """``body`` is in the history now, as ``event``."""
+        if body["request_id"] in self._pending:
+            self._events[body["request_id"]] = event
 
     @property
     def pending(self) -> list[PermissionRequest]:
@@ -61,6 +72,7 @@ class Permissions:
                 raise Conflict("this request is already resolved", code="already_resolved", **extra)
             raise NotFound(f"there is no permission request {request_id!r}", code="request_not_found")
         del self._pending[request_id]
+        self._events.pop(request_id, None)
         body = PermissionResolved(type="permission_resolved", request_id=request_id, behavior=behavior, reason=reason)
         if principal is not None:
             body["principal"] = principal

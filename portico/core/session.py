@@ -465,7 +465,10 @@ class Session:
         if not drafts:
             return
         try:
-            await self.feed.append(drafts, record)
+            events = await self.feed.append(drafts, record)
         except StoreFailed:
             self.record = replace(self.record, state=before)  # nobody has seen the change
             raise
+        for body, event in zip(bodies, events, strict=False):
+            if body["type"] == "permission_request":
+                self.permissions.stored(event, body)

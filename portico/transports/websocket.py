@@ -64,6 +64,9 @@ class WebSocketRoutes:
         parts = peer, self._engine, self._streams, principal, session_id
         reader = await self._reader(principal, session_id, asked.after)
         if framed:
+            if asked.after is None:  # who joins now must still learn what is being asked
+                pending = await self._engine.pending(principal, session_id)
+                await peer.send([event.data for event in pending if event.seq <= reader.after])
             await FramedConversation(*parts, callers=self._callers).run(reader)
         else:
             await PlainConversation(*parts, own_only=asked.after is None).run(reader)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from portico.config.load import Loaded, SettingsError, agent_environment, describe, load
+from portico.config.load import Loaded, SettingsError, agent_environment, data_dir, describe, load
 from portico.config.origins import BARE_NAMES
 from portico.config.settings import Settings, accepts
 
@@ -445,3 +445,16 @@ def test_no_secret_is_shown_whatever_stands_around_it(tmp_path: Path, variable: 
         assert SECRET not in str(error)
     else:
         pytest.fail(f"the wrong port went unnoticed: {result.sources}")
+
+
+def test_the_data_folder_is_found_whatever_else_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORTICO_PORT=nonsense\ngarbage here\nPORTICO_DATA_DIR=from-file\n")
+    assert data_dir({}, {}, tmp_path) == tmp_path / "from-file"
+    assert data_dir({}, {"PORTICO_DATA_DIR": "/env", "PORTICO_NONSENSE": "1"}, tmp_path) == Path("/env")
+    assert data_dir({"data_dir": "/option"}, {"PORTICO_DATA_DIR": "/env"}, tmp_path) == Path("/option")
+
+
+def test_a_tilde_is_the_home_folder(loaded: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert loaded({"PORTICO_DATA_DIR": "~/data"}).settings.data_dir == tmp_path / "data"
+    assert data_dir({}, {"PORTICO_DATA_DIR": "~/data"}, Path("/elsewhere")) == tmp_path / "data"

@@ -174,5 +174,5 @@ async def test_clients_narrow_the_operators_tools_and_never_widen_them(tmp_path:
         assert only(turn, "complete")["stop_reason"] == "end_turn"
         body = server.model.requests[-1].body
         assert body is not None
-        tools = {tool["name"] for tool in body["tools"]}
-        assert "Read" in tools and not tools & {"WebFetch", "Write", "Edit"}
+        offered = {tool["name"] for tool in body["tools"]}
+        assert "Read" in offered and not offered & {"WebFetch", "Write", "Edit"}

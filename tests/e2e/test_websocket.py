@@ -157,3 +157,20 @@ async def status_of_sessions(server: RunningServer) -> int:
     async with server.http() as http:
         url = server.url.replace("ws://", "http://")
         return (await http.get(f"{url}/claude/sessions")).status_code
+
+
+async def test_who_joins_while_something_is_being_asked_learns_what(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, talk(server) as client:
+        session = await client.open(session_id="s")
+        target = Path(session["cwd"]) / "file.txt"
+        await client.start("s", write(target))
+        asked = await client.until("s", "permission_request")
+        async with talking(server.url, token=server.token, v1=True) as socket:
+            assert await socket.receive() == asked
+            answer = {"type": "permission", "id": 1, "request_id": asked["request_id"], "behavior": "allow"}
+            await socket.send(answer)
+            await socket.until("complete")
+        assert target.read_text() == "written"
+        async with talking(server.url, token=server.token, v1=True) as socket:
+            await socket.send({"type": "query", "id": 2, "content": "hello"})
+            assert (await socket.receive())["type"] != "permission_request"

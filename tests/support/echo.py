@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import anyio
 
-from portico.core.agent import Agent, AgentSpec, Decision, OwnTurn, Turn
+from portico.core.agent import Agent, AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed
 from portico.core.events import AgentEvent, Complete, Delta, ErrorEvent
 
@@ -44,6 +44,15 @@ class EchoAgent:
         await anyio.sleep_forever()
         raise AssertionError
 
+    async def claim(self, spec: AgentSpec) -> None:
+        raise AgentFailed("nobody starts echoes ahead")
+
+    async def configure(self, options: AgentOptions) -> None:
+        pass
+
+    async def steer(self, turn: Turn) -> None:
+        raise AgentFailed("an echo cannot be steered")
+
     async def interrupt(self) -> None:
         self._stop.set()
 
@@ -58,6 +67,9 @@ class EchoAgent:
 class EchoDriver:
     name = "echo"
     capabilities = frozenset({"interrupt"})
+
+    def fixed(self, options: AgentOptions) -> AgentOptions:
+        return options
 
     async def open(self) -> None:
         pass

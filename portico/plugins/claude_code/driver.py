@@ -44,9 +44,9 @@ class ClaudeDriver:
     async def open(self) -> None:
         """Reap, and find out how agents can be kept together. Raises OSError where something can't be killed."""
         if reaped := await reap(self._config.agents):
-            logger.warning("killed what %d agents of an earlier server had left running", len(reaped))
+            logger.warning("cleared %d agents away of a server that did not stop in good order", len(reaped))
         self._containment = await detect(self._config.search_path)
-        logger.info("agents are contained by %s: %s", self._containment.name, self._containment.describe())
+        logger.info("agents are contained by %s", self._containment.describe())
         self._tasks = await anyio.create_task_group().__aenter__()
 
     async def check(self) -> None:
