@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import click
-import httpx
 from pydantic import SecretStr
 
 from portico.app import serve
+from portico.client.api import Client, Event
+from portico.client.connection import Endpoint, find_endpoint
 from portico.config.load import Loaded
 from portico.config.settings import Settings
 from portico.logs import configure
 from portico.plugins.demo.server import serve_model
-from portico.plugins.token_auth.first_token import read_token
 
 QUESTION = "Hello! What can you do?"
+SESSION = "demo"
 
 
 class Load(Protocol):
     def __call__(self, **overrides: Any) -> Loaded: ...
 
 
-async def demo(load: Load, environ: Mapping[str, str]) -> None:
+async def demo(load: Load, environ: Mapping[str, str], program: Sequence[str]) -> None:
     """Serve the real CLI on a scripted model; show one turn through the server's own SSE endpoint; then go on serving.
 
-    Keeps its data in a temporary folder, and takes a free port, unless the settings name others.
+    Keeps its data in a temporary folder, and takes a free port, unless the settings name others. ``program``: the words
+    that start this program. Raises `ClientError` where the first turn can't be had.
     """
     loaded = load()
     with tempfile.TemporaryDirectory(prefix="portico-demo-") as folder:
@@ -46,39 +50,41 @@ async def demo(load: Load, environ: Mapping[str, str]) -> None:
             )
 
             async def ready(addresses: tuple[str, ...]) -> None:
-                await _show(addresses[0] + settings.api_prefix, _token(settings))
+                await _show(_endpoint(settings), program)
 
             await serve(replace(loaded, settings=settings), environ, ready=ready)
 
 
-def _token(settings: Settings) -> str:
-    if settings.auth_tokens:
-        return settings.auth_tokens[0].secret.get_secret_value()
-    return "none-is-needed" if settings.auth == "none" else read_token(settings.data_dir)
+def _endpoint(settings: Settings) -> Endpoint:
+    """Where this server says that it is. Nothing of the user's own PORTICO_URL and PORTICO_TOKEN counts here."""
+    token = settings.auth_tokens[0].secret.get_secret_value() if settings.auth_tokens else None
+    return find_endpoint({}, Path(settings.data_dir), token=token)
 
 
-async def _show(url: str, token: str) -> None:
-    click.echo(f"Portico is ready on {url}. Asking its first session: {QUESTION}\n")
-    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60) as client:
-        session = (await client.post(f"{url}/sessions", json={"session_id": "demo"})).raise_for_status().json()
-        query = {"query": QUESTION, "turn_id": "first"}
-        async with client.stream("POST", f"{url}/stream/{session['session_id']}", json=query) as stream:
-            async for line in stream.aiter_lines():
-                if line.startswith("data: "):
-                    _print(json.loads(line.removeprefix("data: ")))
-    click.echo(
-        f"""
-
-Now you, in another terminal:
-
-    curl -N -H 'Authorization: Bearer {token}' \\
-        '{url}/stream/demo?turn_id=second&query=Write+a+poem'
-
-Ctrl-C stops the server."""
-    )
+async def _show(endpoint: Endpoint, program: Sequence[str]) -> None:
+    click.echo(f"Portico is ready on {endpoint.address}{endpoint.api_prefix}. Asking its first session: {QUESTION}\n")
+    async with Client(endpoint) as client:
+        await client.create_session({"session_id": SESSION})
+        async with aclosing(client.query(SESSION, QUESTION, turn_id="first")) as events:
+            async for event in events:
+                _print(event)
+    click.echo(f"\n\nNow you, in another terminal:\n\n{_curl(endpoint)}\n\n{_chat(endpoint, program)}\n")
+    click.echo("A new turn_id asks anew; a known one shows its turn again. Ctrl-C stops the server.")
 
 
-def _print(event: dict[str, Any]) -> None:
+def _curl(endpoint: Endpoint) -> str:
+    socket = f" --unix-socket {shlex.quote(endpoint.uds)}" if endpoint.uds else ""
+    url = f"{endpoint.url}{endpoint.api_prefix}/stream/{SESSION}?turn_id=second&query=Write+a+poem"
+    header = f" -H 'Authorization: Bearer {endpoint.token}'" if endpoint.token else ""
+    return f"    curl -N{socket}{header} \\\n        '{url}'"
+
+
+def _chat(endpoint: Endpoint, program: Sequence[str]) -> str:
+    token = ["--token", endpoint.token] if endpoint.token else []
+    return "    " + shlex.join([*program, "chat", "--server", endpoint.option, *token, SESSION])
+
+
+def _print(event: Event) -> None:
     if event["type"] == "delta":
         click.echo(event["content"], nl=False)
     elif event["type"] == "error":

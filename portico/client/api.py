@@ -29,6 +29,8 @@ STEADY = 10.0
 """Seconds that a connection must have held, or else brought an event, to count as a success."""
 CALL_SECONDS = 30.0
 """For an answer that is no stream."""
+PAGE = 1000
+"""Events."""
 GATEWAY = (502, 503, 504)
 """What a proxy says while the server behind it is away. The server's own 503 is a problem document."""
 
@@ -80,25 +82,42 @@ class Client:
     async def session(self, session_id: str) -> dict[str, Any]:
         return await self._call("GET", _path(session_id))
 
-    async def sessions(self, *, limit: int = 1000) -> list[dict[str, Any]]:
-        """The newest ``limit`` sessions, newest first."""
-        found: list[dict[str, Any]] = []
-        parameters: dict[str, Any] = {"limit": min(limit, 100)}
+    async def change_session(self, session_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """``fields`` as `PATCH /sessions/{id}` takes them. Returns the session."""
+        return await self._call("PATCH", _path(session_id), json=fields)
+
+    async def sessions(self) -> AsyncGenerator[dict[str, Any], None]:
+        """All sessions, newest first, read page by page."""
+        parameters: dict[str, Any] = {"limit": 100}
         while True:
             page = await self._call("GET", "/sessions", params=parameters)
-            found += page["sessions"]
-            if not page["next_cursor"] or len(found) >= limit:
-                return found[:limit]
+            for session in page["sessions"]:
+                yield session
+            if not page["next_cursor"]:
+                return
             parameters["cursor"] = page["next_cursor"]
 
-    async def close_session(self, session_id: str) -> None:
-        await self._call("DELETE", _path(session_id))
+    async def close_session(self, session_id: str, *, purge: bool = False) -> None:
+        """``purge``: delete its history and its workspace too."""
+        await self._call("DELETE", _path(session_id), params={"purge": "true"} if purge else {})
 
     async def history(self, session_id: str, *, after: int, limit: int) -> list[Event]:
         """At most ``limit`` (up to 5,000) of the events that there are after ``after``."""
-        parameters = {"live": "false", "after": after, "limit": limit}
-        events: list[Event] = (await self._call("GET", f"{_path(session_id)}/events", params=parameters))["events"]
+        events: list[Event] = (await self._page(session_id, after, limit))["events"]
         return events
+
+    async def whole_history(self, session_id: str) -> AsyncGenerator[Event, None]:
+        """All events that there are now, read page by page; first a ``gap`` where older ones were deleted."""
+        after, more = 0, True
+        while more:
+            page = await self._page(session_id, after, PAGE)
+            for event in page["events"]:
+                yield event
+            after, more = page["next_after"], page["has_more"]
+
+    async def _page(self, session_id: str, after: int, limit: int) -> dict[str, Any]:
+        parameters = {"live": "false", "after": after, "limit": limit}
+        return await self._call("GET", f"{_path(session_id)}/events", params=parameters)
 
     async def interrupt(self, session_id: str, turn_id: str, *, begun: bool) -> None:
         """Stop a turn, or withdraw it where it waits behind another, which is not to be stopped in its place.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import uuid
 from typing import Any
@@ -12,8 +11,10 @@ import anyio
 from portico.client.api import Client
 from portico.client.connection import Endpoint
 from portico.client.errors import ClientError, ProblemError
+from portico.client.invocation import Invocation
 from portico.client.keyboard import Lines, ctrl_c
 from portico.client.leave import Decide, ask_user, say_no, say_yes
+from portico.client.opening import Wanted, change_session, make_session, refuse_closed
 from portico.client.screen import Screen, trouble
 from portico.client.turn import Outcome, TurnView
 
@@ -26,6 +27,7 @@ async def ask(
     endpoint: Endpoint,
     text: str,
     *,
+    again: Invocation,
     session: str | None = None,
     title: str | None = None,
     model: str | None = None,
@@ -39,8 +41,10 @@ async def ask(
     """Print the answer to ``text`` (``-``: standard input) as it streams. Returns the exit status.
 
     0: the turn came to its own end; 1: it did not, and standard error says why; 130: the user stopped it. A session
-    named with ``session`` is made if need be, and stays; an unnamed one is closed at the end, unless ``keep``. Where
-    there is nobody to ask for leave to use a tool, the answer is no, or with ``allow`` always yes.
+    named with ``session`` is made if need be, and stays; one that exists is changed to what is given of ``title``,
+    ``model`` and ``permission_mode``. An unnamed one is closed at the end, unless ``keep``; then ``again`` makes the
+    line that goes on with it. Where there is nobody to ask for leave to use a tool, the answer is no, or with ``allow``
+    always yes.
     """
     screen = Screen(sys.stdout, sys.stderr, details=not json_output and (verbose or sys.stderr.isatty()))
     lines = Lines()
@@ -55,17 +59,14 @@ async def ask(
         query = await _query(text, lines)
         wanted = {"title": title, "model": model, "permission_mode": permission_mode, "cwd": cwd}
         async with Client(endpoint, patience=PATIENCE, on_trouble=trouble(screen, PATIENCE)) as client:
-            session_id, made = await _session(client, session, wanted, screen)
-            status = await _turn(
-                client, session_id, query, screen, decide, close=made and not session and not keep, raw=json_output
-            )
+            session_id, made = await _session(client, session, wanted, screen, again)
+            temporary = made and not session and not keep
+            status = await _turn(client, session_id, query, screen, decide, close=temporary, raw=json_output)
             if made and keep:
-                screen.note(f"the session is kept: portico ask --session {session_id} goes on with it")
+                screen.note(f"Session {session_id} is kept: {again.line('chat', session_id)} goes on with it.")
     except* (ClientError, ValueError) as group:
         for error in _leaves(group):
             screen.note(f"portico: {error}", "red")
-    except* BrokenPipeError:  # whoever read the answer has left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its exit
     return status
 
 
@@ -94,11 +95,16 @@ async def _query(text: str, lines: Lines) -> str:
     query = await lines.rest() if text == "-" else text
     if not query.strip():
         raise ValueError("there is no text to ask")
-    query.encode()  # an argument that is not UTF-8 raises ValueError here
+    try:
+        query.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text is not UTF-8") from None
     return query
 
 
-async def _session(client: Client, name: str | None, wanted: dict[str, str | None], screen: Screen) -> tuple[str, bool]:
+async def _session(
+    client: Client, name: str | None, wanted: Wanted, screen: Screen, again: Invocation
+) -> tuple[str, bool]:
     """The session's id, and whether it is new."""
     if name is not None:
         try:
@@ -107,17 +113,13 @@ async def _session(client: Client, name: str | None, wanted: dict[str, str | Non
             if error.status != 404:
                 raise
         else:
-            _warn(found, wanted, screen)
+            refuse_closed(found, again)
+            await change_session(client, found, wanted, screen)
             return name, False
-    session = await client.create_session({"session_id": name, **wanted})
-    return session["session_id"], True
-
-
-def _warn(found: dict[str, Any], wanted: dict[str, str | None], screen: Screen) -> None:
-    for field, value in wanted.items():
-        if value is not None and found.get(field) != value:
-            option = field.replace("_", "-")
-            screen.note(f"--{option} is for new sessions; this one has {found.get(field)!r}", "yellow")
+    session_id: str = (await make_session(client, name, wanted, again))["session_id"]
+    if name is not None:
+        screen.note(f"Session {name} is new.")
+    return session_id, True
 
 
 async def _close(client: Client, session_id: str, screen: Screen, seconds: float) -> None:

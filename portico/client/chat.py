@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import uuid
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from enum import Enum
 from typing import Any
 
 import anyio
-from prompt_toolkit import PromptSession
 
 from portico.client.api import Client, Event
 from portico.client.connection import Endpoint
 from portico.client.errors import ClientError, Unreachable
+from portico.client.invocation import Invocation
 from portico.client.keyboard import Lines, Presses, ctrl_c, drain
 from portico.client.leave import ask_user, say_no
+from portico.client.listing import listing
+from portico.client.opening import change_session, make_session, refuse_closed
 from portico.client.past import past_turns
+from portico.client.prompt import Prompt
 from portico.client.screen import Screen, trouble
-from portico.client.sessions import table
 from portico.client.turn import TurnView
 
 PATIENCE = 300.0
@@ -27,11 +31,11 @@ CLOSE_SECONDS = 5.0
 RECENT_EVENTS = 2000
 RECENT_TURNS = 3
 BUSY = ("starting", "running", "waiting")
-PROMPT = "> "
 HELP = """\
-/sessions  lists the sessions
+/sessions  lists the sessions that are open
 /quit      leaves, as does Ctrl-D; the session stays
-Ctrl-C     stops the answer that is coming; twice leaves"""
+Ctrl-C     stops the answer that is coming; twice leaves
+Enter      sends; Alt-Enter, or Enter behind a backslash, begins a new line"""
 
 
 class Key(Enum):
@@ -43,12 +47,16 @@ async def chat(
     endpoint: Endpoint,
     session: str | None = None,
     *,
+    again: Invocation,
     title: str | None = None,
     model: str | None = None,
     permission_mode: str | None = None,
     cwd: str | None = None,
 ) -> int:
     """Talk with a new session, or go on with the one of id ``session``. Returns the exit status.
+
+    One that exists is changed to what is given of ``title``, ``model`` and ``permission_mode``. ``again`` makes the
+    lines that the user is told to type.
 
     Where standard input is no terminal, each of its lines is a query, and permissions are denied; then the status is 1
     if a turn failed. 130: left with Ctrl-C.
@@ -58,9 +66,14 @@ async def chat(
     try:
         async with Client(endpoint, patience=PATIENCE, on_trouble=trouble(screen, PATIENCE)) as client:
             wanted = {"title": title, "model": model, "permission_mode": permission_mode, "cwd": cwd}
-            view = await (client.session(session) if session else client.create_session(wanted))
+            if session is None:
+                view = await make_session(client, None, wanted, again)
+            else:
+                view = await client.session(session)
+                refuse_closed(view, again)
+                view = await change_session(client, view, wanted, screen)
             async with ctrl_c() as presses:
-                conversation = Conversation(client, view["session_id"], screen, presses)
+                conversation = Conversation(client, view["session_id"], screen, presses, again)
                 return await conversation.run(view, new=session is None)
     except ClientError as error:
         screen.note(f"portico: {error}", "red")
@@ -68,13 +81,14 @@ async def chat(
 
 
 class Conversation:
-    def __init__(self, client: Client, session_id: str, screen: Screen, presses: Presses) -> None:
+    def __init__(self, client: Client, session_id: str, screen: Screen, presses: Presses, again: Invocation) -> None:
         self._client = client
         self._session_id = session_id
         self._screen = screen
         self._presses = presses
+        self._again = again
         self._lines = Lines()
-        self._prompt: PromptSession[str] | None = PromptSession() if self._lines.interactive else None
+        self._prompt = Prompt() if self._lines.interactive else None
         hint = "standard input is no terminal, so there is nobody to ask"
         self._decide = ask_user(screen, self._lines) if self._prompt else say_no(screen, hint)
         self._status: int | None = None  # set once the user wants to leave
@@ -96,7 +110,8 @@ class Conversation:
         if new and not self._turns:
             await self._discard()
         else:
-            self._screen.note(f"Session {self._session_id}: portico chat {self._session_id} goes on with it.")
+            line = self._again.line("chat", self._session_id)
+            self._screen.note(f"Session {self._session_id}: {line} goes on with it.")
         return self._status or int(self._failed and self._prompt is None)
 
     async def _step(self) -> None:
@@ -120,18 +135,25 @@ class Conversation:
             case "help":
                 self._screen.note(HELP)
             case "sessions":
-                try:
-                    self._screen.table(table(await self._client.sessions()))
-                except ClientError as error:
-                    self._screen.note(f"error: {error}", "red")
+                await self._list()
             case _:
                 self._screen.note(f"There is no /{name} here; /help says what there is.", "yellow")
+
+    async def _list(self) -> None:
+        try:
+            async with aclosing(self._client.sessions()) as stream:
+                found = [session async for session in stream if session["state"] != "closed"]
+        except ClientError as error:
+            self._screen.note(f"error: {error}", "red")
+        else:
+            self._screen.note("\n".join(listing(found, shutil.get_terminal_size().columns)), "")
 
     async def _turn(
         self, turn_id: str, events: AsyncGenerator[Event, None], settled: frozenset[str] = frozenset()
     ) -> None:
         view = TurnView(self._client, self._session_id, turn_id, self._screen, self._decide, settled=settled)
-        outcome = await view.show(events, self._presses)
+        with self._lines.quiet():
+            outcome = await view.show(events, self._presses)
         if outcome.left:
             self._status = 130
         elif outcome.failed:
@@ -181,11 +203,9 @@ class Conversation:
     async def _input(self) -> str | Key:
         if self._prompt is None:
             line = await self._lines.line()
-            return Key.END if line is None else line
-        try:
-            return await self._prompt.prompt_async(PROMPT, handle_sigint=False)
-        except EOFError:
-            return Key.END
+        else:
+            line = await self._prompt.line()
+        return Key.END if line is None else line
 
     async def _discard(self) -> None:
         """Close a session in which nothing was said: it would only take up room."""

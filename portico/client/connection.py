@@ -38,6 +38,11 @@ class Endpoint:
         return f"unix:{self.uds}" if self.uds else self.url
 
     @property
+    def option(self) -> str:
+        """What --server takes to come here again."""
+        return self.address if self.uds or self.api_prefix == API_PREFIX else self.url + self.api_prefix
+
+    @property
     def local(self) -> bool:
         """Whether it is on this machine."""
         host = httpx.URL(self.url).host

@@ -6,8 +6,8 @@ import os
 import signal
 import stat
 import termios
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
@@ -47,19 +47,48 @@ class Lines:
                 break
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
-        return line.decode().rstrip("\r")
+        return _decoded(line).rstrip("\r")
 
     async def rest(self) -> str:
         """All there is up to the end."""
         while await self._more():
             pass
-        return self._buffer.decode()
+        return _decoded(bytes(self._buffer))
 
     def forget(self) -> None:
         """Drop what was typed but not asked for."""
         self._buffer.clear()
         if self.interactive:
             termios.tcflush(self._fd, termios.TCIFLUSH)
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """What is typed inside is not shown: a terminal would put it into the middle of what is printed."""
+        with self._echo(False):
+            yield
+
+    @contextmanager
+    def echoing(self) -> Iterator[None]:
+        with self._echo(True):
+            yield
+
+    @contextmanager
+    def _echo(self, on: bool) -> Iterator[None]:
+        if not self.interactive:
+            yield
+            return
+        before = termios.tcgetattr(self._fd)
+        if bool(before[3] & termios.ECHO) == on:  # a background process that sets what is set would be stopped for it
+            yield
+            return
+        changed = [*before]
+        changed[3] ^= termios.ECHO
+        termios.tcsetattr(self._fd, termios.TCSANOW, changed)
+        try:
+            yield
+        finally:
+            with suppress(termios.error):  # it may have hung up
+                termios.tcsetattr(self._fd, termios.TCSANOW, before)
 
     async def _more(self) -> bool:
         if len(self._buffer) > MOST:
@@ -83,6 +112,13 @@ class Lines:
         except OSError:
             return False
         return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(self._fd)
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise ValueError("standard input is not UTF-8 text") from None
 
 
 @asynccontextmanager

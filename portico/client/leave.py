@@ -8,15 +8,16 @@ from typing import Any, Literal
 import anyio
 
 from portico.client.keyboard import Lines
+from portico.client.request import describe_request, grants
 from portico.client.screen import Screen
 from portico.client.transcript import Piece, describe_tool
 
 Decision = Literal["allow", "deny", "remember"]
-"""``remember``: allow, now and for the rest of the session."""
+"""``remember``: allow, and what the agent suggests to allow for the rest of the session."""
 Decide = Callable[[Mapping[str, Any]], Awaitable[Decision]]
 """Takes a ``permission_request`` event."""
 
-WORDS: Mapping[str, Decision] = {"y": "allow", "yes": "allow", "n": "deny", "no": "deny", "a": "remember"}
+WORDS: Mapping[str, Decision] = {"y": "allow", "yes": "allow", "n": "deny", "no": "deny"}
 
 
 def say_yes(screen: Screen) -> Decide:
@@ -41,18 +42,32 @@ def ask_user(screen: Screen, lines: Lines) -> Decide:
 
     async def decide(request: Mapping[str, Any]) -> Decision:
         async with turn:
-            while True:
-                lines.forget()  # what was typed before the question is no answer to it
-                screen.note(f"? {_tool(request)}", "yellow")
-                screen.note("  allow it? [y]es, [n]o, [a]lways in this session: ", "yellow", end="")
-                answer = await lines.line()
-                if answer is None:
-                    screen.note("")
-                    return "deny"
-                if decision := WORDS.get(answer.strip().lower()):
-                    return decision
+            with lines.echoing():
+                return await _ask(request, screen, lines)
 
     return decide
+
+
+async def _ask(request: Mapping[str, Any], screen: Screen, lines: Lines) -> Decision:
+    always = grants(request.get("suggestions", []))
+    answers = WORDS | ({"a": "remember", "always": "remember"} if always else {})
+    whole = False
+    while True:
+        lines.forget()  # what was typed before the question is no answer to it
+        described = describe_request(request, whole=whole)
+        screen.note("\n".join(["? " + described.lines[0], *described.lines[1:]]), "yellow")
+        choices = "[y]es, [n]o" + (", [v]iew all" if described.cut else "") + (", [a]lways" if always else "")
+        if always:
+            screen.note(f"  [a]lways: {always}", "yellow")
+        screen.note(f"  allow it? {choices}: ", "yellow", end="")
+        answer = await lines.line()
+        if answer is None:
+            screen.note("")
+            return "deny"
+        word = answer.strip().lower()
+        if word in answers:
+            return answers[word]
+        whole = whole or word in ("v", "view")
 
 
 def _tool(request: Mapping[str, Any]) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TextIO
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TextIO
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from portico.client.transcript import Kind, Piece, printable
@@ -62,13 +62,16 @@ class Screen:
             return
         self._open = None
 
-    def table(self, table: Table) -> None:
-        self.break_line()
-        self._notes.print(table)
-
     def raw(self, text: str) -> None:
         """As it is, to ``out``."""
         self._write(text)
+
+    def json(self, value: Mapping[str, Any]) -> None:
+        """On one line, to ``out``; exact, whatever characters there are."""
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        if _encodable(text, self._encoding[0]) != text:
+            text = json.dumps(value, separators=(",", ":"))
+        self._write(text + "\n")
 
     def _text(self, text: str) -> None:
         if self._open == "thinking":

@@ -1,49 +1,70 @@
-"""``portico sessions``: which sessions there are."""
+"""``portico sessions``: which sessions there are, how to close them, and what was said in them."""
 
 from __future__ import annotations
 
-import json
+import shutil
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-from rich.table import Table
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 
 from portico.client.api import Client
 from portico.client.connection import Endpoint
 from portico.client.errors import ClientError
+from portico.client.listing import listing
 from portico.client.screen import Screen
-from portico.client.transcript import printable, shorten
 
-TITLE = 40  # characters
+CLOSED = "closed"
 
 
-async def sessions(endpoint: Endpoint, *, json_output: bool = False) -> int:
-    """Print the sessions, newest first: a table, or one JSON object a line. Returns the exit status."""
-    screen = Screen(sys.stdout, sys.stdout, details=True)
+async def sessions(endpoint: Endpoint, *, closed: bool = False, json_output: bool = False) -> int:
+    """Print the sessions, newest first: a line each, or one JSON object a line. Returns the exit status.
+
+    ``closed``: also those that are.
+    """
+
+    async def show(client: Client, screen: Screen) -> None:
+        async with aclosing(client.sessions()) as stream:
+            found = [session async for session in stream]
+        shown = [session for session in found if closed or session["state"] != CLOSED]
+        if json_output:
+            for session in shown:
+                screen.json(session)
+        else:
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+            screen.raw("".join(line + "\n" for line in listing(shown, width)))
+        if (hidden := len(found) - len(shown)) and sys.stderr.isatty():
+            screen.note(f"{hidden} more {'is' if hidden == 1 else 'are'} closed: --all lists them")
+
+    return await _on(endpoint, show)
+
+
+async def close(endpoint: Endpoint, session_id: str, *, purge: bool = False) -> int:
+    """Close a session. ``purge``: its history and workspace are deleted too. Returns the exit status."""
+
+    async def end(client: Client, screen: Screen) -> None:
+        await client.close_session(session_id, purge=purge)
+        screen.raw(f"session {session_id} is {'deleted' if purge else 'closed'}\n")
+
+    return await _on(endpoint, end)
+
+
+async def export(endpoint: Endpoint, session_id: str) -> int:
+    """Print all events of a session, one JSON object a line. Returns the exit status."""
+
+    async def write(client: Client, screen: Screen) -> None:
+        async with aclosing(client.whole_history(session_id)) as events:
+            async for event in events:
+                screen.json(event)
+
+    return await _on(endpoint, write)
+
+
+async def _on(endpoint: Endpoint, do: Callable[[Client, Screen], Awaitable[None]]) -> int:
+    screen = Screen(sys.stdout, sys.stderr, details=True)
     try:
         async with Client(endpoint) as client:
-            found = await client.sessions()
+            await do(client, screen)
     except ClientError as error:
-        Screen(sys.stdout, sys.stderr, details=True).note(f"portico: {error}", "red")
+        screen.note(f"portico: {error}", "red")
         return 1
-    if json_output:
-        for session in found:
-            screen.raw(json.dumps(session, ensure_ascii=False) + "\n")
-    else:
-        screen.table(table(found))
     return 0
-
-
-def table(found: Iterable[Mapping[str, Any]]) -> Table:
-    grid = Table(box=None, pad_edge=False, header_style="dim")
-    grid.add_column("SESSION", no_wrap=True, overflow="fold")
-    grid.add_column("STATE", no_wrap=True)
-    grid.add_column("TURNS", justify="right")
-    grid.add_column("LAST ACTIVE", no_wrap=True)
-    grid.add_column("TITLE")
-    for session in found:
-        when = str(session["last_active_at"])[:19].replace("T", " ")
-        title = printable(shorten(session["title"] or "", TITLE))
-        grid.add_row(session["session_id"], session["state"], str(session["turns"]), when, title)
-    return grid

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Collection, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from portico.client.transcript import Piece, Transcript
 INTERRUPT_SECONDS = 5.0
 HURRY_SECONDS = 0.5
 """For the server to take the interrupt, when the user leaves at once: else the turn would run on."""
+WAITING_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -87,15 +87,26 @@ class TurnView:
         pieces = self._transcript.feed(event)
         if self._raw:
             pieces = [piece for piece in pieces if piece.kind == "error"]
-            self._screen.raw(json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n")
+            self._screen.json(event)
         self._screen.show(piece for piece in pieces if piece.kind != "query")  # the user has just typed it
         match event["type"]:
+            case "query":
+                tasks.start_soon(self._tell_waiting)
             case "permission_request" if event["request_id"] not in self._settled:
                 tasks.start_soon(self._ask, event)
             case "permission_resolved":
                 self._resolved(event)
             case "complete":
                 self._outcome.stop_reason = event["stop_reason"]
+
+    async def _tell_waiting(self) -> None:
+        """Say so where the turn waits behind another. One that waits for a moment only is not worth a word."""
+        await anyio.sleep(WAITING_SECONDS)
+        if self._begun:
+            return
+        with suppress(ClientError):  # if the server is away, the stream tells
+            if (await self._client.session(self._session_id))["queued"] and not self._begun:
+                self._screen.note("waiting for the turn before this one to end; Ctrl-C withdraws this one")
 
     async def _ask(self, request: Event) -> None:
         request_id = request["request_id"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -190,16 +190,26 @@ class Engine:
             title=request.title,
             metadata=request.metadata,
         )
+        feed = self._feeds[session_id] = Feed(session_id, self._store, 0)
+        stored = False
         try:
             await self._store.create(record)
-            feed = self._feed(record)
+            stored = True
             await feed.append([Draft(SessionChange(type="session", state=State.IDLE, reason="created"))], record)
         except BaseException:
-            if pooled is not None:
-                await pooled.agent.close()
-                self._slots.give_back()
+            await self._undo_create(record, pooled, stored)
             raise
         return self._start(record, feed, pooled)
+
+    async def _undo_create(self, record: SessionRecord, pooled: Pooled | None, stored: bool) -> None:
+        self._feeds.pop(record.session_id, None)
+        if pooled is not None:
+            await pooled.agent.close()
+            self._slots.give_back()
+        await self._folders.drop(record.agent_id, Path(record.cwd) if record.own_workspace else None)
+        if stored:
+            with suppress(StoreFailed):
+                await self._store.delete(record.session_id)
 
     def _start(self, record: SessionRecord, feed: Feed, pooled: Pooled | None = None) -> Session:
         if self._tasks is None:
@@ -223,8 +233,10 @@ class Engine:
         try:
             await session.run()
         finally:
-            if session.record.state is not State.FAILED:
-                self._live.pop(session.record.session_id, None)
+            if self._live.get(session.record.session_id) is session:
+                del self._live[session.record.session_id]
+            if session.record.state is State.FAILED:  # its feed is over; who asks again gets a new one
+                self._feeds.pop(session.record.session_id, None)
 
     async def sessions(
         self, principal: Principal, *, state: str | None = None, limit: int = 100, cursor: str | None = None
@@ -263,10 +275,10 @@ class Engine:
         """Stop the session's agent and free its slot; with ``purge`` forget its history and delete its workspace."""
         record = await self._record(principal, session_id)
         if record.state is not State.CLOSED:
-            session = await self._open(principal, session_id, counted=False)
+            session = self._live.get(session_id) or self._start(record, self._feed(record))
             session.close()
             with anyio.move_on_after(STOP_SECONDS) as waiting:
-                await session.finished.wait()
+                await session.closed()
             if waiting.cancelled_caught:
                 raise Unavailable("the agent is still stopping; try again", code="still_stopping")
         if purge:
@@ -380,20 +392,16 @@ class Engine:
             raise NotFound(f"there is no session {session_id!r}", code="session_not_found")
         return record
 
-    async def _open(self, principal: Principal, session_id: str, *, counted: bool = True) -> Session:
-        """The live session, brought back where it is dormant.
-
-        Raises `Conflict` (``session_closed``), and where ``counted`` `Exhausted`.
-        """
+    async def _open(self, principal: Principal, session_id: str) -> Session:
+        """The live session, brought back where it is dormant. Raises `Conflict` (``session_closed``) or `Exhausted`."""
         if session := self._live.get(session_id):
             return session
         record = await self._record(principal, session_id)
         if session := self._live.get(session_id):
             return session
-        if record.state is State.CLOSED:
-            raise Conflict("the session is closed", code="session_closed")
-        if counted:
-            self._refuse_too_many()
+        if record.state in (State.CLOSED, State.FAILED):
+            raise Conflict(f"the session is {record.state}", code="session_closed")
+        self._refuse_too_many()
         return self._start(record, self._feed(record))
 
     def _feed(self, record: SessionRecord) -> Feed:

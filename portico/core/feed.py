@@ -141,7 +141,7 @@ class Feed:
             start = after + 1 - self._tail[0].seq
             events: Sequence[Event] = self._tail[start : start + READ_EVENTS]
         else:
-            events = await self._store.read(self.session_id, after, READ_EVENTS)
+            events = await self._store.read(self.session_id, after, READ_EVENTS, max_bytes)
         size = 0
         for count, event in enumerate(events):
             size += len(event.data)

@@ -16,10 +16,14 @@ REMEMBERED = 1000
 Reason = Literal["answered", "timeout", "interrupted", "agent_exited"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
+@dataclass(slots=True)
+class _Request:
+    """``event`` once it is in the history, ``resolved`` once it is settled."""
+
     body: PermissionRequest
     deadline: float | None
+    event: Event | None = None
+    resolved: PermissionResolved | None = None
 
 
 class Permissions:
@@ -30,64 +34,62 @@ class Permissions:
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._pending: dict[str, _Pending] = {}
-        self._events: dict[str, Event] = {}
-        self._resolved: dict[str, PermissionResolved] = {}
-
-    @property
-    def events(self) -> list[Event]:
-        """The stored events of what is pending."""
-        return [self._events[request_id] for request_id in self._pending if request_id in self._events]
-
-    def stored(self, event: Event, body: PermissionRequest) -> None:
-        """``body`` is in the history now, as ``event``."""
-        if body["request_id"] in self._pending:
-            self._events[body["request_id"]] = event
+        self._pending: dict[str, _Request] = {}
+        self._settled: dict[str, _Request] = {}
 
     @property
     def pending(self) -> list[PermissionRequest]:
         return [request.body for request in self._pending.values()]
 
+    @property
+    def events(self) -> list[Event]:
+        """The stored events of what is pending."""
+        return [request.event for request in self._pending.values() if request.event is not None]
+
     def add(self, body: PermissionRequest, now: float) -> PermissionRequest:
         """Take a request in; returns it with the time at which it expires. ``now`` is monotonic seconds."""
         if self._timeout:
             body = cast(PermissionRequest, {**body, "expires_at": rfc3339(seconds_from_now=self._timeout)})
-        self._pending[body["request_id"]] = _Pending(body, now + self._timeout if self._timeout else None)
+        self._pending[body["request_id"]] = _Request(body, now + self._timeout if self._timeout else None)
         return body
 
+    def stored(self, request_id: str, event: Event) -> None:
+        """The request is in the history now, as ``event``."""
+        if request := self._pending.get(request_id):
+            request.event = event
+
     def resolve(
-        self,
-        request_id: str,
-        behavior: Literal["allow", "deny"],
-        reason: Reason,
-        principal: str | None = None,
+        self, request_id: str, behavior: Literal["allow", "deny"], reason: Reason, principal: str | None = None
     ) -> PermissionResolved:
         """Settle a pending request.
 
         Raises `Conflict` (``already_resolved``, with who answered and how) or `NotFound` (``request_not_found``).
         """
-        if request_id not in self._pending:
-            if done := self._resolved.get(request_id):
+        request = self._pending.pop(request_id, None)
+        if request is None:
+            if (settled := self._settled.get(request_id)) and (done := settled.resolved):
                 extra = {key: done.get(key) for key in ("behavior", "principal", "reason")}
                 raise Conflict("this request is already resolved", code="already_resolved", **extra)
             raise NotFound(f"there is no permission request {request_id!r}", code="request_not_found")
-        del self._pending[request_id]
-        self._events.pop(request_id, None)
         body = PermissionResolved(type="permission_resolved", request_id=request_id, behavior=behavior, reason=reason)
         if principal is not None:
             body["principal"] = principal
-        self._resolved[request_id] = body
-        if len(self._resolved) > REMEMBERED:
-            del self._resolved[next(iter(self._resolved))]
+        request.resolved = body
+        self._settled[request_id] = request
+        if len(self._settled) > REMEMBERED:
+            del self._settled[next(iter(self._settled))]
         return body
+
+    def undo(self, request_id: str) -> None:
+        """What `resolve` said could not be stored: the request waits again."""
+        self._pending[request_id] = self._settled.pop(request_id)
 
     def withdraw_all(self, reason: Reason) -> list[PermissionResolved]:
         return [self.resolve(request_id, "deny", reason) for request_id in list(self._pending)]
 
     def expired(self, now: float) -> Iterable[str]:
-        return [
-            key for key, request in self._pending.items() if request.deadline is not None and request.deadline <= now
-        ]
+        pending = self._pending.items()
+        return [key for key, request in pending if request.deadline is not None and request.deadline <= now]
 
     def next_deadline(self) -> float | None:
         deadlines = [request.deadline for request in self._pending.values() if request.deadline is not None]

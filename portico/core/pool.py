@@ -117,8 +117,9 @@ class Pool:
         finally:
             if pooled in self._ready:
                 self._ready.remove(pooled)
-                self._slots.stir(pooled)
+                self._slots.leave(pooled)
                 with anyio.CancelScope(shield=True):
                     await pooled.agent.close()
                     await self._folders.drop(pooled.spec.agent_id, pooled.spec.cwd)
                 self._slots.give_back()
+                self._slots.gone(pooled)

@@ -6,9 +6,10 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -176,12 +177,16 @@ class Session:
 
     async def withdraw(self, turn_id: str) -> None:
         """Take a turn out of the queue. Raises `Conflict` (``not_queued``) or `NotFound` (``turn_not_found``)."""
-        for turn in self._queue:
+        for place, turn in enumerate(self._queue):
             if turn.turn_id == turn_id:
-                self._queue.remove(turn)
+                del self._queue[place]
                 with anyio.CancelScope(shield=True):
-                    complete = Complete(type="complete", stop_reason="withdrawn", usage={}, cost_usd=0.0, duration_ms=0)
-                    await self.write([complete], turn_id=turn_id)
+                    try:
+                        await self.write([_complete("withdrawn")], turn_id=turn_id)
+                    except StoreFailed:
+                        self._queue.insert(min(place, len(self._queue)), turn)
+                        self._wakeup.set()
+                        raise
                 self._tell_turn_over()
                 return
         if await self._known_turn(turn_id):
@@ -215,8 +220,19 @@ class Session:
             raise NotFound(f"there is no permission request {request_id!r}", code="request_not_found")
         with anyio.CancelScope(shield=True):
             state = None if self.permissions.pending else State.RUNNING
-            await self.write([resolved], turn_id=current.turn_id, state=state)
+            try:
+                await self.write([resolved], turn_id=current.turn_id, state=state)
+            except StoreFailed:
+                self.permissions.undo(request_id)
+                raise
             current.run.decide(request_id, decision)
+
+    async def closed(self) -> None:
+        """Wait for the end of a session that `close` was called on. Raises `StoreFailed` where it cannot be written."""
+        while not self.finished.is_set():
+            if self._closing and self.trouble is not None and self._current is None:
+                raise StoreFailed(self.trouble)
+            await self._turn_over.wait()
 
     def close(self) -> None:
         """Stop the running turn, refuse those that wait, stop the agent; `finished` is set when that is done."""
@@ -229,9 +245,12 @@ class Session:
         self._wakeup.set()
 
     async def stop_turns(self) -> None:
-        """For a server that stops: interrupt what runs, refuse what waits."""
+        """For a server that stops: interrupt what runs, refuse what waits; what cannot be written the next one ends."""
         self._stopping = True
-        await self._refuse_queued("server_stopped", "the server stopped before this turn began")
+        try:
+            await self._refuse_queued("server_stopped", "the server stopped before this turn began")
+        except StoreFailed as failure:
+            log.warning("session %s: %s", self.record.session_id, failure.detail)
         self._interrupt_current()
 
     # The session's own task.
@@ -247,12 +266,9 @@ class Session:
                     turn = self._queue.popleft()
                     await self._do(turn.turn_id, turn)
                 else:
-                    await self._wait()
+                    await self._rest()
             if self._closing:
-                await self._refuse_queued("session_closed", "the session was closed before this turn began")
-                await self._empty_seat()
-                await self.write([], state=State.CLOSED)
-                self.feed.end()
+                await self._end()
         except Exception:
             log.exception("session %s failed", self.record.session_id)
             self.record = replace(self.record, state=State.FAILED)
@@ -261,6 +277,28 @@ class Session:
             await self._empty_seat()
             self.finished.set()
             self._tell_turn_over()
+
+    async def _end(self) -> None:
+        await self._empty_seat()
+        async with self._accepting:  # who was let in before the close is in the queue by now
+            pass
+        await self._persist(self._refuse_queued, "session_closed", "the session was closed before this turn began")
+        await self._persist(self.write, [], state=State.CLOSED)
+        self.feed.end()
+
+    async def _persist(self, write: Callable[..., Awaitable[None]], *arguments: Any, **options: Any) -> None:
+        """Write what must be written, however long the store takes to recover. Meanwhile `trouble` says why."""
+        while True:
+            try:
+                await write(*arguments, **options)
+                self.trouble = None
+                return
+            except StoreFailed as failure:
+                if self.trouble is None:
+                    log.error("session %s: %s", self.record.session_id, failure.detail)
+                self.trouble = failure.detail
+                self._tell_turn_over()
+                await anyio.sleep(RETRY_SECONDS)
 
     async def _prepare_adopted(self) -> None:
         if self.seat.agent is None:
@@ -273,34 +311,46 @@ class Session:
 
     async def _refuse_queued(self, code: str, detail: str) -> None:
         while self._queue:
-            turn = self._queue.popleft()
             error = ErrorEvent(type="error", error=detail, code=code)
-            complete = Complete(type="complete", stop_reason="error", usage={}, cost_usd=0.0, duration_ms=0)
-            await self.write([error, complete], turn_id=turn.turn_id)
+            await self.write([error, _complete("error")], turn_id=self._queue[0].turn_id)
+            self._queue.popleft()
             self._tell_turn_over()
 
     def _tell_turn_over(self) -> None:
         over, self._turn_over = self._turn_over, anyio.Event()
         over.set()
 
-    async def _wait(self) -> None:
+    async def _rest(self) -> None:
         """Until somebody calls, the agent does something by itself, or the session has been idle for too long."""
-        if self._unwanted_process:
-            await self._hibernate()
-            return
+        if self.record.state not in (State.IDLE, State.HIBERNATED, State.DORMANT):
+            await self._persist(self.write, [], state=State.IDLE)  # what was to come next was withdrawn
         self.feed.forget_tail()
         if self.seat.agent is not None:
             self._slots.rest(self)
         own: OwnTurn | None = None
         with anyio.move_on_after(self._idle_since + self._policy.session_timeout - anyio.current_time()) as idle:
             own = await self._next_call()
+        if self._unwanted_process and own is None and not self._queue:
+            await self._hibernate()
+            return
         self._slots.stir(self)
+        self._unwanted_process = False
         if own is not None:
             await self._follow(own)
-        elif idle.cancelled_caught and not self._queue and not self._closing:
-            self._retired = True
-            await self._empty_seat()
-            await self.write([], state=State.DORMANT, reason="idle")
+        elif idle.cancelled_caught:
+            await self._retire()
+
+    async def _retire(self) -> None:
+        await self._empty_seat()
+        async with self._accepting:  # who is let in has its turn in the queue before we look
+            if self._queue or self._closing:
+                return
+            try:
+                await self.write([], state=State.DORMANT, reason="idle")
+                self._retired = True
+            except StoreFailed as failure:
+                log.error("session %s: %s", self.record.session_id, failure.detail)
+                self._idle_since = anyio.current_time()
 
     async def _next_call(self) -> OwnTurn | None:
         agent = self.seat.agent
@@ -325,24 +375,23 @@ class Session:
 
     async def _hibernate(self) -> None:
         self._unwanted_process = False
-        if self.seat.agent is not None:
-            await self._empty_seat()
-            await self.write([], state=State.HIBERNATED)
+        had_one = self.seat.agent is not None
+        await self._empty_seat()
+        if had_one:
+            await self._persist(self.write, [], state=State.HIBERNATED)
 
     async def _follow(self, own: OwnTurn) -> None:
         turn_id = uuid.uuid4().hex
         self.record = replace(self.record, turns=self.record.turns + 1)
-        await self.write([Query(type="query", content=own.content, principal=None)], turn_id=turn_id)
+        query = Query(type="query", content=own.content, principal=None)
+        await self._persist(self.write, [query], turn_id=turn_id)
         await self._do(turn_id, own)
 
     async def _do(self, turn_id: str, turn: Turn | OwnTurn) -> None:
         current = self._current = _Running(turn_id, anyio.CancelScope())
         began = time.monotonic()
         try:
-            try:
-                last, complete = await self._attempt(current, turn)
-            except StoreFailed as failure:
-                last, complete = await self._give_in(failure)
+            last, complete = await self._outcome(current, turn)
             self._queue.extendleft(reversed(current.steered))  # those that it has not taken up come next
             complete["duration_ms"] = round((time.monotonic() - began) * 1000)
             self.record = replace(
@@ -351,7 +400,7 @@ class Session:
                 usage=add_usage(self.record.usage, complete["usage"]),
                 cost_usd=self.record.cost_usd + complete["cost_usd"],
             )
-            await self._write_end([*last, complete], turn_id)
+            await self._persist(self._write_end, [*last, complete], turn_id)
         finally:
             self._current = None
             self._idle_since = anyio.current_time()
@@ -363,59 +412,45 @@ class Session:
         if current is None or turn_id not in [turn.turn_id for turn in current.steered]:
             return
         current.steered = [turn for turn in current.steered if turn.turn_id != turn_id]
-        complete = Complete(type="complete", stop_reason="steered", usage={}, cost_usd=0.0, duration_ms=0)
+        complete = _complete("steered")
         bodies: list[EventBody] = [complete]
         if failure is not None:
             complete["stop_reason"] = "error"
             bodies.insert(0, ErrorEvent(type="error", error=failure.detail, code=failure.code))
         await self.write(bodies, turn_id=turn_id)
 
-    async def _give_in(self, failure: StoreFailed) -> tuple[list[EventBody], Complete]:
-        """What the store does not take nobody may see: stop the agent."""
-        log.error("session %s: %s", self.record.session_id, failure.detail)
-        await self._empty_seat()
-        last: list[EventBody] = [*self.permissions.withdraw_all("agent_exited")]
-        last.append(ErrorEvent(type="error", error=failure.detail, code=failure.code))
-        return last, Complete(type="complete", stop_reason="error", usage={}, cost_usd=0.0)
-
-    async def _write_end(self, bodies: Sequence[EventBody], turn_id: str) -> None:
-        """A turn's end is written however long the store takes to recover; until then the session is busy."""
-        while True:
-            state = State.IDLE if not self._queue or self._closing else None
-            try:
-                await self.write(bodies, turn_id=turn_id, state=state)
-                self.trouble = None
-                return
-            except StoreFailed as failure:
-                if self._closing:
-                    raise
-                self.trouble = failure.detail
-                await anyio.sleep(RETRY_SECONDS)
-
-    async def _attempt(self, current: _Running, turn: Turn | OwnTurn) -> tuple[list[EventBody], Complete]:
-        complete = Complete(type="complete", stop_reason="interrupted", usage={}, cost_usd=0.0)
+    async def _outcome(self, current: _Running, turn: Turn | OwnTurn) -> tuple[list[EventBody], Complete]:
+        """Do the turn, and say how it ended, whatever happens in it."""
         try:
             await self._ready_agent(current)
-        except (AgentUnavailable, AgentFailed) as problem:
-            await self._empty_seat()
-            complete["stop_reason"] = "error"
-            return [ErrorEvent(type="error", error=problem.detail, code=problem.code)], complete
-        if current.interrupted or self.seat.agent is None:
-            return [], complete
-        run = current.run = TurnRun(
-            self.seat.agent,
-            turn,
-            current.turn_id,
-            history=self,
-            permissions=self.permissions,
-            timeout=self._policy.turn_timeout,
-        )
-        await self.write([], state=State.RUNNING)
-        last = await run.run()
-        if run.failure is not None:
-            self._agent_lost = True
-            await self._empty_seat()
-        return last
+            if current.interrupted or self.seat.agent is None:
+                return [], _complete("interrupted")
+            run = current.run = TurnRun(
+                self.seat.agent,
+                turn,
+                current.turn_id,
+                history=self,
+                permissions=self.permissions,
+                timeout=self._policy.turn_timeout,
+            )
+            await self.write([], state=State.RUNNING)
+            last = await run.run()
+            if run.failure is not None:
+                self._agent_lost = True
+                await self._empty_seat()
+            return last
+        except PorticoError as problem:
+            # Also of the store: what it does not take nobody may see, so the agent must not go on.
+            error = ErrorEvent(type="error", error=problem.detail, code=problem.code)
+        except Exception:
+            log.exception("turn %s of session %s failed", current.turn_id, self.record.session_id)
+            error = ErrorEvent(type="error", error="a fault of the server; its log says more", code="internal_error")
+        await self._empty_seat()
+        return [*self.permissions.withdraw_all("agent_exited"), error], _complete("error")
+
+    async def _write_end(self, bodies: Sequence[EventBody], turn_id: str) -> None:
+        state = State.IDLE if not self._queue or self._closing else None
+        await self.write(bodies, turn_id=turn_id, state=state)
 
     async def _ready_agent(self, current: _Running) -> None:
         if self.seat.agent is not None:
@@ -437,11 +472,12 @@ class Session:
         with anyio.CancelScope(shield=True):
             self._agent_lost = True
             await self._empty_seat()
-            await self.write([Notice(type="notice", name="agent_exited", detail=failure.detail)])
+            await self._persist(self.write, [Notice(type="notice", name="agent_exited", detail=failure.detail)])
 
     async def _empty_seat(self) -> None:
-        self._slots.stir(self)
+        self._slots.leave(self)
         await self.seat.empty()
+        self._slots.gone(self)
 
     async def write(
         self,
@@ -471,4 +507,9 @@ class Session:
             raise
         for body, event in zip(bodies, events, strict=False):
             if body["type"] == "permission_request":
-                self.permissions.stored(event, body)
+                self.permissions.stored(body["request_id"], event)
+
+
+def _complete(stop_reason: str) -> Complete:
+    """The end of a turn that has used nothing."""
+    return Complete(type="complete", stop_reason=stop_reason, usage={}, cost_usd=0.0, duration_ms=0)

@@ -34,7 +34,7 @@ class ProcessSlots:
         self._free = limit
         self._waiters: deque[_Waiter] = deque()
         self._resting: OrderedDict[Holder, None] = OrderedDict()
-        self._asked = 0  # holders that have been asked and have not given back yet
+        self._asked: set[Holder] = set()  # to give theirs up, and have not yet
 
     @property
     def free(self) -> bool:
@@ -70,7 +70,6 @@ class ProcessSlots:
 
     def give_back(self) -> None:
         """One process less; the first who waits gets its place."""
-        self._asked = max(0, self._asked - 1)
         if self._waiters:
             self._waiters.popleft().granted.set()
         else:
@@ -84,11 +83,22 @@ class ProcessSlots:
         self._ask()
 
     def stir(self, holder: Holder) -> None:
-        """``holder`` needs its process again, or has it no more."""
+        """``holder`` needs its process again, even where it was asked for it: then somebody else is asked."""
+        self._resting.pop(holder, None)
+        if holder in self._asked:
+            self._asked.discard(holder)
+            self._ask()
+
+    def leave(self, holder: Holder) -> None:
+        """``holder`` is about to give its process back: nobody need ask it."""
         self._resting.pop(holder, None)
 
+    def gone(self, holder: Holder) -> None:
+        """``holder`` has given its process back."""
+        self._asked.discard(holder)
+
     def _ask(self) -> None:
-        while self._resting and self._asked < len(self._waiters):
+        while self._resting and len(self._asked) < len(self._waiters):
             holder, _ = self._resting.popitem(last=False)
-            self._asked += 1
+            self._asked.add(holder)
             holder.give_up_process()

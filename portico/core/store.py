@@ -10,6 +10,8 @@ from portico.core.agent import AgentOptions
 from portico.core.events import Event
 from portico.core.state import State
 
+READ_BYTES = 2 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
@@ -77,8 +79,11 @@ class EventStore(Protocol):
         Raises `SequenceConflict` where the history does not end at ``expected_seq``, `NotFound` for no such session.
         """
 
-    async def read(self, session_id: str, after: int, limit: int) -> Sequence[Event]:
-        """At most ``limit`` events that follow ``after``, in order, beginning with the next one that is kept."""
+    async def read(self, session_id: str, after: int, limit: int, max_bytes: int = READ_BYTES) -> Sequence[Event]:
+        """At most ``limit`` events that follow ``after``, in order, beginning with the next one that is kept.
+
+        About ``max_bytes`` of them at most, but at least one if there is any.
+        """
 
     async def turn(self, session_id: str, turn_id: str) -> TurnSpan | None: ...
 

@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from portico.core.errors import MalformedRequest, PorticoError
 from portico.transports import wire
-from portico.transports.watch import Watched
+from portico.transports.watch import Watched, counting
 
 HEAD_SECONDS = 30.0
 """For a request's head, and for a new connection to send one."""
@@ -50,7 +50,7 @@ class Connection(Watched, HttpToolsProtocol):
     # Time.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(counting(transport))
         self.start_watching()
         self._allow(HEAD_SECONDS)
 

@@ -9,14 +9,34 @@ import struct
 import sys
 import termios
 from contextlib import suppress
+from typing import Any, cast
 
 NO_LINGER = struct.pack("ii", 1, 0)
+
+
+class CountingTransport:
+    """A transport that counts what it is given; in all else it is the one it stands for."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.given = 0
+
+    def write(self, data: bytes) -> None:
+        self.given += len(data)
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+def counting(transport: asyncio.Transport) -> asyncio.Transport:
+    return cast(asyncio.Transport, CountingTransport(transport))
 
 
 class Watched(asyncio.Protocol):
     """A client that takes nothing for ``write_timeout`` seconds is cut off with a reset, whatever it was being sent.
 
-    `close` would wait for it, as long as it likes.
+    `close` would wait for it, as long as it likes. ``transport`` is a `counting` one.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -29,28 +49,30 @@ class Watched(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=0)
 
     def stop_watching(self) -> None:
-        self._watch(None)
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch(self.unsent())
+        self._watch()
 
-    def resume_writing(self) -> None:
-        self._watch(None)
-        super().resume_writing()
+    def _watch(self) -> None:
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.write_timeout, self._check, self.taken())
 
-    def _watch(self, size: int | None) -> None:
-        """Cut the client off unless it takes some of the ``size`` bytes in time. None: it has taken all."""
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-        self._write_timer = None if size is None else self.loop.call_later(self.write_timeout, self._check, size)
-
-    def _check(self, size: int) -> None:
-        left = self.unsent()
-        if left < size:  # slow, but alive; nothing is added while writing is paused
-            self._watch(left)
+    def _check(self, before: int) -> None:
+        # That writing was resumed in between says nothing of the client: the kernel's buffer may just have grown.
+        self._write_timer = None
+        if self.taken() > before:  # slow, perhaps, but alive
+            if self.unsent():
+                self._watch()
         else:
             self.cut()
+
+    def taken(self) -> int:
+        """Bytes that the client has taken: its kernel has acknowledged them."""
+        return cast(CountingTransport, self.transport).given - self.unsent()
 
     def unsent(self) -> int:
         """Bytes that the client has not taken: ours, and the kernel's (tcp(7), SIOCOUTQ).

@@ -65,7 +65,6 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         self._soon: asyncio.Handle | None = None
         self._pong = b""
         self._received = 0
-        self._sent = 0
         self._progress = (0, 0, 0)  # bytes received, bytes taken, bytes still to be taken
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -194,8 +193,7 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
             self.cut()
 
     def _note_progress(self) -> None:
-        unsent = self.unsent()
-        self._progress = (self._received, self._sent - unsent, unsent)
+        self._progress = (self._received, self.taken(), self.unsent())
 
     def handle_parser_exception(self) -> None:
         """End the connection after what is no WebSocket frame, or a message that is too large."""
@@ -237,6 +235,4 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         if texts is None:
             await super().send(message)
             return
-        data = b"".join([Frame(Opcode.TEXT, text).serialize(mask=False) for text in texts])
-        self._sent += len(data)
-        self.transport.write(data)
+        self.transport.write(b"".join([Frame(Opcode.TEXT, text).serialize(mask=False) for text in texts]))

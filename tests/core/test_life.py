@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,10 +23,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from portico.core.changes import SessionChanges
 from portico.core.engine import Engine
-from portico.core.errors import Conflict, Exhausted, PorticoError
+from portico.core.errors import Conflict, Exhausted, PorticoError, StoreFailed
+from portico.core.events import Event
 from portico.core.policy import Policy
 from portico.core.principal import Principal
 from portico.core.requests import NewSession, NewTurn
+from portico.core.store import SessionRecord
 from portico.plugins.sqlite_store.store import SqliteStore
 from tests.support.echo import EchoDriver
 
@@ -34,6 +36,21 @@ T = TypeVar("T")
 ADA = Principal("ada")
 NAMES = st.sampled_from(["a", "b", "c"])
 KINDS = st.sampled_from(["quick", json.dumps({"deltas": 3, "gap": 0.01}), json.dumps({"deltas": None, "gap": 0.01})])
+
+
+class MoodyStore(SqliteStore):
+    """Takes its time, or fails, as it is told; what it says it has stored, it has."""
+
+    delay = 0.0
+    failing = False
+
+    async def append(
+        self, session_id: str, expected_seq: int, events: Sequence[Event], record: SessionRecord | None = None
+    ) -> None:
+        await anyio.sleep(self.delay)
+        if self.failing:
+            raise StoreFailed("the disk is full", code="store_full")
+        await super().append(session_id, expected_seq, events, record)
 
 
 class Life(RuleBasedStateMachine):
@@ -61,8 +78,9 @@ class Life(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
+        self.store = MoodyStore(self.folder / "portico.db")
         self.engine = Engine(
-            store=SqliteStore(self.folder / "portico.db"),
+            store=self.store,
             drivers={"echo": EchoDriver()},
             default_driver="echo",
             default_model=None,
@@ -103,6 +121,12 @@ class Life(RuleBasedStateMachine):
             assert conflict.code == "session_exists" and name in self.turns
         except Exhausted as full:
             assert full.code == "too_many_sessions"
+        except StoreFailed:
+            assert self.store.failing
+
+    @rule(delay=st.sampled_from([0.0, 0.005, 0.03]), failing=st.booleans())
+    def change_mood(self, delay: float, failing: bool) -> None:
+        self.store.delay, self.store.failing = delay, failing
 
     @rule(name=NAMES, kind=KINDS, if_busy=st.sampled_from(["queue", "reject", "interrupt"]))
     def ask(self, name: str, kind: str, if_busy: Any) -> None:
@@ -110,12 +134,13 @@ class Life(RuleBasedStateMachine):
         turn_id = f"t{self.count}"
         try:
             self.call(self.engine.query, ADA, name, NewTurn(kind, turn_id, if_busy))
-            assert name in self.turns and name not in self.closed
+            assert name in self.turns
             self.turns[name].append(turn_id)
         except PorticoError as error:
             expected = {"busy", "queue_full", "too_many_sessions"}
             expected |= {"session_not_found"} if name not in self.turns else set()
             expected |= {"session_closed"} if name in self.closed else set()
+            expected |= {"store_full"} if self.store.failing else set()
             assert error.code in expected
 
     @rule(name=NAMES, data=st.data())
@@ -141,13 +166,15 @@ class Life(RuleBasedStateMachine):
                 self.call(self.engine.withdraw, ADA, name, data.draw(st.sampled_from(self.turns[name])))
             except Conflict as conflict:
                 assert conflict.code == "not_queued"
+            except StoreFailed:
+                assert self.store.failing
 
     @rule(name=NAMES, title=st.text(max_size=5))
     def rename(self, name: str, title: str) -> None:
         try:
             assert self.call(self.engine.change, ADA, name, SessionChanges({"title": title}))["title"] == title
         except PorticoError as error:
-            assert error.code in ("session_not_found", "session_closed")
+            assert error.code in ("session_not_found", "session_closed", "store_full")
 
     @rule(name=NAMES)
     def read(self, name: str) -> None:
@@ -158,15 +185,23 @@ class Life(RuleBasedStateMachine):
     @rule(name=NAMES)
     def close(self, name: str) -> None:
         if name in self.turns:
-            self.call(self.engine.close, ADA, name)
             self.closed.add(name)
+            try:
+                self.call(self.engine.close, ADA, name)
+            except StoreFailed:
+                assert self.store.failing  # it will be closed once the store works, or its server is gone
 
     @rule(name=NAMES)
     def purge(self, name: str) -> None:
         if name in self.turns:
-            self.call(lambda: self.engine.close(ADA, name, purge=True))
-            self.closed.discard(name)
-            del self.turns[name], self.seen[name]
+            try:
+                self.call(lambda: self.engine.close(ADA, name, purge=True))
+            except StoreFailed:
+                assert self.store.failing
+                self.closed.add(name)
+            else:
+                self.closed.discard(name)
+                del self.turns[name], self.seen[name]
 
     @rule(seconds=st.sampled_from([0.0, 0.03, 0.1]))
     def wait(self, seconds: float) -> None:
@@ -174,8 +209,9 @@ class Life(RuleBasedStateMachine):
 
     @rule(in_good_order=st.booleans())
     def restart(self, in_good_order: bool) -> None:
-        if in_good_order:
+        if in_good_order and not self.store.failing:
             self.call(self.engine.drain, 0.2)
+        self.store.failing = False  # a server does not even start on such a store
         self.stop()
         self.start()
 
@@ -189,7 +225,9 @@ class Life(RuleBasedStateMachine):
                 assert [event.data for event in events] == seen
 
     def teardown(self) -> None:
+        self.store.delay, self.store.failing = 0.0, False
         try:
+            self.call(anyio.sleep, 1.2)  # what could not be written is tried again every second
             self.call(self.engine.drain, 3.0)
             for name, accepted in self.turns.items():
                 events, more = self.call(lambda name=name: self.engine.history(ADA, name, after=0, limit=10**6))

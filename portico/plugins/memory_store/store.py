@@ -11,7 +11,7 @@ from heapq import nlargest
 
 from portico.core.errors import Conflict, InvalidRequest, NotFound, SequenceConflict
 from portico.core.events import Event
-from portico.core.store import SessionRecord, TurnSpan
+from portico.core.store import READ_BYTES, SessionRecord, TurnSpan
 
 
 @dataclass(slots=True)
@@ -76,7 +76,8 @@ class MemoryStore:
         if record is not None:
             history.record = record
 
-    async def read(self, session_id: str, after: int, limit: int) -> Sequence[Event]:
+    async def read(self, session_id: str, after: int, limit: int, max_bytes: int = READ_BYTES) -> Sequence[Event]:
+        # These are references to what is in memory anyway: no bytes to spare.
         history = self._sessions.get(session_id)
         return history.events[after : after + limit] if history else ()
 

@@ -14,7 +14,7 @@ import anyio.lowlevel
 
 from portico.core.errors import Conflict
 from portico.core.events import Event
-from portico.core.store import SessionRecord, TurnSpan
+from portico.core.store import READ_BYTES, SessionRecord, TurnSpan
 from portico.plugins.sqlite_store.database import Sync, open_database, open_for_reading
 from portico.plugins.sqlite_store.history import MAX_SEQ, History, appending
 from portico.plugins.sqlite_store.housekeeping import Housekeeping
@@ -25,7 +25,6 @@ from portico.plugins.sqlite_store.removal import forget_session
 from portico.plugins.sqlite_store.schema import MIGRATIONS
 from portico.plugins.sqlite_store.writer import Writer
 
-READ_BYTES = 8 * 1024**2
 """What one `SqliteStore.read` returns at most, but for its last step; it may be fewer events than asked for."""
 
 
@@ -128,11 +127,11 @@ class SqliteStore:
         job = appending(session_id, expected_seq, events, record, self._now)
         await self._writer.write(job, sum(len(event.data) for event in events))
 
-    async def read(self, session_id: str, after: int, limit: int) -> Sequence[Event]:
+    async def read(self, session_id: str, after: int, limit: int, max_bytes: int = READ_BYTES) -> Sequence[Event]:
         events: list[Event] = []
         size = 0
         session = await self._reading.run(partial(_find, session_id=session_id))
-        while session is not None and len(events) < limit and size < READ_BYTES:
+        while session is not None and len(events) < limit and size < max_bytes:
             if events:
                 await anyio.lowlevel.checkpoint()  # a long read lets others go between its steps
             more = await self._reading.run(

@@ -1,0 +1,30 @@
+"""How this program was called, so that what it tells people to type works as printed."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """``program``: the words that start it; ``options``: those that lead to the same server again."""
+
+    program: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+    def line(self, *words: str) -> str:
+        """A command line that does ``words`` there."""
+        return shlex.join([*self.program, *words, *self.options])
+
+
+def this_program() -> tuple[str, ...]:
+    """The words that started this process: `portico` where that finds it, else its path, or `python -m portico`."""
+    path = Path(sys.argv[0])
+    if path.name == "__main__.py":
+        return sys.executable, "-m", "portico"
+    found = shutil.which(path.name)
+    return (path.name,) if found and Path(found).resolve() == path.resolve() else (sys.argv[0],)

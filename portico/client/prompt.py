@@ -1,0 +1,47 @@
+"""The line editor of ``portico chat``."""
+
+from __future__ import annotations
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+PROMPT = "> "
+
+
+class Prompt:
+    """What is pasted stays one message. Enter sends; Alt-Enter, or Enter behind a backslash, begins a new line."""
+
+    def __init__(self) -> None:
+        self._session: PromptSession[str] = PromptSession(
+            PROMPT,
+            multiline=True,
+            prompt_continuation=" " * len(PROMPT),
+            key_bindings=_keys(),
+            enable_suspend=True,
+        )
+
+    async def line(self) -> str | None:
+        """What the user sends; None at Ctrl-D. Raises KeyboardInterrupt."""
+        try:
+            return await self._session.prompt_async(handle_sigint=False)
+        except EOFError:
+            return None
+
+
+def _keys() -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.document.text_before_cursor.endswith("\\"):
+            buffer.delete_before_cursor()
+            buffer.newline(copy_margin=False)
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.newline(copy_margin=False)
+
+    return keys

@@ -1,0 +1,105 @@
+"""What a permission request asks for, in words: all of it, or saying what is left out. No I/O."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MOST_LINES = 30
+"""Lines of a file's new content that are shown at once."""
+MOST_CHARACTERS = 400
+"""Characters of such a line that are."""
+INDENT = "    "
+MODES = {"acceptEdits": "accept all edits", "bypassPermissions": "allow everything", "plan": "only plan"}
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """``lines`` have no control characters; ``cut`` says that the text has more of them than are here."""
+
+    lines: list[str]
+    cut: bool
+
+
+def describe_request(request: Mapping[str, Any], *, whole: bool = False) -> Described:
+    """What would be allowed. Only the content of files is ever cut, unless ``whole``."""
+    name, rest = request["tool_name"], dict(request["input"])
+    lines, content = _head(name, rest), _content(name, rest)
+    if rest:
+        lines += _indented(json.dumps(rest, ensure_ascii=False, separators=(",", ":")))
+    shown = content if whole else [_start(line) for line in content[:MOST_LINES]]
+    lines += [INDENT + line for line in shown]
+    if more := len(content) - len(shown):
+        lines.append(f"{INDENT}... {more} more {'line' if more == 1 else 'lines'}")
+    return Described(lines, shown != content)
+
+
+def grants(suggestions: Sequence[Mapping[str, Any]]) -> str | None:
+    """What an answer with ``remember`` allows from now on, besides this once. None: nothing.
+
+    Of the agent's suggestions the server takes the rules, and a change of mode only where there are none.
+    """
+    rules = [suggestion for suggestion in suggestions if suggestion.get("type") != "setMode"]
+    said = [_grant(suggestion) for suggestion in rules or suggestions]
+    return visible(f"{', '.join(said)} in this session") if said else None
+
+
+def visible(text: str) -> str:
+    """``text`` on one line, with the code of each character that is none to see, or that turns others round."""
+    return "".join(f"<U+{ord(c):04X}>" if unicodedata.category(c) in _UNSEEN else c for c in text.replace("\t", "    "))
+
+
+# Control, format (which holds the bidirectional overrides), surrogate, line separator, paragraph separator.
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def _head(name: str, rest: dict[str, Any]) -> list[str]:
+    """The first lines; what they say is taken out of ``rest``."""
+    key = {"Bash": "command", "Write": "file_path", "Edit": "file_path", "NotebookEdit": "notebook_path"}.get(name)
+    if not key or not isinstance(rest.get(key), str):
+        return [visible(name)]
+    value = rest.pop(key)
+    return [visible(name), *_indented(value)] if name == "Bash" else [f"{visible(name)} {visible(value)}"]
+
+
+def _content(name: str, rest: dict[str, Any]) -> list[str]:
+    """What goes into a file, and what it takes the place of; it is taken out of ``rest``."""
+    marks = {"Write": {"content": ""}, "Edit": {"old_string": "- ", "new_string": "+ "}}.get(name, {})
+    found = {key: rest.pop(key) for key in marks if isinstance(rest.get(key), str)}
+    return [marks[key] + line for key, text in found.items() for line in _lines(text)]
+
+
+def _start(line: str) -> str:
+    more = len(line) - MOST_CHARACTERS
+    return line if more <= 0 else f"{line[:MOST_CHARACTERS]} ... {more} more characters"
+
+
+def _lines(text: str) -> list[str]:
+    return [visible(line) for line in text.removesuffix("\n").split("\n")] if text else []
+
+
+def _indented(text: str) -> list[str]:
+    return [INDENT + line for line in _lines(text)]
+
+
+def _grant(suggestion: Mapping[str, Any]) -> str:
+    match suggestion:
+        case {"type": "setMode", "mode": str(mode)}:
+            return MODES.get(mode, f"permission mode {mode}")
+        case {"type": "addRules", "behavior": str(behavior), "rules": [*rules]}:
+            return f"{behavior} {_named(rules)}"
+        case {"type": "addDirectories", "directories": [*folders]}:
+            return f"let it into {', '.join(map(str, folders))}"
+    return json.dumps(suggestion, ensure_ascii=False, separators=(",", ":"))
+
+
+def _named(rules: Iterable[Any]) -> str:
+    return ", ".join(_rule(rule) if isinstance(rule, dict) else str(rule) for rule in rules)
+
+
+def _rule(rule: Mapping[str, Any]) -> str:
+    content = rule.get("ruleContent")
+    return f"{rule.get('toolName')}({content})" if content else f"every {rule.get('toolName')}"
