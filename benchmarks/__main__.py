@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-NAMES = ("startup", "memory", "replay", "websocket", "first_token", "pool", "durable", "many", "large")
+NAMES = (
+    *("startup", "memory", "replay", "websocket", "first_token", "interrupt", "viewers"),
+    *("pool", "durable", "many", "large"),
+)
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import TextIO
 
 STOPPED = 130  # 128 + SIGINT, as shells have it
 
@@ -15,6 +16,7 @@ STOPPED = 130  # 128 + SIGINT, as shells have it
 def main() -> None:
     """Run the command that ``sys.argv`` names, and exit."""
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(STOPPED))  # nothing is begun yet
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # they may be closed
     from portico.commands import commands
     from portico.ending import status_of
 
@@ -29,3 +31,7 @@ def main() -> None:
             raise
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(status)
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w")

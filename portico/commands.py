@@ -97,21 +97,11 @@ def _data_dir(given: str | None) -> Path:
     return data_dir({"data_dir": given}, *here())
 
 
-class _SessionId(click.ParamType):
-    name = "id"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
-            self.fail(
-                f"{value!r}: a session's id is 1 to 64 letters, digits, dots, underscores and hyphens, "
-                "a letter or digit first",
-                param,
-                ctx,
-            )
-        return value
-
-
-SESSION_ID = _SessionId()
+def _session_id(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
+        form = "1 to 64 letters, digits, dots, underscores and hyphens, a letter or digit first"
+        raise click.BadParameter(f"{value!r} is no session's id, which is {form}")
+    return value
 
 
 def _of_a_server(command: Command) -> Command:
@@ -151,7 +141,7 @@ def _again(server: str | None, data_dir: str | None) -> Invocation:
 
 @commands.command()
 @click.argument("text")
-@click.option("--session", type=SESSION_ID, help="Ask this session, made if need be, instead of a temporary one.")
+@click.option("--session", callback=_session_id, help="Ask this session, made if need be, instead of a temporary one.")
 @click.option("--keep", is_flag=True, help="Leave the session open afterwards.")
 @click.option("--allow", is_flag=True, help="Allow every tool that needs leave.")
 @click.option("--json", "json_output", is_flag=True, help="Print the events, one JSON object a line.")
@@ -167,7 +157,7 @@ def ask(text: str, server: str | None, token: str | None, data_dir: str | None, 
 
 
 @commands.command()
-@click.argument("session", type=SESSION_ID, required=False)
+@click.argument("session", callback=_session_id, required=False)
 @_of_a_session
 @_of_a_server
 def chat(
@@ -185,7 +175,7 @@ def chat(
 @click.option("--json", "json_output", is_flag=True, help="One JSON object a line.")
 @_of_a_server
 @click.pass_context
-def sessions(context: click.Context, closed: bool, json_output: bool, **of_server: Any) -> int | None:
+def sessions(context: click.Context, /, closed: bool, json_output: bool, **of_server: Any) -> int | None:
     """List the sessions of a running server that are not closed, newest first."""
     from portico.client.sessions import sessions as run
 
@@ -198,7 +188,7 @@ def sessions(context: click.Context, closed: bool, json_output: bool, **of_serve
 
 
 @sessions.command()
-@click.argument("session", type=SESSION_ID)
+@click.argument("session", callback=_session_id)
 @click.option("--purge", is_flag=True, help="Delete its history and its workspace too.")
 @_of_a_server
 def close(session: str, purge: bool, **of_server: Any) -> int | None:
@@ -209,7 +199,7 @@ def close(session: str, purge: bool, **of_server: Any) -> int | None:
 
 
 @sessions.command()
-@click.argument("session", type=SESSION_ID)
+@click.argument("session", callback=_session_id)
 @_of_a_server
 def export(session: str, **of_server: Any) -> int | None:
     """Print all events of the session of id SESSION, one JSON object a line."""

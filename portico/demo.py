@@ -62,7 +62,7 @@ def _endpoint(settings: Settings) -> Endpoint:
 
 
 async def _show(endpoint: Endpoint, program: Sequence[str]) -> None:
-    click.echo(f"Portico is ready on {endpoint.address}{endpoint.api_prefix}. Asking its first session: {QUESTION}\n")
+    click.echo(f"Portico is ready on {endpoint.address}. Asking its first session: {QUESTION}\n")
     async with Client(endpoint) as client:
         await client.create_session({"session_id": SESSION})
         async with aclosing(client.query(SESSION, QUESTION, turn_id="first")) as events:

@@ -86,15 +86,15 @@ class Client:
         """``fields`` as `PATCH /sessions/{id}` takes them. Returns the session."""
         return await self._call("PATCH", _path(session_id), json=fields)
 
-    async def sessions(self) -> AsyncGenerator[dict[str, Any], None]:
-        """All sessions, newest first, read page by page."""
+    async def sessions(self) -> list[dict[str, Any]]:
+        """All sessions, newest first."""
+        found: list[dict[str, Any]] = []
         parameters: dict[str, Any] = {"limit": 100}
         while True:
             page = await self._call("GET", "/sessions", params=parameters)
-            for session in page["sessions"]:
-                yield session
+            found += page["sessions"]
             if not page["next_cursor"]:
-                return
+                return found
             parameters["cursor"] = page["next_cursor"]
 
     async def close_session(self, session_id: str, *, purge: bool = False) -> None:

@@ -7,7 +7,6 @@ import shutil
 import sys
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from enum import Enum
 from typing import Any
 
@@ -141,8 +140,7 @@ class Conversation:
 
     async def _list(self) -> None:
         try:
-            async with aclosing(self._client.sessions()) as stream:
-                found = [session async for session in stream if session["state"] != "closed"]
+            found = [session for session in await self._client.sessions() if session["state"] != "closed"]
         except ClientError as error:
             self._screen.note(f"error: {error}", "red")
         else:

@@ -18,6 +18,7 @@ Decide = Callable[[Mapping[str, Any]], Awaitable[Decision]]
 """Takes a ``permission_request`` event."""
 
 WORDS: Mapping[str, Decision] = {"y": "allow", "yes": "allow", "n": "deny", "no": "deny"}
+ALWAYS: Mapping[str, Decision] = {"a": "remember", "always": "remember"}
 
 
 def say_yes(screen: Screen) -> Decide:
@@ -50,7 +51,7 @@ def ask_user(screen: Screen, lines: Lines) -> Decide:
 
 async def _ask(request: Mapping[str, Any], screen: Screen, lines: Lines) -> Decision:
     always = grants(request.get("suggestions", []))
-    answers = WORDS | ({"a": "remember", "always": "remember"} if always else {})
+    answers = {**WORDS, **(ALWAYS if always else {})}
     whole = False
     while True:
         lines.forget()  # what was typed before the question is no answer to it

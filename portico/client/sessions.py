@@ -23,8 +23,7 @@ async def sessions(endpoint: Endpoint, *, closed: bool = False, json_output: boo
     """
 
     async def show(client: Client, screen: Screen) -> None:
-        async with aclosing(client.sessions()) as stream:
-            found = [session async for session in stream]
+        found = await client.sessions()
         shown = [session for session in found if closed or session["state"] != CLOSED]
         if json_output:
             for session in shown:

@@ -65,12 +65,12 @@ def _base64(text: str) -> str:
     return text
 
 
-def _bounded(max_bytes: int) -> AfterValidator:
-    """For JSON of any shape: at most so many bytes, and not nested deeper than people write it."""
+def _bounded(max_bytes: int, *, separators: tuple[str, str] = (",", ":")) -> AfterValidator:
+    """For JSON of any shape: at most so many bytes as it is written, and not nested deeper than people write it."""
 
     def checked(value: dict[str, Any]) -> dict[str, Any]:
         try:
-            size = len(json.dumps(value, separators=(",", ":")))
+            size = len(json.dumps(value, separators=separators))
         except RecursionError:
             size = 0
         if size > max_bytes:
@@ -112,6 +112,8 @@ Folder = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterV
 Prompt = Annotated[str, AfterValidator(_argument)]
 ToolRule = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_passable)]
 ToolRules = Annotated[list[ToolRule], Field(max_length=512), AfterValidator(_arguments)]
+# Blanks and all, as the agent's command line will have it.
+McpServers = Annotated[dict[Name, dict[str, Any]], Field(max_length=64), _bounded(100 * KIB, separators=(", ", ": "))]
 NonBlank = Annotated[str, AfterValidator(_not_blank)]
 
 
@@ -166,7 +168,7 @@ class SessionBody(_Strict):
     permission_mode: Line | None = None
     allowed_tools: ToolRules | None = None
     disallowed_tools: ToolRules | None = None
-    mcp_servers: Annotated[dict[Name, dict[str, Any]], Field(max_length=64), _bounded(100 * KIB)] | None = None
+    mcp_servers: McpServers | None = None
     max_turns: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     setting_sources: Annotated[list[Literal["user", "project", "local"]], Field(max_length=3)] | None = None
     metadata: Annotated[dict[str, Any], _bounded(16 * KIB)] | None = None

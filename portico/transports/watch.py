@@ -8,20 +8,26 @@ import socket
 import struct
 import sys
 import termios
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
 NO_LINGER = struct.pack("ii", 1, 0)
+KERNEL_BYTES = 128 * 1024
+"""So much the kernel takes beyond what is under way; else megabytes, also for a client that reads nothing."""
 
 
 class CountingTransport:
-    """A transport that counts what it is given; in all else it is the one it stands for."""
+    """A transport that counts what it is given, and says so before; in all else it is the one it stands for."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self.given = 0
+        self.before_write: Callable[[], None] | None = None
 
     def write(self, data: bytes) -> None:
+        if self.before_write is not None:
+            self.before_write()
         self.given += len(data)
         self._transport.write(data)
 
@@ -36,7 +42,7 @@ def counting(transport: asyncio.Transport) -> asyncio.Transport:
 class Watched(asyncio.Protocol):
     """A client that takes nothing for ``write_timeout`` seconds is cut off with a reset, whatever it was being sent.
 
-    `close` would wait for it, as long as it likes. ``transport`` is a `counting` one.
+    It may take twice as long. `close` would wait for it, as long as it likes. ``transport`` is a `counting` one.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -45,29 +51,30 @@ class Watched(asyncio.Protocol):
     _write_timer: asyncio.TimerHandle | None = None
 
     def start_watching(self) -> None:
-        # Whatever the kernel doesn't take at once counts as paused, so that nothing waits in our memory unwatched.
-        self.transport.set_write_buffer_limits(high=0)
+        self.transport.set_write_buffer_limits(high=0)  # what the kernel doesn't take at once counts as paused
+        cast(CountingTransport, self.transport).before_write = self._watch
+        with suppress(OSError):  # no TCP, and limited anyway
+            peer = self.transport.get_extra_info("socket")
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)
 
     def stop_watching(self) -> None:
+        cast(CountingTransport, self.transport).before_write = None
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._watch()
-
     def _watch(self) -> None:
+        # From the first byte on: the kernel may go on taking ours for long, which says nothing of the client.
         if self._write_timer is None:
             self._write_timer = self.loop.call_later(self.write_timeout, self._check, self.taken())
 
     def _check(self, before: int) -> None:
-        # That writing was resumed in between says nothing of the client: the kernel's buffer may just have grown.
         self._write_timer = None
+        unsent = self.unsent()
         if self.taken() > before:  # slow, perhaps, but alive
-            if self.unsent():
+            if unsent:
                 self._watch()
-        else:
+        elif unsent:
             self.cut()
 
     def taken(self) -> int:
@@ -75,10 +82,7 @@ class Watched(asyncio.Protocol):
         return cast(CountingTransport, self.transport).given - self.unsent()
 
     def unsent(self) -> int:
-        """Bytes that the client has not taken: ours, and the kernel's (tcp(7), SIOCOUTQ).
-
-        The kernel asks for more only when a third of its buffer is free, for which a slow client may need minutes.
-        """
+        """Bytes that the client has not taken: ours, and the kernel's (tcp(7), SIOCOUTQ)."""
         queued = b""
         with suppress(OSError):
             queued = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))

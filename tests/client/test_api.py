@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 
 import anyio
@@ -11,7 +11,7 @@ import pytest
 
 from portico.client.api import Client, Event
 from portico.client.connection import find_endpoint
-from portico.client.errors import ProblemError, Unreachable
+from portico.client.errors import HistoryLost, ProblemError, Unreachable
 from tests.support.proxy import SILENT, proxy
 from tests.support.server import RunningServer, running_server
 
@@ -147,8 +147,27 @@ async def test_interrupting_a_turn_that_waits_leaves_the_running_one_alone(serve
             seen = [await anext(running) for _ in range(5)]
             async with aclosing(client.query(session_id, "hello", turn_id="second")) as waiting:
                 await anext(waiting)
-                with suppress(ProblemError):  # where the server can't withdraw it, it has to wait
-                    await client.interrupt(session_id, "second", begun=False)
+                await client.interrupt(session_id, "second", begun=False)
+                rest = [event async for event in waiting]
+                assert [event.get("stop_reason") for event in rest] == ["withdrawn"]
             seen += [event async for event in running]
     assert text_of(seen) == SAY
     assert seen[-1]["stop_reason"] == "end_turn"
+
+
+async def test_an_answer_whose_beginning_was_deleted_is_no_answer(tmp_path: Path) -> None:
+    big = f'[[{{"size": 3000000, "say": "{uuid.uuid4().hex}"}}]]'
+    variables = {"PORTICO_RETENTION_MB": "1", "PORTICO_MAX_TOKENS": "1000000"}
+    async with running_server(tmp_path, **variables) as server, client_of(server, server.url) as client:
+        session_id = (await client.create_session({}))["session_id"]
+        async for _ in client.query(session_id, "hello", turn_id="early"):
+            pass
+        with anyio.fail_after(40):
+            while (first := await client.history(session_id, after=0, limit=1))[0]["type"] != "gap":
+                async for _ in client.query(session_id, big):
+                    pass
+        with pytest.raises(HistoryLost, match="deleted on the server"):
+            async for event in client.follow(session_id, "early", after=0):
+                raise AssertionError(event)
+        exported = [event async for event in client.whole_history(session_id)]
+        assert exported[0] == first[0] and exported[1]["seq"] == first[0]["min_seq"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import uuid
@@ -21,6 +22,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
 ENDLESS = '[[{"say": "tick", "words": 5000, "gap_ms": 20}]]'
 WRITE = '[[{"say": "May I?", "tool": {"name": "Write", "input": {"file_path": "f.txt", "content": "x"}}}]]'
+QUESTION = "allow it? [y]es, [n]o, [a]lways: "
 
 
 async def ask(
@@ -42,6 +44,13 @@ async def session_of(server: RunningServer, session_id: str) -> dict[str, object
         return found
 
 
+async def opened(server: RunningServer, name: str | None = None) -> str:
+    """A session that is there already."""
+    async with server.http() as http:
+        answer = await http.post("/sessions", json={"session_id": name or uuid.uuid4().hex})
+        return str(answer.raise_for_status().json()["session_id"])
+
+
 async def test_prints_the_answer_and_nothing_else(server: RunningServer) -> None:
     done = await ask(server, '[[{"think": "hm", "say": "Caf\\u00e9 \\ud83d\\ude00\\n\\nsecond line"}]]')
     assert (done.returncode, done.stderr) == (0, b"")
@@ -53,12 +62,23 @@ async def test_takes_its_text_from_standard_input(server: RunningServer) -> None
     assert done.stdout == b"from a pipe\n"
 
 
-@pytest.mark.parametrize("stdin", [b"", b" \n", b"\xff\xfe"])
-async def test_text_that_is_none_is_refused(server: RunningServer, stdin: bytes) -> None:
+@pytest.mark.parametrize(
+    ("stdin", "why"),
+    [
+        (b"", "there is no text to ask"),
+        (b" \n", "there is no text to ask"),
+        (b"\xff\xfe", "standard input is not UTF-8 text"),
+    ],
+)
+async def test_text_that_is_none_is_refused(server: RunningServer, stdin: bytes, why: str) -> None:
     done = await ask(server, "-", stdin=stdin)
-    assert done.returncode == 1
-    assert done.stderr.startswith(b"portico: ")
-    assert b"Traceback" not in done.stderr
+    assert (done.returncode, done.stderr.decode()) == (1, f"portico: {why}\n")
+
+
+async def test_a_session_id_that_can_be_none_is_wrong_usage(server: RunningServer) -> None:
+    done = await ask(server, "hello", "--session", "a b")
+    assert done.returncode == 2
+    assert b"letters, digits, dots, underscores and hyphens" in done.stderr and b"[A-Z" not in done.stderr
 
 
 async def test_a_session_of_its_own_is_closed_afterwards_unless_kept(server: RunningServer) -> None:
@@ -78,9 +98,42 @@ async def test_a_named_session_goes_on(server: RunningServer) -> None:
     first = await ask(server, "hello", "--session", name, "--title", "T")
     second = await ask(server, "again", "--session", name, "--title", "other")
     assert (first.returncode, second.returncode) == (0, 0)
-    assert b"--title is for new sessions; this one has 'T'" in second.stderr
+    assert first.stderr.decode() == f"Session {name} is new.\n"
+    assert second.stderr.decode() == f"session {name} has title other from now on (was T)\n"
     found = await session_of(server, name)
-    assert (found["turns"], found["state"]) == (2, "idle")
+    assert (found["turns"], found["state"], found["title"]) == (2, "idle", "other")
+
+
+async def test_the_mode_of_an_existing_session_is_changed_and_its_folder_refused(server: RunningServer) -> None:
+    name = await opened(server)
+    done = await ask(server, "hello", "--session", name, "--permission-mode", "plan")
+    assert (done.returncode, (await session_of(server, name))["permission_mode"]) == (0, "plan")
+    assert b"permission mode plan from now on (was default)" in done.stderr
+    done = await ask(server, "hello", "--session", name, "--permission-mode", "nonsense")
+    assert done.returncode == 1 and b"nonsense" in done.stderr
+    done = await ask(server, "hello", "--session", name, "--cwd", "/somewhere/else")
+    assert done.returncode == 1 and b"--cwd is for new sessions" in done.stderr
+    assert (await session_of(server, name))["turns"] == 1
+
+
+async def test_a_closed_session_is_refused_and_says_how_to_read_it(server: RunningServer) -> None:
+    name = await opened(server)
+    async with server.http() as http:
+        await http.delete(f"/sessions/{name}")
+    done = await ask(server, "hello", "--session", name)
+    assert done.returncode == 1
+    assert f"session {name} is closed" in done.stderr.decode() and f"sessions export {name}" in done.stderr.decode()
+
+
+async def test_the_line_that_goes_on_with_a_kept_session_works_as_printed(server: RunningServer) -> None:
+    done = await ask(server, "hello", "--keep", "--server", server.url, "--token", server.token)
+    found = re.search(r"is kept: (.*) goes on with it", done.stderr.decode())
+    assert found and server.url in found[1] and server.token not in done.stderr.decode()
+    env = server.client_env | {"PORTICO_DATA_DIR": str(server.home), "PORTICO_TOKEN": server.token}
+    again = await anyio.run_process(
+        ["sh", "-c", found[1]], env=env, cwd=server.home, input=b'[[{"say": "on it goes"}]]'
+    )
+    assert again.stdout.splitlines()[-1] == b"on it goes"
 
 
 async def test_raw_events(server: RunningServer) -> None:
@@ -143,7 +196,7 @@ async def stderr_and_status(process: Process) -> tuple[bytes, int]:
 @pytest.mark.parametrize("presses", [1, 2])
 async def test_ctrl_c_interrupts_the_turn(server: RunningServer, presses: int) -> None:
     name = f"stopped-{uuid.uuid4().hex}"
-    command = [*PORTICO, "ask", ENDLESS, "--session", name]
+    command = [*PORTICO, "ask", ENDLESS, "--session", await opened(server, name)]
     async with await anyio.open_process(command, env=server.client_env, cwd=server.home) as process:
         assert process.stdout is not None
         assert await process.stdout.receive()
@@ -162,9 +215,9 @@ async def test_ctrl_c_interrupts_the_turn(server: RunningServer, presses: int) -
 async def test_asks_on_a_terminal(server: RunningServer, answer: str, exists: bool) -> None:
     name = f"asked-{uuid.uuid4().hex}"
     async with on_terminal([*PORTICO, "ask", WRITE, "--session", name], server.client_env, server.home) as terminal:
-        await terminal.until("allow it? [y]es, [n]o, [a]lways in this session: ")
+        await terminal.until(QUESTION)
         await terminal.type("what?\n")
-        await terminal.until("in this session: ")
+        await terminal.until(QUESTION)
         await terminal.type(f"{answer}\n")
         assert await terminal.exit_status() == 0
     assert "Write f.txt" in terminal.text
@@ -173,19 +226,46 @@ async def test_asks_on_a_terminal(server: RunningServer, answer: str, exists: bo
 
 async def test_ctrl_c_at_the_question_interrupts(server: RunningServer) -> None:
     async with on_terminal([*PORTICO, "ask", WRITE], server.client_env, server.home) as terminal:
-        await terminal.until("in this session: ")
+        await terminal.until(QUESTION)
         await terminal.type(CTRL_C)
         assert await terminal.exit_status() == 130
     assert "Traceback" not in terminal.text
 
 
-async def test_lists_sessions(server: RunningServer) -> None:
-    name = f"listed-{uuid.uuid4().hex}"
-    await ask(server, "hello", "--session", name, "--title", "A\x1b]0;title")
-    command = [*PORTICO, "sessions"]
-    shown = await anyio.run_process(command, env=server.client_env, cwd=server.home)
-    row = next(line for line in shown.stdout.decode().splitlines() if line.startswith(name))
-    assert row.split()[1] == "idle"
-    assert "\x1b" not in row
-    lines = await anyio.run_process([*command, "--json"], env=server.client_env, cwd=server.home)
-    assert name in [json.loads(line)["session_id"] for line in lines.stdout.splitlines()]
+async def test_the_question_shows_all_that_would_be_allowed_and_what_always_means(server: RunningServer) -> None:
+    name = await opened(server)
+    content = "\n".join(f"line {number}" for number in range(40))
+    tools = [
+        {"name": "Bash", "input": {"command": "echo one &&\n  echo two > two.txt", "description": "harmless"}},
+        {"name": "Write", "input": {"file_path": "long.txt", "content": content}},
+        {"name": "Write", "input": {"file_path": "last.txt", "content": "x"}},
+    ]
+    query = json.dumps([[{"tool": tool} for tool in tools]])
+    async with on_terminal([*PORTICO, "ask", query, "--session", name], server.client_env, server.home) as terminal:
+        shown = await terminal.until("allow it? ")
+        assert "? Bash\n    echo one &&\n      echo two > two.txt\n" in shown
+        assert '    {"description":"harmless"}\n' in shown
+        await terminal.type("y\n")
+        shown = await terminal.until("allow it? [y]es, [n]o, [v]iew all, [a]lways: ")
+        assert "    line 29\n    ... 10 more lines\n  [a]lways: accept all edits in this session\n" in shown
+        await terminal.type("v\n")
+        shown = await terminal.until(QUESTION)
+        assert "    line 39\n" in shown
+        await terminal.type("a\n")  # so the third is not asked about
+        assert await terminal.exit_status() == 0
+    found = await session_of(server, name)
+    assert await anyio.Path(str(found["cwd"]), "last.txt").exists()
+
+
+async def test_what_was_typed_before_the_question_does_not_answer_it(server: RunningServer) -> None:
+    name = await opened(server)
+    query = WRITE.replace('"May I?"', '"w", "words": 40, "gap_ms": 30')
+    async with on_terminal([*PORTICO, "ask", query, "--session", name], server.client_env, server.home) as terminal:
+        await terminal.until("w w w")
+        await terminal.type("y\ny")
+        await terminal.until(QUESTION)
+        await terminal.type("\n")
+        await terminal.until(QUESTION)  # neither the line nor the half of one has said yes
+        await terminal.type("n\n")
+        assert await terminal.exit_status() == 0
+    assert not await anyio.Path(str((await session_of(server, name))["cwd"]), "f.txt").exists()

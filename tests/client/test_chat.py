@@ -10,16 +10,20 @@ from contextlib import asynccontextmanager
 
 import anyio
 import httpx
+import psutil
 import pytest
 
 from tests.support.proxy import proxy
 from tests.support.server import PORTICO, RunningServer
+from tests.support.talk import talk
 from tests.support.terminal import CTRL_C, CTRL_D, ENTER, READ, READING, Terminal, on_terminal
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
 SLOW = '[[{"say": "tick", "words": 2000, "gap_ms": 20}]]'
 WRITE = '[[{"say": "May I?", "tool": {"name": "Write", "input": {"file_path": "f.txt", "content": "x"}}}]]'
+ALT_ENTER, CTRL_Z = "\x1b\r", "\x1a"
+QUESTION = "allow it? [y]es, [n]o, [a]lways: "
 
 
 @asynccontextmanager
@@ -104,7 +108,7 @@ async def test_asks_for_permission_and_shows_tools(server: RunningServer) -> Non
     async with chat(server, name) as terminal:
         await say(terminal, WRITE)
         await terminal.until("* Write f.txt")
-        await terminal.until("in this session: ")
+        await terminal.until(QUESTION)
         await terminal.type("y\n")
         await terminal.until("Done.")
         await terminal.until(READING)
@@ -119,7 +123,7 @@ async def test_a_permission_that_somebody_else_answers_is_asked_no_longer(server
         await http.post("/sessions", json={"session_id": name})
         async with chat(server, name) as terminal:
             await say(terminal, WRITE)
-            await terminal.until("in this session: ")
+            await terminal.until(QUESTION)
             request = (await get(server, name)).json()["pending_permissions"][0]["request_id"]
             await http.post(f"/sessions/{name}/permissions/{request}", json={"behavior": "deny"})
             await terminal.until("no answer is needed any more")
@@ -184,6 +188,97 @@ async def test_when_the_server_goes_away_it_says_so_and_ctrl_c_gives_up(server: 
         await say(terminal, "/quit")
         assert await terminal.exit_status() == 0
     assert "Traceback" not in terminal.text
+
+
+async def test_a_closed_session_is_told_at_once(server: RunningServer) -> None:
+    name = uuid.uuid4().hex
+    async with server.http() as http:
+        await http.post("/sessions", json={"session_id": name})
+        await http.delete(f"/sessions/{name}")
+    async with chat(server, name) as terminal:
+        await terminal.until(f"portico: session {name} is closed")
+        assert await terminal.exit_status() == 1
+    assert READING not in terminal.text
+
+
+async def test_what_is_pasted_and_what_is_continued_is_one_message(server: RunningServer) -> None:
+    name = uuid.uuid4().hex
+    async with server.http() as http:
+        await http.post("/sessions", json={"session_id": name})
+    async with chat(server, name) as terminal:
+        await say(terminal, "\x1b[200~pasted\r\ntwo\x1b[201~")
+        await terminal.until('You said: "pasted')
+        await say(terminal, f"typed\\{ENTER}two{ALT_ENTER}three")
+        await terminal.until('You said: "typed')
+        await say(terminal, "/quit")
+        assert await terminal.exit_status() == 0
+    async with talk(server) as client:
+        queries = [event["content"] for event in await client.history(name) if event["type"] == "query"]
+    assert queries == ["pasted\ntwo", "typed\ntwo\nthree"]
+
+
+async def test_what_is_typed_while_an_answer_comes_is_kept_and_not_shown_in_it(server: RunningServer) -> None:
+    async with chat(server) as terminal:
+        await say(terminal, '[[{"say": "tick", "words": 60, "gap_ms": 20}]]')
+        await terminal.until("tick tick")
+        await terminal.type("/help")
+        shown = await terminal.until(READING)
+        assert "/" not in shown and shown.count("tick") >= 50
+        await terminal.until("/help")
+        await terminal.type(ENTER)
+        await terminal.until("lists the sessions")
+        await say(terminal, "/quit")
+        assert await terminal.exit_status() == 0
+
+
+async def test_what_was_typed_during_an_answer_does_not_allow_anything(server: RunningServer) -> None:
+    name = uuid.uuid4().hex
+    async with server.http() as http:
+        await http.post("/sessions", json={"session_id": name})
+    async with chat(server, name) as terminal:
+        await say(terminal, WRITE.replace('"May I?"', '"w", "words": 40, "gap_ms": 30'))
+        await terminal.until("w w w")
+        await terminal.type("y\n")
+        await terminal.until(QUESTION)
+        await terminal.type("no\n")
+        shown = await terminal.until("left it alone")
+        assert "no\n" in shown  # an answer is shown as it is typed
+        await say(terminal, "/quit")
+        assert await terminal.exit_status() == 0
+    assert not await anyio.Path((await get(server, name)).json()["cwd"], "f.txt").exists()
+
+
+async def test_a_message_that_waits_says_so_and_is_withdrawn_by_ctrl_c(server: RunningServer) -> None:
+    name = uuid.uuid4().hex
+    async with talk(server) as client:
+        await client.open(session_id=name)
+        async with chat(server, name) as terminal:
+            await terminal.until(READING)
+            running = await client.start(name, SLOW)
+            await terminal.type("hello" + ENTER)
+            await terminal.until("waiting for the turn before this one")
+            await terminal.type(CTRL_C)
+            await terminal.until("(withdrawn)")
+            assert (await client.session(name))["state"] == "running"
+            await say(terminal, "/quit")
+            assert await terminal.exit_status() == 0
+        ends = [event for event in await client.history(name) if event["type"] == "complete"]
+        assert [event["stop_reason"] for event in ends] == ["withdrawn"]
+        assert ends[0]["turn_id"] != running["turn_id"]
+
+
+async def test_ctrl_z_suspends(server: RunningServer) -> None:
+    async with chat(server) as terminal:
+        await terminal.until(READING)
+        await terminal.type(CTRL_Z)
+        await terminal.until(READ)
+        with anyio.fail_after(10):
+            while psutil.Process(terminal.process.pid).status() != psutil.STATUS_STOPPED:
+                await anyio.sleep(0.02)
+        terminal.process.send_signal(signal.SIGCONT)
+        await terminal.until(READING)
+        await terminal.type(CTRL_D)
+        assert await terminal.exit_status() == 0
 
 
 async def test_lines_of_a_pipe_are_queries(server: RunningServer) -> None:

@@ -76,9 +76,11 @@ async def test_there_are_never_more_processes_than_allowed(tmp_path: Path) -> No
 async def test_one_that_dies_is_replaced(tmp_path: Path) -> None:
     async with running_server(tmp_path, PORTICO_POOL_SIZE="1") as server, talk(server) as client:
         await agents(server, 1)
+        (first,) = server.agents()
         server.kill_agents()
-        await agents(server, 0)
-        await agents(server, 1)
+        with anyio.fail_after(20):
+            while [agent.pid for agent in server.agents()] in ([], [first.pid]):
+                await anyio.sleep(0.05)
         await client.open(session_id="a")
         assert text(await client.turn("a", script({"say": "fine"}))) == "fine"
 

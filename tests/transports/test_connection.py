@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import sys
 import time
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -72,6 +73,38 @@ async def test_who_takes_nothing_is_cut_off_and_harms_nobody(tmp_path: Path, pat
                 while True:  # the server's side is gone, not just quiet
                     client.send(b"x")
                     await anyio.sleep(0.02)
+
+
+async def test_who_takes_nothing_is_cut_off_though_the_kernel_holds_it_all(tmp_path: Path) -> None:
+    async with serving(tmp_path, write_timeout=0.5) as served:
+        await served.session()
+        with access_lines() as lines, unread(served, get(EVENTS)):
+            await served.run(json.dumps({"deltas": 2, "size": 50_000}))
+            with anyio.fail_after(5):
+                await lines.wait(EVENTS)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the sizes of buffers are read from /proc")
+async def test_who_takes_nothing_fills_no_memory(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        await served.run(json.dumps({"deltas": 20, "size": 1024 * 1024}))
+        with unread(served, get(EVENTS)) as client:
+            size, before = unsent(client), -1
+            while size == 0 or size != before:  # until nothing is added any more
+                await anyio.sleep(0.3)
+                size, before = unsent(client), size
+            assert size < 512 * 1024
+
+
+def unsent(client: socket.socket) -> int:
+    """Bytes that the kernel holds for this client at the server's side (proc_net_tcp(5), tx_queue)."""
+    server, port = (f":{address[1]:04X}" for address in (client.getpeername(), client.getsockname()))
+    for line in Path("/proc/net/tcp").read_text().splitlines():
+        fields = line.split()
+        if fields[1].endswith(server) and fields[2].endswith(port):
+            return int(fields[4].partition(":")[0], 16)
+    raise AssertionError("there is no such connection")
 
 
 async def test_who_is_slow_but_takes_something_is_not_cut_off(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def nested(depth: int) -> dict[str, Any]:
         (SessionBody, {"allowed_tools": ["x" * 500] * 300}, ["allowed_tools"]),
         (SessionBody, {"mcp_servers": {"a": "b"}}, ["mcp_servers", "a"]),
         (SessionBody, {"mcp_servers": {"a": {"x": "y" * 110_000}}}, ["mcp_servers"]),
+        (SessionBody, {"mcp_servers": {"a": {"args": [1] * 50_000}}}, ["mcp_servers"]),  # larger as it will be written
         (SessionBody, {"max_turns": 0}, ["max_turns"]),
         (SessionBody, {"max_turns": "3"}, ["max_turns"]),
         (SessionBody, {"max_turns": True}, ["max_turns"]),
@@ -69,7 +70,7 @@ def nested(depth: int) -> dict[str, Any]:
         ),
         (TurnBody, {"query": "a", "turn_id": "-"}, ["turn_id"]),
         (TurnBody, {"query": "a", "turn_id": "a" * 129}, ["turn_id"]),
-        (TurnBody, {"query": "a", "if_busy": "steer"}, ["if_busy"]),
+        (TurnBody, {"query": "a", "if_busy": "shout"}, ["if_busy"]),
         (PermissionBody, {}, ["behavior"]),
         (PermissionBody, {"behavior": "maybe"}, ["behavior"]),
         (PermissionBody, {"behavior": "deny", "updated_input": {}}, []),

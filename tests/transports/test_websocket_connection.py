@@ -216,6 +216,15 @@ async def test_who_takes_nothing_is_cut_off_and_harms_nobody(tmp_path: Path) -> 
                         await anyio.sleep(0.02)
 
 
+async def test_who_takes_nothing_is_cut_off_though_the_kernel_holds_it_all(tmp_path: Path) -> None:
+    async with serving(tmp_path, write_timeout=0.5) as served:
+        await served.session()
+        with access_lines() as lines, unread(served, f"{PATH}?after=0"):
+            await served.run(json.dumps({"deltas": 2, "size": 50_000}))
+            with anyio.fail_after(5):
+                await lines.wait(PATH)
+
+
 async def test_who_is_slow_but_takes_something_is_not_cut_off(tmp_path: Path) -> None:
     async with serving(tmp_path, write_timeout=0.4, ping=0.2) as served:
         await served.session()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -34,14 +35,24 @@ def make_folders(folder: Path) -> Path:
     return runtime
 
 
+def clear_short_folder(path: Path, folder: Path) -> None:
+    """Remove what `make_folders` made elsewhere for the agent whose folder this is; anything else is left alone."""
+    if path.is_absolute() and path.name.startswith(_short_name(folder)):
+        shutil.rmtree(path, ignore_errors=True)  # follows no symbolic link
+
+
+def _short_name(folder: Path) -> str:
+    return f"portico-{sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]}"
+
+
 def _short_folder(folder: Path) -> Path:
     """Always the same one, so that a server that is killed time and again leaves no more than one."""
-    name = sha256(os.fsencode(folder)).hexdigest()[:16]
-    path = Path(tempfile.gettempdir(), f"portico-{name}")
+    name = _short_name(folder)
+    path = Path(tempfile.gettempdir(), name)
     path.mkdir(mode=0o700, exist_ok=True)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():  # somebody else was there first
-        return Path(tempfile.mkdtemp(prefix="portico-"))
+        return Path(tempfile.mkdtemp(prefix=f"{name}-"))
     path.chmod(0o700)
     return path
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from portico.core.agent import AgentOptions, AgentSpec
+from portico.core.errors import AgentUnavailable
 from portico.plugins.claude_code.cli import find_cli
 from portico.plugins.claude_code.command import build_command
 from portico.plugins.claude_code.config import DriverConfig
@@ -37,15 +38,20 @@ class Launch:
 
     @classmethod
     async def prepare(cls, config: DriverConfig, containment: Containment, spec: AgentSpec) -> Launch:
-        """Make the agent's folders. Raises `AgentUnavailable` without a CLI."""
+        """Make the agent's folders. Raises `AgentUnavailable` without a CLI, or where they can't be made."""
         return await anyio.to_thread.run_sync(cls._prepare, config, containment, spec)
 
     @classmethod
     def _prepare(cls, config: DriverConfig, containment: Containment, spec: AgentSpec) -> Launch:
         cli = find_cli(config.cli_path, config.search_path)
-        runtime = make_folders(spec.folder)
-        conversation = current_conversation(spec)
-        return cls(config, containment, spec, cli, runtime, conversation, has_transcript(spec, conversation))
+        try:
+            runtime = make_folders(spec.folder)
+            conversation = current_conversation(spec)
+            resume = has_transcript(spec, conversation)
+        except OSError as error:
+            detail = f"The agent's folders cannot be used: {error.strerror}."
+            raise AgentUnavailable(detail, code="agent_folder_unusable") from error
+        return cls(config, containment, spec, cli, runtime, conversation, resume)
 
     def with_options(self, options: AgentOptions) -> Launch:
         """The same agent with other options. Raises `InvalidRequest` where it could not be started with them."""
@@ -64,8 +70,17 @@ class Launch:
         argv = self._argv(resume=resume)
         environment = build_environment(self.config, spec, self.runtime)
         return await CliProcess.start(
-            argv, env=environment, cwd=spec.cwd, folder=spec.folder, containment=self.containment
+            argv,
+            env=environment,
+            cwd=spec.cwd,
+            folder=spec.folder,
+            containment=self.containment,
+            runtime=None if self._runs_inside else self.runtime,
         )
+
+    @property
+    def _runs_inside(self) -> bool:
+        return self.runtime.parent == self.spec.folder
 
     async def move(self, conversation: str) -> None:
         """From now on this is the agent's conversation. Raises OSError."""
@@ -77,5 +92,5 @@ class Launch:
 
     async def clear(self) -> None:
         """Remove the runtime folder, if it is not in the agent's own."""
-        if self.runtime.parent != self.spec.folder:
+        if not self._runs_inside:
             await anyio.to_thread.run_sync(lambda: shutil.rmtree(self.runtime, ignore_errors=True))

@@ -67,11 +67,19 @@ class CliProcess:
 
     @classmethod
     async def start(
-        cls, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, folder: Path, containment: Containment
+        cls,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        folder: Path,
+        containment: Containment,
+        runtime: Path | None = None,
     ) -> Self:
         """Start ``argv`` in ``cwd``, and put it on record in ``folder``, which exists and is this agent's own.
 
-        ``env`` is its whole environment, but for `MARKER`, which is added. Raises `AgentUnavailable`. A cancelled start
+        ``env`` is its whole environment, but for `MARKER`, which is added; ``runtime`` its runtime folder, where that
+        is not in ``folder``. Raises `AgentUnavailable`. A cancelled start
         leaves nothing behind.
         """
         await anyio.lowlevel.checkpoint()
@@ -93,7 +101,11 @@ class CliProcess:
                 clear_cgroup(group)
             raise _unavailable(error) from error
         record = ProcessRecord(
-            child.pid, start_time(child.pid) or "", containment.name, str(group) if group is not None else None
+            child.pid,
+            start_time(child.pid) or "",
+            containment.name,
+            str(group) if group is not None else None,
+            str(runtime) if runtime is not None else None,
         )
         process = cls(child, folder, record)
         try:

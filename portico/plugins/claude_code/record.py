@@ -15,7 +15,8 @@ NAME = "process.json"
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """An agent's outermost process; ``start_time`` is as `processes.start_time` gives it, ``cgroup`` a folder.
+    """An agent's outermost process; ``start_time`` is as `processes.start_time` gives it, ``cgroup`` a folder,
+    and so is ``runtime``, if the agent has its runtime folder outside of its own.
 
     Should the process be gone, its pid and start time name nothing, and will never again.
     """
@@ -24,6 +25,7 @@ class ProcessRecord:
     start_time: str
     containment: str
     cgroup: str | None = None
+    runtime: str | None = None
 
     def is_live(self) -> bool:
         """Whether this very process still is there (it may be a zombie)."""
@@ -40,7 +42,7 @@ class ProcessRecord:
             record = cls(**json.loads((folder / NAME).read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
-        texts = (record.start_time, record.containment, record.cgroup or "")
+        texts = (record.start_time, record.containment, record.cgroup or "", record.runtime or "")
         if type(record.pid) is not int or record.pid < 2 or not all(isinstance(text, str) for text in texts):
             return None
         return record

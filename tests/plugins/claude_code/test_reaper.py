@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,8 @@ from portico.plugins.claude_code.processes import start_time
 from portico.plugins.claude_code.reaper import reap
 from portico.plugins.claude_code.record import ProcessRecord
 from tests.support.agents import MECHANISMS, contained, fake_agent, gone_soon, live, processes_of
+from tests.support.claude import driving, new_spec, started
+from tests.support.fake_cli import fake_cli
 
 pytestmark = [pytest.mark.anyio, pytest.mark.fake_agent]
 
@@ -128,6 +131,34 @@ async def test_a_record_that_makes_no_sense_does_no_harm(text: str, tmp_path: Pa
     (tmp_path / "one" / "process.json").write_text(text)
     await reap(tmp_path)
     assert not (tmp_path / "one" / "process.json").exists()
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The temporary folder, with a short path."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+async def test_runtime_folders_elsewhere_go_too(tmp_path: Path, temporary: Path) -> None:
+    (temporary / "portico-0123456789abcdef").mkdir()  # somebody else's
+    base = tmp_path / ("long" * 20)
+    async with driving(base, cli_path=fake_cli(tmp_path, {"hang": True})) as driver:
+        spec = new_spec(base)
+        async with started(driver, spec):
+            assert len(list(temporary.iterdir())) == 2
+            assert await reap(base / "agents") == [spec.folder]
+            assert [path.name for path in temporary.iterdir()] == ["portico-0123456789abcdef"]
+
+
+async def test_an_agent_cannot_have_the_reaper_remove_what_it_likes(tmp_path: Path, temporary: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "agents" / "one").mkdir(parents=True)
+    record = ProcessRecord(2, "", "best-effort", None, str(tmp_path / "precious"))
+    record.write(tmp_path / "agents" / "one")
+    assert len(await reap(tmp_path / "agents")) == 1
+    assert (tmp_path / "precious").exists()
 
 
 async def test_no_folder_yet(tmp_path: Path) -> None:

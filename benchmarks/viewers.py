@@ -1,0 +1,88 @@
+"""200 viewers of one session at 50 events/s each, half of them over WebSockets, against ready frames of a bare app."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+
+from benchmarks.bare_viewers import EVENTS, GAP
+from benchmarks.model import scripted_model
+from benchmarks.row import Row
+from benchmarks.servers import HEADERS, portico, program
+from benchmarks.watchers import STALLED, VIEWERS
+
+RUNS = 3
+USAGE = {"input_tokens": 5, "output_tokens": 7}  # few, so that the CLI sees no need to compact
+HISTORY = [{"size": 3_000_000, "usage": USAGE}]
+"""More than the kernel takes for a client that never reads."""
+TALK = [{"say": "word ", "words": EVENTS, "gap_ms": GAP * 1000, "usage": USAGE}]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Ages in milliseconds; ``rate`` in events a second, of each viewer; ``lost`` in all."""
+
+    p50: float
+    p99: float
+    lost: int
+    rate: float
+
+
+def measure() -> list[Row]:
+    with (
+        scripted_model() as model,
+        portico(anthropic_base_url=model, anthropic_api_key="k") as ours,
+        program([sys.executable, "-m", "benchmarks.bare_viewers"]) as bare,
+        httpx.Client(headers=HEADERS, timeout=60) as client,
+    ):
+        api = f"{ours.url}/claude"
+
+        def turn(steps: list[dict[str, object]]) -> None:
+            client.post(f"{api}/stream/s", json={"query": f"[{json.dumps(steps)}]"}).raise_for_status()
+
+        def watched(stalled: int) -> Figures:
+            after = client.get(f"{api}/sessions/s").json()["last_seq"]
+            paths = "/claude/sessions/s/events", "/claude/ws/s"
+            return _watch(ours.url, *paths, after, stalled, lambda: turn(TALK))
+
+        def bare_watched(after: int) -> Figures:
+            start = f"{bare.url}/start"
+            return _watch(bare.url, "/events", "/ws", after, 0, lambda: client.post(start).raise_for_status())
+
+        client.post(f"{api}/sessions", json={"session_id": "s"}).raise_for_status()
+        turn(HISTORY)
+        rounds = [(watched(0), watched(STALLED), bare_watched(n * EVENTS)) for n in range(RUNS)]
+    alone, beside, other = (_median(list(column)) for column in zip(*rounds, strict=True))
+    mine = [figures for ours_alone, ours_beside, _ in rounds for figures in (ours_alone, ours_beside)]
+    lost = sum(figures.lost for figures in mine)
+    return [
+        Row(f"event age p99, {VIEWERS} viewers / bare ASGI", alone.p99 / other.p99, "x", 1.5, _note(alone, other)),
+        Row(f"the same, {STALLED} more never read / without", beside.p99 / alone.p99, "x", 1.5, _note(beside, alone)),
+        Row("events lost", lost, "", 0, f"at {alone.rate:.0f} events/s each, with and without them"),
+    ]
+
+
+def _watch(url: str, sse: str, websocket: str, after: int, stalled: int, start: Callable[[], object]) -> Figures:
+    argv = [sys.executable, "-m", "benchmarks.watchers", url, sse, websocket, str(after), str(stalled)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as watchers:
+        assert watchers.stdout is not None
+        try:
+            assert watchers.stdout.readline() == "ready\n"
+            start()
+            return Figures(**json.loads(watchers.stdout.readline()))
+        finally:
+            watchers.kill()
+
+
+def _median(rounds: list[Figures]) -> Figures:
+    """The round whose p99 is the median."""
+    return sorted(rounds, key=lambda figures: figures.p99)[len(rounds) // 2]
+
+
+def _note(a: Figures, b: Figures) -> str:
+    return f"p99 {a.p99:.1f} ms against {b.p99:.1f} ms (p50 {a.p50:.1f}, {b.p50:.1f}), median of {RUNS}"

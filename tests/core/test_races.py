@@ -1,0 +1,188 @@
+"""What must not fall between two things that happen at once. The engine is real, and the store takes its time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from portico.core.engine import Engine
+from portico.core.errors import Conflict, PorticoError, StoreFailed
+from portico.core.events import Event
+from portico.core.policy import Policy
+from portico.core.principal import Principal
+from portico.core.requests import NewSession, NewTurn
+from portico.core.store import SessionRecord
+from portico.plugins.memory_store.store import MemoryStore
+from tests.support.echo import EchoDriver
+
+pytestmark = pytest.mark.anyio
+
+ADA = Principal("ada")
+ENDLESS = json.dumps({"deltas": None, "gap": 0.01})
+
+
+class MoodyStore(MemoryStore):
+    """Takes its time to append, or fails, as it is told."""
+
+    delay = 0.0
+    failing = False
+
+    async def append(
+        self, session_id: str, expected_seq: int, events: Sequence[Event], record: SessionRecord | None = None
+    ) -> None:
+        await anyio.sleep(self.delay)
+        if self.failing:
+            raise StoreFailed("the disk is full", code="store_full")
+        await super().append(session_id, expected_seq, events, record)
+
+
+@asynccontextmanager
+async def engine_on(store: MoodyStore, folder: Path, **limits: Any) -> AsyncIterator[Engine]:
+    policy: dict[str, Any] = {
+        "permission_modes": ("default",),
+        "max_sessions": 50,
+        "max_processes": 50,
+        "pool_size": 0,
+        "max_queued_turns": 8,
+        "turn_timeout": 10,
+        "permission_timeout": 10,
+        "session_timeout": 3600,
+        "process_wait": 10,
+    }
+    driver = EchoDriver()
+    engine = Engine(
+        store=store,
+        drivers={"echo": driver},
+        default_driver="echo",
+        default_model=None,
+        policy=Policy(data_dir=folder, workspace_roots=(folder / "workspaces",), **(policy | limits)),
+    )
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(engine.run)
+            yield engine
+            tasks.cancel_scope.cancel()
+
+
+async def ends(engine: Engine, session_id: str) -> dict[str, str]:
+    """How each turn has ended, each once."""
+    events, _ = await engine.history(ADA, session_id, after=0, limit=100_000)
+    completes = [json.loads(event.data) for event in events if event.type == "complete"]
+    found = {event["turn_id"]: event["stop_reason"] for event in completes}
+    assert len(found) == len(completes)
+    return found
+
+
+async def quiet(engine: Engine, session_id: str, turns: int) -> dict[str, str]:
+    with anyio.fail_after(20):
+        while len(found := await ends(engine, session_id)) < turns:
+            await anyio.sleep(0.01)
+    return found
+
+
+async def test_a_query_that_meets_the_idle_timeout_is_run(tmp_path: Path) -> None:
+    store = MoodyStore()
+    store.delay = 0.004
+    async with engine_on(store, tmp_path, session_timeout=0.01) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        for n in range(60):
+            await engine.query(ADA, "s", NewTurn("hello", f"t{n}"))
+            await anyio.sleep(n % 20 * 0.001 + 0.01)
+        assert set((await quiet(engine, "s", 60)).values()) == {"end_turn"}
+
+
+async def test_a_query_that_meets_the_close_is_refused_or_ended(tmp_path: Path) -> None:
+    store = MoodyStore()
+    async with engine_on(store, tmp_path) as engine:
+        for n in range(20):
+            name = f"s{n}"
+            store.delay = 0.0
+            await engine.create(ADA, NewSession(session_id=name))
+            store.delay = 0.004
+            accepted: list[str] = []
+
+            async def ask(name: str = name, accepted: list[str] = accepted) -> None:
+                try:
+                    accepted.append((await engine.query(ADA, name, NewTurn("hello"))).turn_id)
+                except Conflict as conflict:
+                    assert conflict.code == "session_closed"
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                await anyio.sleep(n * 0.0005)
+                tasks.start_soon(engine.close, ADA, name)
+            assert set(await ends(engine, name)) == set(accepted)
+            assert (await engine.session(ADA, name))["state"] == "closed"
+
+
+async def test_withdrawing_the_last_that_waits_leaves_the_session_idle(
+    tmp_path: Path,
+) -> None:
+    store = MoodyStore()
+    async with engine_on(store, tmp_path) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        store.delay = 0.003
+        for n in range(15):
+            await engine.query(ADA, "s", NewTurn("hello", f"a{n}"))
+            await engine.query(ADA, "s", NewTurn("hello", f"b{n}"))
+            await anyio.sleep(n * 0.0008)
+            try:
+                await engine.withdraw(ADA, "s", f"b{n}")
+            except Conflict as conflict:
+                assert conflict.code == "not_queued"
+            await quiet(engine, "s", 2 * (n + 1))
+            with anyio.fail_after(2):
+                while (await engine.session(ADA, "s"))["state"] != "idle":
+                    await anyio.sleep(0.005)
+
+
+async def test_on_a_store_that_fails_nothing_is_lost_and_all_goes_on_once_it_works(tmp_path: Path) -> None:
+    store = MoodyStore()
+    async with engine_on(store, tmp_path, max_sessions=2, session_timeout=0.2) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.create(ADA, NewSession(session_id="idle"))
+        await engine.query(ADA, "s", NewTurn(ENDLESS, "running"))
+        await engine.query(ADA, "s", NewTurn("hello", "waiting"))
+        await anyio.sleep(0.05)
+        store.failing = True
+        with pytest.raises(StoreFailed):
+            await engine.query(ADA, "s", NewTurn("hello", "refused"))
+        with pytest.raises(StoreFailed):
+            await engine.withdraw(ADA, "s", "waiting")
+        with pytest.raises(PorticoError):
+            await engine.close(ADA, "idle")
+        await anyio.sleep(0.5)  # longer than the idle timeout
+        assert engine.readiness()
+        store.failing = False
+        assert await quiet(engine, "s", 2) == {"running": "error", "waiting": "end_turn"}
+        await engine.close(ADA, "idle")
+        assert (await engine.session(ADA, "idle"))["state"] == "closed"
+        assert not engine.readiness()
+        await engine.query(ADA, "s", NewTurn("hello", "after"))
+        await quiet(engine, "s", 3)
+        await engine.create(ADA, NewSession())
+
+
+async def test_who_needs_its_process_after_all_lets_somebody_else_be_asked(tmp_path: Path) -> None:
+    async with engine_on(MoodyStore(), tmp_path, max_processes=2, process_wait=3) as engine:
+        for n in range(24):
+            names = [f"{name}{n}" for name in "abc"]
+            for name in names:
+                await engine.create(ADA, NewSession(session_id=name))
+            a, b, c = names
+            for name in (a, b):
+                await engine.query(ADA, name, NewTurn("hello", "first"))
+                await quiet(engine, name, 1)
+            await engine.query(ADA, c, NewTurn("hello", "waits"))
+            for _ in range(n % 6):
+                await anyio.lowlevel.checkpoint()
+            await engine.query(ADA, a, NewTurn(ENDLESS, "keeps"))
+            assert await quiet(engine, c, 1) == {"waits": "end_turn"}  # b, which is idle, has given its process
+            for name in names:
+                await engine.close(ADA, name, purge=True)

@@ -1,0 +1,106 @@
+"""How every command ends: its exit status, and what it says instead of a traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.support.server import PORTICO, environment
+
+
+def portico(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = environment(folder, **variables)
+    return subprocess.run([*PORTICO, *arguments], env=env, cwd=folder, capture_output=True, text=True, timeout=30)
+
+
+def shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """``$P`` in ``command`` is the program."""
+    env = environment(folder, P=" ".join(PORTICO))
+    return subprocess.run(
+        ["bash", "-c", command], env=env, cwd=folder, capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def test_wrong_usage(tmp_path: Path) -> None:
+    for arguments in (["nonsense"], ["ask"], ["sessions", "--json", "close", "x"], ["chat", "a b"]):
+        done = portico(tmp_path, *arguments)
+        assert done.returncode == 2
+        assert done.stderr.startswith("Usage: ") and "Error: " in done.stderr and "Traceback" not in done.stderr
+    assert portico(tmp_path, "--help").returncode == 0
+
+
+@pytest.mark.parametrize("command", ["$P config", "$P --help"])
+def test_output_that_nobody_takes(tmp_path: Path, command: str) -> None:
+    full = shell(tmp_path, f"{command} >/dev/full")
+    assert (full.returncode, full.stderr) == (1, "portico: can't write: No space left on device\n")
+    pipe = shell(tmp_path, f"{command} | head -c0; exit ${{PIPESTATUS[0]}}")
+    assert (pipe.returncode in (0, 1), pipe.stderr) == (True, "")
+    closed = shell(tmp_path, f"{command} >&-")
+    assert closed.stderr == ""
+
+
+@pytest.mark.parametrize("delay", [0.06, 0.12, 0.2, 0.3, 0.5])
+def test_ctrl_c_during_the_start(tmp_path: Path, delay: float) -> None:
+    # Sent when it has begun to run code of its own; the interpreter's own start is not ours.
+    command = [sys.executable, "-c", "import portico.cli as cli; print(flush=True); cli.main()", "serve", "--port", "0"]
+    env = environment(tmp_path, PORTICO_DATA_DIR=str(tmp_path / "data"), ANTHROPIC_API_KEY="x")
+    with subprocess.Popen(
+        command, env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            process.wait(delay)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=20)
+    assert "Traceback" not in stderr and "Aborted" not in stderr and "KeyboardInterrupt" not in stderr
+    assert process.returncode in (130, 0)  # 0: it was serving already
+
+
+@pytest.mark.anyio
+async def test_ctrl_c_while_it_waits_for_its_text(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    command = [*PORTICO, "ask", "-", "--server", "http://127.0.0.1:1"]
+    async with await anyio.open_process(command, env=env, cwd=tmp_path) as process:
+        await anyio.sleep(1.5)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+        with anyio.fail_after(10):
+            assert process.stderr is not None
+            said = b"".join([data async for data in process.stderr])
+            assert (await process.wait(), said) == (130, b"")
+
+
+def test_clients_care_for_the_data_folder_alone(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORTICO_PORT=nonsense\nnot a line\nPORTICO_DATA_DIR=here\n")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "token").write_text("a-token-of-the-test\n")
+    token = portico(tmp_path, "token", PORTICO_MAX_SESSIONS="many")
+    assert (token.returncode, token.stdout) == (0, "a-token-of-the-test\n")
+    for arguments in (["ask", "hello"], ["chat"], ["sessions"]):
+        done = portico(tmp_path, *arguments, PORTICO_MAX_SESSIONS="many")
+        assert done.returncode == 1
+        assert done.stderr.startswith("portico: no server is running here") and done.stderr.count("\n") == 1
+    assert portico(tmp_path, "serve").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "status", "says"),
+    [
+        (["--store", "nope"], 2, "--store=nope: there is no store"),
+        (["--claude-cli-path", "/nonexistent"], 1, "There is no file /nonexistent"),
+    ],
+)
+def test_a_demo_that_cannot_start_says_why(tmp_path: Path, option: list[str], status: int, says: str) -> None:
+    done = portico(tmp_path, "demo", *option)
+    assert done.returncode == status
+    assert done.stderr.splitlines()[-1].startswith("portico: ") and says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == []
