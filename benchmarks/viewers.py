@@ -18,9 +18,9 @@ from benchmarks.watchers import STALLED, VIEWERS
 
 RUNS = 3
 USAGE = {"input_tokens": 5, "output_tokens": 7}  # few, so that the CLI sees no need to compact
-HISTORY = [{"size": 3_000_000, "usage": USAGE}]
+HISTORY = f"[[{json.dumps({'size': 3_000_000, 'usage': USAGE})}]]"
 """More than the kernel takes for a client that never reads."""
-TALK = [{"say": "word ", "words": EVENTS, "gap_ms": GAP * 1000, "usage": USAGE}]
+TALK = f"[[{json.dumps({'say': 'word ', 'words': EVENTS, 'gap_ms': GAP * 1000})}]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ def measure() -> list[Row]:
     ):
         api = f"{ours.url}/claude"
 
-        def turn(steps: list[dict[str, object]]) -> None:
-            client.post(f"{api}/stream/s", json={"query": f"[{json.dumps(steps)}]"}).raise_for_status()
+        def turn(query: str, **options: bool) -> None:
+            client.post(f"{api}/stream/s", json={"query": query, **options}).raise_for_status()
 
         def watched(stalled: int) -> Figures:
             after = client.get(f"{api}/sessions/s").json()["last_seq"]
@@ -56,6 +56,9 @@ def measure() -> list[Row]:
 
         client.post(f"{api}/sessions", json={"session_id": "s"}).raise_for_status()
         turn(HISTORY)
+        turn(
+            "/clear", commands=True
+        )  # the viewers' history stays, but the agent's turns are not to begin with megabytes
         rounds = [(watched(0), watched(STALLED), bare_watched(n * EVENTS)) for n in range(RUNS)]
     alone, beside, other = (_median(list(column)) for column in zip(*rounds, strict=True))
     mine = [figures for ours_alone, ours_beside, _ in rounds for figures in (ours_alone, ours_beside)]

@@ -75,7 +75,6 @@ def advertise(data_dir: Path, url: str, api_prefix: str) -> Iterator[None]:
         draft.unlink(missing_ok=True)
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
-            ours = os.fstat(file.fileno())
         draft.replace(path)
     except OSError as error:
         raise _unusable(data_dir, error) from error
@@ -83,7 +82,7 @@ def advertise(data_dir: Path, url: str, api_prefix: str) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):  # by now there may be another server's, or no such folder
-            if os.path.samestat(path.lstat(), ours):
+            if path.read_text() == text:
                 path.unlink()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 import uuid
 from collections.abc import AsyncIterator
@@ -10,7 +11,6 @@ from contextlib import asynccontextmanager
 
 import anyio
 import httpx
-import psutil
 import pytest
 
 from tests.support.proxy import proxy
@@ -268,16 +268,17 @@ async def test_a_message_that_waits_says_so_and_is_withdrawn_by_ctrl_c(server: R
 
 
 async def test_ctrl_z_suspends(server: RunningServer) -> None:
-    async with chat(server) as terminal:
+    shell = ["bash", "--norc", "--noediting", "-i"]
+    async with on_terminal(shell, server.client_env | {"PS1": "$ "}, server.home) as terminal:
+        await terminal.type(shlex.join([*PORTICO, "chat"]) + "\n")
         await terminal.until(READING)
         await terminal.type(CTRL_Z)
-        await terminal.until(READ)
-        with anyio.fail_after(10):
-            while psutil.Process(terminal.process.pid).status() != psutil.STATUS_STOPPED:
-                await anyio.sleep(0.02)
-        terminal.process.send_signal(signal.SIGCONT)
+        await terminal.until("Stopped")
+        await terminal.type("fg\n")
         await terminal.until(READING)
         await terminal.type(CTRL_D)
+        await terminal.until("$ ")
+        await terminal.type("exit\n")
         assert await terminal.exit_status() == 0
 
 
