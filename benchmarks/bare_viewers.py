@@ -76,7 +76,7 @@ if __name__ == "__main__":
             http="httptools",
             ws="websockets-sansio",
             ws_per_message_deflate=False,
-            log_level="error",
+            log_level="critical",
             access_log=False,
             lifespan="off",
             timeout_graceful_shutdown=1,

@@ -43,8 +43,9 @@ async def serve(loaded: Loaded, environ: Mapping[str, str], *, ready: Ready) -> 
     make_store = select("store", registry.store)
     make_driver = select("driver", registry.driver)
     with ExitStack() as stack:
+        stack.callback(_ignore_signals)
         signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
-        stack.enter_context(hold(settings.data_dir))
+        lease = stack.enter_context(hold(settings.data_dir))
         context = Context(settings, settings.data_dir, agent_environment(settings, environ))
         context = context.with_authenticators(make_authenticator(context))
         transports = [make(context) for make in make_transports]
@@ -55,6 +56,7 @@ async def serve(loaded: Loaded, environ: Mapping[str, str], *, ready: Ready) -> 
             default_driver=settings.driver,
             default_model=settings.claude_model,
             policy=_policy(settings),
+            check=lease.check,
         )
         async with anyio.create_task_group() as working:
             await working.start(engine.run)
@@ -82,6 +84,12 @@ def _select(loaded: Loaded, setting: str, find: Callable[[str], T], name: str | 
     except PluginError as error:
         given = loaded.sources[setting].split()[-1]
         raise SettingsError([f"{given}={name}: {error}"]) from None
+
+
+def _ignore_signals() -> None:
+    """What is left of a server that has stopped takes no time, and one more signal would make a failure of it."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 async def _warn(driver: AgentDriver, settings: Settings) -> None:

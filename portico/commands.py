@@ -12,6 +12,7 @@ import anyio
 import click
 
 from portico import __version__
+from portico.cli import STOPPED
 from portico.client.invocation import Invocation, this_program
 from portico.config.load import Loaded, data_dir, describe, here, load
 from portico.config.origins import option
@@ -39,7 +40,10 @@ def _load(options: Mapping[str, Any], **overrides: Any) -> Loaded:
 
 
 def _run(function: Callable[[], Coroutine[Any, Any, int | None]]) -> int | None:
-    return anyio.run(function, backend_options={"use_uvloop": sys.platform != "win32"})
+    try:
+        return anyio.run(function, backend_options={"use_uvloop": sys.platform != "win32"})
+    except KeyboardInterrupt:
+        return STOPPED
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 
 from tests.support.server import PORTICO, environment
 
@@ -65,17 +66,30 @@ def test_ctrl_c_during_the_start(tmp_path: Path, delay: float) -> None:
 
 
 @pytest.mark.anyio
-async def test_ctrl_c_while_it_waits_for_its_text(tmp_path: Path) -> None:
-    env = environment(tmp_path)
-    command = [*PORTICO, "ask", "-", "--server", "http://127.0.0.1:1"]
-    async with await anyio.open_process(command, env=env, cwd=tmp_path) as process:
-        await anyio.sleep(1.5)
-        for _ in range(2):
-            process.send_signal(signal.SIGINT)
-        with anyio.fail_after(10):
-            assert process.stderr is not None
-            said = b"".join([data async for data in process.stderr])
-            assert (await process.wait(), said) == (130, b"")
+@pytest.mark.parametrize("presses", [1, 2])
+async def test_ctrl_c_while_nobody_answers(tmp_path: Path, presses: int) -> None:
+    connected = anyio.Event()
+
+    async def keep_waiting(stream: SocketStream) -> None:
+        async with stream:
+            connected.set()
+            await anyio.sleep_forever()
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, keep_waiting)
+        url = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"  # noqa: S610
+        for command in (["ask", "hello"], ["sessions"]):
+            argv = [*PORTICO, *command, "--server", url]
+            async with await anyio.open_process(argv, env=environment(tmp_path), cwd=tmp_path) as process:
+                with anyio.fail_after(20):
+                    await connected.wait()
+                    for _ in range(presses):
+                        process.send_signal(signal.SIGINT)
+                    assert process.stderr is not None
+                    said = b"".join([data async for data in process.stderr])
+                    assert (await process.wait(), said) == (130, b"")
+            connected = anyio.Event()
+        tasks.cancel_scope.cancel()
 
 
 def test_clients_care_for_the_data_folder_alone(tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
+from anyio.abc import Process
 
 from tests.settings_page import page
 from tests.support.server import running_server
-from tests.support.talk import script, talk
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,50 +44,142 @@ def blocks(heading: str) -> list[str]:
     return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
 
 
+class Bash:
+    """Runs lines of the README; its variables stay. ``.venv/bin/portico`` is this program."""
+
+    def __init__(self, setup: str, env: dict[str, str]) -> None:
+        self._setup = setup
+        self._env = env
+
+    async def __call__(self, text: str) -> str:
+        text = (self._setup + text).replace(".venv/bin/portico", f"{sys.executable} -m portico")
+        with anyio.fail_after(60):
+            done = await anyio.run_process(["bash", "-euc", text], env=self._env, stderr=None)
+        return done.stdout.decode()
+
+
+async def follow_the_readme(bash: Bash) -> None:
+    """All of "A first session" that is not the start of a server."""
+    _, _, create_and_query, resume, ask_leave, allow, close = blocks("A first session")
+    streamed = await bash(create_and_query)
+    assert '"state":"idle"' in streamed and '"type":"complete"' in streamed and '"turn_id":"t1"' in streamed
+    again = await bash(create_and_query.split("\n\n")[1])
+    assert again[again.index("id: ") :] == streamed[streamed.index("id: ") :], "a known turn_id shows its turn again"
+    assert "\nid: 6\n" in await bash(resume.replace("curl -N", "timeout 2 curl -N").rstrip() + " || true")
+    turn = ""
+
+    async def watch() -> None:
+        nonlocal turn
+        turn = await bash(ask_leave)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        with anyio.fail_after(30):
+            while not (asked := re.findall(r'"request_id":"([^"]+)"', await bash("curl -sS -H " + LISTING))):
+                await anyio.sleep(0.1)
+        await bash(allow.replace("REQUEST_ID", asked[0]))
+    assert '"type":"permission_request"' in turn and f'"request_id":"{asked[0]}"' in turn
+    assert '"behavior":"allow"' in turn and '"stop_reason":"end_turn"' in turn
+    listed, closed, purged = close.splitlines()
+    assert '"state":"idle"' in await bash(listed)
+    await bash(closed)
+    assert '"state":"closed"' in await bash(listed)
+    await bash(purged)
+    assert '"session_id":"first"' not in await bash(listed)
+
+
+LISTING = '"Authorization: Bearer $TOKEN" $API/sessions/first'
+
+
 @pytest.mark.anyio
 @pytest.mark.real_cli
 async def test_the_first_session_of_the_readme_runs_as_printed(tmp_path: Path) -> None:
-    start, create_and_query, resume, allow = blocks("A first session")
+    start, setup, *_ = blocks("A first session")
     assert ".venv/bin/portico serve" in start
-    async with running_server(tmp_path) as server, talk(server) as client:
-
-        async def bash(text: str) -> str:
-            text = text.replace("http://127.0.0.1:8787", server.url).replace(
-                ".venv/bin/portico", f"{sys.executable} -m portico"
-            )
-            with anyio.fail_after(60):
-                done = await anyio.run_process(["bash", "-euc", text], env=server.client_env, stderr=None)
-            return done.stdout.decode()
-
-        setup = create_and_query.split("\n\n")[0] + "\n"
-        streamed = await bash(create_and_query)
-        assert '"state":"idle"' in streamed and '"type":"complete"' in streamed and '"turn_id":"t1"' in streamed
-        following = resume.replace("curl -N", "timeout 2 curl -N") + "true"
-        assert "\nid: 6\n" in await bash(setup + following.replace("events\n", "events || "))
-        target = Path((await client.session("first"))["cwd"]) / "file.txt"
-        tool = {"name": "Write", "input": {"file_path": str(target), "content": "x"}}
-        await client.start("first", script({"tool": tool}, {"say": "done"}))
-        request = await client.until("first", "permission_request")
-        await bash(setup + allow.replace("REQUEST_ID", request["request_id"]))
-        await client.until("first", "complete", after=request["seq"])
-        assert target.read_text() == "x"
+    async with running_server(tmp_path) as server:
+        bash = Bash(setup.replace("http://127.0.0.1:8787", server.url), server.client_env)
+        await follow_the_readme(bash)
+        for line in blocks("On the command line")[0].splitlines():
+            command, id_of = line.split("#")[0], '{"session_id": "ID"}'
+            if "ID" in command and "ID" not in await bash("curl -sS -H " + LISTING.replace("/first", "")):
+                json = "-H 'Content-Type: application/json'"
+                await bash(f"curl -sS -H {LISTING.replace('/first', '')} {json} -d '{id_of}'")
+            await bash(command + " </dev/null")
+        assert (await bash(".venv/bin/portico sessions --all")).split()[6:8] == ["ID", "closed"]
 
 
 @pytest.mark.anyio
 @pytest.mark.real_cli
-async def test_the_demo_shows_a_turn_and_a_curl_line_that_works(tmp_path: Path) -> None:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    argv = [sys.executable, "-u", "-m", "portico", "demo"]
-    async with await anyio.open_process(argv, env=environment, cwd=tmp_path, stderr=None) as demo:
+async def test_a_session_of_the_readme_works_in_a_project(tmp_path: Path) -> None:
+    start, create = blocks("Where it works, and where things are")
+    assert start.startswith("PORTICO_WORKSPACE_ROOTS=$HOME/projects ")
+    project = tmp_path / "home" / "projects" / "mine"
+    async with running_server(tmp_path, PORTICO_WORKSPACE_ROOTS=str(project.parent)) as server:
+        project.mkdir(parents=True)
+        setup = blocks("A first session")[1].replace("http://127.0.0.1:8787", server.url)
+        assert f'"cwd":"{project}"' in await Bash(setup, server.client_env)(create)
+
+
+@asynccontextmanager
+async def running_demo(folder: Path, *options: str) -> AsyncIterator[Process]:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT)}
+    argv = [sys.executable, "-u", "-m", "portico", "demo", *options]
+    async with await anyio.open_process(argv, env=environment, cwd=folder, stderr=subprocess.STDOUT) as demo:
+        try:
+            yield demo
+        finally:
+            if demo.returncode is None:
+                demo.kill()
+
+
+async def said(demo: Process, text: str) -> str:
+    """What the demo says up to ``text``, and what came with it."""
+    assert demo.stdout is not None
+    found = ""
+    with anyio.fail_after(60):
+        while text not in found:
+            found += (await demo.stdout.receive()).decode()
+    return found
+
+
+@pytest.mark.anyio
+@pytest.mark.real_cli
+@pytest.mark.parametrize("options", [[], ["--uds", "socket"]])
+async def test_the_demo_shows_a_turn_and_lines_that_work(tmp_path: Path, options: list[str]) -> None:
+    async with running_demo(tmp_path, *options) as demo:
+        text = await said(demo, "Ctrl-C")
+        assert "scripted model" in text
+        (curl,) = re.findall(r"(curl .*?')\n\n", text, re.DOTALL)
+        done = await anyio.run_process(["bash", "-euc", curl], stderr=None)
+        assert '"type":"complete"' in done.stdout.decode()
+        (chat,) = re.findall(r"(\S+ -m portico chat --server .* --token .* demo)\n", text)
+        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+        with anyio.fail_after(30):
+            done = await anyio.run_process(["bash", "-euc", chat], input=b"hello\n", env=env, stderr=None)
+        assert done.stdout.decode().splitlines()[-1].startswith('You said: "hello"')
+        demo.send_signal(signal.SIGINT)
+        assert await demo.wait() == 0
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.anyio
+@pytest.mark.real_cli
+async def test_the_first_session_of_the_readme_works_with_the_demo_too(tmp_path: Path) -> None:
+    async with running_demo(tmp_path) as demo:
+        text = await said(demo, "Ctrl-C")
+        (token,), (api,) = re.findall(r"Bearer (\S+)'", text), re.findall(r"'(http:.*)/stream", text)
+        await follow_the_readme(Bash(f"TOKEN={token}\nAPI={api}\n", {"PATH": os.environ["PATH"]}))
+
+
+@pytest.mark.anyio
+@pytest.mark.real_cli
+async def test_ctrl_c_in_the_first_question_of_the_demo_ends_it(tmp_path: Path) -> None:
+    async with running_demo(tmp_path) as demo:
         assert demo.stdout is not None
-        said = ""
-        with anyio.fail_after(60):
-            while "Ctrl-C" not in said:
-                said += (await demo.stdout.receive()).decode()
-            assert "scripted model" in said
-            (curl,) = re.findall(r"(curl .*?')\n\n", said, re.DOTALL)
-            done = await anyio.run_process(["bash", "-euc", curl], stderr=None)
-            assert '"type":"complete"' in done.stdout.decode()
-            demo.send_signal(signal.SIGINT)
+        text = await said(demo, "Asking its first session")
+        demo.send_signal(signal.SIGINT)
+        with anyio.fail_after(20):
+            text += b"".join([data async for data in demo.stdout]).decode()
             assert await demo.wait() == 0
+    assert "curl" not in text and "Traceback" not in text
     assert os.listdir(tmp_path) == []

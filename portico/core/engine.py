@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -54,8 +54,11 @@ class Engine:
         default_driver: str,
         default_model: str | None,
         policy: Policy,
+        check: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """``check`` says in words, at once, why the place where everything is kept is of no use any more."""
         self.draining = False
+        self._check = check
         self._store = store
         self._drivers = drivers
         self._default_driver = default_driver
@@ -136,6 +139,8 @@ class Engine:
     def readiness(self) -> list[str]:
         """Why new work would be refused now; empty when it would not."""
         reasons = ["draining"] if self.draining else []
+        if (fault := self._check()) is not None:
+            reasons.append(fault)
         return reasons + sorted({session.trouble for session in self._live.values() if session.trouble})
 
     # Sessions.

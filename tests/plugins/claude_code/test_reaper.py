@@ -147,9 +147,14 @@ async def test_runtime_folders_elsewhere_go_too(tmp_path: Path, temporary: Path)
     async with driving(base, cli_path=fake_cli(tmp_path, {"hang": True})) as driver:
         spec = new_spec(base)
         async with started(driver, spec):
-            assert len(list(temporary.iterdir())) == 2
-            assert await reap(base / "agents") == [spec.folder]
-            assert [path.name for path in temporary.iterdir()] == ["portico-0123456789abcdef"]
+            record = ProcessRecord.read(spec.folder)
+            assert record is not None and record.runtime is not None
+            assert Path(record.runtime).is_dir()
+    assert not Path(record.runtime).exists()
+    record.write(spec.folder)  # as a kill -9 leaves it
+    Path(record.runtime, "cc-socks").mkdir(parents=True)
+    assert await reap(base / "agents") == [spec.folder]
+    assert [path.name for path in temporary.iterdir()] == ["portico-0123456789abcdef"]
 
 
 async def test_an_agent_cannot_have_the_reaper_remove_what_it_likes(tmp_path: Path, temporary: Path) -> None:
