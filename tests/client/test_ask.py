@@ -187,6 +187,16 @@ async def test_a_reader_that_leaves_is_no_drama(server: RunningServer) -> None:
     assert done.stderr == b""
 
 
+async def test_an_answer_that_cannot_be_written_is_said_in_a_line(server: RunningServer) -> None:
+    command = ["sh", "-c", '"$@" >/dev/full', "sh", *PORTICO, "ask", "hello", "--title", "unwritten"]
+    with anyio.fail_after(30):
+        done = await anyio.run_process(command, env=server.client_env, cwd=server.home, check=False)
+    assert (done.returncode, done.stderr) == (1, b"portico: can't write: No space left on device\n")
+    async with server.http() as http:
+        found = (await http.get("/sessions")).json()["sessions"]
+    assert [session["state"] for session in found if session["title"] == "unwritten"] == ["closed"]
+
+
 async def stderr_and_status(process: Process) -> tuple[bytes, int]:
     assert process.stderr is not None
     with anyio.fail_after(15):
