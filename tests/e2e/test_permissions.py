@@ -126,3 +126,47 @@ async def test_an_agent_that_dies_withdraws_its_request(tmp_path: Path) -> None:
         resolved = only(await client.history("s"), "permission_resolved")
         assert (resolved["behavior"], resolved["reason"]) == ("deny", "agent_exited")
         assert (await client.session("s"))["pending_permissions"] == []
+
+
+async def test_what_is_remembered_is_not_asked_again_in_this_session(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, talk(server) as client:
+        session = await client.open(session_id="s")
+        folder = Path(session["cwd"])
+        await client.start("s", write(folder / "one.txt"))
+        request = await request_of(client, "s")
+        assert request["suggestions"]
+        await client.answer("s", request["request_id"], behavior="allow", remember=True)
+        complete = await client.until("s", "complete")
+        turn = await client.turn("s", write(folder / "two.txt"))
+        assert not [event for event in turn if event["type"] == "permission_request"]
+        assert (folder / "two.txt").read_text() == "written"
+        assert complete["stop_reason"] == turn[-1]["stop_reason"] == "end_turn"
+
+
+async def test_the_agents_questions_are_answered_by_a_person(tmp_path: Path) -> None:
+    options = [{"label": "Red", "description": "like a rose"}, {"label": "Blue", "description": "like the sea"}]
+    question = {"question": "Which colour?", "header": "Colour", "options": options, "multiSelect": False}
+    tool = {"name": "AskUserQuestion", "input": {"questions": [question]}}
+    async with running_server(tmp_path) as server, talk(server) as client:
+        await client.open(session_id="s")
+        await client.start("s", script({"tool": tool}, {"say": "noted"}))
+        request = await request_of(client, "s")
+        assert request["tool_name"] == "AskUserQuestion"
+        answered = {**request["input"], "answers": {"Which colour?": "Blue"}}
+        await client.answer("s", request["request_id"], behavior="allow", updated_input=answered)
+        assert (await client.until("s", "complete"))["stop_reason"] == "end_turn"
+        assert "Blue" in str(only(await client.history("s"), "tool_result")["content"])
+
+
+async def test_a_plan_is_approved_by_a_person(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, talk(server) as client:
+        session = await client.open(session_id="s", permission_mode="plan")
+        target = Path(session["cwd"]) / "file.txt"
+        tool = {"name": "ExitPlanMode", "input": {"plan": "Write a file."}}
+        await client.start("s", script({"tool": tool}, {"say": "going"}))
+        request = await request_of(client, "s")
+        assert request["tool_name"] == "ExitPlanMode"
+        assert not target.exists()
+        await client.answer("s", request["request_id"], behavior="allow")
+        assert (await client.until("s", "complete"))["stop_reason"] == "end_turn"
+        assert only(await client.history("s"), "tool_result")["is_error"] is False

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import anyio
 import httpx
@@ -105,11 +106,13 @@ async def test_all_viewers_see_the_same_bytes_whatever_their_transport(tmp_path:
             watching(over_websocket(server.url, socket, ALICE, v1=True)) as third,
             watching(over_websocket(server.url, socket, ROOT, v1=False)) as fourth,
         ):
-            await client.start("s", write(Path(session["cwd"]) / "file.txt"), turn_id="t")
-            last = (await client.until("s", "session", state="idle", after=3))["seq"]
+            asked = {"query": write(Path(session["cwd"]) / "file.txt"), "turn_id": "t"}
+            await client.start("s", **asked)
+            complete = await client.until("s", "complete")
+            last = (await client.until("s", "session", state="idle", after=complete["seq"]))["seq"]
             async with watching(over_sse(client.http, events)) as late:  # all of it from the store
                 seen = [await watcher.reach(last) for watcher in (first, second, third, fourth, late)]
-            async with watching(over_sse(client.http, "/stream/s?query=x&turn_id=t")) as turn:
+            async with watching(over_sse(client.http, f"/stream/s?{urlencode(asked)}")) as turn:
                 history = await client.history("s")
                 ours = [data for data, event in zip(seen[0], history, strict=True) if event.get("turn_id") == "t"]
                 await turn.reach(json.loads(ours[-1])["seq"])

@@ -1,0 +1,65 @@
+"""Interrupting a turn in each state that it can be in; the session is usable at once afterwards."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.support.agents import gone_soon, processes_with
+from tests.support.server import running_server
+from tests.support.talk import Stopwatch, Talk, script, talk, text
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
+
+
+async def interrupted(client: Talk) -> None:
+    """Interrupts; the turn ends soon and says so, and the next one runs."""
+    clock = Stopwatch()
+    assert (await client.http.post("/sessions/s/interrupt")).status_code == 202
+    complete = await client.until("s", "complete", turn_id="t")
+    assert complete["stop_reason"] == "interrupted"
+    assert clock.seconds < 8
+    assert text(await client.turn("s", script({"say": "fine"}))) == "fine"
+
+
+async def test_while_a_tool_runs_its_children_die(tmp_path: Path) -> None:
+    seconds = str(700 + os.getpid() % 10_000)
+    tool = {"name": "Bash", "input": {"command": f"for n in 1 2; do sleep {seconds} & done; wait"}}
+    async with running_server(tmp_path) as server, talk(server) as client:
+        await client.open(session_id="s", allowed_tools=["Bash"])
+        await client.start("s", script({"tool": tool}), turn_id="t")
+        await client.until("s", "tool_use")
+        with anyio.fail_after(20):
+            while len(children := processes_with(seconds)) < 2:
+                await anyio.sleep(0.05)
+        await interrupted(client)
+        assert gone_soon(children)
+
+
+async def test_while_the_api_says_nothing(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, talk(server) as client:
+        await client.open(session_id="s")
+        await client.turn("s", "hello")
+        await client.start("s", script({"say": "one two three", "stall": 2}), turn_id="t")
+        await client.until("s", "delta", turn_id="t")
+        await interrupted(client)
+
+
+async def test_while_the_api_is_asked_again(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, talk(server) as client:
+        await client.open(session_id="s")
+        await client.turn("s", "hello")
+        await client.start("s", script({"error": 500}), turn_id="t")
+        await client.until("s", "notice", name="api_retry")
+        await interrupted(client)
+
+
+async def test_right_behind_the_query(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, talk(server) as client:
+        await client.open(session_id="s")
+        await client.turn("s", "hello")
+        await client.start("s", script({"words": 1000, "say": "w ", "gap_ms": 50}), turn_id="t")
+        await interrupted(client)
