@@ -34,7 +34,7 @@ test: .venv ## the tests, but for the long ones
 	$(BIN)/pytest -n auto --dist worksteal -m 'not long'
 
 test-long: .venv ## the tests that take minutes
-	@$(BIN)/pytest -m long; status=$$?; \
+	@$(BIN)/pytest -n auto --dist worksteal -m long; status=$$?; \
 	if [ $$status -eq 5 ]; then echo 'There are no long tests.'; else exit $$status; fi
 
 bench: .venv ## measures against bare counterparts in the same run

@@ -68,6 +68,9 @@ class EventRoutes:
         after = asked.after if last_seq is None else last_seq
         principal, session_id = principal_of(request), request.path_params["session_id"]
         if asked.live:
+            session = await self._engine.session(principal, session_id)
+            if last_seq is not None and session["state"] == "closed" and last_seq == session["last_seq"]:
+                return Response(status_code=204)  # ends a browser's coming back
             return self._stream(await self._engine.reader(principal, session_id, after=after))
         events, has_more = await self._engine.history(
             principal, session_id, after=after, limit=asked.limit or PAGE_EVENTS

@@ -234,5 +234,7 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         texts: Sequence[bytes] | None = message.get("texts")
         if texts is None:
             await super().send(message)
+            if self.close_sent:  # also where the handshake was refused, which uvicorn would take for a fault
+                self.handshake_complete = True
             return
         self.transport.write(b"".join([Frame(Opcode.TEXT, text).serialize(mask=False) for text in texts]))

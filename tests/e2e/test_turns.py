@@ -206,3 +206,18 @@ async def test_blocks_of_text_and_images_reach_the_model(tmp_path: Path) -> None
         answer = await client.http.post("/stream/s", json={"query": blocks})
         assert '"stop_reason":"end_turn"' in answer.text
         assert "image/png" in str(server.model.requests[-1].body)
+
+
+async def test_a_closed_sessions_stream_ends_and_a_browsers_coming_back_is_ended_with_204(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, talk(server) as client:
+        await client.open(session_id="s")
+        await client.turn("s", "hello")
+        async with client.follow("s") as following:
+            assert (await client.http.delete("/sessions/s")).status_code == 204
+            seen = [event async for event in following]
+        assert seen[-1]["state"] == "closed"
+        last = {"Last-Event-ID": str(seen[-1]["seq"])}
+        assert (await client.http.get("/sessions/s/events", headers=last)).status_code == 204
+        before = {"Last-Event-ID": str(seen[-2]["seq"])}
+        async with client.http.stream("GET", "/sessions/s/events", headers=before) as answer:
+            assert [event async for event in events(answer)] == seen[-1:]
