@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import anyio
 from sse_starlette.sse import AppStatus, EventSourceResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn import Server
 
 from portico.transports import wire
@@ -38,6 +38,10 @@ class EventStream(EventSourceResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._half_closed = half_closed(scope)
         await super().__call__(scope, receive, send)
+
+    async def _send_with_timeout(self, send: Send, message: Message) -> None:
+        # Theirs opens a cancel scope for each send, also where there is no time limit.
+        await send(message)
 
     async def _listen_for_exit_signal_with_grace(self) -> None:
         # sse-starlette polls for uvicorn's end in a task that nobody owns. Here `Streams.stop` ends the content.
