@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from pathlib import Path
 
@@ -158,3 +159,20 @@ async def test_closing_in_mid_turn_completes_what_was_accepted(tmp_path: Path) -
         assert ends == {"running": "interrupted", "queued": "error"}
         assert only(history, "error")["code"] == "session_closed"
         assert history[-1] | {"state": "closed", "type": "session"} == history[-1]
+
+
+@pytest.mark.long
+async def test_killed_at_random_instants_every_turn_ends_once_and_the_session_goes_on(tmp_path: Path) -> None:
+    chance = random.Random(11)
+    async with running_server(tmp_path, PORTICO_POOL_SIZE="0") as server, talk(server) as client:
+        await client.open(session_id="s")
+        for n in range(20):
+            await client.start("s", script({"words": 40, "say": "w ", "gap_ms": 10}), turn_id=f"t{n}")
+            await anyio.sleep(chance.uniform(0, 1.2))
+            server.kill_agents()
+            await client.until("s", "complete", turn_id=f"t{n}")
+        history = await client.history("s")
+        ends = [event["turn_id"] for event in history if event["type"] == "complete"]
+        assert ends == [f"t{n}" for n in range(20)]
+        assert [event["seq"] for event in history] == list(range(1, len(history) + 1))
+        assert text(await client.turn("s", script({"say": "fine"}), turn_id="last")) == "fine"
