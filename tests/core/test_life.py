@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,13 +24,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from portico.core.changes import SessionChanges
 from portico.core.engine import Engine
 from portico.core.errors import Conflict, Exhausted, PorticoError, StoreFailed
-from portico.core.events import Event
 from portico.core.policy import Policy
 from portico.core.principal import Principal
 from portico.core.requests import NewSession, NewTurn
-from portico.core.store import SessionRecord
 from portico.plugins.sqlite_store.store import SqliteStore
 from tests.support.echo import EchoDriver
+from tests.support.moody import Moody
 
 T = TypeVar("T")
 ADA = Principal("ada")
@@ -38,19 +37,8 @@ NAMES = st.sampled_from(["a", "b", "c"])
 KINDS = st.sampled_from(["quick", json.dumps({"deltas": 3, "gap": 0.01}), json.dumps({"deltas": None, "gap": 0.01})])
 
 
-class MoodyStore(SqliteStore):
-    """Takes its time, or fails, as it is told; what it says it has stored, it has."""
-
-    delay = 0.0
-    failing = False
-
-    async def append(
-        self, session_id: str, expected_seq: int, events: Sequence[Event], record: SessionRecord | None = None
-    ) -> None:
-        await anyio.sleep(self.delay)
-        if self.failing:
-            raise StoreFailed("the disk is full", code="store_full")
-        await super().append(session_id, expected_seq, events, record)
+class MoodyStore(Moody, SqliteStore):
+    """The real store, in a mood."""
 
 
 class Life(RuleBasedStateMachine):

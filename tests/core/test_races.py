@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,12 @@ import pytest
 
 from portico.core.engine import Engine
 from portico.core.errors import Conflict, PorticoError, StoreFailed
-from portico.core.events import Event
 from portico.core.policy import Policy
 from portico.core.principal import Principal
 from portico.core.requests import NewSession, NewTurn
-from portico.core.store import SessionRecord
 from portico.plugins.memory_store.store import MemoryStore
 from tests.support.echo import EchoDriver
+from tests.support.moody import Moody
 
 pytestmark = pytest.mark.anyio
 
@@ -27,19 +26,8 @@ ADA = Principal("ada")
 ENDLESS = json.dumps({"deltas": None, "gap": 0.01})
 
 
-class MoodyStore(MemoryStore):
-    """Takes its time to append, or fails, as it is told."""
-
-    delay = 0.0
-    failing = False
-
-    async def append(
-        self, session_id: str, expected_seq: int, events: Sequence[Event], record: SessionRecord | None = None
-    ) -> None:
-        await anyio.sleep(self.delay)
-        if self.failing:
-            raise StoreFailed("the disk is full", code="store_full")
-        await super().append(session_id, expected_seq, events, record)
+class MoodyStore(Moody, MemoryStore):
+    """The real store, in a mood."""
 
 
 @asynccontextmanager
