@@ -92,6 +92,7 @@ class Session:
         self._policy = policy
         self._queue: deque[Turn] = deque()
         self._current: _Running | None = None
+        self._interrupt_early: str | None = None
         self._agent_lost = False
         self._closing = False
         self._stopping = False
@@ -146,11 +147,11 @@ class Session:
             current.steered.append(turn)
             current.run.steer(turn)
         elif request.if_busy in ("interrupt", "steer"):
-            self._queue.appendleft(turn)
+            if request.if_busy == "interrupt":
+                self._interrupt_current()
+            self._queue.insert(0 if current is not None else 1, turn)
         else:
             self._queue.append(turn)
-        if request.if_busy == "interrupt":
-            self._interrupt_current()
         self._wakeup.set()
         return event.seq
 
@@ -158,8 +159,9 @@ class Session:
         span = await self._store.turn(self.record.session_id, turn_id)
         if span is None:
             return None
-        waiting = any(turn.turn_id == turn_id for turn in self._queue)
-        state: TurnState = "complete" if span.last_seq else "queued" if waiting and self._current else "running"
+        under_way = self._current.turn_id if self._current else self._queue[0].turn_id if self._queue else None
+        waiting = turn_id != under_way and any(turn.turn_id == turn_id for turn in self._queue)
+        state: TurnState = "complete" if span.last_seq else "queued" if waiting else "running"
         return TurnView(turn_id, self.record.session_id, state, span.first_seq, created=False)
 
     def _refuse(self, request: NewTurn) -> None:
@@ -200,12 +202,15 @@ class Session:
 
     def interrupt(self) -> None:
         """Stop the running turn. Raises `Conflict` (``not_running``)."""
-        if self._current is None:
+        if not self.busy:
             raise Conflict("no turn is running", code="not_running")
         self._interrupt_current()
 
     def _interrupt_current(self) -> None:
-        if self._current is not None:
+        if self._current is None:
+            # The first turn in the queue is running for its caller, even where our task has not come to it.
+            self._interrupt_early = self._queue[0].turn_id if self._queue else None
+        else:
             self._current.interrupted = True
             if self._current.run is not None:
                 self._current.run.interrupt()
@@ -390,6 +395,8 @@ class Session:
     async def _do(self, turn_id: str, turn: Turn | OwnTurn) -> None:
         current = self._current = _Running(turn_id, anyio.CancelScope())
         began = time.monotonic()
+        if turn_id == self._interrupt_early:
+            self._interrupt_current()
         try:
             last, complete = await self._outcome(current, turn)
             self._queue.extendleft(reversed(current.steered))  # those that it has not taken up come next

@@ -174,3 +174,32 @@ async def test_who_needs_its_process_after_all_lets_somebody_else_be_asked(tmp_p
             assert await quiet(engine, c, 1) == {"waits": "end_turn"}  # b, which is idle, has given its process
             for name in names:
                 await engine.close(ADA, name, purge=True)
+
+
+async def test_a_turn_that_was_taken_in_can_be_interrupted_at_once(tmp_path: Path) -> None:
+    async with engine_on(MoodyStore(), tmp_path) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        for n in range(6):
+            turn = await engine.query(ADA, "s", NewTurn(ENDLESS, f"t{n}"))
+            assert turn.state == "running"
+            for _ in range(n):
+                await anyio.lowlevel.checkpoint()
+            await engine.interrupt(ADA, "s")
+            assert (await quiet(engine, "s", n + 1))[f"t{n}"] == "interrupted"
+            while (await engine.session(ADA, "s"))["state"] != "idle":
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_a_query_that_interrupts_comes_behind_the_turn_that_is_just_beginning(tmp_path: Path) -> None:
+    async with engine_on(MoodyStore(), tmp_path) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        for n in range(6):
+            await engine.query(ADA, "s", NewTurn(ENDLESS, f"first{n}"))
+            await engine.query(ADA, "s", NewTurn("hello", f"waits{n}"))
+            for _ in range(n):
+                await anyio.lowlevel.checkpoint()
+            await engine.query(ADA, "s", NewTurn("hello", f"next{n}", if_busy="interrupt"))
+            found = await quiet(engine, "s", 3 * (n + 1))
+            assert found[f"first{n}"] == "interrupted"
+            order = list(found)
+            assert order.index(f"first{n}") < order.index(f"next{n}") < order.index(f"waits{n}")
