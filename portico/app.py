@@ -16,10 +16,13 @@ from portico.config.settings import Settings
 from portico.core.agent import AgentDriver
 from portico.core.engine import Engine
 from portico.core.errors import PorticoError
+from portico.core.observer import Observer
 from portico.core.policy import Policy
 from portico.lease import advertise, hold
 from portico.plugins.context import Context
-from portico.plugins.manager import PluginError, load_registry
+from portico.plugins.registry import PluginError, Registry
+from portico.serving import Serving
+from portico.transports.base import Routes, TransportFailed
 
 log = logging.getLogger("portico")
 
@@ -27,7 +30,7 @@ T = TypeVar("T")
 Ready = Callable[[tuple[str, ...]], Coroutine[Any, Any, None]]
 
 
-async def serve(loaded: Loaded, environ: Mapping[str, str], *, ready: Ready) -> None:
+async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], *, ready: Ready) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP; ``ready`` is called with the addresses once all transports are reachable.
 
     The first signal drains: new work is refused, reads go on, running turns get ``drain_timeout`` seconds. A second one
@@ -36,44 +39,100 @@ async def serve(loaded: Loaded, environ: Mapping[str, str], *, ready: Ready) -> 
     settings = loaded.settings
     for warning in loaded.warnings:
         log.warning("%s", warning)
-    registry = load_registry()
+    for name, reason in registry.failures.items():
+        log.error("the plugin %s is left out: %s", name, reason)
     select = partial(_select, loaded)
-    make_authenticator = select("auth", registry.authenticator)
-    make_transports = [select("networking_mode", registry.transport, name) for name in settings.networking_mode]
+    make_authenticators = {name: select("auth", registry.authenticator, name) for name in settings.auth}
+    make_transports = {name: select("networking_mode", registry.transport, name) for name in settings.networking_mode}
     make_store = select("store", registry.store)
-    make_driver = select("driver", registry.driver)
+    make_drivers = {name: select("driver", registry.driver, name) for name in settings.driver}
     with ExitStack() as stack:
         stack.callback(_ignore_signals)
         signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         lease = stack.enter_context(hold(settings.data_dir))
-        context = Context(settings, settings.data_dir, agent_environment(settings, environ))
-        context = context.with_authenticators(make_authenticator(context))
-        transports = [make(context) for make in make_transports]
-        driver = make_driver(context)
+        context = Context(
+            settings, settings.data_dir, agent_environment(settings, environ), dict(loaded.plugin_settings)
+        )
+        made = [_made("authenticator", name, make, context) for name, make in make_authenticators.items()]
+        context = context.with_authenticators(*made)
+        routes: dict[str, Routes] = _optional("routes", registry.routes, context)
+        observers: dict[str, Observer] = _optional("observer", registry.observers, context)
+        context = context.with_routes(routes)
+        transports = {name: _made("transport", name, make, context) for name, make in make_transports.items()}
+        drivers = {name: _made("driver", name, make, context) for name, make in make_drivers.items()}
         engine = Engine(
-            store=make_store(context),
-            drivers={settings.driver: driver},
-            default_driver=settings.driver,
+            store=_made("store", settings.store, make_store, context),
+            drivers=drivers,
+            default_driver=settings.driver[0],
             default_model=settings.claude_model,
             policy=_policy(settings),
+            observers=observers,
             check=lease.check,
         )
+        serving = Serving(engine, transports)
         async with anyio.create_task_group() as working:
             await working.start(engine.run)
-            async with anyio.create_task_group() as serving:
-                addresses = tuple([await serving.start(transport.serve, engine) for transport in transports])
-                stack.enter_context(advertise(settings.data_dir, addresses[0], settings.api_prefix))
+            async with anyio.create_task_group() as transporting:
+                addresses = await serving.start(transporting)
+                stack.enter_context(advertise(settings.data_dir, _for_clients(addresses), settings.api_prefix))
                 log.info("serving on %s", ", ".join(addresses))
                 async with anyio.create_task_group() as greeting:
                     greeting.start_soon(ready, addresses)
-                    greeting.start_soon(_warn, driver, settings)
-                    name = (await anext(signals)).name
+                    greeting.start_soon(_warn, drivers[settings.driver[0]], settings)
+                    name = await _told_to_stop(signals, serving)
                     greeting.cancel_scope.cancel()
                 log.info("%s: draining; once more stops at once", name)
                 await _drain(engine, signals, settings.drain_timeout)
-                serving.cancel_scope.cancel()
+                transporting.cancel_scope.cancel()
             working.cancel_scope.cancel()
     log.info("stopped")
+    if serving.over.is_set():
+        raise TransportFailed("no transport was left: " + "; ".join(engine.failed.values()))
+
+
+async def _told_to_stop(signals: AsyncIterator[signal.Signals], serving: Serving) -> str:
+    reason = "no transport is left"
+    async with anyio.create_task_group() as waiting:
+
+        async def told() -> None:
+            nonlocal reason
+            reason = (await anext(signals)).name
+            waiting.cancel_scope.cancel()
+
+        waiting.start_soon(told)
+        await serving.over.wait()
+        waiting.cancel_scope.cancel()
+    return reason
+
+
+def _for_clients(addresses: tuple[str, ...]) -> str:
+    """The address at which the program's own commands find the server: they speak HTTP."""
+    return next((each for each in addresses if each.startswith(("http:", "https:", "unix:"))), addresses[0])
+
+
+def _made(kind: str, name: str, make: Callable[[Context], T], context: Context) -> T:
+    """What the factory makes. Raises `PorticoError`: what was asked for by name must be there."""
+    try:
+        return make(context)
+    except (PorticoError, SettingsError):
+        raise
+    except Exception as error:
+        log.debug("%s %s", kind, name, exc_info=True)
+        raise PluginError(f"the {kind} {name} can't be made: {type(error).__name__}: {error}") from error
+
+
+def _optional(kind: str, factories: Mapping[str, Callable[[Context], T | None]], context: Context) -> dict[str, T]:
+    """What those factories make that make something: nobody has asked for them by name."""
+    found = {}
+    for name, make in factories.items():
+        try:
+            made = _made(kind, name, make, context)
+        except (PorticoError, SettingsError) as error:
+            log.error("%s", error)
+            continue
+        if made is not None:
+            found[name] = made
+    return found
 
 
 def _select(loaded: Loaded, setting: str, find: Callable[[str], T], name: str | None = None) -> T:

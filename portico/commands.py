@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -14,9 +15,11 @@ import click
 from portico import __version__
 from portico.cli import STOPPED
 from portico.client.invocation import Invocation, this_program
-from portico.config.load import Loaded, data_dir, describe, here, load
+from portico.config.load import Loaded, SettingsError, data_dir, describe, here, load, plugin_choice
 from portico.config.origins import option
 from portico.config.settings import Settings, accepts
+from portico.plugins.manager import Plugins, load_plugins
+from portico.plugins.registry import PluginError, Registry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,17 +29,43 @@ if TYPE_CHECKING:
 Command = Callable[..., Any]
 
 
-def _with_settings(command: Command) -> Command:
-    """Give a command one option for each setting; they arrive as ``options``, checked by nobody yet."""
-    for name, field in reversed(Settings.model_fields.items()):
-        text = f"{field.description} [{accepts(name)}]"
-        command = click.option(option(name), name, metavar="VALUE", help=text)(command)
-    return command
+class _WithSettings(click.Command):
+    """A command with one option for each setting, those of plugins too; they arrive unchecked, as ``options``."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        context.obj = _plugins({name: _early(args, option(name)) for name in ("plugins", "disabled_plugins")})
+        return super().parse_args(context, args)
+
+    def get_params(self, context: click.Context) -> list[click.Parameter]:
+        registry = context.obj.registry if isinstance(context.obj, Plugins) else Registry()
+        texts = {name: f"{field.description} [{accepts(name)}]" for name, field in Settings.model_fields.items()}
+        for prefix, model in registry.settings.items():
+            texts |= {f"{prefix}_{name}": field.description or "" for name, field in model.model_fields.items()}
+        options = [click.Option([option(name), name], metavar="VALUE", help=text) for name, text in texts.items()]
+        return [*options, *super().get_params(context)]
 
 
-def _load(options: Mapping[str, Any], **overrides: Any) -> Loaded:
+def _early(args: Sequence[str], name: str) -> str | None:
+    """The value of an option that must be known before it is known what options there are."""
+    values = [value for before, value in pairwise(args) if before == name]
+    values += [arg.partition("=")[2] for arg in args if arg.startswith(f"{name}=")]
+    return values[-1] if values else None
+
+
+def _plugins(options: Mapping[str, Any]) -> Plugins:
     environ, folder = here()
-    return load({**options, **overrides}, environ, folder)
+    modules, disabled = plugin_choice(options, environ, folder)
+    reserved = {"setting": set(Settings.model_fields), "command": set(commands.commands)}
+    try:
+        return load_plugins(modules, disabled, folder=folder, reserved=reserved)
+    except PluginError as error:
+        raise SettingsError([f"disabled_plugins: {error}"]) from None
+
+
+def _load(plugins: Plugins, options: Mapping[str, Any], **overrides: Any) -> Loaded:
+    environ, folder = here()
+    given = {**options, **overrides}
+    return load(given, environ, folder, plugins=plugins.registry.settings, lenient=not plugins.complete)
 
 
 def _run(function: Callable[[], Coroutine[Any, Any, int | None]]) -> int | None:
@@ -46,46 +75,75 @@ def _run(function: Callable[[], Coroutine[Any, Any, int | None]]) -> int | None:
         return STOPPED
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """Our own commands, and those of plugins: which are loaded only where they are asked for."""
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        return super().get_command(context, name) or self._others().get(name)
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted([*super().list_commands(context), *self._others()])
+
+    def _others(self) -> Mapping[str, click.Command]:
+        try:
+            return _plugins({}).registry.commands
+        except SettingsError:  # a setting that is wrong, which is no reason to have no commands
+            return {}
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="portico")
 def commands() -> None:
     """Long-lived Claude Code sessions on the network."""
 
 
-@commands.command()
-@_with_settings
-def serve(**options: Any) -> int | None:
+@commands.command(cls=_WithSettings)
+@click.pass_obj
+def serve(plugins: Plugins, /, **options: Any) -> int | None:
     """Serve sessions until Ctrl-C or SIGTERM. Every option is also a setting: see `portico config`."""
     from portico.app import serve as run
     from portico.logs import configure
 
-    loaded = _load(options)
+    loaded = _load(plugins, options)
     configure(loaded.settings.log_level, loaded.settings.log_format)
 
     async def ready(addresses: tuple[str, ...]) -> None:
         for address in addresses:
             click.echo(f"Portico is ready on {address}")
 
-    return _run(partial(run, loaded, here()[0], ready=ready))
+    return _run(partial(run, loaded, plugins.registry, here()[0], ready=ready))
 
 
-@commands.command()
-@_with_settings
-def demo(**options: Any) -> int | None:
+@commands.command(cls=_WithSettings)
+@click.pass_obj
+def demo(plugins: Plugins, /, **options: Any) -> int | None:
     """Serve at once, without a key: the real CLI on a scripted model that runs inside this process."""
     from portico.demo import demo as run
 
-    return _run(partial(run, partial(_load, options), here()[0], this_program()))
+    return _run(partial(run, partial(_load, plugins, options), plugins.registry, here()[0], this_program()))
 
 
-@commands.command()
-@_with_settings
-def config(**options: Any) -> None:
+@commands.command(cls=_WithSettings)
+@click.pass_obj
+def config(plugins: Plugins, /, **options: Any) -> None:
     """Show the effective settings, secrets masked, and where each comes from."""
-    rows = describe(_load(options))
+    rows = describe(_load(plugins, options))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, value, source in rows:
         click.echo(f"{name:{widths[0]}}  {value:{min(widths[1], 48)}}  {source}")
+
+
+@commands.command("plugins")
+@click.option("--plugins", "modules", metavar="MODULES", help="Modules to load as plugins too, comma-separated.")
+@click.option("--disabled-plugins", "disabled", metavar="NAMES", help="Plugins not to load, comma-separated.")
+@click.option("--json", "json_output", is_flag=True, help="One JSON object a line.")
+def plugins_command(modules: str | None, disabled: str | None, json_output: bool) -> None:
+    """List the plugins that are there: where from, what each registers, and what failed."""
+    from portico.plugins.listing import as_json, as_text
+
+    found = _plugins({"plugins": modules, "disabled_plugins": disabled}).found
+    for line in as_json(found) if json_output else as_text(found):
+        click.echo(line)
 
 
 @commands.command()

@@ -20,6 +20,7 @@ from portico.config.load import Loaded
 from portico.config.settings import Settings
 from portico.logs import configure
 from portico.plugins.demo.server import serve_model
+from portico.plugins.registry import Registry
 
 QUESTION = "Hello! What can you do?"
 SESSION = "demo"
@@ -29,7 +30,7 @@ class Load(Protocol):
     def __call__(self, **overrides: Any) -> Loaded: ...
 
 
-async def demo(load: Load, environ: Mapping[str, str], program: Sequence[str]) -> None:
+async def demo(load: Load, registry: Registry, environ: Mapping[str, str], program: Sequence[str]) -> None:
     """Serve the real CLI on a scripted model; show one turn through the server's own SSE endpoint; then go on serving.
 
     Keeps its data in a temporary folder, and takes a free port, unless the settings name others. ``program``: the words
@@ -52,7 +53,7 @@ async def demo(load: Load, environ: Mapping[str, str], program: Sequence[str]) -
             async def ready(addresses: tuple[str, ...]) -> None:
                 await _show(_endpoint(settings), program)
 
-            await serve(replace(loaded, settings=settings), environ, ready=ready)
+            await serve(replace(loaded, settings=settings), registry, environ, ready=ready)
 
 
 def _endpoint(settings: Settings) -> Endpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import anyio
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
+from portico import __version__
 from tests.support.server import PORTICO, environment
 
 
@@ -118,3 +120,61 @@ def test_a_demo_that_cannot_start_says_why(tmp_path: Path, option: list[str], st
     assert done.stderr.splitlines()[-1].startswith("portico: ") and says in done.stderr
     assert "Traceback" not in done.stderr
     assert os.listdir(tmp_path) == []
+
+
+PLUGIN = """
+import click
+from portico import hookimpl
+from pydantic import BaseModel, Field
+
+class Settings(BaseModel):
+    grains: int = Field(3, ge=0, description="How much a pigeon gets.")
+
+@click.command()
+def coo():
+    '''Say what pigeons say.'''
+    click.echo("coo")
+
+@hookimpl
+def portico_settings():
+    return {"pigeon": Settings}
+
+@hookimpl
+def portico_commands():
+    return {"coo": coo}
+"""
+
+
+def test_plugins_are_listed_with_what_they_register_and_what_failed(tmp_path: Path) -> None:
+    (tmp_path / "pigeon.py").write_text(PLUGIN)
+    (tmp_path / "broken.py").write_text("raise RuntimeError('at once')")
+    done = portico(tmp_path, "plugins", PORTICO_PLUGINS="pigeon,broken", PORTICO_DISABLED_PLUGINS="echo")
+    assert done.returncode == 0
+    lines = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert lines["http"].split() == ["http", "portico", __version__, "transport", "http,", "websocket"]
+    assert lines["pigeon"].endswith("command coo; settings pigeon") and "setting plugins" in lines["pigeon"]
+    assert lines["broken"].endswith("FAILED: RuntimeError: at once")
+    assert lines["echo"].endswith("disabled")
+    done = portico(tmp_path, "plugins", "--plugins", "pigeon", "--json")
+    found = {plugin["name"]: plugin for plugin in map(json.loads, done.stdout.splitlines())}
+    assert found["pigeon"]["offers"] == {"command": ["coo"], "settings": ["pigeon"]}
+    assert found["sqlite-store"]["version"] == __version__
+
+
+def test_a_plugins_settings_and_commands_are_the_programs_own(tmp_path: Path) -> None:
+    (tmp_path / "pigeon.py").write_text(PLUGIN)
+    given = {"PORTICO_PLUGINS": "pigeon"}
+    assert portico(tmp_path, "coo", **given).stdout == "coo\n"
+    assert "Say what pigeons say." in portico(tmp_path, "--help", **given).stdout
+    assert "How much a pigeon gets." in portico(tmp_path, "serve", "--help", **given).stdout
+    (line,) = [
+        line
+        for line in portico(tmp_path, "config", "--plugins", "pigeon", "--pigeon-grains=5").stdout.splitlines()
+        if line.startswith("pigeon_grains")
+    ]
+    assert line.split() == ["pigeon_grains", "5", "option", "--pigeon-grains"]
+    wrong = portico(tmp_path, "serve", PORTICO_PIGEON_GRAINS="-1", **given)
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("portico: PORTICO_PIGEON_GRAINS=-1: Input should be greater than or equal to 0")
+    unknown = portico(tmp_path, "serve", PORTICO_PIGEON_GRAINS="1")
+    assert unknown.returncode == 2 and "PORTICO_PIGEON_GRAINS: unknown setting" in unknown.stderr

@@ -10,21 +10,21 @@ import os
 import re
 import stat
 from collections import ChainMap
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import platformdirs
 from dotenv.parser import parse_stream
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from .mask import masked
-from .mistakes import SettingsError, explain, unknown_options, unknown_variables
-from .origins import PREFIX, Given, from_options, from_variables, read
+from .mistakes import SettingsError, explain, explain_plugin, unknown_options, unknown_variables
+from .origins import BARE_NAMES, PREFIX, Given, from_options, from_variables, read
 from .settings import Settings
 
-__all__ = ["Loaded", "SettingsError", "agent_environment", "data_dir", "describe", "here", "load"]
+__all__ = ["Loaded", "SettingsError", "agent_environment", "data_dir", "describe", "here", "load", "plugin_choice"]
 
 _DOTENV = ".env"
 _LARGEST_FILE = 1024 * 1024
@@ -36,12 +36,14 @@ _ALWAYS_FOR_AGENTS = ("PATH", "LANG", "LC_ALL", "TZ")
 class Loaded:
     """`sources`: setting → "default", "environment NAME", ".env NAME" or "option --name".
 
-    `warnings` are lines for the log.
+    `warnings` are lines for the log. `plugin_settings`: those of plugins, by their prefix; in `sources` they are named
+    `prefix_field`.
     """
 
     settings: Settings
     sources: dict[str, str]
     warnings: list[str]
+    plugin_settings: Mapping[str, BaseModel] = field(default_factory=dict)
 
 
 def here() -> tuple[Mapping[str, str], Path]:
@@ -49,26 +51,33 @@ def here() -> tuple[Mapping[str, str], Path]:
     return os.environ, Path.cwd()
 
 
-def load(argv_options: Mapping[str, Any], environ: Mapping[str, str], cwd: Path) -> Loaded:
+def load(
+    argv_options: Mapping[str, Any],
+    environ: Mapping[str, str],
+    cwd: Path,
+    *,
+    plugins: Mapping[str, type[BaseModel]] | None = None,
+    lenient: bool = False,
+) -> Loaded:
     """The effective settings. `argv_options`: setting → value; None counts as unset.
 
-    Raises SettingsError with every mistake that there is.
+    `plugins` are the settings of plugins by their prefix. `lenient`: a variable that nobody knows is only warned of, as
+    it may belong to a plugin that is left out. Raises SettingsError with every mistake that there is.
     """
     mistakes: list[str] = []
-    dotenv = _read_dotenv(cwd / _DOTENV, mistakes)
-    mistakes += unknown_options(argv_options)
-    mistakes += unknown_variables(environ, "")
-    mistakes += unknown_variables(dotenv, f"{_DOTENV}: ")
-    origins = [
-        from_options(argv_options),
-        from_variables(environ, PREFIX, "", "environment"),
-        from_variables(dotenv, PREFIX, f"{_DOTENV}: ", _DOTENV),
-        from_variables(environ, "", "", "environment"),
-        from_variables(dotenv, "", f"{_DOTENV}: ", _DOTENV),
-        {"data_dir": Given(f"{PREFIX}DATA_DIR", "default", _platform_data_dir())},
-    ]
-    winners = ChainMap(*origins)
     warnings: list[str] = []
+    plugins = plugins or {}
+    names = list(Settings.model_fields)
+    names += [f"{prefix}_{name}" for prefix, model in plugins.items() for name in model.model_fields]
+    dotenv = _read_dotenv(cwd / _DOTENV, mistakes)
+    mistakes += unknown_options(argv_options, names)
+    unknown = warnings if lenient else mistakes
+    unknown += unknown_variables(environ, names, "")
+    unknown += unknown_variables(dotenv, names, f"{_DOTENV}: ")
+    origins = _origins(names, argv_options, environ, dotenv)
+    origins.append({"data_dir": Given(f"{PREFIX}DATA_DIR", "default", _platform_data_dir())})
+    winners = ChainMap(*origins)
+    plugin_settings = _read_plugins(plugins, winners, mistakes)
     origins.insert(0, _prepared(winners, cwd, mistakes, warnings))
     try:
         settings = read(origins)
@@ -77,26 +86,35 @@ def load(argv_options: Mapping[str, Any], environ: Mapping[str, str], cwd: Path)
         raise SettingsError(mistakes) from None
     if mistakes:
         raise SettingsError(mistakes)
-    sources = {name: winners[name].source if name in winners else "default" for name in Settings.model_fields}
-    return Loaded(settings, sources, warnings)
+    sources = {name: winners[name].source if name in winners else "default" for name in names}
+    return Loaded(settings, sources, warnings, plugin_settings)
+
+
+def plugin_choice(
+    argv_options: Mapping[str, Any], environ: Mapping[str, str], cwd: Path
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """`plugins` and `disabled_plugins`, which must be known before it is known what settings there are.
+
+    What is wrong with them is `load`'s to say.
+    """
+    names = ("plugins", "disabled_plugins")
+    winners = ChainMap(*_origins(names, argv_options, environ, _read_dotenv(cwd / _DOTENV, [])))
+    plugins, disabled = ([e.strip() for e in str(winners[n].value).split(",")] if n in winners else [] for n in names)
+    return tuple(filter(None, plugins)), tuple(filter(None, disabled))
 
 
 def data_dir(argv_options: Mapping[str, Any], environ: Mapping[str, str], cwd: Path) -> Path:
     """The data folder alone, for who needs nothing else: no other setting is looked at, and none is a mistake."""
-    dotenv = _read_dotenv(cwd / _DOTENV, [])
-    for origin in (
-        from_options(argv_options),
-        from_variables(environ, PREFIX, "", "environment"),
-        from_variables(dotenv, PREFIX, "", _DOTENV),
-    ):
-        if "data_dir" in origin:
-            return _path(cwd, str(origin["data_dir"].value))
-    return Path(_platform_data_dir())
+    winners = ChainMap(*_origins(("data_dir",), argv_options, environ, _read_dotenv(cwd / _DOTENV, [])))
+    return _path(cwd, str(winners["data_dir"].value)) if "data_dir" in winners else Path(_platform_data_dir())
 
 
 def describe(loaded: Loaded) -> list[tuple[str, str, str]]:
     """(name, value with secrets masked, source) of every setting."""
-    return [(name, masked(getattr(loaded.settings, name)), loaded.sources[name]) for name in Settings.model_fields]
+    values = {name: getattr(loaded.settings, name) for name in Settings.model_fields}
+    for prefix, model in loaded.plugin_settings.items():
+        values |= {f"{prefix}_{name}": getattr(model, name) for name in type(model).model_fields}
+    return [(name, masked(value), loaded.sources[name]) for name, value in values.items()]
 
 
 def agent_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
@@ -108,6 +126,39 @@ def agent_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
         elif variable.name in environ:
             passed[variable.name] = environ[variable.name]
     return passed
+
+
+def _origins(
+    names: Collection[str], options: Mapping[str, Any], environ: Mapping[str, str], dotenv: Mapping[str, str]
+) -> list[dict[str, Given]]:
+    bare = BARE_NAMES.intersection(names)
+    return [
+        from_options(options, names),
+        from_variables(environ, names, PREFIX, "", "environment"),
+        from_variables(dotenv, names, PREFIX, f"{_DOTENV}: ", _DOTENV),
+        from_variables(environ, bare, "", "", "environment"),
+        from_variables(dotenv, bare, "", f"{_DOTENV}: ", _DOTENV),
+    ]
+
+
+def _read_plugins(
+    plugins: Mapping[str, type[BaseModel]], winners: Mapping[str, Given], mistakes: list[str]
+) -> dict[str, BaseModel]:
+    found = {}
+    for prefix, model in plugins.items():
+        given = {name: winners[f"{prefix}_{name}"] for name in model.model_fields if f"{prefix}_{name}" in winners}
+        values = {name: _entries(model, name, value.value) for name, value in given.items()}
+        try:
+            found[prefix] = model.model_validate(values)
+        except ValidationError as error:
+            mistakes += explain_plugin(prefix, model, error, winners)
+    return found
+
+
+def _entries(model: type[BaseModel], name: str, value: Any) -> Any:
+    if isinstance(value, str) and get_origin(model.model_fields[name].annotation) in (list, tuple, set, frozenset):
+        return [entry.strip() for entry in value.split(",") if entry.strip()]
+    return value
 
 
 def _platform_data_dir() -> str:

@@ -2,14 +2,14 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from .mask import MASK
 from .origins import PREFIX, Given, is_set, option
-from .settings import Settings, accepts, is_secret
+from .settings import accepts, is_secret
 
 NOT_BUILT = frozenset({"ziti_identity_file", "ziti_service_name"})
 # What `portico ask` and `portico chat` read: a shell that has them may start a server too.
@@ -25,17 +25,17 @@ class SettingsError(Exception):
         self.lines = lines
 
 
-def unknown_options(options: Mapping[str, Any]) -> list[str]:
-    known = [option(name) for name in Settings.model_fields]
+def unknown_options(options: Mapping[str, Any], names: Collection[str]) -> list[str]:
+    known = [option(name) for name in names]
     return [
         f"{_one_line(option(name))}: unknown setting{_did_you_mean(option(name), known)}"
         for name, value in options.items()
-        if name not in Settings.model_fields and is_set(value)
+        if name not in names and is_set(value)
     ]
 
 
-def unknown_variables(variables: Mapping[str, str], where: str) -> Iterator[str]:
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+def unknown_variables(variables: Mapping[str, str], names: Collection[str], where: str) -> Iterator[str]:
+    known = {PREFIX + name.upper() for name in names}
     not_built = {prefix + name.upper() for name in NOT_BUILT for prefix in ("", PREFIX)}
     for variable, value in variables.items():
         # The value stays unsaid: a misspelt name may hold a secret.
@@ -60,6 +60,22 @@ def explain(error: ValidationError, winners: Mapping[str, Given]) -> Iterator[st
             line += f"={_shown(detail['input'] if place else given.value)}"
         reason = f"{detail['ctx']['error']}; " if detail["type"] == "value_error" else ""
         yield f"{line}: {_one_line(reason)}accepted: {accepts(setting)}"
+
+
+def explain_plugin(
+    prefix: str, model: type[BaseModel], error: ValidationError, winners: Mapping[str, Given]
+) -> Iterator[str]:
+    """The same for the settings of a plugin, which are named ``prefix`` and its field."""
+    for detail in error.errors(include_url=False):
+        field = str(detail["loc"][0]) if detail["loc"] else ""
+        given = winners.get(f"{prefix}_{field}")
+        if given is None:
+            line = PREFIX + f"{prefix}_{field}".rstrip("_").upper()
+        elif "Secret" in str(model.model_fields[field].annotation):
+            line = given.label
+        else:
+            line = f"{given.label}={_shown(given.value)}"
+        yield f"{line}: {_one_line(detail['msg'])}"
 
 
 def _shown(value: Any) -> str:

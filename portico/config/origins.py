@@ -1,6 +1,6 @@
 """The places that values of settings come from, and reading them in order with pydantic-settings."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ class Origin(PydanticBaseSettingsSource):
         return self.given[field_name].value, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        return {name: given.value for name, given in self.given.items()}
+        return {name: given.value for name, given in self.given.items() if name in Settings.model_fields}
 
 
 def read(origins: Iterable[Mapping[str, Given]]) -> Settings:
@@ -60,16 +60,17 @@ def read(origins: Iterable[Mapping[str, Given]]) -> Settings:
     return Reader()
 
 
-def from_options(options: Mapping[str, Any]) -> dict[str, Given]:
+def from_options(options: Mapping[str, Any], names: Collection[str]) -> dict[str, Given]:
     return {
         name: Given(option(name), f"option {option(name)}", value)
         for name, value in options.items()
-        if name in Settings.model_fields and is_set(value)
+        if name in names and is_set(value)
     }
 
 
-def from_variables(variables: Mapping[str, str], prefix: str, where: str, source: str) -> dict[str, Given]:
-    names = Settings.model_fields if prefix else BARE_NAMES
+def from_variables(
+    variables: Mapping[str, str], names: Collection[str], prefix: str, where: str, source: str
+) -> dict[str, Given]:
     by_variable = {prefix + name.upper(): name for name in names}
     return {
         name: Given(where + variable, f"{source} {variable}", variables[variable])

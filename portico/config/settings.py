@@ -196,7 +196,26 @@ class Settings(BaseSettings):
         "names of transports, comma-separated",
         ("http",),
     )
-    driver: Name = _setting("Driver of new sessions.", "a driver's name", "claude-code")
+    plugins: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$", max_length=256)], ...],
+        BeforeValidator(values.split),
+        AfterValidator(values.distinct),
+    ] = _setting(
+        "Python modules that are plugins, to load beside those that are installed; the working directory is looked "
+        "through too.",
+        "module names such as my_package.my_plugin, comma-separated",
+        (),
+    )
+    disabled_plugins: Annotated[tuple[Name, ...], BeforeValidator(values.split), AfterValidator(values.distinct)] = (
+        _setting("Plugins not to load.", "names that `portico plugins` lists, comma-separated", ())
+    )
+    driver: Annotated[
+        tuple[Name, ...], BeforeValidator(values.split), AfterValidator(values.distinct), Field(min_length=1)
+    ] = _setting(
+        "Driver of new sessions; the others of a list are those that a session may ask for.",
+        "names of drivers, comma-separated",
+        ("claude-code",),
+    )
     claude_cli_path: AbsolutePath | None = _setting(
         "The `claude` program. Default: the one on PATH, else the one bundled with an installed package.",
         "a path",
@@ -279,10 +298,13 @@ class Settings(BaseSettings):
         "tool rules such as WebFetch or Bash(rm:*), comma-separated",
         (),
     )
-    auth: Literal["token", "none"] = _setting(
-        "Whether requests need a token. `none` is for loopback and Unix sockets only.",
-        "token, or with a loopback host or a Unix socket none",
-        "token",
+    auth: Annotated[
+        tuple[Name, ...], BeforeValidator(values.split), AfterValidator(values.distinct), Field(min_length=1)
+    ] = _setting(
+        "How callers are told apart: authenticators, the first that knows one decides. `none` lets everybody do "
+        "everything, and is for loopback and Unix sockets only.",
+        "names of authenticators, comma-separated, or with a loopback host or a Unix socket none",
+        ("token",),
     )
     auth_tokens: Annotated[
         tuple[Annotated[Token, BeforeValidator(values.token)], ...],
@@ -308,10 +330,12 @@ class Settings(BaseSettings):
 
     @field_validator("auth")
     @classmethod
-    def _none_stays_local(cls, auth: str, info: ValidationInfo) -> str:
+    def _none_stays_local(cls, auth: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         # A check of the field, not of the whole model, so that it speaks up beside other mistakes.
         # Where host or uds is itself a mistake, it is missing here, and that line says enough.
-        if auth == "none" and {"host", "uds"} <= info.data.keys():
+        if "none" in auth and len(auth) > 1:
+            raise ValueError("with none, the others are never asked")
+        if "none" in auth and {"host", "uds"} <= info.data.keys():
             host, uds = info.data["host"], info.data["uds"]
             if uds is None and not values.is_loopback(host):
                 raise ValueError(f"anybody who reaches host {host} could use it")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from portico.core.errors import Conflict
 from portico.core.events import AgentEvent, Content
 
 
@@ -147,4 +148,11 @@ class AgentDriver(Protocol):
         Bounded. Raises `AgentUnavailable`. A cancelled start leaves nothing behind.
         """
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Called once at the end; stops the agents that are left."""
+
+
+def require(driver: AgentDriver, capability: str) -> None:
+    """Raises `Conflict` (``not_supported``) where agents of ``driver`` lack ``capability``."""
+    if capability not in driver.capabilities:
+        raise Conflict(f"agents of the driver {driver.name} cannot do this: {capability}", code="not_supported")

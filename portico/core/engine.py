@@ -12,13 +12,15 @@ from weakref import WeakValueDictionary
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from portico.core.agent import AgentDriver, AgentOptions, Decision
+from portico.core.agent import AgentDriver, AgentOptions, Decision, require
 from portico.core.changes import SessionChanges
 from portico.core.clock import rfc3339
 from portico.core.errors import Conflict, Exhausted, InvalidRequest, NotFound, StoreFailed, Unavailable
 from portico.core.events import Draft, Event, SessionChange, gap_event
 from portico.core.feed import Feed
 from portico.core.folders import Folders
+from portico.core.guard import GuardedDriver
+from portico.core.observer import Observation, Observer
 from portico.core.policy import Policy
 from portico.core.pool import Pool, Pooled
 from portico.core.principal import Principal
@@ -39,6 +41,9 @@ STOP_SECONDS = 15.0
 
 TIDY_SECONDS = 300.0
 
+OBSERVE_STOP_SECONDS = 5.0
+"""How long observers may take at the end for what they have not been told yet."""
+
 
 class Engine:
     """Every method takes the caller first, and treats what is somebody else's as unknown.
@@ -54,13 +59,18 @@ class Engine:
         default_driver: str,
         default_model: str | None,
         policy: Policy,
+        observers: Mapping[str, Observer] | None = None,
         check: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """``check`` says in words, at once, why the place where everything is kept is of no use any more."""
+        """``check`` says in words, at once, why the place where everything is kept is of no use any more.
+
+        ``failed`` is for others to say what beside the engine has failed, and does not keep it from working.
+        """
         self.draining = False
+        self.failed: dict[str, str] = {}
         self._check = check
         self._store = store
-        self._drivers = drivers
+        self._drivers = {name: GuardedDriver(driver) for name, driver in drivers.items()}
         self._default_driver = default_driver
         self._default_model = default_model
         self._policy = policy
@@ -69,6 +79,7 @@ class Engine:
         self._pool: Pool | None = None
         self._live: dict[str, Session] = {}
         self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()
+        self._observations = [Observation(*each, self._observed) for each in (observers or {}).items()]
         self._opening: set[str] = set()
         self._tasks: TaskGroup | None = None
 
@@ -84,11 +95,18 @@ class Engine:
                     for driver in self._drivers.values():
                         await driver.open()
                         stack.push_async_callback(driver.close)
-                    async with anyio.create_task_group() as self._tasks:
-                        await self._begin(self._tasks)
-                        task_status.started()
-                        await stopping.wait()
-                        self._tasks.cancel_scope.cancel()
+                    async with anyio.create_task_group() as observing:
+                        for observation in self._observations:
+                            observing.start_soon(observation.run, name=f"observer {observation.name}")
+                        async with anyio.create_task_group() as self._tasks:
+                            await self._begin(self._tasks)
+                            task_status.started()
+                            await stopping.wait()
+                            self._tasks.cancel_scope.cancel()
+                        with anyio.move_on_after(OBSERVE_STOP_SECONDS):
+                            for observation in self._observations:
+                                await observation.caught_up()
+                        observing.cancel_scope.cancel()
             tasks.cancel_scope.cancel()
 
     async def _begin(self, tasks: TaskGroup) -> None:
@@ -113,6 +131,8 @@ class Engine:
                 await self._store.tidy()
             except StoreFailed as failure:
                 log.warning("the store could not be tidied: %s", failure.detail)
+            except Exception:
+                log.exception("the store could not be tidied")
             await anyio.sleep(TIDY_SECONDS)
 
     async def drain(self, seconds: float) -> None:
@@ -195,7 +215,7 @@ class Engine:
             title=request.title,
             metadata=request.metadata,
         )
-        feed = self._feeds[session_id] = Feed(session_id, self._store, 0)
+        feed = self._feeds[session_id] = Feed(session_id, self._store, 0, told=self._tell)
         stored = False
         try:
             await self._store.create(record)
@@ -264,8 +284,8 @@ class Engine:
             raise Conflict("the session is closed", code="session_closed")
         driver = self._driver_of(record)
         for name in ("model", "permission_mode"):
-            if name in changes.given and f"set_{name}" not in driver.capabilities:
-                raise Conflict(f"the driver {driver.name} cannot change the {name}", code="not_supported")
+            if name in changes.given:
+                require(driver, f"set_{name}")
         if "permission_mode" in changes.given:
             self._policy.check_mode(changes.given["permission_mode"])
         with anyio.CancelScope(shield=True):
@@ -321,15 +341,17 @@ class Engine:
             raise NotFound(f"there is no turn {turn_id!r}", code="turn_not_found")
 
     async def interrupt(self, principal: Principal, session_id: str) -> None:
-        """Stop the running turn. Raises `Conflict` (``not_running``)."""
-        await self._record(principal, session_id)
+        """Stop the running turn. Raises `Conflict` (``not_running``, ``not_supported``)."""
+        record = await self._record(principal, session_id)
+        require(self._driver_of(record), "interrupt")
         if (session := self._live.get(session_id)) is None:
             raise Conflict("no turn is running", code="not_running")
         session.interrupt()
 
     async def answer(self, principal: Principal, session_id: str, request_id: str, decision: Decision) -> None:
         """Answer a permission request. Raises as `Permissions.resolve`."""
-        await self._record(principal, session_id)
+        record = await self._record(principal, session_id)
+        require(self._driver_of(record), "permissions")
         if (session := self._live.get(session_id)) is None:
             raise NotFound(f"there is no permission request {request_id!r}", code="request_not_found")
         await session.answer(principal, request_id, decision)
@@ -412,9 +434,19 @@ class Engine:
     def _feed(self, record: SessionRecord) -> Feed:
         feed = self._feeds.get(record.session_id)
         if feed is None:
-            feed = Feed(record.session_id, self._store, record.last_seq, ended=record.state is State.CLOSED)
+            ended = record.state is State.CLOSED
+            feed = Feed(record.session_id, self._store, record.last_seq, ended=ended, told=self._tell)
             self._feeds[record.session_id] = feed
         return feed
+
+    def _tell(self, feed: Feed, first_seq: int) -> None:
+        for observation in self._observations:
+            observation.note(feed, first_seq)
+
+    async def _observed(self, session_id: str) -> SessionView | None:
+        session = self._live.get(session_id)
+        record = session.record if session else await self._store.get(session_id)
+        return self._view(record) if record else None
 
     def _view(self, record: SessionRecord) -> SessionView:
         session = self._live.get(record.session_id)

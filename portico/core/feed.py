@@ -5,6 +5,7 @@ An event is in the store before any reader sees it. Appends that come while one 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -19,6 +20,8 @@ TAIL_BYTES = 64 * 1024
 """What is kept in memory for readers that keep up. Who is further behind reads from the store."""
 
 READ_EVENTS = 1000
+
+log = logging.getLogger("portico.store")
 
 
 class _Append:
@@ -43,12 +46,15 @@ class Feed:
         *,
         now: Callable[[], str] = rfc3339,
         ended: bool = False,
+        told: Callable[[Feed, int], None] = lambda feed, first_seq: None,
     ) -> None:
+        """``told`` is called, and must return at once, when there are new events from a ``seq`` on."""
         self.session_id = session_id
         self.last_seq = last_seq
         self.ended = ended
         self._store = store
         self._now = now
+        self._told = told
         self._appends: list[_Append] = []
         self._storing = anyio.Lock(fast_acquire=True)
         self._changed = anyio.Event()
@@ -97,13 +103,19 @@ class Feed:
             record = replace(record, last_seq=last_seq)
         try:
             await self._store.append(self.session_id, self.last_seq, events, record)
-        except StoreFailed as error:
+        except Exception as error:
+            failure = error
+            if not isinstance(error, StoreFailed):
+                log.exception("the store failed")
+                failure = StoreFailed("the store failed; the server's log says more")
             for append in appends:
-                append.error = append.error or error
+                append.error = append.error or failure
             return
         self.last_seq = last_seq
         self._keep(events)
         self._wake()
+        if events:
+            self._told(self, events[0].seq)
 
     def _keep(self, events: list[Event]) -> None:
         self._tail += events

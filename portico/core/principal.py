@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+import anyio
+
+from portico.core.errors import PorticoError, Unauthenticated, Unavailable
+
+ANSWER_SECONDS = 10.0
+"""How long an authenticator may take."""
+
+log = logging.getLogger("portico.auth")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +33,31 @@ class Authenticator(Protocol):
 
     async def authenticate(self, secret: str | None) -> Principal | None:
         """Who presents ``secret`` (None: nothing was presented); None where this authenticator does not know."""
+
+
+class Callers:
+    """Asks the authenticators, in order. One that fails lets nobody in."""
+
+    def __init__(self, authenticators: Sequence[Authenticator]) -> None:
+        self._authenticators = authenticators
+
+    async def find(self, secret: str | None) -> Principal | None:
+        """Who presents ``secret`` (None: nothing was presented). Raises `Unavailable` (``authenticator_failed``)."""
+        for authenticator in self._authenticators:
+            try:
+                with anyio.fail_after(ANSWER_SECONDS):
+                    principal = await authenticator.authenticate(secret)
+            except PorticoError:
+                raise
+            except Exception as error:
+                log.exception("the authenticator %s failed", authenticator.name)
+                raise Unavailable("who you are cannot be found out now", code="authenticator_failed") from error
+            if principal is not None:
+                return principal
+        return None
+
+    async def principal(self, secret: str | None) -> Principal:
+        """As `find`. Raises `Unauthenticated` where nobody knows the caller."""
+        if (principal := await self.find(secret)) is None:
+            raise Unauthenticated("credentials are missing" if secret is None else "the credentials are not valid")
+        return principal

@@ -15,20 +15,16 @@ class Seat:
     def __init__(self, driver: AgentDriver, slots: ProcessSlots, *, wait: float) -> None:
         self.agent: Agent | None = None
         self.at_once = False
-        self._driver = driver
+        self.driver = driver
         self._slots = slots
         self._wait = wait
         self._options: AgentOptions | None = None
-
-    @property
-    def capabilities(self) -> frozenset[str]:
-        return self._driver.capabilities
 
     async def start(self, spec: AgentSpec) -> Agent:
         """Fill the seat. Waits for a process slot where none is free. Raises `AgentUnavailable`."""
         await self._slots.take(self._wait)
         try:
-            self.agent = await self._driver.start(spec)
+            self.agent = await self.driver.start(spec)
         except BaseException:
             self._slots.give_back()
             raise

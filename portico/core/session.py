@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 
-from portico.core.agent import AgentSpec, Decision, OwnTurn, Turn
+from portico.core.agent import AgentSpec, Decision, OwnTurn, Turn, require
 from portico.core.changes import SessionChanges
 from portico.core.clock import rfc3339
 from portico.core.errors import (
@@ -169,8 +169,8 @@ class Session:
             raise Retired
         if self._closing or self.record.state in (State.CLOSED, State.FAILED):
             raise Conflict("the session is closed", code="session_closed")
-        if request.if_busy == "steer" and "steer" not in self.seat.capabilities:
-            raise Conflict("this session's driver cannot hand a message to a running turn", code="not_supported")
+        if request.if_busy in ("interrupt", "steer"):
+            require(self.seat.driver, request.if_busy)
         if request.if_busy == "reject" and self.busy:
             raise Conflict("a turn is running", code="busy")
         if (self._current is not None) + len(self._queue) > self._policy.max_queued_turns:
@@ -330,7 +330,7 @@ class Session:
         if self.record.state not in (State.IDLE, State.HIBERNATED, State.DORMANT):
             await self._persist(self.write, [], state=State.IDLE)  # what was to come next was withdrawn
         self.feed.forget_tail()
-        if self.seat.agent is not None:
+        if self.seat.agent is not None and "resume" in self.seat.driver.capabilities:
             self._slots.rest(self)
         own: OwnTurn | None = None
         with anyio.move_on_after(self._idle_since + self._policy.session_timeout - anyio.current_time()) as idle:
@@ -439,6 +439,7 @@ class Session:
                 history=self,
                 permissions=self.permissions,
                 timeout=self._policy.turn_timeout,
+                can_interrupt="interrupt" in self.seat.driver.capabilities,
             )
             await self.write([], state=State.RUNNING)
             last = await run.run()
@@ -467,10 +468,13 @@ class Session:
         await self.write([], state=State.STARTING, reason=reason)
         with current.starting:
             await self.seat.start(self._spec())
-        if self._agent_lost and not current.interrupted:
-            self._agent_lost = False
+        if self.record.turns > 1 and "resume" not in self.seat.driver.capabilities:
+            notice = Notice(type="notice", name="context_lost", detail="The agent is new, and knows of no turn before.")
+            await self.write([notice], turn_id=current.turn_id)
+        elif self._agent_lost and not current.interrupted:
             notice = Notice(type="notice", name="agent_restarted", detail="The agent had exited; its context is kept.")
             await self.write([notice], turn_id=current.turn_id)
+        self._agent_lost = False
 
     def _spec(self) -> AgentSpec:
         return AgentSpec(self.record.agent_id, self._folder, Path(self.record.cwd), self.record.options)

@@ -17,6 +17,8 @@ READ_BYTES = 2 * 1024 * 1024
 class SessionRecord:
     """What is known of a session beside its events. Times are RFC 3339 in UTC.
 
+    A store sets ``last_seq`` itself: it is the end of the history, whatever record it was given.
+
     ``agent_id`` (a UUID) names the agent's own conversation and its folder. ``own_workspace`` says that the server made
     ``cwd``, and may delete it with the session.
     """
@@ -66,9 +68,10 @@ class EventStore(Protocol):
     async def list(
         self, *, owner: str | None, state: str | None, limit: int, cursor: str | None
     ) -> tuple[list[SessionRecord], str | None]:
-        """A page of sessions, newest first, of one owner or of all (None), and the cursor of the next page.
+        """A page of sessions, newest first, and the cursor of the next page, None on the last.
 
-        Raises `InvalidRequest` for a cursor that is none of this store's.
+        ``owner`` and ``state`` choose exactly, None all. Raises `InvalidRequest` (``invalid_cursor``) for a cursor that
+        is none of this store's.
         """
 
     async def append(
@@ -82,13 +85,13 @@ class EventStore(Protocol):
     async def read(self, session_id: str, after: int, limit: int, max_bytes: int = READ_BYTES) -> Sequence[Event]:
         """At most ``limit`` events that follow ``after``, in order, beginning with the next one that is kept.
 
-        About ``max_bytes`` of them at most, but at least one if there is any.
+        About ``max_bytes`` of them at most (up to 512 KiB and one event more), but at least one if there is any.
         """
 
     async def turn(self, session_id: str, turn_id: str) -> TurnSpan | None: ...
 
     async def unfinished(self) -> Sequence[tuple[str, str]]:
-        """Session and turn ids of all turns that have no ``complete``, oldest first."""
+        """Session and turn ids of all turns that have no ``complete``, of each session the oldest first."""
 
     async def event(self, session_id: str, seq: int) -> Event | None: ...
 

@@ -49,6 +49,7 @@ class TurnRun:
         history: History,
         permissions: Permissions,
         timeout: float,
+        can_interrupt: bool = True,
     ) -> None:
         self.turn_id = turn_id
         self._agent = agent
@@ -62,6 +63,9 @@ class TurnRun:
         self._steers: list[Turn] = []
         self._stop_reason: str | None = None
         self._interrupted = False
+        self._stopped = False
+        self._can_interrupt = can_interrupt
+        self._pumping = anyio.CancelScope()
         self.failure: AgentFailed | AgentUnavailable | None = None
 
     def interrupt(self, stop_reason: str = "interrupted") -> None:
@@ -99,11 +103,12 @@ class TurnRun:
 
     async def _pump(self) -> None:
         try:
-            async with aclosing(cast(Any, self._agent.run(self._turn))) as events:
-                async for event in events:
-                    await self._inbox.put(event)
-                    if event["type"] == "complete":
-                        break
+            with self._pumping:
+                async with aclosing(cast(Any, self._agent.run(self._turn))) as events:
+                    async for event in events:
+                        await self._inbox.put(event)
+                        if event["type"] == "complete":
+                            break
         except (AgentFailed, AgentUnavailable) as failure:
             self.failure = failure
         except Exception:
@@ -167,9 +172,13 @@ class TurnRun:
     async def _act(self, now: float) -> None:
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
+            if self._stopped:
+                log.error("turn %s goes on in an agent that was stopped: leaving it", self.turn_id)
+                self._pumping.cancel()
+                return
             if self._interrupted:
                 log.warning("turn %s did not end when interrupted: stopping its agent", self.turn_id)
-                await self._agent.close()
+                await self._stop_agent()
                 return
             self.interrupt("timeout")
         for request_id in self._permissions.expired(now):
@@ -187,8 +196,16 @@ class TurnRun:
                 await self._history.end_steered(turn.turn_id, failure)
         if self._stop_reason is not None and not self._interrupted:
             self._interrupted = True
+            if not self._can_interrupt:
+                await self._stop_agent()
+                return
             self._deadline = now + INTERRUPT_GRACE
             await self._agent.interrupt()
+
+    async def _stop_agent(self) -> None:
+        self._stopped = True
+        await self._agent.close()
+        self._deadline = time.monotonic() + INTERRUPT_GRACE
 
 
 def _first(group: ExceptionGroup[StoreFailed]) -> StoreFailed:

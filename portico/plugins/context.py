@@ -5,25 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from portico.core.principal import Authenticator, Callers
 
 if TYPE_CHECKING:
     from portico.config.settings import Settings
-    from portico.core.principal import Authenticator
+    from portico.transports.base import Routes
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """The server that a plugin finds itself in.
 
-    ``agent_environment`` is what agents may have of the server's environment. ``authenticators`` are asked in order;
-    it is empty while authenticators themselves are being made.
+    ``plugin_settings`` are the settings that plugins have brought with them, by prefix: of the types that
+    ``portico_settings`` has named. ``agent_environment`` is what agents may have of the server's environment.
+    ``callers`` finds out who is calling; ``routes`` are those of plugins. Both are empty while they are being made:
+    a transport's factory sees them.
     """
 
     settings: Settings
     data_dir: Path
     agent_environment: Mapping[str, str] = field(default_factory=dict)
-    authenticators: tuple[Authenticator, ...] = ()
+    plugin_settings: Mapping[str, Any] = field(default_factory=dict)
+    callers: Callers = field(default_factory=lambda: Callers(()))
+    routes: Mapping[str, Routes] = field(default_factory=dict)
 
     def with_authenticators(self, *authenticators: Authenticator) -> Context:
-        return replace(self, authenticators=authenticators)
+        return replace(self, callers=Callers(authenticators))
+
+    def with_routes(self, routes: Mapping[str, Routes]) -> Context:
+        return replace(self, routes=routes)

@@ -1,110 +1,238 @@
-"""Finds out what the plugins offer: names and factories, by kind."""
+"""Finds plugins and asks them, one by one, what they offer. One that fails is left out, and the reason kept."""
 
 from __future__ import annotations
 
+import difflib
 import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+import inspect
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
 
 import pluggy
 
-from portico.core.errors import PorticoError
 from portico.plugins import hookspecs
+from portico.plugins.registry import KINDS, PluginError, Registry
 
-if TYPE_CHECKING:
-    from portico.core.agent import AgentDriver
-    from portico.core.principal import Authenticator
-    from portico.core.store import EventStore
-    from portico.plugins.context import Context
-    from portico.transports.base import Transport
+__all__ = ["BUILT_INS", "GROUP", "Plugin", "PluginError", "Plugins", "load_plugins"]
 
-T = TypeVar("T")
+GROUP = "portico"
+"""The group of entry points that plugins are found by, and the name of the pluggy project."""
 
-BUILT_INS = (
-    "portico.transports",
-    "portico.plugins.claude_code",
-    "portico.plugins.memory_store",
-    "portico.plugins.sqlite_store",
-    "portico.plugins.token_auth",
-)
-"""Modules that register what is built in. Importing them is cheap; what they offer is imported by its factory."""
+BUILT_INS: Mapping[str, str] = {
+    "http": "portico.transports",
+    "claude-code": "portico.plugins.claude_code",
+    "claude-agent-sdk": "portico.plugins.claude_agent_sdk",
+    "echo": "portico.plugins.echo",
+    "memory-store": "portico.plugins.memory_store",
+    "sqlite-store": "portico.plugins.sqlite_store",
+    "token-auth": "portico.plugins.token_auth",
+}
+"""Name and module of what is built in. Importing them is cheap; what they offer is imported by its factory."""
 
-
-class PluginError(PorticoError):
-    """Two plugins offer the same name, or none offers the wanted one."""
-
-    code = "plugin"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
+_PREFIX = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
-@dataclass(frozen=True, slots=True)
-class Registry:
-    """What can be selected, by kind and name. A factory is called for a selected name only.
+@dataclass(slots=True)
+class Plugin:
+    """One that was found: ``source`` is the distribution it is from, or where else; ``offers`` are names by kind.
 
-    Asked for a name that there isn't, all methods raise `PluginError`, which lists those there are.
+    ``failure`` says why it is left out, ``disabled`` that this was asked for.
     """
 
-    transports: Mapping[str, Callable[[Context], Transport]]
-    drivers: Mapping[str, Callable[[Context], AgentDriver]]
-    stores: Mapping[str, Callable[[Context], EventStore]]
-    authenticators: Mapping[str, Callable[[Context], Authenticator]]
-
-    def transport(self, name: str) -> Callable[[Context], Transport]:
-        return _find("transport", self.transports, name)
-
-    def driver(self, name: str) -> Callable[[Context], AgentDriver]:
-        return _find("driver", self.drivers, name)
-
-    def store(self, name: str) -> Callable[[Context], EventStore]:
-        return _find("store", self.stores, name)
-
-    def authenticator(self, name: str) -> Callable[[Context], Authenticator]:
-        return _find("authenticator", self.authenticators, name)
+    name: str
+    module: str
+    source: str
+    version: str | None = None
+    offers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    failure: str | None = None
+    disabled: bool = False
+    requires: tuple[str, ...] = ()
 
 
-def load_registry() -> Registry:
-    """What this installation offers. Raises `PluginError`."""
-    manager = create_manager()
-    return collect(manager)
+@dataclass(slots=True)
+class Plugins:
+    """All plugins that were found, and what those that work offer."""
+
+    found: list[Plugin]
+    registry: Registry
+
+    @property
+    def complete(self) -> bool:
+        """Whether none is left out, so that what nobody knows is nobody's."""
+        return not any(plugin.failure or plugin.disabled for plugin in self.found)
 
 
-def create_manager() -> pluggy.PluginManager:
-    """A manager with the built-ins in it; what else is to take part is registered before `collect`."""
-    manager = pluggy.PluginManager("portico")
-    manager.add_hookspecs(hookspecs)
-    for name in BUILT_INS:
-        manager.register(importlib.import_module(name), name)
-    return manager
+class _Refused(Exception):
+    """Why a plugin cannot be used, in words."""
 
 
-def collect(manager: pluggy.PluginManager) -> Registry:
-    """Ask every plugin once what it offers. Raises `PluginError`."""
-    manager.check_pending()
-    hooks = manager.hook
-    return Registry(
-        _offers(hooks.portico_transports, "transport"),
-        _offers(hooks.portico_drivers, "driver"),
-        _offers(hooks.portico_stores, "store"),
-        _offers(hooks.portico_authenticators, "authenticator"),
-    )
+def load_plugins(
+    modules: Sequence[str] = (),
+    disabled: Collection[str] = (),
+    *,
+    folder: Path | None = None,
+    reserved: Mapping[str, Collection[str]] | None = None,
+) -> Plugins:
+    """The built-ins, what is installed (entry points of the group ``portico``), and ``modules``, in this order.
+
+    ``folder`` is where modules are looked for beside the usual places. ``reserved`` are names, by kind, that no plugin
+    may offer. Raises `PluginError` where ``disabled`` names one that there isn't.
+    """
+    found = [*_built_in(), *_installed(), *(Plugin(name, name, "setting plugins") for name in modules)]
+    names = {plugin.name for plugin in found}
+    if unknown := sorted(set(disabled) - names):
+        raise PluginError(f"there is no plugin {unknown[0]!r}; there are: {', '.join(sorted(names))}")
+    if folder is not None and modules and str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    loader = _Loader(reserved or {})
+    for plugin in found:
+        plugin.disabled = plugin.name in disabled
+        if not plugin.disabled:
+            loader.load(plugin)
+    return Plugins(found, loader.registry)
 
 
-def _find(kind: str, offers: Mapping[str, T], name: str) -> T:
-    if name not in offers:
-        raise PluginError(f"there is no {kind} {name!r}; there are: {', '.join(sorted(offers)) or 'none'}")
-    return offers[name]
+def _built_in() -> Iterator[Plugin]:
+    from portico import __version__
+
+    for name, module in BUILT_INS.items():
+        yield Plugin(name, module, "portico", __version__)
 
 
-def _offers(hook: pluggy.HookCaller, kind: str) -> Mapping[str, Any]:
-    # One implementation at a time: calling the hook as a whole wouldn't tell which plugin an offer is from.
-    found: dict[str, Any] = {}
-    origin: dict[str, str] = {}
-    for implementation in hook.get_hookimpls():
-        plugin = implementation.plugin_name
-        offers: Mapping[str, Any] = implementation.function()  # type: ignore[assignment]
-        for name, factory in offers.items():
-            if name in found:
-                raise PluginError(f"the plugins {origin[name]} and {plugin} both register the {kind} {name!r}")
-            found[name], origin[name] = factory, plugin
-    return MappingProxyType(found)
+def _installed() -> Iterator[Plugin]:
+    for point in sorted(set(metadata.entry_points(group=GROUP)), key=lambda point: (point.name, point.value)):
+        dist = point.dist
+        yield Plugin(
+            point.name,
+            point.value,
+            dist.name if dist else "an entry point",
+            dist.version if dist else None,
+            requires=tuple(dist.requires or ()) if dist else (),
+        )
+
+
+class _Loader:
+    def __init__(self, reserved: Mapping[str, Collection[str]]) -> None:
+        self.registry = Registry()
+        self._reserved = reserved
+        self._origin: dict[tuple[str, str], str] = {}
+        self._manager = pluggy.PluginManager(GROUP)
+        self._manager.add_hookspecs(hookspecs)
+
+    def load(self, plugin: Plugin) -> None:
+        try:
+            offers = self._offers(plugin)
+        except _Refused as refusal:
+            self._fail(plugin, str(refusal))
+            return
+        except (Exception, SystemExit) as error:  # whatever a stranger's module may do while it is imported
+            self._fail(plugin, f"{type(error).__name__}: {error}")
+            return
+        for hook, by_name in offers.items():
+            self.registry.add(hook, by_name)
+            self._origin.update({(hook, name): plugin.name for name in by_name})
+        plugin.offers = {KINDS[hook]: tuple(sorted(by_name)) for hook, by_name in offers.items()}
+
+    def _fail(self, plugin: Plugin, reason: str) -> None:
+        plugin.failure = self.registry.failures[plugin.name] = " ".join(reason.split())
+        if self._manager.has_plugin(plugin.name):
+            self._manager.unregister(name=plugin.name)
+
+    def _offers(self, plugin: Plugin) -> dict[str, dict[str, Any]]:
+        _check_requirements(plugin.requires)
+        thing = _imported(plugin.module)
+        if (wanted := getattr(thing, "portico_requires", None)) is not None:
+            _check_requirements([f"portico {wanted}"])
+        if self._manager.has_plugin(plugin.name):
+            raise _Refused(f"there is another plugin {plugin.name!r}")
+        registered = self._manager.register(thing, plugin.name)
+        if registered is None:
+            raise _Refused("it is blocked")
+        callers = self._manager.get_hookcallers(thing) or []
+        for caller in callers:
+            _check_hook(thing, caller)
+        if not callers:
+            raise _Refused("it implements no hook of Portico: are its functions marked with portico.hookimpl?")
+        offers: dict[str, dict[str, Any]] = {}
+        for caller in callers:
+            for implementation in caller.get_hookimpls():
+                if implementation.plugin is thing:
+                    offers[caller.name] = self._checked(caller.name, implementation.function)
+        return offers
+
+    def _checked(self, hook: str, function: Callable[..., object]) -> dict[str, Any]:
+        kind = KINDS[hook]
+        offered = function()
+        if not isinstance(offered, Mapping):
+            raise _Refused(f"{hook} must return a mapping of names, not {type(offered).__name__}")
+        for name, value in offered.items():
+            form = _PREFIX if kind == "settings" else _NAME
+            if not isinstance(name, str) or not form.fullmatch(name):
+                raise _Refused(f"{hook}: {name!r} is no name of the form {form.pattern}")
+            if not callable(value):
+                raise _Refused(f"{hook}: {name!r} is not a factory but {type(value).__name__}")
+            if (owner := self._origin.get((hook, name))) is not None:
+                raise _Refused(f"{kind} {name!r} is registered by the plugin {owner} already")
+            if name in self._reserved.get(kind, ()):
+                raise _Refused(f"{kind} {name!r} is Portico's own")
+            if kind == "settings":
+                self._check_settings(name, value)
+        return dict(offered)
+
+    def _check_settings(self, prefix: str, model: Any) -> None:
+        fields = getattr(model, "model_fields", None)
+        if not isinstance(fields, Mapping):
+            raise _Refused(f"portico_settings: {prefix!r} is not a pydantic model")
+        taken = set(self._reserved.get("setting", ()))
+        for other, offered in self.registry.settings.items():
+            taken |= {f"{other}_{name}" for name in offered.model_fields}
+        if clash := sorted(taken & {f"{prefix}_{name}" for name in fields}):
+            raise _Refused(f"there is a setting {clash[0]} already")
+
+
+def _imported(value: str) -> Any:
+    """A module, or what an entry point's ``module:attribute`` leads to."""
+    module, _, attributes = value.partition(":")
+    thing: Any = importlib.import_module(module.strip())
+    for attribute in filter(None, attributes.strip().split(".")):
+        thing = getattr(thing, attribute)
+    return thing
+
+
+def _check_requirements(requirements: Sequence[str]) -> None:
+    if not any(re.match(r"portico\b", requirement, re.IGNORECASE) for requirement in requirements):
+        return  # and nothing is imported for it
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    from portico import __version__
+
+    for text in requirements:
+        requirement = Requirement(text)
+        if canonicalize_name(requirement.name) != "portico" or (
+            requirement.marker and not requirement.marker.evaluate()
+        ):
+            continue
+        if not requirement.specifier.contains(__version__, prereleases=True):
+            raise _Refused(f"it needs portico {requirement.specifier}, and this is portico {__version__}")
+
+
+def _check_hook(plugin: object, caller: pluggy.HookCaller) -> None:
+    if not caller.has_spec():
+        near = difflib.get_close_matches(caller.name, KINDS, n=1)
+        hint = f", did you mean {near[0]}?" if near else f"; there are: {', '.join(KINDS)}"
+        raise _Refused(f"there is no hook {caller.name}{hint}")
+    for implementation in caller.get_hookimpls():
+        if implementation.plugin is not plugin:
+            continue
+        if implementation.hookwrapper or implementation.wrapper:
+            raise _Refused(f"{caller.name} must not be a wrapper")
+        function = implementation.function
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise _Refused(f"{caller.name} is async; hooks are called without await, and return their factories")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,9 +13,11 @@ from starlette.types import ASGIApp
 
 from portico.core.engine import Engine
 from portico.core.errors import Unavailable
-from portico.core.principal import Authenticator
+from portico.core.events import encode_json
+from portico.core.principal import Callers
 from portico.transports.access import AccessLog
-from portico.transports.auth import Authentication, Callers
+from portico.transports.auth import Authentication
+from portico.transports.base import Routes
 from portico.transports.endpoint import no_such_path, route
 from portico.transports.hosts import HostCheck
 from portico.transports.origins import Cors, OriginCheck
@@ -24,11 +27,14 @@ from portico.transports.sse import EventRoutes
 from portico.transports.streams import Streams
 from portico.transports.websocket import WebSocketRoutes
 
+log = logging.getLogger("portico.transports")
+
 
 @dataclass(frozen=True, slots=True)
 class Api:
     """What is served: ``prefix`` is the path that the API lies under, such as ``/claude``; ``max_body`` is in bytes;
-    ``hosts`` as `HostCheck` has them; ``origins`` are those of other servers' web pages. ``rest`` is all but WebSocket.
+    ``hosts`` as `HostCheck` has them; ``origins`` are those of other servers' web pages. ``rest`` is all but WebSocket,
+    and goes with the ``routes`` of plugins, which come behind all others.
     """
 
     prefix: str
@@ -36,18 +42,27 @@ class Api:
     hosts: Collection[str]
     origins: Collection[str]
     rest: bool = True
+    routes: Mapping[str, Routes] = field(default_factory=dict)
 
 
-def create_app(engine: Engine, authenticators: Sequence[Authenticator], streams: Streams, api: Api) -> ASGIApp:
-    callers = Callers(authenticators)
+def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
     routes: list[BaseRoute] = [*WebSocketRoutes(engine, streams, callers, api.prefix).routes(), *_health(engine)]
     if api.rest:
         routes += Sessions(engine, api.prefix, api.max_body).routes()
         routes += EventRoutes(engine, streams, api.prefix, api.max_body).routes()
+        routes += _of_plugins(engine, api.routes)
     # Starlette's app class would answer errors itself, in its own way.
     router = Router(routes, redirect_slashes=False, default=no_such_path)
     checked = OriginCheck(Authentication(router, callers), api.origins, f"{api.prefix}/stream/")
     return AccessLog(Cors(Problems(HostCheck(checked, api.hosts)), api.origins))
+
+
+def _of_plugins(engine: Engine, plugins: Mapping[str, Routes]) -> Iterator[BaseRoute]:
+    for name, plugin in plugins.items():
+        try:
+            yield from plugin.routes(engine)
+        except Exception:
+            log.exception("the routes %s are not served", name)
 
 
 def _health(engine: Engine) -> list[Route]:
@@ -57,6 +72,7 @@ def _health(engine: Engine) -> list[Route]:
     async def ready(request: Request) -> Response:
         if reasons := engine.readiness():
             raise Unavailable("; ".join(reasons), code="not_ready", reasons=reasons)
-        return Response(b'{"status":"ok"}', media_type="application/json")
+        body = {"status": "ok", "failed": engine.failed} if engine.failed else {"status": "ok"}
+        return Response(encode_json(body), media_type="application/json")
 
     return [route("/healthz", GET=alive), route("/readyz", GET=ready)]

@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from portico.core.errors import Unauthenticated
-from portico.core.principal import Authenticator, Principal
+from portico.core.principal import Callers, Principal
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-
-
-class Callers:
-    """Asks the authenticators, in order."""
-
-    def __init__(self, authenticators: Sequence[Authenticator]) -> None:
-        self._authenticators = authenticators
-
-    async def find(self, secret: str | None) -> Principal | None:
-        for authenticator in self._authenticators:
-            if (principal := await authenticator.authenticate(secret)) is not None:
-                return principal
-        return None
-
-    async def principal(self, secret: str | None) -> Principal:
-        """Who presents ``secret`` (None: nothing was presented). Raises `Unauthenticated`."""
-        if (principal := await self.find(secret)) is not None:
-            return principal
-        if secret is None:
-            raise Unauthenticated("credentials are missing: send the header Authorization: Bearer TOKEN")
-        raise Unauthenticated("the token is not known here")
 
 
 class Authentication:
@@ -48,7 +25,13 @@ class Authentication:
         if scope["type"] == "websocket" and not any(name == b"authorization" for name, _ in scope["headers"]):
             scope.setdefault("state", {})["principal"] = await self._callers.find(None)
         elif scope["type"] == "websocket" or scope["path"] not in OPEN_PATHS:
-            scope.setdefault("state", {})["principal"] = await self._callers.principal(_bearer(scope))
+            secret = _bearer(scope)
+            try:
+                scope.setdefault("state", {})["principal"] = await self._callers.principal(secret)
+            except Unauthenticated as error:
+                if secret is not None:
+                    raise
+                raise Unauthenticated(f"{error.detail}: send the header Authorization: Bearer TOKEN") from None
         await self._app(scope, receive, send)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from portico.core.errors import Unavailable
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
+    from starlette.routing import BaseRoute
 
     from portico.core.engine import Engine
 
@@ -28,4 +30,15 @@ class Transport(Protocol):
 
         Raises `TransportFailed` where it cannot start. When the engine begins to drain, go on serving; the cancellation
         comes after the drain. Cancelled, it ends its streams and connections within seconds.
+        """
+
+
+class Routes(Protocol):
+    """Routes beside the API, on whatever HTTP-speaking transport there is."""
+
+    def routes(self, engine: Engine) -> Sequence[BaseRoute]:
+        """Called once for each transport that serves them. Who calls is `portico.transports.auth.principal_of`.
+
+        An error of `portico.core.errors` that an endpoint raises is answered as a problem document. A response that
+        streams what an `Engine.reader` reads ends with it when the server stops.
         """

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from portico.core.errors import Conflict, InvalidRequest, MalformedRequest, PorticoError
+from portico.core.principal import Callers
 from portico.transports import wire
-from portico.transports.auth import Callers
 from portico.transports.conversation import Answer, Conversation
 from portico.transports.frames import (
     AuthFrame,

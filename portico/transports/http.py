@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from portico.core.engine import Engine
-from portico.core.principal import Authenticator
+from portico.core.principal import Callers
 from portico.transports.asgi import Api, create_app
 from portico.transports.hosts import ANY, allowed_names
 from portico.transports.listen import listen_tcp, listen_unix
@@ -28,7 +27,7 @@ class HttpTransport:
 
     def __init__(
         self,
-        authenticators: Sequence[Authenticator],
+        callers: Callers,
         *,
         name: str = "http",
         host: str,
@@ -38,7 +37,7 @@ class HttpTransport:
         limits: Limits,
     ) -> None:
         self.name = name
-        self._authenticators = authenticators
+        self._callers = callers
         self._host = host
         self._port = port
         self._uds = uds
@@ -56,7 +55,7 @@ class HttpTransport:
             if not self._api.rest:
                 address = address.replace("http://", "ws://")
             streams = Streams()
-            app = create_app(engine, self._authenticators, streams, self._api)
+            app = create_app(engine, self._callers, streams, self._api)
             await serve_app(app, streams, sockets, address, limits=self._limits, task_status=task_status)
 
 
@@ -66,11 +65,18 @@ def create(context: Context, *, name: str = "http") -> Transport:
     # Nobody gets at a Unix socket through a browser, and any name will do there.
     hosts = {ANY} if settings.uds else allowed_names(settings.host, settings.allowed_hosts)
     return HttpTransport(
-        context.authenticators,
+        context.callers,
         name=name,
         host=settings.host,
         port=settings.port,
         uds=settings.uds,
-        api=Api(settings.api_prefix, settings.max_body, hosts, settings.allowed_origins, rest=name == "http"),
+        api=Api(
+            settings.api_prefix,
+            settings.max_body,
+            hosts,
+            settings.allowed_origins,
+            rest=name == "http",
+            routes=context.routes,
+        ),
         limits=Limits(settings.write_timeout, settings.max_frame),
     )

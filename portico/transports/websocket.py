@@ -13,10 +13,9 @@ from starlette.websockets import WebSocket
 
 from portico.core.engine import Engine
 from portico.core.errors import PorticoError, Unauthenticated, Unavailable
-from portico.core.principal import Principal
+from portico.core.principal import Callers, Principal
 from portico.core.reader import Reader
 from portico.transports import wire
-from portico.transports.auth import Callers
 from portico.transports.endpoint import route
 from portico.transports.framed import FramedConversation
 from portico.transports.frames import AuthFrame, parse_frame, subprotocol_of

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field, SecretStr
 
-from portico.config.load import Loaded, SettingsError, agent_environment, data_dir, describe, load
+from portico.config.load import Loaded, SettingsError, agent_environment, data_dir, describe, load, plugin_choice
 from portico.config.origins import BARE_NAMES
 from portico.config.settings import Settings, accepts
 
@@ -147,6 +148,8 @@ OTHER_VALUES = {
     "max_body": "1MiB",
     "networking_mode": "http,other",
     "driver": "other",
+    "plugins": "my.plugin",
+    "disabled_plugins": "echo",
     "host": "::1",
     "allowed_hosts": "portico.example",
     "allowed_origins": "https://app.example",
@@ -204,7 +207,7 @@ def test_all_mistakes_are_told_at_once_each_in_one_line(refused: Refused) -> Non
             "PORTICO_MAX_SESION: unknown setting, did you mean PORTICO_MAX_SESSIONS?",
             r"MAX_TOKENS='x\ny': accepted: a whole number from 1 to 1000000",
             "PORTICO_AUTH=none: anybody who reaches host 0.0.0.0 could use it; "
-            "accepted: token, or with a loopback host or a Unix socket none",
+            "accepted: names of authenticators, comma-separated, or with a loopback host or a Unix socket none",
             "--port=99999: accepted: a whole number from 0 to 65535",
             "--colour: unknown setting",
             ".env: line 1 is not NAME=value",
@@ -458,3 +461,66 @@ def test_a_tilde_is_the_home_folder(loaded: Load, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("HOME", str(tmp_path))
     assert loaded({"PORTICO_DATA_DIR": "~/data"}).settings.data_dir == tmp_path / "data"
     assert data_dir({}, {"PORTICO_DATA_DIR": "~/data"}, Path("/elsewhere")) == tmp_path / "data"
+
+
+class Webhook(BaseModel):
+    url: str | None = Field(None, description="Where events are posted to.")
+    secret: SecretStr | None = None
+    retries: int = Field(3, ge=0, description="Tries after one that failed.")
+    types: tuple[str, ...] = ()
+
+
+def test_a_plugins_settings_are_read_like_all_others(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORTICO_WEBHOOK_RETRIES=5\nPORTICO_WEBHOOK_URL=http://dotenv\n")
+    environ = {"PORTICO_WEBHOOK_URL": "http://environment", "PORTICO_WEBHOOK_SECRET": SECRET}
+    result = load(
+        {"webhook_types": "query, complete", "max_body": "1MiB"}, environ, tmp_path, plugins={"webhook": Webhook}
+    )
+    found = result.plugin_settings["webhook"]
+    assert isinstance(found, Webhook)
+    assert (found.url, found.retries, found.types) == ("http://environment", 5, ("query", "complete"))
+    shown = {name: (value, source) for name, value, source in describe(result)}
+    assert shown["webhook_url"] == ("http://environment", "environment PORTICO_WEBHOOK_URL")
+    assert shown["webhook_secret"] == ("********", "environment PORTICO_WEBHOOK_SECRET")
+    assert shown["webhook_retries"] == ("5", ".env PORTICO_WEBHOOK_RETRIES")
+    assert shown["webhook_types"] == ("query,complete", "option --webhook-types")
+    assert result.plugin_settings.keys() == {"webhook"} and "webhook_url" not in type(result.settings).model_fields
+
+
+def test_a_plugins_setting_has_no_bare_name(tmp_path: Path) -> None:
+    result = load({}, {"WEBHOOK_RETRIES": "5"}, tmp_path, plugins={"webhook": Webhook})
+    assert result.plugin_settings["webhook"] == Webhook.model_validate({})
+
+
+def test_mistakes_in_a_plugins_settings_are_told_with_all_others(tmp_path: Path) -> None:
+    class Needy(BaseModel):
+        token: SecretStr = Field(min_length=8)
+        port: int
+
+    environ = {
+        "PORTICO_PORT": "x",
+        "PORTICO_WEBHOOK_RETRIES": "-1",
+        "PORTICO_WEBHOOK_URI": "http://x",
+        "PORTICO_NEEDY_TOKEN": "short",
+    }
+    with pytest.raises(SettingsError) as caught:
+        load({}, environ, tmp_path, plugins={"webhook": Webhook, "needy": Needy})
+    told = "\n".join(caught.value.lines)
+    assert "PORTICO_WEBHOOK_URI: unknown setting, did you mean PORTICO_WEBHOOK_URL?" in caught.value.lines
+    assert "PORTICO_WEBHOOK_RETRIES=-1: Input should be greater than or equal to 0" in caught.value.lines
+    assert "PORTICO_NEEDY_PORT: Field required" in caught.value.lines
+    assert "PORTICO_NEEDY_TOKEN: " in told and "short" not in told.replace("too_short", "")
+    assert "PORTICO_PORT=x: accepted: a whole number" in told
+    assert len(caught.value.lines) == 5
+
+
+def test_what_may_be_a_left_out_plugins_is_only_warned_of(tmp_path: Path) -> None:
+    result = load({}, {"PORTICO_WEBHOOK_URL": "http://x"}, tmp_path, lenient=True)
+    (warning,) = result.warnings
+    assert warning.startswith("PORTICO_WEBHOOK_URL: unknown setting")
+
+
+def test_the_choice_of_plugins_is_known_before_all_else(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PORTICO_PLUGINS=a, b\nPORTICO_NONSENSE=x\n")
+    assert plugin_choice({}, {"PORTICO_DISABLED_PLUGINS": "echo"}, tmp_path) == (("a", "b"), ("echo",))
+    assert plugin_choice({"plugins": "c"}, {"PORTICO_MAX_SESSIONS": "x"}, tmp_path) == (("c",), ())

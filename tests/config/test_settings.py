@@ -44,7 +44,9 @@ def test_defaults_are_those_of_the_contract() -> None:
         "max_body": 32 * 1024 * 1024,
         "max_frame": 32 * 1024 * 1024,
         "networking_mode": ("http",),
-        "driver": "claude-code",
+        "driver": ("claude-code",),
+        "plugins": (),
+        "disabled_plugins": (),
         "claude_cli_path": None,
         "host": "127.0.0.1",
         "port": 8787,
@@ -54,7 +56,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "data_dir": Path("/data"),
         "workspace_roots": (Path("/data/workspaces"),),
         "permission_modes": ("default", "acceptEdits", "plan", "dontAsk"),
-        "auth": "token",
+        "auth": ("token",),
         "auth_tokens": (),
         "api_prefix": "/claude",
         "log_level": "info",
@@ -157,7 +159,9 @@ def test_accepted(name: str, text: str, value: Any) -> None:
         ("max_body", ["1023", "2GiB", "1 parsec", "-1", "9" * 400, "9" * 400 + "KiB", "MiB"]),
         ("max_frame", ["1023", "2GiB", "1 parsec", "-1", "9" * 400, "9" * 400 + "KiB", "MiB"]),
         ("networking_mode", [",", "http,http", "http;ziti"]),
-        ("driver", ["", "../x"]),
+        ("driver", ["", "../x", "echo,echo"]),
+        ("plugins", ["", "my plugin", "../x", "a,a"]),
+        ("disabled_plugins", ["", "../x", "a,a"]),
         ("claude_cli_path", ["claude", "/a\0b"]),
         ("host", ["a b", "256.1.1.1", "1.2.3", "http://x", "-x", "x..y", "[::1", "*"]),
         ("port", ["-1", "65536", "http"]),
@@ -168,7 +172,7 @@ def test_accepted(name: str, text: str, value: Any) -> None:
         ("data_dir", ["relative", "~/x"]),
         ("workspace_roots", ["relative", "/a,b", "/a,/b/../a", ","]),
         ("permission_modes", ["all", "plan,plan", "Plan", ","]),
-        ("auth", ["None", "basic"]),
+        ("auth", ["", "../x", "token,token", "none,token"]),
         ("auth_tokens", ["a", "a:", ":b", "a:b:root", "a:b:admin:x", "a:b c", "a:b,a:c", "a:b,c:b", ","]),
         (
             "api_prefix",
@@ -201,12 +205,12 @@ def test_refused(name: str, texts: list[str]) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
 def test_auth_none_is_accepted_on_loopback(host: str) -> None:
-    assert made(auth="none", host=host).auth == "none"
+    assert made(auth="none", host=host).auth == ("none",)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "portico.example", "localhost.example"])  # noqa: S104
 def test_auth_none_is_refused_where_others_can_reach_it(host: str) -> None:
     with pytest.raises(ValidationError, match="anybody who reaches"):
         made(auth="none", host=host)
-    assert made(auth="none", host=host, uds="/run/portico.sock").auth == "none"
-    assert made(auth="token", host=host).auth == "token"
+    assert made(auth="none", host=host, uds="/run/portico.sock").auth == ("none",)
+    assert made(auth="token", host=host).auth == ("token",)

@@ -24,11 +24,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from portico.core.changes import SessionChanges
 from portico.core.engine import Engine
 from portico.core.errors import Conflict, Exhausted, PorticoError, StoreFailed
-from portico.core.policy import Policy
 from portico.core.principal import Principal
 from portico.core.requests import NewSession, NewTurn
+from portico.plugins.echo.driver import EchoDriver
 from portico.plugins.sqlite_store.store import SqliteStore
-from tests.support.echo import EchoDriver
+from portico.testing.engine import generous_policy
 from tests.support.moody import Moody
 
 T = TypeVar("T")
@@ -72,13 +72,10 @@ class Life(RuleBasedStateMachine):
             drivers={"echo": EchoDriver()},
             default_driver="echo",
             default_model=None,
-            policy=Policy(
-                data_dir=self.folder,
-                workspace_roots=(self.folder / "workspaces",),
-                permission_modes=("default",),
+            policy=generous_policy(
+                self.folder,
                 max_sessions=3,
                 max_processes=1,
-                pool_size=0,
                 max_queued_turns=2,
                 turn_timeout=0.3,
                 permission_timeout=1,

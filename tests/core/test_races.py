@@ -13,11 +13,10 @@ import pytest
 
 from portico.core.engine import Engine
 from portico.core.errors import Conflict, PorticoError, StoreFailed
-from portico.core.policy import Policy
 from portico.core.principal import Principal
 from portico.core.requests import NewSession, NewTurn
 from portico.plugins.memory_store.store import MemoryStore
-from tests.support.echo import EchoDriver
+from portico.testing.engine import scripted_engine
 from tests.support.moody import Moody
 
 pytestmark = pytest.mark.anyio
@@ -32,30 +31,9 @@ class MoodyStore(Moody, MemoryStore):
 
 @asynccontextmanager
 async def engine_on(store: MoodyStore, folder: Path, **limits: Any) -> AsyncIterator[Engine]:
-    policy: dict[str, Any] = {
-        "permission_modes": ("default",),
-        "max_sessions": 50,
-        "max_processes": 50,
-        "pool_size": 0,
-        "max_queued_turns": 8,
-        "turn_timeout": 10,
-        "permission_timeout": 10,
-        "session_timeout": 3600,
-        "process_wait": 10,
-    }
-    driver = EchoDriver()
-    engine = Engine(
-        store=store,
-        drivers={"echo": driver},
-        default_driver="echo",
-        default_model=None,
-        policy=Policy(data_dir=folder, workspace_roots=(folder / "workspaces",), **(policy | limits)),
-    )
     with anyio.fail_after(60):
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(engine.run)
+        async with scripted_engine(folder, store=store, **limits) as engine:
             yield engine
-            tasks.cancel_scope.cancel()
 
 
 async def ends(engine: Engine, session_id: str) -> dict[str, str]:

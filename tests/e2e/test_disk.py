@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.support.server import RunningServer, running_server
-from tests.support.talk import Event, script, talk, text
+from tests.support.talk import Event, Talk, script, talk, text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
@@ -23,6 +23,12 @@ def fill_disk(server: RunningServer, spare: int) -> None:
 
 def free_disk(server: RunningServer) -> None:
     psutil.Process(server.process.pid).rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+
+
+async def unready(server: RunningServer, client: Talk) -> None:
+    with anyio.fail_after(60):
+        while (await client.http.get(f"{server.url}/readyz")).status_code != 503:
+            await anyio.sleep(0.05)
 
 
 async def test_what_a_full_disk_does_not_take_nobody_sees(tmp_path: Path) -> None:
@@ -40,7 +46,7 @@ async def test_what_a_full_disk_does_not_take_nobody_sees(tmp_path: Path) -> Non
         assert seen and seen[-1]["type"] != "complete"
         refused = await client.http.post("/sessions/s/turns", json={"query": "more"})
         assert refused.status_code == 503 and refused.json()["code"] in ("store_full", "store_failed")
-        assert (await client.http.get(f"{server.url}/readyz")).status_code == 503
+        await unready(server, client)
         server.process.send_signal(signal.SIGKILL)
         await server.process.wait()
     (tmp_path / "again").mkdir()
@@ -59,9 +65,7 @@ async def test_once_there_is_space_again_the_turn_ends_and_the_session_goes_on(t
         await client.turn("s", "hello")
         fill_disk(server, 200_000)
         await client.start("s", script({"words": 20_000, "say": "word "}), turn_id="t")
-        with anyio.fail_after(20):
-            while (await client.http.get(f"{server.url}/readyz")).status_code != 503:
-                await anyio.sleep(0.05)
+        await unready(server, client)
         free_disk(server)
         complete = await client.until("s", "complete", turn_id="t")
         assert complete["stop_reason"] == "error"

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from portico.config.settings import Settings
-from tests.support.server import RunningServer, running_server
+from tests.support.server import ROOT, RunningServer, running_server
 from tests.support.talk import Stopwatch, Talk, only, script, talk, text
 from tests.support.websocket import talking
 
@@ -188,16 +188,88 @@ async def test_allowed_origins(tmp_path: Path) -> None:
         assert (refused.status_code, refused.json()["code"]) == (403, "origin_not_allowed")
 
 
-@pytest.mark.parametrize("setting", ["networking_mode", "store", "driver"])
-async def test_networking_mode_store_and_driver_list_what_there_is(tmp_path: Path, setting: str) -> None:
-    known = {"networking_mode": "http", "store": "memory, sqlite", "driver": "claude-code"}[setting]
+@pytest.mark.parametrize("setting", ["networking_mode", "store", "driver", "auth"])
+async def test_networking_mode_store_driver_and_auth_list_what_there_is(tmp_path: Path, setting: str) -> None:
+    known = {
+        "networking_mode": "http, websocket",
+        "store": "memory, sqlite",
+        "driver": "claude-agent-sdk, claude-code, echo",
+        "auth": "none, token",
+    }[setting]
     done = await portico(tmp_path, "serve", f"--{setting.replace('_', '-')}", "nonsense")
     assert done.returncode == 2
     (line,) = done.stderr.decode().splitlines()
     assert "nonsense" in line and known in line
 
 
-test_driver = test_networking_mode_store_and_driver_list_what_there_is
+async def test_driver_is_that_of_new_sessions_and_the_others_are_what_they_may_ask_for(tmp_path: Path) -> None:
+    async with running_server(tmp_path, PORTICO_DRIVER="echo,claude-code") as server, talk(server) as client:
+        assert (await client.open(session_id="e"))["driver"] == "echo"
+        assert text(await client.turn("e", "to and fro")) == "to and fro"
+        assert (await client.open(session_id="c", driver="claude-code"))["driver"] == "claude-code"
+        assert text(await client.turn("c", script({"say": "real"}))) == "real"
+        refused = await client.http.post("/sessions", json={"driver": "claude-agent-sdk"})
+        assert (refused.status_code, refused.json()["code"]) == (422, "unknown_driver")
+        assert "echo, claude-code" in refused.json()["detail"]
+
+
+PLUGIN = """
+from portico import hookimpl
+from pydantic import BaseModel
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+class Settings(BaseModel):
+    text: str = "hello"
+
+class Greeting:
+    def __init__(self, text):
+        self.text = text
+
+    def routes(self, engine):
+        async def greet(request):
+            return PlainTextResponse(self.text)
+        return [Route("/greeting", greet)]
+
+@hookimpl
+def portico_settings():
+    return {"greeting": Settings}
+
+@hookimpl
+def portico_routes():
+    return {"greeting": lambda context: Greeting(context.plugin_settings["greeting"].text)}
+"""
+
+
+async def test_plugins_are_loaded_with_settings_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "greeting.py").write_text(PLUGIN)
+    (tmp_path / "broken.py").write_text("import there_is_no_such_module")
+    variables = {
+        "PORTICO_PLUGINS": "greeting,broken",
+        "PYTHONPATH": f"{ROOT}:{tmp_path}",
+        "PORTICO_GREETING_TEXT": "ahoy",
+    }
+    async with running_server(tmp_path, **variables) as server, talk(server) as client:
+        assert (await client.http.get(f"{server.url}/greeting")).text == "ahoy"
+        async with httpx.AsyncClient(trust_env=False) as stranger:
+            assert (await stranger.get(f"{server.url}/greeting")).status_code == 401
+        await client.open(session_id="s")
+        assert text(await client.turn("s", script({"say": "fine"}))) == "fine"
+        assert "the plugin broken is left out: ModuleNotFoundError: No module named" in log(server)
+
+
+async def test_disabled_plugins_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "greeting.py").write_text(PLUGIN)
+    variables = {
+        "PORTICO_PLUGINS": "greeting",
+        "PYTHONPATH": f"{ROOT}:{tmp_path}",
+        "PORTICO_DISABLED_PLUGINS": "greeting",
+    }
+    async with running_server(tmp_path, **variables) as server, talk(server) as client:
+        assert (await client.http.get(f"{server.url}/greeting")).status_code == 404
+    done = await portico(tmp_path, "serve", "--disabled-plugins", "greetings")
+    assert done.returncode == 2
+    assert "there is no plugin 'greetings'; there are: claude-agent-sdk, claude-code, " in done.stderr.decode()
 
 
 @pytest.mark.parametrize(("store", "kept"), [("memory", 404), ("sqlite", 200)])
@@ -296,10 +368,9 @@ async def test_pool_size(tmp_path: Path) -> None:
 
 async def portico(tmp_path: Path, *arguments: str) -> CompletedProcess[bytes]:
     environment = {"PATH": os.environ["PATH"], "PORTICO_DATA_DIR": str(tmp_path / "data"), "HOME": str(tmp_path)}
-    root = str(Path(__file__).parents[2])
     return await anyio.run_process(
         [sys.executable, "-m", "portico", *arguments],
-        env=environment | {"PYTHONPATH": root},
+        env=environment | {"PYTHONPATH": str(ROOT)},
         check=False,
         cwd=tmp_path,
     )

@@ -1,4 +1,4 @@
-"""A server inside the test: a real engine behind the real transport, on a free port, with `EchoDriver`'s agents."""
+"""A server inside the test: a real engine behind the real transport, on a free port, with echoes for agents."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ import httpx
 from anyio.abc import SocketStream, TaskStatus
 
 from portico.core.engine import Engine
-from portico.core.policy import Policy
-from portico.core.principal import Principal
-from portico.plugins.memory_store.store import MemoryStore
+from portico.core.principal import Callers, Principal
 from portico.plugins.token_auth.authenticator import TokenAuthenticator
+from portico.testing.background import background
+from portico.testing.engine import scripted_engine
 from portico.transports.asgi import Api
 from portico.transports.hosts import LOOPBACK
 from portico.transports.http import HttpTransport
 from portico.transports.server import PING_SECONDS, Limits
-from tests.support.echo import EchoDriver
 
 TOKENS = {"alice-secret": Principal("alice"), "bob-secret": Principal("bob"), "admin-secret": Principal("root", True)}
 
@@ -87,27 +86,8 @@ async def serving(
     uds: Path | None = None,
     **policy: Any,
 ) -> AsyncIterator[Served]:
-    limits: dict[str, Any] = {
-        "permission_modes": frozenset({"default"}),
-        "max_sessions": 200,
-        "max_queued_turns": 8,
-        "turn_timeout": 60.0,
-        "permission_timeout": 60.0,
-        "session_timeout": 3600.0,
-        "max_processes": 200,
-        "pool_size": 0,
-        "process_wait": 60.0,
-    }
-    driver = EchoDriver()
-    engine = Engine(
-        store=MemoryStore(),
-        drivers={driver.name: driver},
-        default_driver=driver.name,
-        default_model=None,
-        policy=Policy(data_dir=folder, workspace_roots=(folder / "workspaces",), **limits | policy),
-    )
     transport = HttpTransport(
-        [TokenAuthenticator(TOKENS.items())],
+        Callers([TokenAuthenticator(TOKENS.items())]),
         host="127.0.0.1",
         port=0,
         uds=uds,
@@ -117,16 +97,15 @@ async def serving(
     stopped = anyio.Event()
     serving_scope = anyio.CancelScope()
 
-    async def serve(*, task_status: TaskStatus[str]) -> None:
+    async def serve(engine: Engine, *, task_status: TaskStatus[str]) -> None:
         try:
             with serving_scope:
                 await transport.serve(engine, task_status=task_status)
         finally:
             stopped.set()
 
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(engine.run)
-        url = await tasks.start(serve)
+    async with scripted_engine(folder, **policy) as engine, background() as tasks:
+        url = await tasks.start(serve, engine)
         base, through = (url, None) if uds is None else ("http://localhost", httpx.AsyncHTTPTransport(uds=str(uds)))
         headers = {"authorization": "Bearer alice-secret"}
         limit = httpx.Limits(max_connections=None)
@@ -142,4 +121,3 @@ async def serving(
             finally:
                 with anyio.CancelScope(shield=True):
                     await served.stop()
-        tasks.cancel_scope.cancel()

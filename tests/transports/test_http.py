@@ -7,39 +7,29 @@ from pydantic import ByteSize
 
 from portico.config.settings import Settings
 from portico.core.engine import Engine
-from portico.core.policy import Policy
 from portico.plugins.context import Context
-from portico.plugins.manager import load_registry
+from portico.plugins.echo.driver import EchoDriver
+from portico.plugins.manager import load_plugins
 from portico.plugins.memory_store.store import MemoryStore
+from portico.testing.engine import generous_policy
 from portico.transports.base import TransportFailed
-from tests.support.echo import EchoDriver
 
 pytestmark = pytest.mark.anyio
 
 
 def idle_engine(folder: Path) -> Engine:
-    policy = Policy(
-        data_dir=folder,
-        workspace_roots=(folder,),
-        permission_modes=frozenset({"default"}),
-        max_sessions=1,
-        max_processes=1,
-        pool_size=0,
-        max_queued_turns=1,
-        turn_timeout=1,
-        permission_timeout=1,
-        session_timeout=1,
-        process_wait=1,
-    )
-    driver = EchoDriver()
     return Engine(
-        store=MemoryStore(), drivers={"echo": driver}, default_driver="echo", default_model=None, policy=policy
+        store=MemoryStore(),
+        drivers={"echo": EchoDriver()},
+        default_driver="echo",
+        default_model=None,
+        policy=generous_policy(folder),
     )
 
 
 async def test_the_settings_say_where_and_how(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path, port=0, auth="none", api_prefix="/api/v1", max_body=ByteSize(2048))
-    registry = load_registry()
+    settings = Settings(data_dir=tmp_path, port=0, auth=("none",), api_prefix="/api/v1", max_body=ByteSize(2048))
+    registry = load_plugins().registry
     context = Context(settings, tmp_path)
     context = context.with_authenticators(registry.authenticator("none")(context))
     transport = registry.transport("http")(context)

@@ -115,6 +115,6 @@ async def test_the_whole_api_is_on_the_unix_socket(tmp_path: Path) -> None:
         await served.session()
         async with served.client.stream("GET", "/claude/stream/s?query=hello+world") as answer:
             kinds = [event["type"] async for event in events(answer)]
-        assert kinds == ["query", "delta", "delta", "complete"]
+        assert kinds == ["query", "delta", "delta", "message", "complete"]
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not path.exists()

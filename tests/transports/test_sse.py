@@ -24,9 +24,9 @@ async def test_a_turn_is_streamed_from_its_query_to_its_complete(tmp_path: Path)
         assert raw.startswith("retry: 1000\n\nid: ")
         assert "event:" not in raw
         got = [json.loads(line[6:]) for line in raw.splitlines() if line.startswith("data: ")]
-        assert [event["type"] for event in got] == ["query", "delta", "delta", "delta", "complete"]
+        assert [event["type"] for event in got] == ["query", "delta", "delta", "delta", "message", "complete"]
         assert {event["turn_id"] for event in got} == {"t"}
-        assert "".join(event["content"] for event in got[1:4]) == "hellodearworld"
+        assert "".join(event["content"] for event in got[1:4]) == "hello dear world"
 
 
 async def test_all_see_the_same_bytes_live_and_replayed(tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ async def test_a_text_is_a_query_and_its_turn_is_the_answer(tmp_path: Path) -> N
         async with talking(served.url) as client:
             await client.send("hello dear world")
             turn = await client.until("complete")
-            assert [event["type"] for event in turn] == ["query", "delta", "delta", "delta", "complete"]
-            assert "".join(event["content"] for event in turn[1:4]) == "hellodearworld"
+            assert [event["type"] for event in turn] == ["query", "delta", "delta", "delta", "message", "complete"]
+            assert "".join(event["content"] for event in turn[1:4]) == "hello dear world"
             assert len({event["turn_id"] for event in turn}) == 1
             await client.send("again")
             second = await client.until("complete")
@@ -68,10 +68,15 @@ async def test_other_peoples_turns_are_not_the_answer(tmp_path: Path) -> None:
             await client.send("mine")
             mine = await client.until("complete")
             assert {event["turn_id"] for event in mine} == {mine[0]["turn_id"]}
-            assert [event["type"] for event in mine] == ["query", "delta", "complete"]
+            assert [event["type"] for event in mine] == ["query", "delta", "message", "complete"]
             await other.until("complete")
             await other.send("theirs")
-            assert {event["type"] for event in await other.until("complete")} == {"query", "delta", "complete"}
+            assert {event["type"] for event in await other.until("complete")} == {
+                "query",
+                "delta",
+                "message",
+                "complete",
+            }
 
 
 async def test_with_after_a_plain_client_is_told_everything(tmp_path: Path) -> None:
@@ -114,8 +119,9 @@ async def test_plain_text_is_no_frame(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         await served.session()
         async with talking(served.url) as client:
-            await client.send({"deltas": 2, "type": "interrupt"})
-            assert [event["type"] for event in await client.until("complete")][-3:] == ["delta", "delta", "complete"]
+            await client.send({"type": "interrupt"})
+            (message,) = [event for event in await client.until("complete") if event["type"] == "message"]
+            assert json.loads(message["content"][0]["text"]) == {"type": "interrupt"}
 
 
 @pytest.mark.parametrize("v1", [False, True])

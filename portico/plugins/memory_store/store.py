@@ -73,13 +73,17 @@ class MemoryStore:
         history.events += events
         for event in events:
             _index(history.turns, event)
-        if record is not None:
-            history.record = record
+        history.record = replace(record or history.record, last_seq=len(history.events))
 
     async def read(self, session_id: str, after: int, limit: int, max_bytes: int = READ_BYTES) -> Sequence[Event]:
-        # These are references to what is in memory anyway: no bytes to spare.
         history = self._sessions.get(session_id)
-        return history.events[after : after + limit] if history else ()
+        events = history.events[after : after + limit] if history else []
+        size = 0
+        for count, event in enumerate(events):
+            size += len(event.data)
+            if size > max_bytes and count:
+                return events[:count]
+        return events
 
     async def turn(self, session_id: str, turn_id: str) -> TurnSpan | None:
         history = self._sessions.get(session_id)
@@ -107,10 +111,8 @@ class MemoryStore:
 def _index(turns: dict[str, TurnSpan], event: Event) -> None:
     if event.turn_id is None:
         return
-    span = turns.get(event.turn_id)
-    if span is None:
-        turns[event.turn_id] = TurnSpan(event.turn_id, event.seq, None)
-    elif event.type == "complete":
+    span = turns.setdefault(event.turn_id, TurnSpan(event.turn_id, event.seq, None))
+    if event.type == "complete":
         turns[event.turn_id] = replace(span, last_seq=event.seq)
 
 

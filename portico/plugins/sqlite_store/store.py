@@ -25,8 +25,6 @@ from portico.plugins.sqlite_store.removal import forget_session
 from portico.plugins.sqlite_store.schema import MIGRATIONS
 from portico.plugins.sqlite_store.writer import Writer
 
-"""What one `SqliteStore.read` returns at most, but for its last step; it may be fewer events than asked for."""
-
 
 class SqliteStore:
     """Durable over the end of the process; with ``sync`` ``full`` also over a loss of power.
@@ -131,7 +129,7 @@ class SqliteStore:
         events: list[Event] = []
         size = 0
         session = await self._reading.run(partial(_find, session_id=session_id))
-        while session is not None and len(events) < limit and size < max_bytes:
+        while session is not None and len(events) < limit and (size < max_bytes or not events):
             if events:
                 await anyio.lowlevel.checkpoint()  # a long read lets others go between its steps
             more = await self._reading.run(

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from portico.plugins.sqlite_store.store import SqliteStore
+from portico.testing.store import read_all
 from tests.plugins.sqlite_store.writing import SESSIONS
-from tests.plugins.store_rules import read_all
 
 pytestmark = pytest.mark.anyio
 

@@ -20,7 +20,7 @@ from portico.plugins.sqlite_store import database, lane
 from portico.plugins.sqlite_store.database import open_database
 from portico.plugins.sqlite_store.schema import MIGRATIONS
 from portico.plugins.sqlite_store.store import SqliteStore
-from tests.plugins.store_rules import event, read_all, record, turn
+from portico.testing.store import event, read_all, record, turn
 
 pytestmark = pytest.mark.anyio
 

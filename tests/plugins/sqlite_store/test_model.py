@@ -16,7 +16,7 @@ from portico.core.errors import NotFound, SequenceConflict
 from portico.core.events import Event
 from portico.plugins.sqlite_store import blocks, history
 from portico.plugins.sqlite_store.store import SqliteStore
-from tests.plugins.store_rules import event, read_all, record
+from portico.testing.store import event, read_all, record
 
 DAY = 86_400
 KEEP_DAYS = 5

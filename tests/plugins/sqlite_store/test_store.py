@@ -1,4 +1,4 @@
-"""The store as its users see it; what every store does is in `StoreConformance`."""
+"""The store as its users see it; what every store does is in `portico.testing.store`."""
 
 from __future__ import annotations
 
@@ -17,26 +17,14 @@ import pytest
 
 from portico.core.errors import NotFound, SequenceConflict
 from portico.core.events import Event
-from portico.plugins.manager import load_registry
+from portico.plugins.manager import load_plugins
 from portico.plugins.sqlite_store import packing
 from portico.plugins.sqlite_store.blocks import pack
 from portico.plugins.sqlite_store.store import SqliteStore
 from portico.plugins.sqlite_store.writer import transaction
-from tests.plugins.store_rules import StoreConformance, event, read_all, record, turn
+from portico.testing.store import event, read_all, record, turn
 
 pytestmark = pytest.mark.anyio
-
-
-class TestSqliteStore(StoreConformance):
-    def make_store(self, folder: Path) -> SqliteStore:
-        return SqliteStore(folder / "portico.db")
-
-
-class TestSqliteStoreWithFullSync(StoreConformance):
-    """Everything that is written goes through a thread."""
-
-    def make_store(self, folder: Path) -> SqliteStore:
-        return SqliteStore(folder / "portico.db", sync="full")
 
 
 @asynccontextmanager
@@ -58,26 +46,10 @@ def count(folder: Path, table: str) -> int:
 
 async def test_the_setting_makes_it(tmp_path: Path) -> None:
     settings = SimpleNamespace(store_sync="full", retention_days=1.0, retention_mb=None)
-    store = load_registry().store("sqlite")(SimpleNamespace(settings=settings, data_dir=tmp_path))  # type: ignore[arg-type]
+    store = load_plugins().registry.store("sqlite")(SimpleNamespace(settings=settings, data_dir=tmp_path))  # type: ignore[arg-type]
     await store.open()
     await store.close()
     assert (tmp_path / "portico.db").exists()
-
-
-async def test_all_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
-    events = [*turn(1, 50, "t"), event(51, "query", "u")]
-    async with opened(tmp_path) as store:
-        await store.create(record(title="x"))
-        await store.append("s", 0, events)
-        await store.create(record("other"))
-    async with opened(tmp_path) as store:
-        assert await read_all(store) == events
-        assert list(await store.unfinished()) == [("s", "u")]
-        # The end is the history's own, whatever the record says, which may have been written long before.
-        assert await store.get("s") == record(title="x", last_seq=51)
-        with pytest.raises(SequenceConflict):
-            await store.append("s", 50, [event(51)])
-        await store.append("s", 51, [event(52)])
 
 
 async def test_only_its_owner_can_read_the_files(tmp_path: Path) -> None:
@@ -141,15 +113,6 @@ async def test_housekeeping_does_not_make_it_grow_either(tmp_path: Path) -> None
         for n in range(2):  # what the great transaction took is given back when the log begins anew
             await store.append("s", n, [event(n + 1)])
         assert (tmp_path / "portico.db-wal").stat().st_size < 20_000_000
-
-
-async def test_one_read_is_bounded_in_bytes(tmp_path: Path) -> None:
-    events = [event(n, data=bytes([n]) * 1_000_000) for n in range(1, 30)]
-    async with opened(tmp_path) as store:
-        await store.create(record())
-        await store.append("s", 0, events)
-        assert 1 <= len(await store.read("s", 0, 1000)) < 15
-        assert await read_all(store) == events
 
 
 async def test_a_long_read_lets_others_go_on(tmp_path: Path) -> None:

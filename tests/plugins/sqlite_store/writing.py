@@ -12,7 +12,7 @@ import anyio
 
 from portico.core.errors import Conflict
 from portico.plugins.sqlite_store.store import SqliteStore
-from tests.plugins.store_rules import event, record
+from portico.testing.store import event, record
 
 SESSIONS = ("a", "b", "c", "d")
 

@@ -1,0 +1,109 @@
+"""Drivers and agents that may be anybody's: what they raise, and how long they take, is kept within what is agreed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from portico.core.agent import Agent, AgentDriver, AgentOptions, AgentSpec, Decision, OwnTurn, Turn
+from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError
+from portico.core.events import AgentEvent
+
+START_SECONDS = 120.0
+CALL_SECONDS = 30.0
+"""How long a driver may take to start an agent, and an agent for anything but a turn."""
+
+log = logging.getLogger("portico.driver")
+
+
+class GuardedAgent:
+    """An `Agent` that raises nothing but errors of ours, and ends what it should within `CALL_SECONDS`."""
+
+    def __init__(self, agent: Agent, driver: str) -> None:
+        self._agent = agent
+        self._driver = driver
+
+    def run(self, turn: Turn | OwnTurn) -> AsyncIterator[AgentEvent]:
+        return self._agent.run(turn)  # a turn has its own limit, and `TurnRun` bears whatever it raises
+
+    async def watch(self) -> OwnTurn:
+        async with _kept(self._driver, "watch", AgentFailed):
+            return await self._agent.watch()
+
+    async def claim(self, spec: AgentSpec) -> None:
+        async with _kept(self._driver, "claim", AgentFailed, CALL_SECONDS):
+            await self._agent.claim(spec)
+
+    async def configure(self, options: AgentOptions) -> None:
+        async with _kept(self._driver, "configure", AgentFailed, CALL_SECONDS):
+            await self._agent.configure(options)
+
+    async def steer(self, turn: Turn) -> None:
+        async with _kept(self._driver, "steer", AgentFailed, CALL_SECONDS):
+            await self._agent.steer(turn)
+
+    async def interrupt(self) -> None:
+        async with _kept(self._driver, "interrupt", AgentFailed, CALL_SECONDS):
+            await self._agent.interrupt()
+
+    async def answer(self, request_id: str, decision: Decision) -> None:
+        async with _kept(self._driver, "answer", AgentFailed, CALL_SECONDS):
+            await self._agent.answer(request_id, decision)
+
+    async def close(self) -> None:
+        try:
+            async with _kept(self._driver, "close", AgentFailed, CALL_SECONDS):
+                await self._agent.close()
+        except PorticoError as failure:
+            log.error("%s", failure.detail)
+
+
+class GuardedDriver:
+    """An `AgentDriver` of the same kind."""
+
+    def __init__(self, driver: AgentDriver) -> None:
+        self.name = driver.name
+        self.capabilities = driver.capabilities
+        self._driver = driver
+
+    def fixed(self, options: AgentOptions) -> AgentOptions:
+        return self._driver.fixed(options)
+
+    async def open(self) -> None:
+        async with _kept(self.name, "open", AgentUnavailable, START_SECONDS):
+            await self._driver.open()
+
+    async def check(self) -> None:
+        async with _kept(self.name, "check", AgentUnavailable, CALL_SECONDS):
+            await self._driver.check()
+
+    async def start(self, spec: AgentSpec) -> Agent:
+        async with _kept(self.name, "start", AgentUnavailable, START_SECONDS):
+            return GuardedAgent(await self._driver.start(spec), self.name)
+
+    async def close(self) -> None:
+        try:
+            async with _kept(self.name, "close", AgentUnavailable, START_SECONDS):
+                await self._driver.close()
+        except PorticoError as failure:
+            log.error("%s", failure.detail)
+
+
+@asynccontextmanager
+async def _kept(
+    driver: str, method: str, error: type[PorticoError], seconds: float | None = None
+) -> AsyncIterator[None]:
+    try:
+        # Not a cancel scope: a driver may enter one of its own in `open`, or a task group, and leave it in `close`.
+        async with asyncio.timeout(seconds):
+            yield
+    except PorticoError:
+        raise
+    except TimeoutError:
+        detail = f"the driver {driver} has hung: {method} took over {seconds:g} s"
+        raise error(detail, code="driver_hung") from None
+    except Exception:
+        log.exception("the driver %s failed in %s", driver, method)
+        raise error(f"the driver {driver} failed; the server's log says more", code="driver_failed") from None

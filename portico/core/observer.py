@@ -1,0 +1,87 @@
+"""Observers: told of everything that happens, and waited for by nobody."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+import anyio
+
+from portico.core.events import Event
+from portico.core.feed import Feed
+from portico.core.reader import Reader
+from portico.core.requests import SessionView
+from portico.core.wakeup import Wakeup
+
+OBSERVE_SECONDS = 30.0
+"""How long an observer may take over what it is told at once."""
+
+log = logging.getLogger("portico.observer")
+
+
+class Observer(Protocol):
+    async def observe(self, session: SessionView, events: Sequence[Event]) -> None:
+        """Take note of ``events`` of one session: stored, in order, from call to call without a hole.
+
+        One call at a time. What it raises, or has not finished after `OBSERVE_SECONDS`, is logged and not tried again.
+        Told is what happens while the server runs: of what came just before a ``kill -9`` it may never hear.
+        """
+
+
+class Observation:
+    """Where one observer stands: the sessions that have something new, and since when.
+
+    It reads with a cursor like everybody, so that a slow observer costs a number for each session.
+    """
+
+    def __init__(self, name: str, observer: Observer, view: Callable[[str], Awaitable[SessionView | None]]) -> None:
+        """``view`` tells how a session is now; None where it is none any more."""
+        self.name = name
+        self._observer = observer
+        self._view = view
+        self._behind: dict[Feed, int] = {}
+        self._wakeup = Wakeup()
+        self._caught_up = anyio.Event()
+
+    def note(self, feed: Feed, first_seq: int) -> None:
+        """There are new events, from ``first_seq`` on."""
+        if not self._behind:
+            self._caught_up = anyio.Event()
+        self._behind.setdefault(feed, first_seq - 1)
+        self._wakeup.set()
+
+    async def caught_up(self) -> None:
+        """Wait until the observer was told all that there is."""
+        if self._behind:
+            await self._caught_up.wait()
+
+    async def run(self) -> None:
+        """Tell the observer, until cancelled."""
+        while True:
+            while self._behind:
+                feed = next(iter(self._behind))
+                after = await self._tell(feed, self._behind.pop(feed))
+                # Noted meanwhile, perhaps; only here is known how far the reading came.
+                self._behind.pop(feed, None)
+                if after < feed.last_seq:
+                    self._behind[feed] = after  # behind the others
+            self._caught_up.set()
+            await self._wakeup.wait()
+
+    async def _tell(self, feed: Feed, after: int) -> int:
+        """Tell of some of what follows ``after``; returns where the next call goes on."""
+        reader = Reader(feed, after=after)
+        try:
+            session = await self._view(feed.session_id)
+            if session is None:
+                return feed.last_seq
+            events = await reader.read()
+            with anyio.move_on_after(OBSERVE_SECONDS) as scope:
+                await self._observer.observe(session, events)
+            if scope.cancelled_caught:
+                log.warning("observer %s took over %g s; it is not told again", self.name, OBSERVE_SECONDS)
+        except Exception:
+            log.exception("observer %s failed", self.name)
+            return max(reader.after, after + 1)
+        return reader.after

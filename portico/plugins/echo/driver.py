@@ -1,0 +1,36 @@
+"""The driver ``echo``: for tests of what carries events, and benchmarks, not of what makes them."""
+
+from __future__ import annotations
+
+from weakref import WeakSet
+
+from portico.core.agent import AgentOptions, AgentSpec
+from portico.plugins.echo.agent import EchoAgent
+
+
+class EchoDriver:
+    """Implements `portico.core.agent.AgentDriver`. Agents keep nothing between turns, so each start resumes."""
+
+    name = "echo"
+    capabilities = frozenset(
+        {"interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode"}
+    )
+
+    def __init__(self) -> None:
+        self._agents: WeakSet[EchoAgent] = WeakSet()
+
+    def fixed(self, options: AgentOptions) -> AgentOptions:
+        return AgentOptions()
+
+    async def open(self) -> None: ...
+
+    async def check(self) -> None: ...
+
+    async def start(self, spec: AgentSpec) -> EchoAgent:
+        agent = EchoAgent(spec)
+        self._agents.add(agent)
+        return agent
+
+    async def close(self) -> None:
+        for agent in list(self._agents):
+            await agent.close()

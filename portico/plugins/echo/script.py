@@ -1,0 +1,120 @@
+"""What an echo is asked to say: from a query to a `Saying`. Sans-IO.
+
+A query is text, which comes back word by word and then whole, as a `message`; or it is a JSON object:
+
+    {"deltas": 100, "size": 20, "gap": 0.01}
+    {"ask": {"tool_name": "Write", "input": {"file_path": "a"}}}
+    {"tell": "model"}
+
+- `deltas`: so many pieces of text, null for endlessly many. Default 1. They have no `message`: nobody keeps them all
+- `size`: bytes of a piece, at most 16 MiB. Default 5
+- `gap`: seconds after each piece. Default 0
+- `fail`: true ends the turn in an error
+- `ask`: first uses this tool, for which it needs permission. The tool is an echo too: its result is its input
+- `tell`: says an option that the agent has, as text or else as JSON: `model`, `permission_mode`, `system_prompt` ...
+
+What is no such object, by a key or by a value, is text like any other. Of a list of content blocks the text is taken.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from itertools import repeat
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from portico.core.agent import AgentOptions
+from portico.core.errors import InvalidRequest
+from portico.core.events import Content
+
+MAX_SIZE = 16 * 1024 * 1024
+
+_WORD = re.compile(r"\s*\S+|\s+")
+_NOTATION = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ToolCall(BaseModel):
+    model_config = _NOTATION
+
+    tool_name: str
+    input: dict[str, Any] = {}
+
+
+class Script(BaseModel):
+    """The JSON object. The fields are the keys of the notation."""
+
+    model_config = _NOTATION
+
+    deltas: int | None = Field(default=1, ge=0)
+    size: int = Field(default=5, ge=0, le=MAX_SIZE)
+    gap: float = Field(default=0.0, ge=0)
+    fail: bool = False
+    ask: ToolCall | None = None
+    tell: str | None = None
+
+    @field_validator("tell")
+    @classmethod
+    def _is_an_option(cls, name: str | None) -> str | None:
+        if name is not None and name not in [field.name for field in fields(AgentOptions)]:
+            raise ValueError("there is no such option")
+        return name
+
+
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """``pieces`` are what is said, with a ``gap`` of seconds after each; ``text`` is all of it, where it is kept."""
+
+    pieces: Iterable[str]
+    text: str | None = None
+    gap: float = 0.0
+    fail: bool = False
+    ask: ToolCall | None = None
+
+
+def read_query(content: Content, options: AgentOptions) -> Saying:
+    """Raises `InvalidRequest` (``invalid_content``) for anything but text, or a list of text and image blocks."""
+    text = _text(content)
+    script = _script(text)
+    if script is None:
+        return Saying(_WORD.findall(text), text)
+    if script.tell is not None:
+        value = getattr(options, script.tell)
+        told = value if isinstance(value, str) else json.dumps(value, default=dict)
+        return Saying(_WORD.findall(told), told, script.gap, script.fail, script.ask)
+    piece = "x" * script.size
+    pieces = repeat(piece) if script.deltas is None else repeat(piece, script.deltas)
+    return Saying(pieces, None, script.gap, script.fail, script.ask)
+
+
+def _script(text: str) -> Script | None:
+    if not text.startswith("{"):
+        return None
+    try:
+        return Script.model_validate_json(text)
+    except (ValidationError, UnicodeEncodeError):
+        return None
+
+
+def _text(content: Content) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and content:
+        texts = [_block(block) for block in content]
+        if None not in texts:
+            return "".join(filter(None, texts))
+    raise InvalidRequest("a query is text, or a list of text and image blocks", code="invalid_content")
+
+
+def _block(block: object) -> str | None:
+    """The text in it, None where it is no block."""
+    match block:
+        case {"type": "text", "text": str(text)}:
+            return text
+        case {"type": "image"}:
+            return ""
+        case _:
+            return None

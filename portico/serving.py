@@ -1,0 +1,63 @@
+"""Transports, each on its own: one that cannot start says why, and one that dies leaves the others serving."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from portico.core.engine import Engine
+from portico.core.errors import PorticoError
+from portico.transports.base import Transport, TransportFailed
+
+START_SECONDS = 60.0
+"""How long a transport may take until it is reachable."""
+
+log = logging.getLogger("portico.transports")
+
+
+class Serving:
+    """The transports of one server. ``over`` is set once none of them is left."""
+
+    def __init__(self, engine: Engine, transports: Mapping[str, Transport]) -> None:
+        self.over = anyio.Event()
+        self._engine = engine
+        self._transports = dict(transports)
+        self._started: set[str] = set()
+
+    async def start(self, tasks: TaskGroup) -> tuple[str, ...]:
+        """Start all; returns their addresses. Raises `TransportFailed`."""
+        addresses = []
+        for name, transport in self._transports.items():
+            with anyio.move_on_after(START_SECONDS):
+                addresses.append(str(await tasks.start(self._serve, name, transport, name=f"transport {name}")))
+                self._started.add(name)
+                continue
+            raise TransportFailed(f"the transport {name} is not reachable after {START_SECONDS:g} s")
+        return tuple(addresses)
+
+    async def _serve(self, name: str, transport: Transport, *, task_status: TaskStatus[str]) -> None:
+        reason = "it ended by itself"
+        try:
+            await transport.serve(self._engine, task_status=task_status)
+        except Exception as error:
+            cause = _leaf(error)
+            if name not in self._started and isinstance(cause, PorticoError):
+                raise cause from None
+            reason = f"{type(cause).__name__}: {cause}"
+            log.debug("transport %s", name, exc_info=True)
+        if name not in self._started:
+            raise TransportFailed(f"the transport {name} can't start: {reason}")
+        log.error("the transport %s serves no more: %s", name, reason)
+        self._engine.failed[f"transport {name}"] = reason
+        self._started.remove(name)
+        if not self._started:
+            self.over.set()
+
+
+def _leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
