@@ -82,7 +82,8 @@ class Agent(Protocol):
     def run(self, turn: Turn | OwnTurn) -> AsyncIterator[AgentEvent]:
         """Do one turn (or follow the `OwnTurn` that `watch` told of): its events, `Complete` last.
 
-        Cancelling it leaves the turn running in the agent: `interrupt` first, or `close`.
+        Cancelling it leaves the turn running in the agent: `interrupt` first, or `close`. Raises `InvalidRequest` for
+        content that the agent would not bear: then the turn is over, and the agent as it was.
         """
 
     async def watch(self) -> OwnTurn:
@@ -137,7 +138,10 @@ class AgentDriver(Protocol):
         """
 
     async def open(self) -> None:
-        """Called once before the first session; reaps what an earlier server process left behind."""
+        """Called once before the first session, by the task that will call `close`.
+
+        Reaps what an earlier server process left behind.
+        """
 
     async def check(self) -> None:
         """Raises `AgentUnavailable` (its ``code`` says why) where an agent could not be started now."""

@@ -140,20 +140,25 @@ class Feed:
         """Free the memory; for when nothing will be added for a while."""
         self._tail, self._tail_bytes = [], 0
 
-    async def wait(self, after: int) -> None:
-        """Return as soon as there is an event behind ``after``, or there never will be."""
-        while self.last_seq <= after and not self.ended:
-            await self._changed.wait()
+    async def change(self) -> None:
+        """Wait until there are new events, `end`, or `stir`."""
+        await self._changed.wait()
+
+    def stir(self) -> None:
+        """Let all who wait look again."""
+        self._wake()
+
+    def recent(self, after: int) -> Sequence[Event]:
+        """The events behind ``after``, all `TAIL_BYTES` of them at most, if they are in memory; else none."""
+        if after >= self.last_seq or not self._tail or (start := after + 1 - self._tail[0].seq) < 0:
+            return ()
+        return self._tail[start:]
 
     async def read(self, after: int, max_bytes: int) -> Sequence[Event]:
         """The events behind ``after`` that are stored now, about ``max_bytes``, at least one if there is any."""
         if after >= self.last_seq:
             return ()
-        if self._tail and after + 1 >= self._tail[0].seq:
-            start = after + 1 - self._tail[0].seq
-            events: Sequence[Event] = self._tail[start : start + READ_EVENTS]
-        else:
-            events = await self._store.read(self.session_id, after, READ_EVENTS, max_bytes)
+        events = self.recent(after) or await self._store.read(self.session_id, after, READ_EVENTS, max_bytes)
         size = 0
         for count, event in enumerate(events):
             size += len(event.data)

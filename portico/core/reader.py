@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from portico.core.events import Event, gap_event
-from portico.core.feed import Feed
+from portico.core.feed import TAIL_BYTES, Feed
 
 BATCH_BYTES = 256 * 1024
 
@@ -19,15 +19,24 @@ class Reader:
         self._turn_id = turn_id
         self._over = False
 
+    def stop(self) -> None:
+        """Let whoever reads, or comes to read, get nothing more."""
+        self._over = True
+        self._feed.stir()
+
     async def read(self, max_bytes: int = BATCH_BYTES) -> Sequence[Event]:
         """The next events, at least one and about ``max_bytes`` in all; waits while there are none.
 
         Empty when no more will come: the turn is complete, the session closed, or the server is about to stop. A
         cancelled call loses nothing.
         """
-        while not self._over:
-            await self._feed.wait(self.after)
-            events = await self._feed.read(self.after, max_bytes)
+        while True:
+            while self._feed.last_seq <= self.after and not self._feed.ended and not self._over:
+                await self._feed.change()
+            if self._over:
+                break
+            events = self._feed.recent(self.after) if max_bytes >= TAIL_BYTES else ()
+            events = events or await self._feed.read(self.after, max_bytes)
             if not events:
                 if self._feed.last_seq <= self.after:
                     break

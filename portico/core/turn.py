@@ -66,6 +66,7 @@ class TurnRun:
         self._stopped = False
         self._can_interrupt = can_interrupt
         self._pumping = anyio.CancelScope()
+        self._refusal: InvalidRequest | None = None
         self.failure: AgentFailed | AgentUnavailable | None = None
 
     def interrupt(self, stop_reason: str = "interrupted") -> None:
@@ -111,6 +112,8 @@ class TurnRun:
                             break
         except (AgentFailed, AgentUnavailable) as failure:
             self.failure = failure
+        except InvalidRequest as refusal:
+            self._refusal = refusal
         except Exception:
             log.exception("the driver failed in turn %s", self.turn_id)
             self.failure = AgentFailed("the driver failed; the server's log says more", code="driver_failed")
@@ -120,15 +123,26 @@ class TurnRun:
     async def _record(self) -> tuple[list[EventBody], Complete]:
         while batch := await self._inbox.take():
             bodies: list[EventBody] = []
+            steered: list[str] = []
+            complete: Complete | None = None
             for event in batch:
                 if event["type"] == "complete":
-                    return self._end(bodies, event)
+                    complete = event
+                    break
                 bodies += self._admit(event)
+                if event["type"] == "notice" and event["name"] == "steered":
+                    steered.append(event["detail"]["turn_id"])
+            if complete is not None and not steered:
+                return self._end(bodies, complete)
             waiting = State.WAITING if self._permissions.pending else State.RUNNING
             await self._history.write(bodies, turn_id=self.turn_id, state=waiting)
-            for event in batch:
-                if event["type"] == "notice" and event["name"] == "steered":
-                    await self._history.end_steered(event["detail"]["turn_id"])
+            for turn_id in steered:
+                await self._history.end_steered(turn_id)
+            if complete is not None:
+                return self._end([], complete)
+        if self._refusal is not None:
+            error = ErrorEvent(type="error", error=self._refusal.detail, code=self._refusal.code)
+            return self._end([error], Complete(type="complete", stop_reason="error", usage={}, cost_usd=0.0))
         failure = self.failure = self.failure or AgentFailed(
             "the agent ended the turn without a result", code="no_result"
         )

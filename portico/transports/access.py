@@ -30,14 +30,14 @@ class AccessLog:
         async def counting(message: Message) -> None:
             nonlocal status, sent
             match message["type"]:
+                case "http.response.body" | "websocket.http.response.body":
+                    sent += len(message.get("body", b""))
+                case "websocket.send":
+                    sent += len(message.get("text") or "") + sum(map(len, message.get("texts", ())))
                 case "http.response.start" | "websocket.http.response.start":
                     status = message["status"]
                 case "websocket.close":
                     status = message.get("code", 1000)
-                case "websocket.send":
-                    sent += len(message.get("text") or "") + sum(map(len, message.get("texts", ())))
-                case _:
-                    sent += len(message.get("body", b""))
             await send(message)
 
         async def noticing() -> Message:

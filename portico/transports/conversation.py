@@ -1,4 +1,4 @@
-"""What is said over one WebSocket: events in one direction, a client's wishes in the other."""
+"""What is said over one connection: events in one direction, a client's wishes in the other."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from functools import partial
 from typing import Any
 
 import anyio
-from starlette.websockets import WebSocketDisconnect
 
 from portico.core.engine import Engine
-from portico.core.errors import PorticoError
-from portico.core.events import Event
+from portico.core.events import Event, encode_json
 from portico.core.principal import Principal
 from portico.core.reader import Reader
 from portico.transports.peer import Peer
@@ -32,12 +30,16 @@ class Conversation:
         self._streams = streams
         self._principal = principal
         self._session_id = session_id
-        self._reading = anyio.CancelScope()
+        self._reader: Reader | None = None
         self._next: tuple[Reader, Answer | None, anyio.Event] | None = None
-        self._end: PorticoError | WebSocketDisconnect | None = None
+        self._end: Exception | None = None
 
-    async def run(self, reader: Reader) -> None:
-        """Until there is nothing more to read. Raises what else ends it: a `PorticoError`, `WebSocketDisconnect`."""
+    async def run(self, after: int | None) -> None:
+        """Tell what comes after ``after`` (None: from now on), until there is nothing more to read.
+
+        Raises what else ends it: a `PorticoError`, or what the peer raises when it has gone.
+        """
+        reader = await self._begin(after)
         async with anyio.create_task_group() as tasks:
             for half in (partial(self._speak, reader), self._listen):
                 tasks.start_soon(self._half, half, tasks.cancel_scope)
@@ -47,35 +49,46 @@ class Conversation:
     async def _half(self, half: Callable[[], Awaitable[None]], both: anyio.CancelScope) -> None:
         try:
             await half()
-        except (PorticoError, WebSocketDisconnect) as end:
+        except Exception as end:
             self._end = self._end or end
         both.cancel()
 
+    async def _begin(self, after: int | None) -> Reader:
+        if after is None:
+            after = (await self._engine.session(self._principal, self._session_id))["last_seq"]
+        return await self._engine.reader(self._principal, self._session_id, after=after)
+
     async def _speak(self, reader: Reader) -> None:
+        self._reader = reader
         while True:
             if self._next is not None:
-                (reader, answer, switched), self._next = self._next, None
+                (self._reader, answer, switched), self._next = self._next, None
                 if answer is not None:
-                    await self._peer.tell(answer)
+                    await self._tell(answer)
                 switched.set()
-            events: Sequence[Event] = ()
-            with anyio.CancelScope() as self._reading:
-                events = await self._streams.read(reader)
-            if self._reading.cancel_called:
+            events = await self._streams.read(self._reader)
+            if self._switched():
                 continue
             if not events:
                 return
             if texts := [event.data for event in self._select(events)]:
                 await self._peer.send(texts)
 
+    def _switched(self) -> bool:
+        return self._next is not None
+
     def _select(self, events: Sequence[Event]) -> Sequence[Event]:
         return events
+
+    async def _tell(self, answer: Answer) -> None:
+        await self._peer.send([encode_json(answer)])
 
     async def _switch(self, reader: Reader, answer: Answer | None) -> None:
         """Say ``answer``, and then what ``reader`` reads, in place of what was being read."""
         switched = anyio.Event()
         self._next = (reader, answer, switched)
-        self._reading.cancel()
+        if self._reader is not None:
+            self._reader.stop()
         await switched.wait()
 
     async def _listen(self) -> None:

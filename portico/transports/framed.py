@@ -1,4 +1,4 @@
-"""A WebSocket with the subprotocol ``portico.v1``: messages are frames, and those with an ``id`` are answered."""
+"""The subprotocol ``portico.v1``: messages are frames, and those with an ``id`` are answered."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from portico.core.errors import Conflict, InvalidRequest, MalformedRequest, PorticoError
 from portico.core.principal import Callers
+from portico.core.reader import Reader
 from portico.transports import wire
 from portico.transports.conversation import Answer, Conversation
 from portico.transports.frames import (
@@ -34,6 +35,13 @@ class FramedConversation(Conversation):
             "auth": self._auth,
         }
 
+    async def _begin(self, after: int | None) -> Reader:
+        reader = await super()._begin(after)
+        if after is None:  # who joins now must still learn what is being asked
+            pending = await self._engine.pending(self._principal, self._session_id)
+            await self._peer.send([event.data for event in pending if event.seq <= reader.after])
+        return reader
+
     async def _hear(self, text: str) -> None:
         frame = parse_frame(text)
         try:
@@ -44,10 +52,10 @@ class FramedConversation(Conversation):
         except PorticoError as error:
             if frame.id is None and isinstance(error, MalformedRequest | InvalidRequest):
                 raise
-            await self._peer.tell(frame.answer(wire.nack(error)))
+            await self._tell(frame.answer(wire.nack(error)))
         else:
             if frame.id is not None:
-                await self._peer.tell(answer)
+                await self._tell(answer)
 
     def _action(self, frame: ClientFrame) -> Callable[[Mapping[str, Any]], Awaitable[Answer]]:
         if not isinstance(frame.type, str) or frame.type not in self._actions:

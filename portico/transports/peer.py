@@ -1,18 +1,30 @@
-"""The client at the other end of a WebSocket."""
+"""The client at the other end of a connection."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from portico.core.errors import MalformedRequest
-from portico.core.events import encode_json
 from portico.transports.websocket_connection import BATCH, trust
 
 
-class Peer:
+class Peer(Protocol):
+    """What a `Conversation` needs to know of a connection. Once the client has gone, both raise what they will."""
+
+    async def receive(self) -> str:
+        """The next message. Raises `MalformedRequest` for what is none."""
+
+    async def send(self, texts: Sequence[bytes]) -> None:
+        """Send each of ``texts``, which are UTF-8 without a line break, as a message, and wait until they are taken.
+
+        Two tasks may be in it at once. It sees to it that a client that takes nothing is cut off.
+        """
+
+
+class WebSocketPeer:
     """Of an accepted WebSocket. All that waits raises `WebSocketDisconnect` once it has gone."""
 
     def __init__(self, socket: WebSocket) -> None:
@@ -40,6 +52,3 @@ class Peer:
         else:
             for text in texts:
                 await self._socket.send({"type": "websocket.send", "text": text.decode()})
-
-    async def tell(self, answer: Mapping[str, Any]) -> None:
-        await self.send([encode_json(answer)])

@@ -31,7 +31,7 @@ class PlainConversation(Conversation):
         except PorticoError as error:
             self._own.remove(turn_id)
             told = {"error": error.detail, "code": error.code, "status": wire.status_of(error)}
-            await self._peer.tell({"type": "error", "session_id": self._session_id, **told})
+            await self._tell({"type": "error", "session_id": self._session_id, **told})
 
     def _select(self, events: Sequence[Event]) -> Sequence[Event]:
         if not self._own_only:

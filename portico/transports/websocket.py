@@ -13,14 +13,14 @@ from starlette.websockets import WebSocket
 
 from portico.core.engine import Engine
 from portico.core.errors import PorticoError, Unauthenticated, Unavailable
+from portico.core.events import encode_json
 from portico.core.principal import Callers, Principal
-from portico.core.reader import Reader
 from portico.transports import wire
 from portico.transports.endpoint import route
 from portico.transports.framed import FramedConversation
 from portico.transports.frames import AuthFrame, parse_frame, subprotocol_of
 from portico.transports.parse import check, parse_query
-from portico.transports.peer import Peer
+from portico.transports.peer import WebSocketPeer
 from portico.transports.plain import PlainConversation
 from portico.transports.streams import Streams
 
@@ -52,7 +52,7 @@ class WebSocketRoutes:
     async def _serve(self, socket: WebSocket) -> None:
         framed = (subprotocol := subprotocol_of(socket.scope)) is not None
         await socket.accept(subprotocol)
-        peer, state = Peer(socket), socket.scope["state"]
+        peer, state = WebSocketPeer(socket), socket.scope["state"]
         if state["principal"] is None:
             state["principal"] = await self._authenticate(peer, framed)
         else:
@@ -61,23 +61,14 @@ class WebSocketRoutes:
         session_id = socket.path_params["session_id"]
         asked = check(SocketParameters, parse_query(socket.scope["query_string"]))
         parts = peer, self._engine, self._streams, principal, session_id
-        reader = await self._reader(principal, session_id, asked.after)
         if framed:
-            if asked.after is None:  # who joins now must still learn what is being asked
-                pending = await self._engine.pending(principal, session_id)
-                await peer.send([event.data for event in pending if event.seq <= reader.after])
-            await FramedConversation(*parts, callers=self._callers).run(reader)
+            await FramedConversation(*parts, callers=self._callers).run(asked.after)
         else:
-            await PlainConversation(*parts, own_only=asked.after is None).run(reader)
+            await PlainConversation(*parts, own_only=asked.after is None).run(asked.after)
         stopping = self._streams.stopped or self._engine.draining
         await socket.close(wire.GOING_AWAY if stopping else wire.NORMAL)
 
-    async def _reader(self, principal: Principal, session_id: str, after: int | None) -> Reader:
-        if after is None:
-            after = (await self._engine.session(principal, session_id))["last_seq"]
-        return await self._engine.reader(principal, session_id, after=after)
-
-    async def _authenticate(self, peer: Peer, framed: bool) -> Principal:
+    async def _authenticate(self, peer: WebSocketPeer, framed: bool) -> Principal:
         """Who it is that brings its credentials in its first frame. Raises `Unauthenticated`."""
         if not framed:
             raise Unauthenticated("credentials are missing: send them in a header, or in an auth frame of portico.v1")
@@ -92,11 +83,11 @@ class WebSocketRoutes:
             principal = await self._callers.principal(check(AuthFrame, frame.members).token)
         except PorticoError as error:
             if frame.id is not None:
-                await peer.tell(frame.answer(wire.nack(error)))
+                await peer.send([encode_json(frame.answer(wire.nack(error)))])
             raise
         peer.trust()
         if frame.id is not None:
-            await peer.tell(frame.answer({"type": "ack"}))
+            await peer.send([encode_json(frame.answer({"type": "ack"}))])
         return principal
 
 

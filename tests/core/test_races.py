@@ -12,11 +12,13 @@ import anyio
 import pytest
 
 from portico.core.engine import Engine
-from portico.core.errors import Conflict, PorticoError, StoreFailed
+from portico.core.errors import Conflict, InvalidRequest, PorticoError, StoreFailed
+from portico.core.events import Delta
 from portico.core.principal import Principal
 from portico.core.requests import NewSession, NewTurn
 from portico.plugins.memory_store.store import MemoryStore
 from portico.testing.engine import scripted_engine
+from portico.testing.scripted import Fail, Gate, ScriptedDriver, TakeUp, turn
 from tests.support.moody import Moody
 
 pytestmark = pytest.mark.anyio
@@ -181,3 +183,26 @@ async def test_a_query_that_interrupts_comes_behind_the_turn_that_is_just_beginn
             assert found[f"first{n}"] == "interrupted"
             order = list(found)
             assert order.index(f"first{n}") < order.index(f"next{n}") < order.index(f"waits{n}")
+
+
+async def test_a_message_that_is_taken_up_with_the_last_words_is_not_run_again(tmp_path: Path) -> None:
+    gate = Gate()
+    driver = ScriptedDriver([turn(gate, TakeUp(), Delta(type="delta", content="x")), turn()])
+    async with scripted_engine(tmp_path, driver=driver) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        await gate.reached.wait()
+        await engine.query(ADA, "s", NewTurn("more", "two", if_busy="steer"))
+        gate.open()
+        assert await quiet(engine, "s", 2) == {"two": "steered", "one": "end_turn"}
+        assert [asked.content for asked in driver.agents[0].turns] == ["hello"]
+
+
+async def test_content_that_an_agent_does_not_bear_costs_the_turn_and_not_the_agent(tmp_path: Path) -> None:
+    driver = ScriptedDriver([[Fail(InvalidRequest("no pictures", code="no_pictures"))], turn()])
+    async with scripted_engine(tmp_path, driver=driver) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        await engine.query(ADA, "s", NewTurn("hello", "two"))
+        assert await quiet(engine, "s", 2) == {"one": "error", "two": "end_turn"}
+        assert len(driver.agents) == 1

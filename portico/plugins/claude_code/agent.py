@@ -17,7 +17,7 @@ from portico.plugins.claude_code.buffer import EventBuffer
 from portico.plugins.claude_code.changes import Request, change_requests, claim_requests, fixed_options
 from portico.plugins.claude_code.failures import exit_text, start_failure
 from portico.plugins.claude_code.framer import Oversized
-from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken
+from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken, summed
 from portico.plugins.claude_code.launch import Launch
 from portico.plugins.claude_code.process import CliProcess
 from portico.plugins.claude_code.protocol import Protocol
@@ -52,7 +52,7 @@ class ClaudeAgent:
         self._unheard: list[bytes] = []  # messages, as long as they may have to be sent to another process
         self._steered: dict[str, str] = {}  # turn_id -> uuid of messages that no turn has been seen to take up
         self._running: str | None = None  # uuid of what `run` follows
-        self._beginning = anyio.Lock()  # what steers a turn comes behind what begins it
+        self._beginning = anyio.Lock(fast_acquire=True)  # what steers or interrupts a turn comes behind what begins it
         self._cold = True
         self._abandoned: set[str | None] = set()  # turns that nobody follows any more
         self._controls: dict[str, Answered | None] = {}  # that somebody waits for
@@ -92,7 +92,7 @@ class ClaudeAgent:
                     yield entry
                 elif entry.uuid == uuid:
                     finished = True
-                    yield _sum(entry.complete, others)
+                    yield summed(entry.complete, others)
                 else:
                     others.append(entry.complete)
         finally:
@@ -311,13 +311,3 @@ class ClaudeAgent:
     def _wake(self) -> None:
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
-
-
-def _sum(complete: Complete, others: list[Complete]) -> Complete:
-    """With what was spent by turns of the agent's own that this one has taken in."""
-    usage = dict(complete["usage"])
-    for other in others:
-        for name, tokens in other["usage"].items():
-            usage[name] = usage.get(name, 0) + tokens
-    cost = complete["cost_usd"] + sum(other["cost_usd"] for other in others)
-    return Complete(type="complete", stop_reason=complete["stop_reason"], usage=usage, cost_usd=cost)

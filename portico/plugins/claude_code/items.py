@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from portico.core.agent import OwnTurn
@@ -53,3 +54,13 @@ class Answered:
 
 
 Item = AgentEvent | Send | Done | Taken | Refused | Moved | Answered | OwnTurn
+
+
+def summed(complete: Complete, others: Iterable[Complete]) -> Complete:
+    """The end of a turn, with what was spent by turns of the agent's own that it has taken in."""
+    usage = dict(complete["usage"])
+    for other in others:
+        for name, tokens in other["usage"].items():
+            usage[name] = usage.get(name, 0) + tokens
+    cost = complete["cost_usd"] + sum(other["cost_usd"] for other in others)
+    return Complete(type="complete", stop_reason=complete["stop_reason"], usage=usage, cost_usd=cost)

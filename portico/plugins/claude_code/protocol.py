@@ -122,7 +122,11 @@ class Protocol:
         if message is None:
             self.ignored += 1
             return []
-        return list(self._receive(message))
+        return self.take(message)
+
+    def take(self, message: Json) -> list[Item]:
+        """The same, for a line that has been decoded."""
+        return list(self._take(message))
 
     def dropped(self, line: Oversized) -> list[Item]:
         """What it means that a line was too long to be read."""
@@ -134,7 +138,7 @@ class Protocol:
             items += self._done(None, _empty("end_turn"))
         return items
 
-    def _receive(self, message: Json) -> Iterator[Item]:
+    def _take(self, message: Json) -> Iterator[Item]:
         match message.get("type"):
             case "stream_event" if isinstance(event := message.get("event"), dict):
                 yield from self._stream(message).streamed(event)
