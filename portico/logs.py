@@ -14,7 +14,7 @@ def configure(level: str, form: str) -> None:
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # Libraries speak up only when something is wrong; httpx logs a line for each request at info.
-    for library in ("uvicorn", "httpx", "httpcore", "asyncio", "sse_starlette"):
+    for library in ("uvicorn", "httpx", "httpcore", "asyncio"):
         logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
 
 

@@ -60,6 +60,7 @@ class Feed:
         self._changed = anyio.Event()
         self._tail: list[Event] = []
         self._tail_bytes = 0
+        self._latest: tuple[tuple[int, int], Sequence[Event]] = (0, 0), ()
 
     async def append(self, drafts: Sequence[Draft], record: SessionRecord | None = None) -> Sequence[Event]:
         """Store ``drafts`` in one piece, together with ``record`` if there is one, then show them to readers.
@@ -139,6 +140,7 @@ class Feed:
     def forget_tail(self) -> None:
         """Free the memory; for when nothing will be added for a while."""
         self._tail, self._tail_bytes = [], 0
+        self._latest = (0, 0), ()
 
     async def change(self) -> None:
         """Wait until there are new events, `end`, or `stir`."""
@@ -152,7 +154,9 @@ class Feed:
         """The events behind ``after``, all `TAIL_BYTES` of them at most, if they are in memory; else none."""
         if after >= self.last_seq or not self._tail or (start := after + 1 - self._tail[0].seq) < 0:
             return ()
-        return self._tail[start:]
+        if self._latest[0] != (after, self.last_seq):  # all who keep up ask for the same, and share what they get
+            self._latest = (after, self.last_seq), self._tail[start:]
+        return self._latest[1]
 
     async def read(self, after: int, max_bytes: int) -> Sequence[Event]:
         """The events behind ``after`` that are stored now, about ``max_bytes``, at least one if there is any."""

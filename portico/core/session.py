@@ -44,6 +44,9 @@ from portico.core.wakeup import Wakeup
 RETRY_SECONDS = 1.0
 """Between two tries to write the end of a turn into a store that fails."""
 
+TAIL_SECONDS = 2.0
+"""How long a session that rests keeps its last events in memory, for readers that are just about to read them."""
+
 log = logging.getLogger("portico.session")
 
 
@@ -92,6 +95,7 @@ class Session:
         self._policy = policy
         self._queue: deque[Turn] = deque()
         self._current: _Running | None = None
+        self._own: OwnTurn | None = None
         self._interrupt_early: str | None = None
         self._agent_lost = False
         self._closing = False
@@ -329,12 +333,18 @@ class Session:
         """Until somebody calls, the agent does something by itself, or the session has been idle for too long."""
         if self.record.state not in (State.IDLE, State.HIBERNATED, State.DORMANT):
             await self._persist(self.write, [], state=State.IDLE)  # what was to come next was withdrawn
-        self.feed.forget_tail()
         if self.seat.agent is not None and "resume" in self.seat.driver.capabilities:
             self._slots.rest(self)
-        own: OwnTurn | None = None
-        with anyio.move_on_after(self._idle_since + self._policy.session_timeout - anyio.current_time()) as idle:
-            own = await self._next_call()
+        timeout = self._idle_since + self._policy.session_timeout
+        with anyio.CancelScope(deadline=min(timeout, anyio.current_time() + TAIL_SECONDS)) as idle:
+            await self._next_call()
+        if idle.cancelled_caught:
+            self.feed.forget_tail()
+            # Who called at that very moment is not waited for once more.
+            if not (self._queue or self._closing or self._unwanted_process or self._own):
+                with anyio.CancelScope(deadline=timeout) as idle:
+                    await self._next_call()
+        own, self._own = self._own, None
         if self._unwanted_process and own is None and not self._queue:
             await self._hibernate()
             return
@@ -357,18 +367,16 @@ class Session:
                 log.error("session %s: %s", self.record.session_id, failure.detail)
                 self._idle_since = anyio.current_time()
 
-    async def _next_call(self) -> OwnTurn | None:
+    async def _next_call(self) -> None:
         agent = self.seat.agent
         if agent is None:
             await self._wakeup.wait()
-            return None
-        own: OwnTurn | None = None
+            return
         async with anyio.create_task_group() as tasks:
 
             async def watch() -> None:
-                nonlocal own
                 try:
-                    own = await agent.watch()
+                    self._own = await agent.watch()
                 except (AgentFailed, AgentUnavailable) as failure:
                     await self._lose_agent(failure)
                 tasks.cancel_scope.cancel()
@@ -376,7 +384,6 @@ class Session:
             tasks.start_soon(watch)
             await self._wakeup.wait()
             tasks.cancel_scope.cancel()
-        return own
 
     async def _hibernate(self) -> None:
         self._unwanted_process = False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,7 +28,7 @@ class AccessLog:
         start = time.monotonic()
         status, sent = CLIENT_GONE, 0
 
-        async def counting(message: Message) -> None:
+        def counting(message: Message) -> Awaitable[None]:  # no coroutine of its own: it is called for each event
             nonlocal status, sent
             match message["type"]:
                 case "http.response.body" | "websocket.http.response.body":
@@ -38,7 +39,7 @@ class AccessLog:
                     status = message["status"]
                 case "websocket.close":
                     status = message.get("code", 1000)
-            await send(message)
+            return send(message)
 
         async def noticing() -> Message:
             nonlocal status

@@ -59,23 +59,22 @@ class Conversation:
         return await self._engine.reader(self._principal, self._session_id, after=after)
 
     async def _speak(self, reader: Reader) -> None:
-        self._reader = reader
-        while True:
-            if self._next is not None:
-                (self._reader, answer, switched), self._next = self._next, None
-                if answer is not None:
-                    await self._tell(answer)
-                switched.set()
-            events = await self._streams.read(self._reader)
-            if self._switched():
-                continue
-            if not events:
-                return
-            if texts := [event.data for event in self._select(events)]:
-                await self._peer.send(texts)
+        await self._follow(reader)
+        while self._next is not None:
+            (reader, answer, switched), self._next = self._next, None
+            if answer is not None:
+                await self._tell(answer)
+            switched.set()
+            await self._follow(reader)
 
-    def _switched(self) -> bool:
-        return self._next is not None
+    async def _follow(self, reader: Reader) -> None:
+        self._reader = reader
+        with self._streams.following(reader):
+            while events := await reader.read():
+                if self._next is not None:
+                    return
+                if texts := self._streams.texts(self._select(events)):
+                    await self._peer.send(texts)
 
     def _select(self, events: Sequence[Event]) -> Sequence[Event]:
         return events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable
 from contextlib import suppress
 
 from starlette.requests import ClientDisconnect
@@ -29,10 +30,10 @@ class Problems:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
-        async def watching(message: Message) -> None:
+        def watching(message: Message) -> Awaitable[None]:
             nonlocal started
             started = started or message["type"] in ("http.response.start", "websocket.accept")
-            await send(message)
+            return send(message)
 
         what = scope.get("method", "WEBSOCKET")
         try:

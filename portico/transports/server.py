@@ -16,9 +16,9 @@ from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
 from portico.transports.connection import Connection
-from portico.transports.streams import Streams
+from portico.transports.streams import Latest, Streams
 from portico.transports.watch import Watched
-from portico.transports.websocket_connection import WebSocketConnection
+from portico.transports.websocket_connection import WebSocketConnection, serialize
 
 FINISH_SECONDS = 3.0
 """For requests and streams to end by themselves at a stop; then connections are cut, whoever is at their other end."""
@@ -100,7 +100,7 @@ async def serve_app(
 
 def _config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
     http: Any = partial(Connection, write_timeout=limits.write_timeout)
-    websocket: Any = partial(WebSocketConnection, write_timeout=limits.write_timeout)
+    websocket: Any = partial(WebSocketConnection, write_timeout=limits.write_timeout, serialize=Latest(serialize))
     return uvicorn.Config(
         app,
         http=http,

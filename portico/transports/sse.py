@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -85,9 +83,4 @@ class EventRoutes:
         return Response(wire.page(events, next_after, has_more), media_type="application/json")
 
     def _stream(self, reader: Reader) -> EventStream:
-        return EventStream(self._frames(reader))
-
-    async def _frames(self, reader: Reader) -> AsyncIterator[bytes]:
-        yield wire.RETRY
-        while events := await self._streams.read(reader):
-            yield wire.frames(events)
+        return EventStream(reader, self._streams)

@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
 
 from anyio import CancelScope, current_time
 
 from portico.core.events import Event
 from portico.core.reader import Reader
+from portico.transports import wire
 
 FINISH_SECONDS = 3.0
 """For streams to end by themselves at a stop; then they are cut, whoever is at their other end."""
 
 
+T = TypeVar("T")
+
+
+class Latest(Generic[T]):
+    """A function of the list that it was last given: whoever follows a session live is given the same one."""
+
+    def __init__(self, function: Callable[[Sequence[Any]], T]) -> None:
+        self._function = function
+        self._given: Sequence[Any] = ()
+        self._result: T | None = None
+
+    def __call__(self, given: Sequence[Any]) -> T:
+        if given is not self._given or self._result is None:
+            self._given, self._result = given, self._function(given)
+        return self._result
+
+
 class Streams:
     def __init__(self) -> None:
         self.stopped = False
-        self._reading: set[Reader] = set()
+        self.frames = Latest(wire.frames)
+        self.texts = Latest(_texts)
+        self._following: set[Reader] = set()
         self._waiting: set[CancelScope] = set()
         self._finishing: set[CancelScope] = set()
 
-    async def read(self, reader: Reader) -> Sequence[Event]:
-        """As `Reader.read`; also over once this server stops."""
+    @contextmanager
+    def following(self, reader: Reader) -> Iterator[None]:
+        """In here ``reader`` is stopped as soon as this server stops."""
         if self.stopped:
-            return ()
-        self._reading.add(reader)  # no cancel scope: this is done for each event and each viewer
+            reader.stop()
+        self._following.add(reader)
         try:
-            return await reader.read()
+            yield
         finally:
-            self._reading.discard(reader)
+            self._following.remove(reader)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -63,7 +85,11 @@ class Streams:
         self.stopped = True
         for scope in self._finishing:
             scope.deadline = current_time() + FINISH_SECONDS
-        for reader in self._reading:
+        for reader in self._following:
             reader.stop()
         for scope in self._waiting:
             scope.cancel()
+
+
+def _texts(events: Sequence[Event]) -> list[bytes]:
+    return [event.data for event in events]

@@ -54,8 +54,16 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
     - A handshake that is none is answered with a problem document.
     """
 
-    def __init__(self, *args: Any, write_timeout: float, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        write_timeout: float,
+        serialize: Callable[[Sequence[bytes]], bytes],
+        **kwargs: Any,
+    ) -> None:
+        """``serialize`` makes frames of texts, which many connections may be about to send."""
         super().__init__(*args, **kwargs)
+        self._serialize = serialize
         self.write_timeout = write_timeout
         self.close_timeout = CLOSE_SECONDS
         self.logger = self.conn.logger = _log
@@ -237,4 +245,9 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
             if self.close_sent:  # also where the handshake was refused, which uvicorn would take for a fault
                 self.handshake_complete = True
             return
-        self.transport.write(b"".join([Frame(Opcode.TEXT, text).serialize(mask=False) for text in texts]))
+        self.transport.write(self._serialize(texts))
+
+
+def serialize(texts: Sequence[bytes]) -> bytes:
+    """Each of ``texts`` as a message (RFC 6455, 5.2)."""
+    return b"".join([Frame(Opcode.TEXT, text).serialize(mask=False) for text in texts])
