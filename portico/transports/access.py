@@ -11,6 +11,8 @@ from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from portico.transports.dialler import dialler_of
+
 log = logging.getLogger("portico.access")
 
 CLIENT_GONE = 499
@@ -60,4 +62,8 @@ class AccessLog:
                 "principal": principal.name if principal else "-",
                 "bytes": sent,
             }
-            log.info("%s %s %d %.1fms %s %dB", *fields.values(), extra=fields)
+            text = "%s %s %d %.1fms %s %dB"
+            if dialler := dialler_of(scope):
+                fields |= {"service": dialler.service, "caller": dialler.caller}
+                text += " over %s by %r"  # a name that anybody may make up
+            log.info(text, *fields.values(), extra=fields)

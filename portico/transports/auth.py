@@ -7,12 +7,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from portico.core.errors import Unauthenticated
 from portico.core.principal import Callers, Principal
+from portico.transports.dialler import dialler_of
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 
 
 class Authentication:
-    """Lets requests with good credentials through, with their principal in the scope's state. The rest get 401.
+    """Lets requests with good credentials through, or from whom the network vouches for. The rest get 401.
+
+    Their principal is in the scope's state.
 
     A WebSocket without an Authorization header gets through without a principal: it may still send its credentials.
     """
@@ -23,11 +26,11 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket" and not any(name == b"authorization" for name, _ in scope["headers"]):
-            scope.setdefault("state", {})["principal"] = await self._callers.find(None)
+            scope.setdefault("state", {})["principal"] = _vouched(scope) or await self._callers.find(None)
         elif scope["type"] == "websocket" or scope["path"] not in OPEN_PATHS:
             secret = _bearer(scope)
             try:
-                scope.setdefault("state", {})["principal"] = await self._callers.principal(secret)
+                scope.setdefault("state", {})["principal"] = _vouched(scope) or await self._callers.principal(secret)
             except Unauthenticated as error:
                 if secret is not None:
                     raise
@@ -38,6 +41,11 @@ class Authentication:
 def principal_of(request: Request) -> Principal:
     principal: Principal = request.scope["state"]["principal"]
     return principal
+
+
+def _vouched(scope: Scope) -> Principal | None:
+    dialler = dialler_of(scope)
+    return dialler.principal if dialler else None
 
 
 def _bearer(scope: Scope) -> str | None:

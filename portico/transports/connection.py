@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from portico.core.errors import MalformedRequest, PorticoError
 from portico.transports import wire
+from portico.transports.dialler import Dialler, extension
 from portico.transports.watch import Watched, counting
 
 HEAD_SECONDS = 30.0
@@ -38,9 +39,10 @@ class Connection(Watched, HttpToolsProtocol):
     - Bytes that are no HTTP are answered with a problem document, and never into the middle of another answer.
     """
 
-    def __init__(self, *args: Any, write_timeout: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, write_timeout: float, dialler: Dialler | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.write_timeout = write_timeout
+        self._dialler = dialler
         self._read_timer: asyncio.TimerHandle | None = None
         self._half_closed = anyio.Event()
         self._in_head = False
@@ -50,7 +52,7 @@ class Connection(Watched, HttpToolsProtocol):
     # Time.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(counting(transport))
+        super().connection_made(counting(transport, self._dialler))
         self.start_watching()
         self._allow(HEAD_SECONDS)
 
@@ -88,7 +90,7 @@ class Connection(Watched, HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = -self._chunk  # what came in the same read may belong to the message before
         self._allow(HEAD_SECONDS)
-        self.scope["extensions"] = {_HALF_CLOSED: cast(Any, self._half_closed)}
+        self.scope["extensions"] = {_HALF_CLOSED: cast(Any, self._half_closed), **cast(Any, extension(self.dialler))}
 
     def on_headers_complete(self) -> None:
         self._in_head = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +16,11 @@ from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
 from portico.transports.connection import Connection
-from portico.transports.streams import Latest, Streams
+from portico.transports.dialler import Dialler
+from portico.transports.streams import FINISH_SECONDS, Latest, Streams
 from portico.transports.watch import Watched
 from portico.transports.websocket_connection import WebSocketConnection, serialize
 
-FINISH_SECONDS = 3.0
-"""For requests and streams to end by themselves at a stop; then connections are cut, whoever is at their other end."""
 HANDLER_SECONDS = 10
 """For handlers to notice; then uvicorn cancels them."""
 PING_SECONDS = 18.0
@@ -62,6 +61,22 @@ class _Server(uvicorn.Server):
         finally:
             self.down.set()
 
+    async def take(self, connection: socket.socket, dialler: Dialler) -> None:
+        """Serve a connection that somebody else has accepted."""
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> asyncio.Protocol:
+            made: asyncio.Protocol = cast(Any, self.config.http_protocol_class)(
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+                dialler=dialler,
+                _loop=loop,
+            )
+            return made
+
+        await loop.connect_accepted_socket(protocol, connection)
+
     def cut(self) -> None:
         """Close all connections now, with or without what they have still to send."""
         for connection in list(self.server_state.connections):
@@ -75,9 +90,12 @@ async def serve_app(
     address: str,
     *,
     limits: Limits,
+    connections: AsyncIterable[tuple[socket.socket, Dialler]] | None = None,
     task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``app`` on listening ``sockets``, which it closes; ``started(address)`` once it does.
+
+    ``connections`` are further ones, which others accept: connected stream sockets, and who is at their other ends.
 
     Ends when cancelled: no new connections, streams end, running requests finish, and within `FINISH_SECONDS` all
     connections are gone.
@@ -88,6 +106,12 @@ async def serve_app(
         try:
             await server.up.wait()
             task_status.started(address)
+            if connections is not None:
+                async for connection, dialler in connections:
+                    try:
+                        await server.take(connection, dialler)
+                    except OSError:  # it has gone already
+                        connection.close()
             await server.down.wait()
         finally:
             server.should_exit = True

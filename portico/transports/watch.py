@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
+from portico.transports.dialler import Dialler
+
 NO_LINGER = struct.pack("ii", 1, 0)
 KERNEL_BYTES = 128 * 1024
 """So much the kernel takes beyond what is under way; else megabytes, also for a client that reads nothing."""
@@ -23,6 +25,7 @@ class CountingTransport:
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self.given = 0
+        self.dialler: Dialler | None = None
         self.before_write: Callable[[], None] | None = None
 
     def write(self, data: bytes) -> None:
@@ -35,8 +38,10 @@ class CountingTransport:
         return getattr(self._transport, name)
 
 
-def counting(transport: asyncio.Transport) -> asyncio.Transport:
-    return cast(asyncio.Transport, CountingTransport(transport))
+def counting(transport: asyncio.Transport, dialler: Dialler | None = None) -> asyncio.Transport:
+    counted = CountingTransport(transport)
+    counted.dialler = dialler
+    return cast(asyncio.Transport, counted)
 
 
 class Watched(asyncio.Protocol):
@@ -49,6 +54,10 @@ class Watched(asyncio.Protocol):
     transport: asyncio.Transport
     write_timeout: float
     _write_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def dialler(self) -> Dialler | None:
+        return cast(CountingTransport, self.transport).dialler
 
     def start_watching(self) -> None:
         self.transport.set_write_buffer_limits(high=0)  # what the kernel doesn't take at once counts as paused

@@ -17,6 +17,7 @@ from websockets.protocol import State
 from portico.core.errors import MalformedRequest, PorticoError
 from portico.transports import wire
 from portico.transports.connection import answer
+from portico.transports.dialler import extension
 from portico.transports.watch import Watched
 
 CLOSE_SECONDS = 5.0
@@ -96,7 +97,7 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
             self._refuse(wire.HttpError(response.status_code, "bad_handshake", "this is no handshake", headers))
             return
         super().handle_connect(event)
-        self.scope["extensions"] |= cast(Any, {BATCH: {}, _TRUST: self._trust})
+        self.scope["extensions"] |= cast(Any, {BATCH: {}, _TRUST: self._trust, **extension(self.dialler)})
 
     def _trust(self) -> None:
         self.conn.max_message_size = self.config.ws_max_size
