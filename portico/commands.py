@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from portico.client.connection import Endpoint
 
 Command = Callable[..., Any]
+
+PLUGIN_KINDS = ("transport", "driver", "store", "authenticator", "observer", "routes")
 
 
 class _WithSettings(click.Command):
@@ -144,6 +147,35 @@ def plugins_command(modules: str | None, disabled: str | None, json_output: bool
     found = _plugins({"plugins": modules, "disabled_plugins": disabled}).found
     for line in as_json(found) if json_output else as_text(found):
         click.echo(line)
+
+
+@commands.group()
+def plugin() -> None:
+    """Make plugins of your own."""
+
+
+@plugin.command("new")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(PLUGIN_KINDS), required=True, help="What it is to offer.")
+@click.option("--path", default=".", metavar="DIR", help="Where its folder is to lie. Default: here.")
+def new_plugin(name: str, kind: str, path: str) -> None:
+    """Write a package, portico-NAME, that works and passes its tests; yours to change."""
+    from pathlib import Path
+
+    from portico.core.errors import InvalidRequest
+    from portico.plugins.scaffold import write_plugin
+
+    offered = getattr(_plugins({}).registry, kind if kind == "routes" else f"{kind}s")
+    try:
+        made = write_plugin(name, kind, Path(path), frozenset(offered))
+    except InvalidRequest as error:
+        raise click.UsageError(error.detail) from None
+    except OSError as error:
+        raise click.ClickException(f"it can't be written: {error}") from None
+    click.echo(f"Made {made.distribution}. What to do next:\n")
+    enter = f"cd {shlex.quote(str(made.folder))}"
+    for line in (enter, "pip install -e '.[test]'", "pytest", "portico plugins", made.use):
+        click.echo(f"    {line}")
 
 
 @commands.command()

@@ -15,6 +15,8 @@ import anyio
 import pytest
 from anyio.abc import Process
 
+import portico
+from portico.plugins import hookspecs
 from tests.settings_page import page
 from tests.support.server import running_server
 
@@ -37,6 +39,67 @@ def test_every_command_is_named_in_the_readme_or_in_its_help() -> None:
     ).stdout
     for command in re.findall(r"`portico (\w+)", (ROOT / "README.md").read_text()):
         assert f"  {command} " in text
+
+
+PLUGINS = ROOT / "docs" / "plugins.md"
+
+
+def test_every_hook_has_its_row_in_the_page_of_plugins() -> None:
+    rows = dict(re.findall(r"^\| `(portico_\w+)` \|(.*)$", PLUGINS.read_text(), re.MULTILINE))
+    hooks = {name for name in vars(hookspecs) if name.startswith("portico_")}
+    assert set(rows) == hooks
+    assert all(len(list(filter(str.strip, row.split("|")))) == 3 for row in rows.values()), "offers, fires, fails"
+
+
+def test_all_that_outsiders_import_is_in_the_page_of_plugins() -> None:
+    text, testing = PLUGINS.read_text(), ROOT / "portico" / "testing" / "__init__.py"
+    suites = re.findall(r'^    "(\w*(?:Conformance|Driver|engine))",$', testing.read_text(), re.MULTILINE)
+    names = {*portico.__all__, *suites} - {"__version__"}
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
+
+
+@pytest.mark.anyio
+async def test_the_transport_of_the_page_of_plugins_works_as_printed(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PLUGINS.read_text(), re.DOTALL)
+    write, try_it = re.findall(r"```sh\n(.*?)```", PLUGINS.read_text(), re.DOTALL)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    portico_command = f"{sys.executable} -m portico"
+    done = await anyio.run_process(
+        ["bash", "-euc", write.replace("portico plugin", f"{portico_command} plugin")], env=environment, cwd=tmp_path
+    )
+    assert b"Made portico-pigeon" in done.stdout
+    package = tmp_path / "portico-pigeon"
+    test, serve = try_it.splitlines()
+    assert test == "python -m pytest"  # what it does is tests/plugins/test_scaffold.py's to show
+    (package / "portico_pigeon.py").write_text(code)
+    for checker in (["mypy", "--strict", "--cache-dir", str(ROOT / ".mypy_cache")], ["ruff", "check", "--no-cache"]):
+        check = [sys.executable, "-m", *checker, "portico_pigeon.py"]
+        await anyio.run_process(check, env={**environment, "MYPYPATH": str(ROOT)}, cwd=package, stderr=None)
+    options = f" --driver echo --store memory --port 0 --data-dir {tmp_path / 'data'}"
+    argv = (serve.replace("portico serve", f"{portico_command} serve") + options).split()
+    async with await anyio.open_process(argv, env=environment, cwd=package, stderr=subprocess.STDOUT) as server:
+        try:
+            assert server.stdout is not None
+            (port,) = re.findall(
+                r"ready on pigeon://127.0.0.1:(\d+)\n", await said(server, "ready on pigeon://127.0.0.1:")
+            )
+            async with await anyio.connect_tcp("127.0.0.1", int(port)) as client:
+                await client.send((tmp_path / "data" / "token").read_bytes().strip() + b"\nhello\n")
+                told = b""
+                with anyio.fail_after(20):
+                    while b'"complete"' not in told:
+                        told += await client.receive()
+                assert b'"content":"hello"' in told
+            async with await anyio.connect_tcp("127.0.0.1", int(port)) as stranger:
+                await stranger.send(b"wrong\n")
+                with anyio.fail_after(20):
+                    assert (await stranger.receive()).startswith(b"unauthenticated: ")
+            server.send_signal(signal.SIGTERM)
+            with anyio.fail_after(20):
+                assert await server.wait() == 0
+        finally:
+            if server.returncode is None:
+                server.kill()
 
 
 def blocks(heading: str) -> list[str]:

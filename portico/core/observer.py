@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from contextlib import AbstractAsyncContextManager
+from typing import NoReturn, Protocol
 
 import anyio
 
@@ -15,7 +17,10 @@ from portico.core.requests import SessionView
 from portico.core.wakeup import Wakeup
 
 OBSERVE_SECONDS = 30.0
-"""How long an observer may take over what it is told at once."""
+"""How long an observer may take over what it is told at once, and to be ready for it."""
+
+LEAVE_SECONDS = 5.0
+"""How long it may take to clean up behind itself."""
 
 log = logging.getLogger("portico.observer")
 
@@ -26,6 +31,9 @@ class Observer(Protocol):
 
         One call at a time. What it raises, or has not finished after `OBSERVE_SECONDS`, is logged and not tried again.
         Told is what happens while the server runs: of what came just before a ``kill -9`` it may never hear.
+
+        An observer that is an async context manager is entered before the first call and left after the last one, by
+        the task that makes them. One that can't be entered is told nothing.
         """
 
 
@@ -43,21 +51,44 @@ class Observation:
         self._behind: dict[Feed, int] = {}
         self._wakeup = Wakeup()
         self._caught_up = anyio.Event()
+        self._caught_up.set()
+        self._useless = False
 
     def note(self, feed: Feed, first_seq: int) -> None:
         """There are new events, from ``first_seq`` on."""
-        if not self._behind:
+        if self._useless:
+            return
+        if self._caught_up.is_set():
             self._caught_up = anyio.Event()
         self._behind.setdefault(feed, first_seq - 1)
         self._wakeup.set()
 
     async def caught_up(self) -> None:
-        """Wait until the observer was told all that there is."""
-        if self._behind:
-            await self._caught_up.wait()
+        """Wait until the observer was told all that there is, and has come back from it."""
+        await self._caught_up.wait()
 
     async def run(self) -> None:
-        """Tell the observer, until cancelled."""
+        """Tell the observer, until cancelled. Returns where it could not be entered."""
+        if not isinstance(self._observer, AbstractAsyncContextManager):
+            await self._tell_all()
+        # One scope around all of it, whose deadline moves: what is entered may hold scopes of its own.
+        with anyio.CancelScope(deadline=anyio.current_time() + OBSERVE_SECONDS) as scope:
+            try:
+                async with self._observer:
+                    scope.deadline = math.inf
+                    try:
+                        await self._tell_all()
+                    finally:
+                        scope.shield, scope.deadline = True, anyio.current_time() + LEAVE_SECONDS
+            except Exception:
+                log.exception("observer %s failed at its beginning or end", self.name)
+        if scope.cancelled_caught:
+            log.warning("observer %s took too long to begin or end", self.name)
+        self._useless = True
+        self._behind.clear()
+        self._caught_up.set()
+
+    async def _tell_all(self) -> NoReturn:
         while True:
             while self._behind:
                 feed = next(iter(self._behind))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import anyio.lowlevel
+
 from portico.core.events import Event, gap_event
 from portico.core.feed import TAIL_BYTES, Feed
 
@@ -30,6 +32,8 @@ class Reader:
         Empty when no more will come: the turn is complete, the session closed, or the server is about to stop. A
         cancelled call loses nothing.
         """
+        if self._feed.last_seq > self.after:
+            await anyio.lowlevel.checkpoint()  # who reads what is there already must be cancellable too
         while True:
             while self._feed.last_seq <= self.after and not self._feed.ended and not self._over:
                 await self._feed.change()

@@ -84,7 +84,7 @@ def portico_observers() -> Mapping[str, Callable[[Context], Observer | None]]:  
 
     Fires: all factories are called, before the engine runs. None: there is nothing to observe. Fails: an observer whose
     factory raises is left out. One that raises, or takes over 30 s, is not told those events again, and goes on with
-    the next; nobody else notices.
+    the next; nobody else notices. One that is an async context manager is entered first and left last.
     """
 
 

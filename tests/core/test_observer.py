@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -83,6 +85,16 @@ async def test_all_sessions_are_told_of_whole_and_in_order(tmp_path: Path, pause
         assert [event.seq for event in notebook.told[name]] == list(range(1, len(notebook.told[name]) + 1))
 
 
+async def test_a_call_under_way_is_waited_for_when_the_engine_stops(tmp_path: Path) -> None:
+    notebook = Notebook(0.3)
+    async with scripted_engine(tmp_path, observers={"notebook": notebook}) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        with anyio.fail_after(5):
+            while not notebook.calls:  # and then it takes its time
+                await anyio.sleep(0.001)
+    assert notebook.told["s"][0].type == "session"
+
+
 async def test_who_is_slow_is_told_much_at_once(tmp_path: Path) -> None:
     notebook = Notebook(0.2)
     async with scripted_engine(tmp_path, observers={"notebook": notebook}) as engine:
@@ -119,3 +131,79 @@ async def test_a_session_that_is_deleted_meanwhile_holds_nothing_up(tmp_path: Pa
             await engine.close(ADA, "s", purge=True)
         events = await ask(engine, "t", 1)
     assert notebook.told["t"][: len(events)] == list(events)
+
+
+class Library(Notebook):
+    """Keeps its notebook in a house that has to be opened and closed; with a task of its own in it."""
+
+    def __init__(self, enter: Exception | float = 0, leave: Exception | float = 0) -> None:
+        super().__init__()
+        self.diary: list[str] = []
+        self._enter = enter
+        self._leave = leave
+
+    async def __aenter__(self) -> None:
+        self._tasks = await anyio.create_task_group().__aenter__()
+        self._tasks.start_soon(anyio.sleep_forever)
+        self.diary.append("entered")
+        try:
+            await self._raise_or_sleep(self._enter)
+        except BaseException:
+            await self._end(*sys.exc_info())
+            raise
+
+    async def __aexit__(self, *reason: Any) -> None:
+        try:
+            await self._end(*reason)
+        finally:
+            await self._raise_or_sleep(self._leave)
+            self.diary.append("left")
+
+    async def observe(self, session: SessionView, events: Sequence[Event]) -> None:
+        self.diary.append("told")
+        await super().observe(session, events)
+
+    async def _end(self, *reason: Any) -> None:
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(*reason)
+
+    async def _raise_or_sleep(self, what: Exception | float) -> None:
+        if isinstance(what, Exception):
+            raise what
+        await anyio.sleep(what)
+
+
+async def test_one_that_is_a_context_manager_is_entered_first_and_left_last(tmp_path: Path) -> None:
+    library = Library(leave=0.05)
+    async with scripted_engine(tmp_path, observers={"library": library}) as engine:
+        events = await ask(engine, "s", 2)
+    assert library.told["s"][: len(events)] == list(events)
+    assert (library.diary[0], library.diary[-1]) == ("entered", "left")
+    assert set(library.diary[1:-1]) == {"told"}
+
+
+@pytest.mark.parametrize("enter", [RuntimeError("broken"), 1000])
+async def test_one_that_cannot_be_entered_is_told_nothing_and_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enter: Exception | float
+) -> None:
+    monkeypatch.setattr(observer, "OBSERVE_SECONDS", 0.05)
+    library, notebook = Library(enter), Notebook()
+    with anyio.fail_after(3):
+        async with scripted_engine(tmp_path, observers={"library": library, "notebook": notebook}) as engine:
+            await ask(engine, "s", 1)
+            await anyio.sleep(0.1)
+            events = await ask(engine, "later", 1)
+    assert library.diary == ["entered"]
+    assert notebook.told["later"][: len(events)] == list(events)
+
+
+@pytest.mark.parametrize("leave", [RuntimeError("broken"), 1000])
+async def test_one_that_cannot_be_left_does_not_keep_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leave: Exception | float
+) -> None:
+    monkeypatch.setattr(observer, "LEAVE_SECONDS", 0.05)
+    library = Library(leave=leave)
+    with anyio.fail_after(3):
+        async with scripted_engine(tmp_path, observers={"library": library}) as engine:
+            await ask(engine, "s", 1)
+    assert library.told and "left" not in library.diary

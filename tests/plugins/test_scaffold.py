@@ -1,0 +1,140 @@
+"""`portico plugin new` writes packages that work at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from portico.commands import PLUGIN_KINDS
+from portico.plugins.scaffold import KINDS
+
+ROOT = Path(__file__).parents[2]
+LONG_NAME = "a-name-as-long-as-a-name-may-be2"
+
+
+def run(folder: Path, *argv: str, path: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+    env = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": f"{ROOT}{path and os.pathsep}{path}"}
+    done = subprocess.run(
+        [sys.executable, "-m", *argv], capture_output=True, text=True, env=env, cwd=folder, check=False, timeout=100
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def new(folder: Path, name: str, kind: str, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return run(folder, "portico", "plugin", "new", name, "--kind", kind, *options, check=check)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_command_offers_all_kinds() -> None:
+    assert set(PLUGIN_KINDS) == set(KINDS)
+
+
+# The suite of transports waits a lot, so that only its heart is tried each time.
+QUICKLY = {"transport": "it_has_a_name or it_says_where or cut or drain"}
+
+
+@pytest.mark.parametrize("kind", [*KINDS, pytest.param("whole transport", marks=pytest.mark.long)])
+def test_a_new_plugin_passes_its_tests_and_is_loaded(tmp_path: Path, kind: str) -> None:
+    chosen, kind = QUICKLY.get(kind, ""), kind.removeprefix("whole ")
+    said = new(tmp_path, "my-own", kind).stdout
+    package = tmp_path / "portico-my-own"
+    assert files(package) == ["README.md", "portico_my_own.py", "pyproject.toml", "tests/test_conformance.py"]
+    assert f"cd {package.name}\n" in said and "pytest\n" in said and "portico serve" in said
+    done = run(package, "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, path=str(package))
+    assert " passed" in done.stdout and " failed" not in done.stdout
+    listed = run(tmp_path, "portico", "plugins", "--plugins", "portico_my_own", path=str(package)).stdout
+    (line,) = [line for line in listed.splitlines() if line.startswith("portico_my_own ")]
+    assert f"{kind} my-own" in line
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    assert project["name"] == "portico-my-own" and project["dependencies"] == ["portico>=0.1"]
+    assert project["entry-points"]["portico"] == {"my-own": "portico_my_own"}
+
+
+@pytest.mark.parametrize("name", ["own", LONG_NAME])
+def test_new_plugins_are_clean(tmp_path: Path, name: str) -> None:
+    for kind in KINDS:
+        (tmp_path / kind).mkdir()
+        new(tmp_path / kind, name, kind)
+    left = re.compile(r"@\w+@")
+    assert [path for path in tmp_path.rglob("*.*") if path.is_file() and left.search(path.read_text())] == []
+    run(tmp_path, "ruff", "check", "--no-cache", ".")
+    if name != LONG_NAME:
+        run(tmp_path, "ruff", "check", "--no-cache", "--select", "E,F,I,UP,B,SIM,RUF,ASYNC", ".")
+        run(tmp_path, "ruff", "format", "--no-cache", "--check", ".")
+
+
+def test_new_plugins_have_strict_types(tmp_path: Path) -> None:
+    modules = []
+    for kind in KINDS:
+        new(tmp_path, f"my-{kind}", kind)
+        package = tmp_path / f"portico-my-{kind}"
+        tests = (package / "tests" / "test_conformance.py").rename(package / f"test_{kind}.py")
+        modules += [str(next(package.glob("portico_*.py"))), str(tests)]
+    path = os.pathsep.join(str(package) for package in tmp_path.iterdir() if package.is_dir())
+    env = {"PATH": os.environ["PATH"], "MYPYPATH": f"{ROOT}{os.pathsep}{path}"}
+    argv = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(ROOT / ".mypy_cache"), *modules]
+    done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=110)
+    assert done.returncode == 0, done.stdout
+
+
+def test_path_says_where_and_the_prefix_may_be_given(tmp_path: Path) -> None:
+    said = new(tmp_path, "portico-own", "observer", "--path", "some where/else").stdout
+    assert (tmp_path / "some where" / "else" / "portico-own" / "portico_own.py").exists()
+    assert "cd 'some where/else/portico-own'\n" in said
+
+
+@pytest.mark.parametrize("name", ["", "Own", "1own", "own_", "own-", "-own", "o--n", "../own", "own.x", "ö", "x" * 33])
+def test_a_name_that_will_not_do_is_refused(tmp_path: Path, name: str) -> None:
+    done = run(tmp_path, "portico", "plugin", "new", "--kind", "store", "--", name, check=False)
+    assert done.returncode == 2 and f"{name!r} is no name for a plugin, which is: letters a to z" in done.stderr
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(("kind", "name"), [("store", "sqlite"), ("transport", "http"), ("driver", "echo")])
+def test_a_name_that_is_taken_is_refused(tmp_path: Path, kind: str, name: str) -> None:
+    done = new(tmp_path, name, kind, check=False)
+    assert done.returncode == 2 and f"there is a {kind} {name!r} already" in done.stderr
+    assert files(tmp_path) == []
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    target = tmp_path / "portico-own"
+    target.mkdir()
+    new(tmp_path, "own", "store")  # into an empty folder
+    (target / "portico_own.py").write_text("mine")
+    done = new(tmp_path, "own", "driver", check=False)
+    assert done.returncode == 2 and "portico-own is there already, and not empty" in done.stderr
+    assert (target / "portico_own.py").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = new(tmp_path, "own", "store", "--path", "file", check=False)
+    assert done.returncode == 1 and "it can't be written" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_unknown_kind_lists_those_there_are(tmp_path: Path) -> None:
+    done = new(tmp_path, "own", "shop", check=False)
+    assert done.returncode == 2 and all(kind in done.stderr for kind in KINDS)
+
+
+@pytest.mark.long
+def test_the_wheel_has_the_templates_and_the_types(tmp_path: Path) -> None:
+    argv = ["pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    run(tmp_path, *argv)
+    (wheel,) = tmp_path.glob("portico-*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        names = set(packed.namelist())
+    templates = (ROOT / "portico" / "plugins" / "templates").glob("*.tmpl")
+    assert {f"portico/plugins/templates/{path.name}" for path in templates} | {"portico/py.typed"} <= names
