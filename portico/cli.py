@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import TextIO
 
-STOPPED = 130  # 128 + SIGINT, as shells have it
+from portico.status import STOPPED
 
 
 def main() -> None:

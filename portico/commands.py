@@ -14,13 +14,13 @@ import anyio
 import click
 
 from portico import __version__
-from portico.cli import STOPPED
 from portico.client.invocation import Invocation, this_program
 from portico.config.load import Loaded, SettingsError, data_dir, describe, here, load, plugin_choice
 from portico.config.origins import option
 from portico.config.settings import Settings, accepts
 from portico.plugins.manager import Plugins, load_plugins
 from portico.plugins.registry import PluginError, Registry
+from portico.status import STOPPED
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,10 +11,10 @@ from typing import TextIO
 
 import click
 
-from portico.cli import STOPPED
 from portico.client.errors import ClientError
 from portico.config.load import SettingsError
 from portico.core.errors import PorticoError
+from portico.status import STOPPED
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -163,6 +164,16 @@ class Event:
     type: str
     turn_id: str | None
     data: bytes
+
+
+def first_of(events: Sequence[Event], max_bytes: int) -> Sequence[Event]:
+    """The first of ``events``, ``max_bytes`` of them at most, but one at least if there is any."""
+    size = 0
+    for count, event in enumerate(events):
+        size += len(event.data)
+        if size > max_bytes and count:
+            return events[:count]
+    return events
 
 
 # Line breaks to some readers of lines (Python's str.splitlines), which would tear an event apart.

@@ -13,7 +13,7 @@ import anyio
 
 from portico.core.clock import rfc3339
 from portico.core.errors import StoreFailed
-from portico.core.events import Draft, Event, encode_event
+from portico.core.events import Draft, Event, encode_event, first_of
 from portico.core.store import EventStore, SessionRecord
 
 TAIL_BYTES = 64 * 1024
@@ -163,9 +163,4 @@ class Feed:
         if after >= self.last_seq:
             return ()
         events = self.recent(after) or await self._store.read(self.session_id, after, READ_EVENTS, max_bytes)
-        size = 0
-        for count, event in enumerate(events):
-            size += len(event.data)
-            if size > max_bytes and count:
-                return events[:count]
-        return events
+        return first_of(events, max_bytes)

@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from portico.core.engine import Engine
+from portico.core.events import first_of
 from portico.core.reader import Reader
 from portico.core.requests import NewTurn
 from portico.transports import wire
@@ -73,14 +74,9 @@ class EventRoutes:
         events, has_more = await self._engine.history(
             principal, session_id, after=after, limit=asked.limit or PAGE_EVENTS
         )
-        size = 0
-        for count, event in enumerate(events):
-            size += len(event.data)
-            if size > PAGE_BYTES and count:
-                events, has_more = events[:count], True
-                break
-        next_after = events[-1].seq if events else after
-        return Response(wire.page(events, next_after, has_more), media_type="application/json")
+        page = first_of(events, PAGE_BYTES)
+        next_after = page[-1].seq if page else after
+        return Response(wire.page(page, next_after, has_more or len(page) < len(events)), media_type="application/json")
 
     def _stream(self, reader: Reader) -> EventStream:
         return EventStream(reader, self._streams)

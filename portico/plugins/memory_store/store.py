@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from heapq import nlargest
 
 from portico.core.errors import Conflict, InvalidRequest, NotFound, SequenceConflict
-from portico.core.events import Event
+from portico.core.events import Event, first_of
 from portico.core.store import READ_BYTES, SessionRecord, TurnSpan
 
 
@@ -77,13 +77,7 @@ class MemoryStore:
 
     async def read(self, session_id: str, after: int, limit: int, max_bytes: int = READ_BYTES) -> Sequence[Event]:
         history = self._sessions.get(session_id)
-        events = history.events[after : after + limit] if history else []
-        size = 0
-        for count, event in enumerate(events):
-            size += len(event.data)
-            if size > max_bytes and count:
-                return events[:count]
-        return events
+        return first_of(history.events[after : after + limit], max_bytes) if history else ()
 
     async def turn(self, session_id: str, turn_id: str) -> TurnSpan | None:
         history = self._sessions.get(session_id)
