@@ -47,9 +47,7 @@ log = logging.getLogger("portico.jsonlines")
 class JsonLinesSettings(BaseModel):
     """The settings ``jsonlines_...``."""
 
-    listen: str = Field(
-        "127.0.0.1:8788", pattern=r"^(unix:/.+|[^/]+:[0-9]{1,5})$", description="`HOST:PORT` or `unix:PATH`."
-    )
+    listen: str = Field("127.0.0.1:8788", pattern=r"^(unix:/.+|[^/]+:\d{1,5})$", description="HOST:PORT or unix:PATH")
 
 
 class OpenLine(BaseModel):
@@ -141,6 +139,8 @@ class JsonLinesTransport:
                 # anyio's own streams over Unix sockets stumble over a client that leaves while it is being sent to.
                 connection, _ = await asyncio.get_running_loop().sock_accept(listener)
                 tasks.start_soon(self._talk, await SocketStream.from_socket(connection), engine, streams)
+            except ValueError:
+                connection.close()  # it has gone already
             except OSError as error:  # such as too many open files
                 log.warning("no connection can be accepted: %s", error)
                 await anyio.sleep(1)
