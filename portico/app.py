@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from portico.config.load import Loaded, SettingsError, agent_environment
+from portico.config.load import Loaded, SettingsError, agent_environment, ziti_environment
 from portico.config.settings import Settings
 from portico.core.agent import AgentDriver
 from portico.core.engine import Engine
@@ -51,7 +51,11 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
         signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         lease = stack.enter_context(hold(settings.data_dir))
         context = Context(
-            settings, settings.data_dir, agent_environment(settings, environ), dict(loaded.plugin_settings)
+            settings,
+            settings.data_dir,
+            agent_environment(settings, environ),
+            dict(loaded.plugin_settings),
+            ziti_environment=ziti_environment(environ),
         )
         made = [_made("authenticator", name, make, context) for name, make in make_authenticators.items()]
         context = context.with_authenticators(*made)

@@ -15,12 +15,13 @@ import click
 
 from portico import __version__
 from portico.client.invocation import Invocation, this_program
-from portico.config.load import Loaded, SettingsError, data_dir, describe, here, load, plugin_choice
+from portico.config.load import Loaded, SettingsError, data_dir, describe, here, load, plugin_choice, ziti_environment
 from portico.config.origins import option
 from portico.config.settings import Settings, accepts
 from portico.plugins.manager import Plugins, load_plugins
 from portico.plugins.registry import PluginError, Registry
 from portico.status import STOPPED
+from portico.zitisetup.command import ziti
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,6 +99,9 @@ class _Commands(click.Group):
 @click.version_option(__version__, prog_name="portico")
 def commands() -> None:
     """Long-lived Claude Code sessions on the network."""
+
+
+commands.add_command(ziti)
 
 
 @commands.command(cls=_WithSettings)
@@ -198,14 +202,19 @@ def _session_id(context: click.Context, parameter: click.Parameter, value: str |
     return value
 
 
+OF_A_SERVER = {
+    "server": "http://HOST:PORT or unix:/PATH. Default: PORTICO_URL, else the server of the data folder.",
+    "token": "Your token. Default: PORTICO_TOKEN, else the data folder's.",
+    "data_dir": "The data folder of a server on this machine.",
+    "ziti_identity": "Reach it over Ziti instead: file with your identity (see `portico ziti enroll`).",
+    "ziti_service": "The service on the Ziti network to dial.",
+}
+
+
 def _of_a_server(command: Command) -> Command:
     """Give a command what it needs to reach a running server."""
-    for name, text in (
-        ("--data-dir", "The data folder of a server on this machine."),
-        ("--token", "Your token. Default: PORTICO_TOKEN, else the data folder's."),
-        ("--server", "http://HOST:PORT or unix:/PATH. Default: PORTICO_URL, else the server of the data folder."),
-    ):
-        command = click.option(name, help=text)(command)
+    for name, text in reversed(OF_A_SERVER.items()):
+        command = click.option(option(name), help=text)(command)
     return command
 
 
@@ -220,17 +229,29 @@ def _of_a_session(command: Command) -> Command:
     return command
 
 
-def _endpoint(server: str | None, token: str | None, data_dir: str | None) -> Endpoint:
+def _endpoint(
+    server: str | None, token: str | None, data_dir: str | None, ziti_identity: str | None, ziti_service: str | None
+) -> Endpoint:
+    from pathlib import Path
+
     from portico.client.connection import find_endpoint
+    from portico.client.overlay import Overlay
 
-    return find_endpoint(here()[0], _data_dir(data_dir), server=server, token=token)
+    overlay = None
+    if ziti_identity or ziti_service:
+        if not (ziti_identity and ziti_service):
+            raise click.UsageError("--ziti-identity and --ziti-service go together")
+        if server:
+            raise click.UsageError("--server does not go with --ziti-service")
+        overlay = Overlay(Path(ziti_identity).absolute(), ziti_service, ziti_environment(here()[0]))
+    return find_endpoint(here()[0], _data_dir(data_dir), server=server, token=token, overlay=overlay)
 
 
-def _again(server: str | None, data_dir: str | None) -> Invocation:
-    """Leads to the same server once more; whoever gave a token knows it, and it is not to be printed."""
-    given = {"--server": server, "--data-dir": data_dir}
-    options = [word for name, value in given.items() if value for word in (name, value)]
-    return Invocation(this_program(), tuple(options))
+def _taken(options: dict[str, Any]) -> tuple[Endpoint, Invocation]:
+    """The server that ``options`` lead to, and how to get there once more; what names it is taken out of them."""
+    of_server = {name: options.pop(name) for name in OF_A_SERVER}
+    given = [(option(name), value) for name, value in of_server.items() if value and name != "token"]  # never printed
+    return _endpoint(**of_server), Invocation(this_program(), tuple(word for pair in given for word in pair))
 
 
 @commands.command()
@@ -242,11 +263,11 @@ def _again(server: str | None, data_dir: str | None) -> Invocation:
 @click.option("--verbose", is_flag=True, help="Show thinking and tools also where standard error is no terminal.")
 @_of_a_session
 @_of_a_server
-def ask(text: str, server: str | None, token: str | None, data_dir: str | None, **options: Any) -> int | None:
+def ask(text: str, **options: Any) -> int | None:
     """Ask a running server TEXT (`-`: standard input) and print the answer as it streams."""
     from portico.client.ask import ask as run
 
-    endpoint, again = _endpoint(server, token, data_dir), _again(server, data_dir)
+    endpoint, again = _taken(options)
     return _run(partial(run, endpoint, text, again=again, **options))
 
 
@@ -254,13 +275,11 @@ def ask(text: str, server: str | None, token: str | None, data_dir: str | None, 
 @click.argument("session", callback=_session_id, required=False)
 @_of_a_session
 @_of_a_server
-def chat(
-    session: str | None, server: str | None, token: str | None, data_dir: str | None, **options: Any
-) -> int | None:
+def chat(session: str | None, **options: Any) -> int | None:
     """Talk with a session of a running server: a new one, or the one of id SESSION."""
     from portico.client.chat import chat as run
 
-    endpoint, again = _endpoint(server, token, data_dir), _again(server, data_dir)
+    endpoint, again = _taken(options)
     return _run(partial(run, endpoint, session, again=again, **options))
 
 

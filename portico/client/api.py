@@ -17,6 +17,7 @@ from httpx_sse import EventSource
 
 from portico.client.connection import Endpoint, explain
 from portico.client.errors import HistoryLost, ProblemError, Unreachable
+from portico.client.overlay import DialFailed, Dialler, transport
 
 Event = dict[str, Any]
 """An event of the HTTP API, as it came."""
@@ -55,24 +56,43 @@ class Client:
         self._on_trouble = on_trouble
         headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
         self._stream_timeout = httpx.Timeout(CALL_SECONDS, connect=10, read=silence)
+        self._dialler = Dialler(endpoint.overlay) if endpoint.overlay else None
+        through: httpx.AsyncHTTPTransport | None = None
+        if self._dialler:
+            through = transport(self._dialler)
+        elif endpoint.uds:
+            through = httpx.AsyncHTTPTransport(uds=endpoint.uds)
         self._http = httpx.AsyncClient(
             base_url=endpoint.url + endpoint.api_prefix,
-            transport=httpx.AsyncHTTPTransport(uds=endpoint.uds) if endpoint.uds else None,
+            transport=through,
             headers=headers,
             timeout=httpx.Timeout(CALL_SECONDS, connect=10),
-            trust_env=not endpoint.local,  # a proxy has no business between us and our own machine
+            trust_env=not (endpoint.local or endpoint.overlay),  # no proxy leads to our own machine, or onto an overlay
         )
         self.lost = False
         """Whether a stream is broken just now."""
 
     async def __aenter__(self) -> Self:
+        if self._dialler:
+            await self._log_in(self._dialler)
         await self._http.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.__aexit__(kind, error, trace)
+        try:
+            await self._http.__aexit__(kind, error, trace)
+        finally:
+            if self._dialler:
+                await self._dialler.close()
+
+    async def _log_in(self, dialler: Dialler) -> None:
+        """Before there is any request: those have time limits of their own, which this would use up."""
+        try:
+            await dialler.start()
+        except DialFailed as error:
+            raise Unreachable(f"can't reach {self._endpoint.address}: {error}") from None
 
     async def create_session(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """``fields`` as `POST /sessions` takes them; those that are None are left out."""

@@ -5,24 +5,29 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from portico.client.errors import EndpointError
+from portico.client.overlay import Overlay
 
 API_PREFIX = "/claude"
 NO_SERVER = "no server is running here: start one with `portico serve`, or give --server"
+
+ONLY_ZITI = "the server here is on a Ziti network only: give --ziti-identity and --ziti-service"
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """``url`` has no path; ``uds`` is the path of a Unix socket to connect to instead of the URL's host.
 
+    ``overlay`` is a service on a Ziti network to dial instead.
     ``source`` and ``token_source`` say, for people, where the address and the token come from.
     """
 
@@ -32,9 +37,12 @@ class Endpoint:
     token: str | None = field(default=None, repr=False)
     source: str = "--server"
     token_source: str | None = None
+    overlay: Overlay | None = None
 
     @property
     def address(self) -> str:
+        if self.overlay:
+            return f"the Ziti service {self.overlay.service}"
         return f"unix:{self.uds}" if self.uds else self.url
 
     @property
@@ -45,6 +53,8 @@ class Endpoint:
     @property
     def local(self) -> bool:
         """Whether it is on this machine."""
+        if self.overlay:
+            return False
         host = httpx.URL(self.url).host
         try:
             return self.uds is not None or ipaddress.ip_address(host).is_loopback
@@ -53,27 +63,37 @@ class Endpoint:
 
 
 def find_endpoint(
-    environ: Mapping[str, str], data_dir: Path, *, server: str | None = None, token: str | None = None
+    environ: Mapping[str, str],
+    data_dir: Path,
+    *,
+    server: str | None = None,
+    token: str | None = None,
+    overlay: Overlay | None = None,
 ) -> Endpoint:
-    """The address is ``server``, else PORTICO_URL, else what the running server wrote into ``data_dir/server.json``.
+    """The address is ``overlay``, else ``server``, else PORTICO_URL, else that which the running server wrote into
+    ``data_dir/server.json``.
 
     The token is ``token``, else PORTICO_TOKEN, else that in ``data_dir/token``, which is for servers on this machine
     only. An address is ``http://HOST:PORT``, ``https://...`` or ``unix:/PATH``; a path behind the port is the API's
     prefix. Raises `EndpointError`.
     """
-    if server:
+    if overlay:
+        endpoint = Endpoint(f"http://{_host(overlay.service)}", source="--ziti-service", overlay=overlay)
+    elif server:
         endpoint = _parse(server, "--server")
     elif url := environ.get("PORTICO_URL"):
         endpoint = _parse(url, "PORTICO_URL")
     else:
         endpoint = _local(data_dir / "server.json")
     secret, source = _token(environ, data_dir, token, local=endpoint.local)
-    return Endpoint(endpoint.url, endpoint.uds, endpoint.api_prefix, secret, endpoint.source, source)
+    return replace(endpoint, token=secret, token_source=source)
 
 
 def explain(error: httpx.RequestError, endpoint: Endpoint) -> str:
     """In words, why a request to ``endpoint`` got no answer."""
     where, cause = endpoint.address, _root(error)
+    if endpoint.overlay and isinstance(error, httpx.ConnectError):
+        return f"can't reach {where}: {error}"
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"{where} can't prove who it is: {cause.verify_message}. SSL_CERT_FILE names further authorities"
     if isinstance(cause, ssl.SSLError):
@@ -108,9 +128,16 @@ def _parse(text: str, source: str) -> Endpoint:
     return Endpoint(str(url.copy_with(path="/")).rstrip("/"), None, url.path.rstrip("/") or API_PREFIX, source=source)
 
 
+def _host(service: str) -> str:
+    """The service's name as the Host header's, which the server takes; one that can't stand there goes without."""
+    return service if re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", service) else "localhost"
+
+
 def _local(path: Path) -> Endpoint:
     try:
         entry: Any = json.loads(path.read_bytes())
+        if str(entry["url"]).startswith("ziti:"):
+            raise EndpointError(f"{ONLY_ZITI} ({entry['url']})")
         found = _parse(str(entry["url"]), str(path))
         prefix, pid = str(entry["api_prefix"]), int(entry["pid"])
     except FileNotFoundError:

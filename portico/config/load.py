@@ -24,12 +24,23 @@ from .mistakes import SettingsError, explain, explain_plugin, unknown_options, u
 from .origins import BARE_NAMES, PREFIX, Given, from_options, from_variables, read
 from .settings import Settings
 
-__all__ = ["Loaded", "SettingsError", "agent_environment", "data_dir", "describe", "here", "load", "plugin_choice"]
+__all__ = [
+    "Loaded",
+    "SettingsError",
+    "agent_environment",
+    "data_dir",
+    "describe",
+    "here",
+    "load",
+    "plugin_choice",
+    "ziti_environment",
+]
 
 _DOTENV = ".env"
 _LARGEST_FILE = 1024 * 1024
-_PATHS = ("claude_cli_path", "uds", "data_dir")  # these may be relative to the working directory
+_PATHS = ("claude_cli_path", "uds", "data_dir", "ziti_identity_file")  # these may be relative to the working directory
 _ALWAYS_FOR_AGENTS = ("PATH", "LANG", "LC_ALL", "TZ")
+_FOR_ZITI = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "ZITI_LOG", "ZITI_TIME_FORMAT")
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,12 @@ def agent_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
         elif variable.name in environ:
             passed[variable.name] = environ[variable.name]
     return passed
+
+
+def ziti_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """All that Ziti's library gets of the server's environment."""
+    # Not all of ZITI_*: ZITI_PWD is the password of a quickstart's admin, and ZITI_IDENTITIES are loaded on import.
+    return {name: environ[name] for name in _FOR_ZITI if name in environ}
 
 
 def _origins(

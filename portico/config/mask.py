@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ByteSize, SecretStr
 
-from .values import AgentVariable, Token
+from .values import AgentVariable, Token, ZitiService
 
 MASK = "********"
 
@@ -20,6 +20,8 @@ def masked(value: Any) -> str:
             return MASK
         case Token():
             return f"{value.name}:{MASK}" + (":admin" if value.admin else "")
+        case ZitiService():
+            return value.name + (f"={value.principal}" if value.principal else "") + (":admin" if value.admin else "")
         case AgentVariable():
             return value.name + (f"={MASK}" if value.value else "")
         case ByteSize():

@@ -11,7 +11,6 @@ from .mask import MASK
 from .origins import PREFIX, Given, is_set, option
 from .settings import accepts, is_secret
 
-NOT_BUILT = frozenset({"ziti_identity_file", "ziti_service_name"})
 # What `portico ask` and `portico chat` read: a shell that has them may start a server too.
 CLIENT_VARIABLES = frozenset({"PORTICO_URL", "PORTICO_TOKEN"})
 _LONGEST_SHOWN = 100
@@ -36,12 +35,9 @@ def unknown_options(options: Mapping[str, Any], names: Collection[str]) -> list[
 
 def unknown_variables(variables: Mapping[str, str], names: Collection[str], where: str) -> Iterator[str]:
     known = {PREFIX + name.upper() for name in names}
-    not_built = {prefix + name.upper() for name in NOT_BUILT for prefix in ("", PREFIX)}
     for variable, value in variables.items():
         # The value stays unsaid: a misspelt name may hold a secret.
-        if variable in not_built and is_set(value):
-            yield f"{where}{variable}: this setting is not built in this version"
-        elif variable.startswith(PREFIX) and variable not in known | CLIENT_VARIABLES and is_set(value):
+        if variable.startswith(PREFIX) and variable not in known | CLIENT_VARIABLES and is_set(value):
             yield f"{where}{_one_line(variable)}: unknown setting{_did_you_mean(variable.upper(), known)}"
 
 
@@ -52,9 +48,11 @@ def explain(error: ValidationError, winners: Mapping[str, Given]) -> Iterator[st
             continue  # follows from the mistake in the setting that it is made of
         name, *place = detail["loc"]
         setting = str(name)
-        given = winners[setting]
-        line = given.label
-        if is_secret(setting):
+        given = winners.get(setting)
+        line = given.label if given else PREFIX + setting.upper()
+        if given is None:
+            pass  # it is missing
+        elif is_secret(setting):
             line += "".join(f" entry {int(index) + 1}" for index in place[:1])
         else:
             line += f"={_shown(detail['input'] if place else given.value)}"

@@ -20,6 +20,8 @@ BARE_NAMES = frozenset(
         "max_sessions",
         "networking_mode",
         "session_timeout",
+        "ziti_identity_file",
+        "ziti_service_name",
     }
 )
 

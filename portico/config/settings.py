@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from . import values
-from .values import AgentVariable, Token
+from .values import AgentVariable, Token, ZitiService
 
 PermissionMode = Literal["default", "acceptEdits", "plan", "dontAsk", "bypassPermissions"]
 SettingSource = Literal["user", "project", "local"]
@@ -232,6 +232,30 @@ class Settings(BaseSettings):
         "a path short enough for a Unix socket",
         None,
     )
+    ziti_identity_file: AbsolutePath | None = _setting(
+        "Identity, enrolled on a Ziti network, that the mode `ziti` binds its services with; readable for the server "
+        "alone (mode 0600).",
+        "a path",
+        None,
+        validate_default=True,
+    )
+    ziti_service_name: Annotated[
+        tuple[Annotated[ZitiService, BeforeValidator(values.ziti_service)], ...],
+        BeforeValidator(values.split),
+        AfterValidator(values.distinct_services),
+    ] = _setting(
+        "Services that the mode `ziti` binds. Who may dial `name=principal` is that principal, by the network's own "
+        "policies; callers of one without `=` bring tokens.",
+        "name, name=principal or name=principal:admin, comma-separated",
+        (),
+        validate_default=True,
+    )
+    ziti_trust_caller: bool = _setting(
+        "Whether the name that a Ziti caller gives itself is its principal, where the service names none. Anybody who "
+        "may dial can make one up.",
+        "true or false",
+        False,
+    )
     allowed_hosts: Annotated[
         tuple[Annotated[str, AfterValidator(values.host_pattern)], ...],
         BeforeValidator(values.split),
@@ -327,6 +351,13 @@ class Settings(BaseSettings):
         "Least level that is logged.", "debug, info, warning, error", "info"
     )
     log_format: Literal["text", "json"] = _setting("Form of a log line.", "text, json", "text")
+
+    @field_validator("ziti_identity_file", "ziti_service_name")
+    @classmethod
+    def _needed_in_mode_ziti(cls, value: Any, info: ValidationInfo) -> Any:
+        if not value and "ziti" in info.data.get("networking_mode", ()):
+            raise ValueError("the mode ziti needs it")
+        return value
 
     @field_validator("auth")
     @classmethod

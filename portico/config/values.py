@@ -41,6 +41,15 @@ class AgentVariable:
     value: SecretStr | None = None
 
 
+@dataclass(frozen=True)
+class ZitiService:
+    """A service on a Ziti network; `principal` is who may dial it, None where callers bring tokens."""
+
+    name: str
+    principal: str | None = None
+    admin: bool = False
+
+
 def split(value: Any) -> Any:
     """`a, b` → `["a", "b"]`; what is not text passes as it is."""
     if not isinstance(value, str):
@@ -64,6 +73,21 @@ def token(value: Any) -> Any:
     if not (match := re.fullmatch(form, value)):
         raise ValueError("it has another form")
     return Token(match[1], SecretStr(match[2]), admin=bool(match[3]))
+
+
+def ziti_service(value: Any) -> Any:
+    """`name`, `name=principal` or `name=principal:admin` → ZitiService."""
+    if not isinstance(value, str):
+        return value
+    form = r"([^=,\s][^=,]{0,255}?)(?:=([A-Za-z0-9][A-Za-z0-9._@-]{0,63})(:admin)?)?"
+    if not (match := re.fullmatch(form, value)):
+        raise ValueError("it has another form")
+    return ZitiService(match[1], match[2], admin=bool(match[3]))
+
+
+def distinct_services(services: tuple[ZitiService, ...]) -> tuple[ZitiService, ...]:
+    _refuse_twins((service.name for service in services), "are the same service")
+    return services
 
 
 def distinct_tokens(tokens: tuple[Token, ...]) -> tuple[Token, ...]:

@@ -19,9 +19,9 @@ class Context:
     """The server that a plugin finds itself in.
 
     ``plugin_settings`` are the settings that plugins have brought with them, by prefix: of the types that
-    ``portico_settings`` has named. ``agent_environment`` is what agents may have of the server's environment.
-    ``callers`` finds out who is calling; ``routes`` are those of plugins. Both are empty while they are being made:
-    a transport's factory sees them.
+    ``portico_settings`` has named. ``agent_environment`` is what agents may have of the server's environment, and
+    ``ziti_environment`` what Ziti's library may have. ``callers`` finds out who is calling; ``routes`` are those of
+    plugins. Both are empty while they are being made: a transport's factory sees them.
     """
 
     settings: Settings
@@ -30,6 +30,7 @@ class Context:
     plugin_settings: Mapping[str, Any] = field(default_factory=dict)
     callers: Callers = field(default_factory=lambda: Callers(()))
     routes: Mapping[str, Routes] = field(default_factory=dict)
+    ziti_environment: Mapping[str, str] = field(default_factory=dict)
 
     def with_authenticators(self, *authenticators: Authenticator) -> Context:
         return replace(self, callers=Callers(authenticators))

@@ -25,6 +25,7 @@ GROUP = "portico"
 
 BUILT_INS: Mapping[str, str] = {
     "http": "portico.transports",
+    "ziti": "portico.transports.ziti",
     "claude-code": "portico.plugins.claude_code",
     "claude-agent-sdk": "portico.plugins.claude_agent_sdk",
     "echo": "portico.plugins.echo",

@@ -101,6 +101,8 @@ def test_the_seeds_names_are_read_bare_and_no_others(loaded: Load) -> None:
         "MAX_SESSIONS": "8",
         "NETWORKING_MODE": "http,other",
         "SESSION_TIMEOUT": "9",
+        "ZITI_IDENTITY_FILE": "identity.json",
+        "ZITI_SERVICE_NAME": "portico",
     }
     assert {name.lower() for name in bare} == BARE_NAMES
     others = {name.upper(): "nonsense" for name in Settings.model_fields if name not in BARE_NAMES}
@@ -150,6 +152,9 @@ OTHER_VALUES = {
     "driver": "other",
     "plugins": "my.plugin",
     "disabled_plugins": "echo",
+    "ziti_identity_file": "identity.json",
+    "ziti_service_name": "portico",
+    "ziti_trust_caller": "true",
     "host": "::1",
     "allowed_hosts": "portico.example",
     "allowed_origins": "https://app.example",
@@ -200,7 +205,7 @@ def test_all_mistakes_are_told_at_once_each_in_one_line(refused: Refused) -> Non
     lines = refused(
         {"PORTICO_MAX_SESION": "3", "MAX_TOKENS": "x\ny", "PORTICO_AUTH": "none", "PORTICO_HOST": "0.0.0.0"},  # noqa: S104
         {"port": "99999", "colour": "red"},
-        "garbage here\nPORTICO_LOG_LEVEL=loud\nZITI_SERVICE_NAME=5\nPORTICO_DATA_DIRS=/x\n",
+        "garbage here\nPORTICO_LOG_LEVEL=loud\nZITI_SERVICE_NAME=a=\nPORTICO_DATA_DIRS=/x\n",
     )
     assert sorted(lines) == sorted(
         [
@@ -212,7 +217,8 @@ def test_all_mistakes_are_told_at_once_each_in_one_line(refused: Refused) -> Non
             "--colour: unknown setting",
             ".env: line 1 is not NAME=value",
             ".env: PORTICO_LOG_LEVEL=loud: accepted: debug, info, warning, error",
-            ".env: ZITI_SERVICE_NAME: this setting is not built in this version",
+            ".env: ZITI_SERVICE_NAME=a=: it has another form; "
+            "accepted: name, name=principal or name=principal:admin, comma-separated",
             ".env: PORTICO_DATA_DIRS: unknown setting, did you mean PORTICO_DATA_DIR?",
         ]
     )
@@ -230,10 +236,11 @@ def test_a_wrong_data_folder_is_one_mistake(refused: Refused) -> None:
     assert len(refused(dotenv="PORTICO_DATA_DIR='/a\0b'")) == 1
 
 
-@pytest.mark.parametrize("prefix", ["", "PORTICO_"])
-@pytest.mark.parametrize("name", ["ZITI_IDENTITY_FILE", "ZITI_SERVICE_NAME"])
-def test_what_is_not_built_is_refused(refused: Refused, prefix: str, name: str) -> None:
-    assert refused({prefix + name: "5"}) == [f"{prefix}{name}: this setting is not built in this version"]
+@pytest.mark.parametrize("given", [{}, {"ZITI_IDENTITY_FILE": "x"}, {"ZITI_SERVICE_NAME": "x"}])
+def test_the_mode_ziti_says_what_it_needs(refused: Refused, given: dict[str, str]) -> None:
+    needed = {"ZITI_IDENTITY_FILE", "ZITI_SERVICE_NAME"} - given.keys()
+    lines = refused({"NETWORKING_MODE": "http,ziti", **given})
+    assert {line.partition(";")[0] for line in lines} == {f"PORTICO_{name}: the mode ziti needs it" for name in needed}
 
 
 @pytest.mark.parametrize("name", ["KEY_GATEWAY", "TLS_CERT", "SANDBOX"])

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from portico.config.settings import Settings, accepts
-from portico.config.values import AgentVariable, Token
+from portico.config.values import AgentVariable, Token, ZitiService
 
 LONG_SOCKET = "/" + "s" * 110
 
@@ -45,6 +45,9 @@ def test_defaults_are_those_of_the_contract() -> None:
         "max_frame": 32 * 1024 * 1024,
         "networking_mode": ("http",),
         "driver": ("claude-code",),
+        "ziti_identity_file": None,
+        "ziti_service_name": (),
+        "ziti_trust_caller": False,
         "plugins": (),
         "disabled_plugins": (),
         "claude_cli_path": None,
@@ -99,9 +102,14 @@ def test_settings_do_not_change() -> None:
         ("max_body", "1048576", 1_048_576),
         ("max_body", "512 KiB", 512 * 1024),
         ("max_frame", "1MiB", 1_048_576),
-        ("networking_mode", "http, ziti ,", ("http", "ziti")),
+        ("networking_mode", "http, other ,", ("http", "other")),
         ("networking_mode", "websocket", ("websocket",)),
-        ("networking_mode", "websocket,ziti,http", ("ziti", "http")),
+        ("networking_mode", "websocket,other,http", ("other", "http")),
+        (
+            "ziti_service_name",
+            "portico, to-alice=alice,ops=ops@x:admin",
+            (ZitiService("portico"), ZitiService("to-alice", "alice"), ZitiService("ops", "ops@x", admin=True)),
+        ),
         ("allowed_hosts", "Portico.example, [::1],10.0.0.1", ("portico.example", "::1", "10.0.0.1")),
         ("allowed_hosts", "*", ("*",)),
         (
@@ -158,6 +166,8 @@ def test_accepted(name: str, text: str, value: Any) -> None:
         ("retention_mb", ["0", "-1", "nan", "inf", "1e10", "1GB"]),
         ("max_body", ["1023", "2GiB", "1 parsec", "-1", "9" * 400, "9" * 400 + "KiB", "MiB"]),
         ("max_frame", ["1023", "2GiB", "1 parsec", "-1", "9" * 400, "9" * 400 + "KiB", "MiB"]),
+        ("ziti_service_name", [",", "=a", "a=", "a=b:root", "a=b=c", "a,a=b"]),
+        ("ziti_trust_caller", ["", "perhaps"]),
         ("networking_mode", [",", "http,http", "http;ziti"]),
         ("driver", ["", "../x", "echo,echo"]),
         ("plugins", ["", "my plugin", "../x", "a,a"]),

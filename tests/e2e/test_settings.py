@@ -18,6 +18,7 @@ from portico.config.settings import Settings
 from tests.support.server import ROOT, RunningServer, running_server
 from tests.support.talk import Stopwatch, Talk, only, script, talk, text
 from tests.support.websocket import talking
+from tests.ziti import test_settings as ziti_settings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
@@ -36,7 +37,7 @@ async def environment_of_a_tool(client: Talk) -> dict[str, str]:
 
 
 def test_every_setting_has_its_test() -> None:
-    tests = [name for name in globals() if name.startswith("test_")]
+    tests = [name for name in [*globals(), *vars(ziti_settings)] if name.startswith("test_")]
     missing = [name for name in Settings.model_fields if not any(test.startswith(f"test_{name}") for test in tests)]
     assert missing == []
 

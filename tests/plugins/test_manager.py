@@ -48,7 +48,7 @@ def offering(hook: str, value: str) -> str:
 def test_the_built_ins_are_there() -> None:
     plugins = load_plugins()
     assert not plugins.registry.failures
-    assert set(plugins.registry.transports) == {"http", "websocket"}
+    assert set(plugins.registry.transports) == {"http", "websocket", "ziti"}
     assert set(plugins.registry.drivers) == {"claude-code", "claude-agent-sdk", "echo"}
     assert set(plugins.registry.stores) == {"memory", "sqlite"}
     assert set(plugins.registry.authenticators) == {"token", "none"}

@@ -46,6 +46,7 @@ class TestEcho(EchoConformance):
     pass
 
 
+@pytest.mark.long
 @pytest.mark.real_cli
 class TestClaudeCode(DriverConformance):
     other_model = "claude-other-1"

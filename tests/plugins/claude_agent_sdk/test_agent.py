@@ -20,7 +20,7 @@ from tests.plugins.claude_agent_sdk.driving import driving, started
 from tests.support.agents import processes_of
 from tests.support.claude import kinds, new_spec, text, turn
 
-pytestmark = [pytest.mark.anyio, pytest.mark.fake_agent]
+pytestmark = [pytest.mark.anyio, pytest.mark.fake_agent, pytest.mark.long]
 
 # Prints the lines that a message lists (a number: of so many bytes), and answers control requests, but for those named
 # in `flaws`. Further ones: "stubborn" (it never leaves by itself) and "die" (at a request that it doesn't answer).

@@ -21,7 +21,7 @@ from tests.plugins.claude_agent_sdk.driving import driving, started
 from tests.support.agents import gone_soon, processes_of, processes_with
 from tests.support.claude import Event, conversation, kill, kinds, new_spec, script, streamed, text, tool, turn
 
-pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
+pytestmark = [pytest.mark.anyio, pytest.mark.real_cli, pytest.mark.long]
 
 
 async def test_an_answer_comes_word_by_word_and_then_whole(agent: Agent) -> None:

@@ -1,0 +1,105 @@
+"""Looks at an identity file before Ziti's library does, which crashes on some that are none, and hardly says why."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+from portico.transports.base import TransportFailed
+
+LARGEST_BYTES = 1024 * 1024
+
+
+def check_identity(path: Path) -> None:
+    """Raises `TransportFailed`, which says what to do."""
+    text = _read(path)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or not isinstance(content.get("id"), dict):
+        raise _failed(path, "it is no enrolled identity: enroll one, and name the JSON file that this makes")
+    if not re.match(r"https?://[^/\s]", str(content.get("ztAPI"))):
+        raise _failed(path, "it does not name its controller (ztAPI): enroll it again")
+    for name, what in (("cert", "certificate"), ("key", "key")):
+        if not isinstance(content["id"].get(name), str) or not content["id"][name]:
+            raise _failed(path, f"it has no {what} (id.{name}): enroll it again")
+    _check_certificate(path, content["id"])
+
+
+def _read(path: Path) -> str:
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise _failed(path, "it is not a file")
+            _check_mode(path, status)
+            data = file.read(LARGEST_BYTES + 1)
+    except FileNotFoundError:
+        raise _failed(path, "there is no such file") from None
+    except IsADirectoryError:
+        raise _failed(path, "it is not a file") from None
+    except OSError as error:
+        raise _failed(path, f"it can't be read: {error.strerror}") from error
+    if len(data) > LARGEST_BYTES:
+        raise _failed(path, "it is too large for one")
+    return data.decode("utf-8-sig", "replace")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
+
+
+def _check_mode(path: Path, status: os.stat_result) -> None:
+    if (mode := stat.S_IMODE(status.st_mode)) & 0o077:
+        raise _failed(path, f"others on this machine can get at its key (mode {mode:04o}): chmod 600 {path}")
+
+
+def _check_certificate(path: Path, identity: dict[str, Any]) -> None:
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    except ImportError as error:
+        raise TransportFailed(
+            f"the transport ziti can't start: {error.name} is missing: pip install 'portico[ziti]'"
+        ) from error
+    try:
+        pem = _pem(path, identity["cert"])
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+    except ValueError as error:
+        raise _failed(path, "its certificate (id.cert) is none: enroll it again") from error
+    now, last = datetime.datetime.now(datetime.UTC), certificate.not_valid_after_utc
+    if last < now:
+        raise _failed(path, f"its certificate has expired ({last:%Y-%m-%d %H:%M} UTC): enroll it again")
+    if re.match(r"(?!pem:|file:)[a-z][a-z0-9+.-]+:", identity["key"]):
+        return  # in a hardware token or a keychain, which only the library can ask
+    try:
+        key = load_pem_private_key(_pem(path, identity["key"], private=True).encode(), None)
+    except (ValueError, TypeError) as error:
+        raise _failed(path, "its key (id.key) is none: enroll it again") from error
+    if key.public_key() != certificate.public_key():
+        raise _failed(path, "its key and its certificate do not belong together: enroll it again")
+
+
+def _pem(path: Path, value: str, *, private: bool = False) -> str:
+    """``pem:TEXT``, or what lies in ``file:PATH``, as ziti-sdk-c has it."""
+    if value.startswith("pem:"):
+        return value.removeprefix("pem:")
+    if value.startswith("-----BEGIN"):
+        return value
+    other = Path(value.removeprefix("file:").removeprefix("//"))
+    try:
+        if private:
+            _check_mode(other, other.stat())
+        return other.read_text("ascii")
+    except OSError as error:
+        raise _failed(path, f"it refers to {other}, which can't be read: {error.strerror}") from error
+
+
+def _failed(path: Path, reason: str) -> TransportFailed:
+    return TransportFailed(f"the Ziti identity {path} can't be used: {reason}")

@@ -1,0 +1,34 @@
+"""``python -m portico.transports.ziti.listener DESCRIPTOR PARENT``: its end of the socket pair, and who starts it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+
+from portico.transports.ziti.listener.control import Control
+from portico.transports.ziti.listener.listener import Listener
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main(descriptor: int, parent: int) -> None:
+    # Should even the watching thread be stuck, the kernel sees to it that nothing is left behind.
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    # A service manager or terminal signals all processes; connections have to work until the server has ended them.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    control = Control(socket.socket(fileno=descriptor))
+    if (task := control.receive_task()) is not None:
+        try:
+            Listener(control, task).run()
+        except ConnectionError:
+            os._exit(0)  # the server has gone
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,89 @@
+"""The listener's end of what connects it with the server: JSON messages, and descriptors.
+
+From the server: a `Task`, then perhaps ``{"type": "stop"}``: accept no more. Once the server closes its end, the
+listener ends. To the server:
+
+    {"type": "version", "library": STR}                 what was loaded
+    {"type": "binding", "service": STR}
+    {"type": "bound", "service": STR}
+    {"type": "refused", "service": STR, "kind": STR, "text": STR}     not bound; it is tried again
+    {"type": "ready"}                                   each service is bound or refused
+    {"type": "connection", "service": STR, "caller": STR}             with its descriptor
+    {"type": "unprobed", "service": STR, "kind": STR, "text": STR}                it may not be dialled by this identity
+    {"type": "alive"}                                   every `HEARTBEAT_SECONDS`
+    {"type": "failed", "step": STR, "service"?: STR, "kind"?: STR, "hung"?: BOOL, "text": STR}  the last
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+HEARTBEAT_SECONDS = 1.0
+MESSAGE_BYTES = 64 * 1024
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """``identity`` is a file. A GET of ``probe_path`` is answered by the server, whoever asks: a probe.
+
+    The rest are seconds: for a load and for each bind until they count as hung, between two probes of a service, and of
+    work for nothing until that counts as spinning.
+    """
+
+    identity: str
+    services: tuple[str, ...]
+    probe_path: str
+    load: float = 15.0
+    bind: float = 20.0
+    probe: float = 30.0
+    spin: float = 20.0
+
+
+def encode(message: Message) -> bytes:
+    return json.dumps(message).encode()
+
+
+def encode_task(task: Task) -> bytes:
+    return encode(asdict(task))
+
+
+class Control:
+    """May be used by several threads at once. `send` and `hand_over` raise OSError once the server has gone."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+
+    def fileno(self) -> int:
+        return self._end.fileno()
+
+    def receive(self) -> Message | None:
+        """The next message; None once the server has gone."""
+        try:
+            data = self._end.recv(MESSAGE_BYTES)
+        except ConnectionError:
+            return None
+        return json.loads(data) if data else None
+
+    def receive_task(self) -> Task | None:
+        if (message := self.receive()) is None:
+            return None
+        return Task(**{**message, "services": tuple(message["services"])})
+
+    def send(self, message: str, **fields: Any) -> None:
+        self._end.send(encode({"type": message, **fields}))
+
+    def beat(self) -> None:
+        """Say that we are alive. A server that has no time for it may miss it."""
+        with suppress(BlockingIOError):
+            self._end.send(encode({"type": "alive"}), socket.MSG_DONTWAIT)
+
+    def hand_over(self, descriptor: int, service: str, caller: str) -> None:
+        """Send a connection. The caller still has to close its own descriptor."""
+        message = encode({"type": "connection", "service": service, "caller": caller})
+        socket.send_fds(self._end, [message], [descriptor])
