@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, TypeVar
 
 import anyio
+from anyio.abc import TaskGroup
 
 from portico.config.load import Loaded, SettingsError, agent_environment, ziti_environment
 from portico.config.settings import Settings
@@ -18,11 +19,27 @@ from portico.core.engine import Engine
 from portico.core.errors import PorticoError
 from portico.core.observer import Observer
 from portico.core.policy import Policy
+from portico.core.store import EventStore
 from portico.lease import advertise, hold
 from portico.plugins.context import Context
 from portico.plugins.registry import PluginError, Registry
 from portico.serving import Serving
 from portico.transports.base import Routes, TransportFailed
+
+STOP_SECONDS = 60.0
+"""What a stop may take beside ``drain_timeout``; turns, streams, agents and the store have limits of their own."""
+HURRY_SECONDS = 15.0
+"""The same after a second signal."""
+
+MEMBERS: Mapping[str, Sequence[str]] = {
+    "transport": ("serve",),
+    "routes": ("routes",),
+    "driver": ("capabilities", "fixed", "open", "check", "start", "close"),
+    "store": tuple(name for name in vars(EventStore) if not name.startswith("_")),
+    "authenticator": ("name", "authenticate"),
+    "observer": ("observe",),
+}
+"""What an object of each kind must have."""
 
 log = logging.getLogger("portico")
 
@@ -48,6 +65,7 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
     make_drivers = {name: select("driver", registry.driver, name) for name in settings.driver}
     with ExitStack() as stack:
         stack.callback(_ignore_signals)
+        stack.callback(signal.setitimer, signal.ITIMER_REAL, 0)
         signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         lease = stack.enter_context(hold(settings.data_dir))
         context = Context(
@@ -75,9 +93,14 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
         )
         serving = Serving(engine, transports)
         async with anyio.create_task_group() as working:
-            await working.start(engine.run)
+            if await _unless_stopped(signals, partial(_begin, working, engine)) is None:
+                return
             async with anyio.create_task_group() as transporting:
-                addresses = await serving.start(transporting)
+                addresses = await _unless_stopped(signals, partial(serving.start, transporting))
+                if addresses is None:
+                    transporting.cancel_scope.cancel()
+                    working.cancel_scope.cancel()
+                    return
                 stack.enter_context(advertise(settings.data_dir, _for_clients(addresses), settings.api_prefix))
                 log.info("serving on %s", ", ".join(addresses))
                 async with anyio.create_task_group() as greeting:
@@ -86,12 +109,33 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
                     name = await _told_to_stop(signals, serving)
                     greeting.cancel_scope.cancel()
                 log.info("%s: draining; once more stops at once", name)
+                _be_gone_within(settings.drain_timeout + STOP_SECONDS)
                 await _drain(engine, signals, settings.drain_timeout)
                 transporting.cancel_scope.cancel()
             working.cancel_scope.cancel()
     log.info("stopped")
     if serving.over.is_set():
         raise TransportFailed("no transport was left: " + "; ".join(engine.failed.values()))
+
+
+async def _begin(tasks: TaskGroup, engine: Engine) -> bool:
+    await tasks.start(engine.run)
+    return True
+
+
+async def _unless_stopped(signals: AsyncIterator[signal.Signals], begin: Callable[[], Awaitable[T]]) -> T | None:
+    """What ``begin`` returns; None where a signal came first."""
+    result: T | None = None
+    async with anyio.create_task_group() as tasks:
+
+        async def told() -> None:
+            log.info("%s: stopping", (await anext(signals)).name)
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(told)
+        result = await begin()
+        tasks.cancel_scope.cancel()
+    return result
 
 
 async def _told_to_stop(signals: AsyncIterator[signal.Signals], serving: Serving) -> str:
@@ -117,12 +161,20 @@ def _for_clients(addresses: tuple[str, ...]) -> str:
 def _made(kind: str, name: str, make: Callable[[Context], T], context: Context) -> T:
     """What the factory makes. Raises `PorticoError`: what was asked for by name must be there."""
     try:
-        return make(context)
+        made = make(context)
     except (PorticoError, SettingsError):
         raise
     except Exception as error:
         log.debug("%s %s", kind, name, exc_info=True)
         raise PluginError(f"the {kind} {name} can't be made: {type(error).__name__}: {error}") from error
+    if isinstance(made, Coroutine):
+        made.close()
+        raise PluginError(f"the {kind} {name} can't be made: its factory is async")
+    lacking = [member for member in MEMBERS[kind] if not hasattr(made, member)]
+    if lacking and (made is not None or kind not in ("routes", "observer")):
+        what = type(made).__name__
+        raise PluginError(f"the {kind} {name} can't be made: its factory returned {what}, without {', '.join(lacking)}")
+    return made
 
 
 def _optional(kind: str, factories: Mapping[str, Callable[[Context], T | None]], context: Context) -> dict[str, T]:
@@ -145,8 +197,17 @@ def _select(loaded: Loaded, setting: str, find: Callable[[str], T], name: str | 
     try:
         return find(name)
     except PluginError as error:
-        given = loaded.sources[setting].split()[-1]
+        given = setting if loaded.sources[setting] == "default" else loaded.sources[setting].split()[-1]
         raise SettingsError([f"{given}={name}: {error}"]) from None
+
+
+def _be_gone_within(seconds: float) -> None:
+    """Let the kernel end this process, should a plugin hold it up: no event loop and no thread can hinder that.
+
+    Agents have their parent's death signal, and what they leave the next start clears up.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _ignore_signals() -> None:
@@ -157,7 +218,8 @@ def _ignore_signals() -> None:
 
 async def _warn(driver: AgentDriver, settings: Settings) -> None:
     """Say at the start what would otherwise be found out by the first client."""
-    if settings.anthropic_api_key is None and settings.claude_code_oauth_token is None:
+    needs_credentials = settings.driver[0].startswith("claude-")
+    if needs_credentials and settings.anthropic_api_key is None and settings.claude_code_oauth_token is None:
         log.warning("there are no credentials for the model API: set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN")
     try:
         await driver.check()
@@ -171,6 +233,7 @@ async def _drain(engine: Engine, signals: AsyncIterator[signal.Signals], seconds
         async def hurry() -> None:
             await anext(signals)
             log.info("stopping at once")
+            _be_gone_within(HURRY_SECONDS)
             engine.hurry()
             draining.cancel_scope.cancel()
 

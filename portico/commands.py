@@ -169,9 +169,10 @@ def new_plugin(name: str, kind: str, path: str) -> None:
     from portico.core.errors import InvalidRequest
     from portico.plugins.scaffold import write_plugin
 
-    offered = getattr(_plugins({}).registry, kind if kind == "routes" else f"{kind}s")
+    plugins = _plugins({})
+    offered = getattr(plugins.registry, kind if kind == "routes" else f"{kind}s")
     try:
-        made = write_plugin(name, kind, Path(path), frozenset(offered))
+        made = write_plugin(name, kind, Path(path), frozenset(offered) | {one.name for one in plugins.found})
     except InvalidRequest as error:
         raise click.UsageError(error.detail) from None
     except OSError as error:

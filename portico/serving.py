@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -33,7 +35,6 @@ class Serving:
         for name, transport in self._transports.items():
             with anyio.move_on_after(START_SECONDS):
                 addresses.append(str(await tasks.start(self._serve, name, transport, name=f"transport {name}")))
-                self._started.add(name)
                 continue
             raise TransportFailed(f"the transport {name} is not reachable after {START_SECONDS:g} s")
         return tuple(addresses)
@@ -41,7 +42,7 @@ class Serving:
     async def _serve(self, name: str, transport: Transport, *, task_status: TaskStatus[str]) -> None:
         reason = "it ended by itself"
         try:
-            await transport.serve(self._engine, task_status=task_status)
+            await transport.serve(self._engine, task_status=_Noting(task_status, partial(self._started.add, name)))
         except Exception as error:
             cause = _leaf(error)
             if name not in self._started and isinstance(cause, PorticoError):
@@ -55,6 +56,16 @@ class Serving:
         self._started.remove(name)
         if not self._started:
             self.over.set()
+
+
+class _Noting(TaskStatus[str]):
+    def __init__(self, status: TaskStatus[str], note: Callable[[], None]) -> None:
+        self._status = status
+        self._note = note
+
+    def started(self, value: Any = None) -> None:
+        self._note()
+        self._status.started(value)
 
 
 def _leaf(error: BaseException) -> BaseException:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import anyio
@@ -178,3 +179,81 @@ def test_a_plugins_settings_and_commands_are_the_programs_own(tmp_path: Path) ->
     assert wrong.stderr.startswith("portico: PORTICO_PIGEON_GRAINS=-1: Input should be greater than or equal to 0")
     unknown = portico(tmp_path, "serve", PORTICO_PIGEON_GRAINS="1")
     assert unknown.returncode == 2 and "PORTICO_PIGEON_GRAINS: unknown setting" in unknown.stderr
+
+
+ODD = """
+import anyio
+from portico import hookimpl
+from portico.plugins.echo.driver import EchoDriver
+from portico.plugins.memory_store.store import MemoryStore
+
+class Hanging(EchoDriver):
+    async def open(self):
+        await anyio.sleep_forever()
+
+class HangingStore(MemoryStore):
+    async def open(self):
+        await anyio.sleep_forever()
+
+class Unreachable:
+    name = "unreachable"
+    async def serve(self, engine, *, task_status):
+        await anyio.sleep_forever()
+
+async def later(context):
+    return EchoDriver()
+
+@hookimpl
+def portico_drivers():
+    return {"hanging": lambda context: Hanging(), "nothing": lambda context: None, "later": later}
+
+@hookimpl
+def portico_stores():
+    return {"hanging": lambda context: HangingStore(), "nothing": lambda context: object()}
+
+@hookimpl
+def portico_transports():
+    return {"unreachable": lambda context: Unreachable()}
+"""
+
+
+@pytest.mark.parametrize("option", ["--driver=hanging", "--store=hanging", "--networking-mode=http,unreachable"])
+def test_a_start_that_hangs_ends_at_the_first_signal(tmp_path: Path, option: str) -> None:
+    (tmp_path / "odd.py").write_text(ODD)
+    env = environment(tmp_path, PORTICO_DATA_DIR=str(tmp_path / "data"), PORTICO_PLUGINS="odd", PORTICO_PORT="0")
+    arguments = [*PORTICO, "serve", option]
+    with subprocess.Popen(arguments, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            ends = time.monotonic() + 20
+            while not (tmp_path / "data" / "lock").exists() and time.monotonic() < ends:
+                time.sleep(0.02)
+            time.sleep(0.5)  # it is in the middle of it
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--driver=nothing", "the driver nothing can't be made: its factory returned NoneType, without capabilities"),
+        ("--driver=later", "the driver later can't be made: its factory is async"),
+        ("--store=nothing", "the store nothing can't be made: its factory returned object, without open"),
+    ],
+)
+def test_what_a_factory_makes_is_looked_at(tmp_path: Path, option: str, says: str) -> None:
+    (tmp_path / "odd.py").write_text(ODD)
+    done = portico(tmp_path, "serve", option, PORTICO_PLUGINS="odd", PORTICO_DATA_DIR=str(tmp_path / "data"))
+    assert done.returncode == 1
+    assert says in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
+def test_a_command_that_is_none_fails_its_plugin_only(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "from portico import hookimpl\n@hookimpl\ndef portico_commands(): return {'odd': lambda: 1}\n"
+    )
+    done = portico(tmp_path, "--help", PORTICO_PLUGINS="odd")
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    listed = portico(tmp_path, "plugins", PORTICO_PLUGINS="odd").stdout
+    assert "FAILED: portico_commands: 'odd' is not a click command but function" in listed

@@ -70,7 +70,7 @@ class Engine:
         self.failed: dict[str, str] = {}
         self._check = check
         self._store = store
-        self._drivers = {name: GuardedDriver(driver) for name, driver in drivers.items()}
+        self._drivers = {name: GuardedDriver(name, driver) for name, driver in drivers.items()}
         self._default_driver = default_driver
         self._default_model = default_model
         self._policy = policy
@@ -88,13 +88,16 @@ class Engine:
         async with anyio.create_task_group() as tasks:
             stopping = anyio.Event()
             await tasks.start(_tell_cancellation, stopping)
-            with anyio.CancelScope(shield=True):  # or everything would be cancelled at once
+            with anyio.CancelScope() as scope:
                 async with AsyncExitStack() as stack:
-                    await self._store.open()
-                    stack.push_async_callback(self._store.close)
-                    for driver in self._drivers.values():
-                        await driver.open()
-                        stack.push_async_callback(driver.close)
+                    try:
+                        await self._store.open()
+                        stack.push_async_callback(self._store.close)
+                        for driver in self._drivers.values():
+                            await driver.open()
+                            stack.push_async_callback(driver.close)
+                    finally:
+                        scope.shield = True  # or everything would be cancelled at once
                     async with anyio.create_task_group() as observing:
                         for observation in self._observations:
                             observing.start_soon(observation.run, name=f"observer {observation.name}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -164,6 +164,40 @@ class Event:
     type: str
     turn_id: str | None
     data: bytes
+
+
+_MEMBERS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
+    "delta": {"content": str},
+    "thinking": {"content": str},
+    "message": {"role": str, "content": list},
+    "tool_use": {"tool_use_id": str, "tool_name": str, "input": dict},
+    "tool_result": {"tool_use_id": str, "content": (str, list)},
+    "permission_request": {"request_id": str, "tool_name": str, "input": dict},
+    "permission_withdrawn": {"request_id": str},
+    "notice": {"name": str},
+    "error": {"error": str, "code": str},
+    "complete": {"stop_reason": str, "usage": dict, "cost_usd": (int, float)},
+}
+_OURS = frozenset({"session_id", "seq", "time"})
+
+
+def flaw(event: Any) -> str | None:
+    """What keeps something from being an `AgentEvent`; a driver may be anybody's."""
+    kind = event.get("type") if isinstance(event, dict) else None
+    members = _MEMBERS.get(kind) if isinstance(kind, str) else None
+    if members is None:
+        return f"an agent has no events like {str(event)[:200]!r}"
+    for name, types in members.items():
+        if not isinstance(event.get(name), types):
+            return f"an event of the type {kind} has no good {name}: {str(event.get(name))[:200]!r}"
+    if not _OURS.isdisjoint(event):
+        return f"an event of the type {kind} has members that are not the agent's: {sorted(_OURS & event.keys())}"
+    if kind == "complete":
+        try:
+            encode_json(event)
+        except (TypeError, ValueError, RecursionError) as error:
+            return f"an event of the type complete is no JSON: {error}"
+    return None
 
 
 def first_of(events: Sequence[Event], max_bytes: int) -> Sequence[Event]:

@@ -155,7 +155,7 @@ class Feed:
         if after >= self.last_seq or not self._tail or (start := after + 1 - self._tail[0].seq) < 0:
             return ()
         if self._latest[0] != (after, self.last_seq):  # all who keep up ask for the same, and share what they get
-            self._latest = (after, self.last_seq), self._tail[start:]
+            self._latest = (after, self.last_seq), tuple(self._tail[start:])
         return self._latest[1]
 
     async def read(self, after: int, max_bytes: int) -> Sequence[Event]:

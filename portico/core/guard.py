@@ -63,8 +63,9 @@ class GuardedAgent:
 class GuardedDriver:
     """An `AgentDriver` of the same kind."""
 
-    def __init__(self, driver: AgentDriver) -> None:
-        self.name = driver.name
+    def __init__(self, name: str, driver: AgentDriver) -> None:
+        """``name`` is the one that it is registered by, whatever it calls itself."""
+        self.name = name
         self.capabilities = driver.capabilities
         self._driver = driver
 

@@ -47,10 +47,12 @@ class Callers:
             try:
                 with anyio.fail_after(ANSWER_SECONDS):
                     principal = await authenticator.authenticate(secret)
+                if not isinstance(principal, Principal | None):
+                    raise TypeError(f"{type(principal).__name__} is no Principal")
             except PorticoError:
                 raise
             except Exception as error:
-                log.exception("the authenticator %s failed", authenticator.name)
+                log.exception("the authenticator %s failed", getattr(authenticator, "name", authenticator))
                 raise Unavailable("who you are cannot be found out now", code="authenticator_failed") from error
             if principal is not None:
                 return principal

@@ -20,10 +20,11 @@ class Reader:
         self._feed = feed
         self._turn_id = turn_id
         self._over = False
+        self._stopped = False
 
     def stop(self) -> None:
-        """Let whoever reads, or comes to read, get nothing more."""
-        self._over = True
+        """Let whoever reads, or comes to read, get what is at hand, and then nothing more."""
+        self._stopped = True
         self._feed.stir()
 
     async def read(self, max_bytes: int = BATCH_BYTES) -> Sequence[Event]:
@@ -35,14 +36,17 @@ class Reader:
         if self._feed.last_seq > self.after:
             await anyio.lowlevel.checkpoint()  # who reads what is there already must be cancellable too
         while True:
-            while self._feed.last_seq <= self.after and not self._feed.ended and not self._over:
+            while self._feed.last_seq <= self.after and not (self._feed.ended or self._stopped or self._over):
                 await self._feed.change()
             if self._over:
                 break
             events = self._feed.recent(self.after) if max_bytes >= TAIL_BYTES else ()
-            events = events or await self._feed.read(self.after, max_bytes)
+            if self._stopped:
+                self._over = True
+            else:
+                events = events or await self._feed.read(self.after, max_bytes)
             if not events:
-                if self._feed.last_seq <= self.after:
+                if self._feed.last_seq <= self.after or self._over:
                     break
                 first = self._feed.last_seq + 1  # all that was left is deleted
             else:
@@ -53,7 +57,7 @@ class Reader:
             self.after = events[-1].seq if events else first - 1
             if self._turn_id is not None:
                 events = [event for event in events if event.turn_id == self._turn_id]
-                self._over = bool(events) and events[-1].type == "complete"
+                self._over = self._over or (bool(events) and events[-1].type == "complete")
             if events:
                 return events
         return ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import uuid
 from collections import deque
@@ -95,6 +96,7 @@ class Session:
         self._policy = policy
         self._queue: deque[Turn] = deque()
         self._current: _Running | None = None
+        self._overtaking: set[str] = set()
         self._own: OwnTurn | None = None
         self._interrupt_early: str | None = None
         self._agent_lost = False
@@ -153,7 +155,12 @@ class Session:
         elif request.if_busy in ("interrupt", "steer"):
             if request.if_busy == "interrupt":
                 self._interrupt_current()
-            self._queue.insert(0 if current is not None else 1, turn)
+            place = 0 if current is not None else 1
+            if request.if_busy == "steer":  # those that came before stay before
+                while place < len(self._queue) and self._queue[place].turn_id in self._overtaking:
+                    place += 1
+                self._overtaking.add(turn_id)
+            self._queue.insert(place, turn)
         else:
             self._queue.append(turn)
         self._wakeup.set()
@@ -186,6 +193,7 @@ class Session:
         for place, turn in enumerate(self._queue):
             if turn.turn_id == turn_id:
                 del self._queue[place]
+                self._overtaking.discard(turn_id)
                 with anyio.CancelScope(shield=True):
                     try:
                         await self.write([_complete("withdrawn")], turn_id=turn_id)
@@ -225,7 +233,8 @@ class Session:
         """Answer a permission request. Raises as `Permissions.resolve`."""
         resolved = self.permissions.resolve(request_id, decision.behavior, "answered", principal.name)
         current = self._current
-        if current is None or current.run is None:
+        run = current.run if current is not None else None
+        if current is None or run is None:
             raise NotFound(f"there is no permission request {request_id!r}", code="request_not_found")
         with anyio.CancelScope(shield=True):
             state = None if self.permissions.pending else State.RUNNING
@@ -234,7 +243,7 @@ class Session:
             except StoreFailed:
                 self.permissions.undo(request_id)
                 raise
-            current.run.decide(request_id, decision)
+            run.decide(request_id, decision)
 
     async def closed(self) -> None:
         """Wait for the end of a session that `close` was called on. Raises `StoreFailed` where it cannot be written."""
@@ -273,6 +282,7 @@ class Session:
                     await self.stop_turns()
                 elif self._queue:
                     turn = self._queue.popleft()
+                    self._overtaking.discard(turn.turn_id)
                     await self._do(turn.turn_id, turn)
                 else:
                     await self._rest()
@@ -407,12 +417,14 @@ class Session:
         try:
             last, complete = await self._outcome(current, turn)
             self._queue.extendleft(reversed(current.steered))  # those that it has not taken up come next
+            current.run = None  # and who steers from now on is heard by no agent
             complete["duration_ms"] = round((time.monotonic() - began) * 1000)
+            cost = self.record.cost_usd + complete["cost_usd"]
             self.record = replace(
                 self.record,
                 last_active_at=rfc3339(),
                 usage=add_usage(self.record.usage, complete["usage"]),
-                cost_usd=self.record.cost_usd + complete["cost_usd"],
+                cost_usd=cost if math.isfinite(cost) else self.record.cost_usd,
             )
             await self._persist(self._write_end, [*last, complete], turn_id)
         finally:
@@ -425,13 +437,13 @@ class Session:
         current = self._current
         if current is None or turn_id not in [turn.turn_id for turn in current.steered]:
             return
-        current.steered = [turn for turn in current.steered if turn.turn_id != turn_id]
         complete = _complete("steered")
         bodies: list[EventBody] = [complete]
         if failure is not None:
             complete["stop_reason"] = "error"
             bodies.insert(0, ErrorEvent(type="error", error=failure.detail, code=failure.code))
         await self.write(bodies, turn_id=turn_id)
+        current.steered = [turn for turn in current.steered if turn.turn_id != turn_id]
 
     async def _outcome(self, current: _Running, turn: Turn | OwnTurn) -> tuple[list[EventBody], Complete]:
         """Do the turn, and say how it ended, whatever happens in it."""

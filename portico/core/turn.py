@@ -12,7 +12,7 @@ import anyio
 
 from portico.core.agent import Agent, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, InvalidRequest, PorticoError, StoreFailed
-from portico.core.events import AgentEvent, Complete, ErrorEvent, EventBody
+from portico.core.events import AgentEvent, Complete, ErrorEvent, EventBody, flaw
 from portico.core.inbox import Inbox
 from portico.core.permissions import Permissions
 from portico.core.state import State
@@ -20,6 +20,9 @@ from portico.core.wakeup import Wakeup
 
 INTERRUPT_GRACE = 10.0
 """Seconds in which an interrupted agent must end its turn; then it is stopped."""
+
+RETRY_SECONDS = 1.0
+"""Before a permission that nobody has answered is denied again, where the store fails."""
 
 log = logging.getLogger("portico.session")
 
@@ -107,6 +110,8 @@ class TurnRun:
             with self._pumping:
                 async with aclosing(cast(Any, self._agent.run(self._turn))) as events:
                     async for event in events:
+                        if (fault := flaw(event)) is not None:
+                            raise AgentFailed(f"the driver has said what it must not: {fault}", code="driver_failed")
                         await self._inbox.put(event)
                         if event["type"] == "complete":
                             break
@@ -132,10 +137,12 @@ class TurnRun:
                 bodies += self._admit(event)
                 if event["type"] == "notice" and event["name"] == "steered":
                     steered.append(event["detail"]["turn_id"])
-            if complete is not None and not steered:
-                return self._end(bodies, complete)
             waiting = State.WAITING if self._permissions.pending else State.RUNNING
-            await self._history.write(bodies, turn_id=self.turn_id, state=waiting)
+            try:
+                await self._history.write(bodies, turn_id=self.turn_id, state=waiting)
+            except (TypeError, ValueError, RecursionError) as fault:
+                self.failure = AgentFailed(f"the driver has said what is no JSON: {fault}", code="driver_failed")
+                break
             for turn_id in steered:
                 await self._history.end_steered(turn_id)
             if complete is not None:
@@ -178,6 +185,8 @@ class TurnRun:
                 await self._act(time.monotonic())
             except PorticoError as failure:
                 log.info("turn %s: %s", self.turn_id, failure.detail)  # the end of an agent is seen by the pump too
+                if self._decisions or self._steers or (self._stop_reason is not None and not self._interrupted):
+                    self._wakeup.set()  # what stood behind the call that failed is still to be done
 
     def _seconds_to_next_deadline(self) -> float | None:
         deadlines = [d for d in (self._deadline, self._permissions.next_deadline()) if d is not None]
@@ -197,9 +206,14 @@ class TurnRun:
             self.interrupt("timeout")
         for request_id in self._permissions.expired(now):
             resolved = self._permissions.resolve(request_id, "deny", "timeout")
-            self._decisions.append((request_id, Decision("deny", message="Nobody answered in time.")))
             state = None if self._permissions.pending else State.RUNNING
-            await self._history.write([resolved], turn_id=self.turn_id, state=state)
+            try:
+                await self._history.write([resolved], turn_id=self.turn_id, state=state)
+            except StoreFailed:
+                self._permissions.undo(request_id)
+                await anyio.sleep(RETRY_SECONDS)
+                raise
+            self._decisions.append((request_id, Decision("deny", message="Nobody answered in time.")))
         while self._decisions:
             await self._agent.answer(*self._decisions.pop(0))
         while self._steers:

@@ -152,8 +152,9 @@ class _Loader:
             _check_requirements([f"portico {wanted}"])
         if self._manager.has_plugin(plugin.name):
             raise _Refused(f"there is another plugin {plugin.name!r}")
-        registered = self._manager.register(thing, plugin.name)
-        if registered is None:
+        if (other := self._manager.get_name(thing)) is not None:
+            raise _Refused(f"it is loaded already, as the plugin {other}")
+        if self._manager.register(thing, plugin.name) is None:
             raise _Refused("it is blocked")
         callers = self._manager.get_hookcallers(thing) or []
         for caller in callers:
@@ -176,7 +177,9 @@ class _Loader:
             form = _PREFIX if kind == "settings" else _NAME
             if not isinstance(name, str) or not form.fullmatch(name):
                 raise _Refused(f"{hook}: {name!r} is no name of the form {form.pattern}")
-            if not callable(value):
+            if kind == "command" and not hasattr(value, "make_context"):
+                raise _Refused(f"{hook}: {name!r} is not a click command but {type(value).__name__}")
+            if kind != "command" and not callable(value):
                 raise _Refused(f"{hook}: {name!r} is not a factory but {type(value).__name__}")
             if (owner := self._origin.get((hook, name))) is not None:
                 raise _Refused(f"{kind} {name!r} is registered by the plugin {owner} already")

@@ -45,7 +45,7 @@ def write_plugin(name: str, kind: str, folder: Path, taken: frozenset[str] = fro
         form = f"letters a to z, digits, and single hyphens between them; a letter first; at most {LONGEST_NAME}"
         raise InvalidRequest(f"{name!r} is no name for a plugin, which is: {form}")
     if short in taken:
-        raise InvalidRequest(f"there is a {kind} {short!r} already, and two cannot have one name")
+        raise InvalidRequest(f"the name {short!r} is taken already, by a plugin or for a {kind}")
     target = folder / f"{PREFIX}{short}"
     if target.is_file() or (target.exists() and any(target.iterdir())):
         raise InvalidRequest(f"{target} is there already, and not empty")

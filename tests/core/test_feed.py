@@ -193,3 +193,13 @@ async def test_readers_of_an_ended_feed_get_the_rest_and_go() -> None:
     feed.end()
     assert len(await reader.read()) == 1
     assert await reader.read() == ()
+
+
+async def test_who_is_stopped_still_gets_what_is_at_hand() -> None:
+    feed = await feed_on(MemoryStore())
+    reader = Reader(feed)
+    await feed.append([Draft(Notice(type="notice", name="n", detail=1))])
+    reader.stop()
+    assert [event.seq for event in await reader.read()] == [1]
+    await feed.append([Draft(Notice(type="notice", name="n", detail=2))])
+    assert await reader.read() == ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -18,8 +19,10 @@ from portico.core.principal import Principal
 from portico.core.requests import NewSession, NewTurn
 from portico.plugins.echo.agent import EchoAgent
 from portico.plugins.echo.driver import EchoDriver
+from portico.plugins.memory_store.store import MemoryStore
 from portico.testing import scripted
-from portico.testing.engine import scripted_engine
+from portico.testing.background import background
+from portico.testing.engine import generous_policy, scripted_engine
 from portico.testing.scripted import Fail, Gate, Hang, ScriptedDriver
 
 pytestmark = pytest.mark.anyio
@@ -147,3 +150,42 @@ async def test_what_a_driver_cannot_is_refused_and_never_called(tmp_path: Path) 
         assert ends == ["timeout", "end_turn"]
         assert "context_lost" in [json.loads(event.data)["name"] for event in events if event.type == "notice"]
         assert driver.agents[0].interrupts == 0 and driver.agents[0].closes
+
+
+BAD = [
+    "no event",
+    {"content": "x"},
+    {"type": "party"},
+    {"type": ["delta"], "content": "x"},
+    {"type": "delta"},
+    {"type": "delta", "content": "x", "seq": 77},
+    {"type": "session", "state": "closed"},
+    {"type": "message", "role": "assistant", "content": [{"type": "text", "text": object()}]},
+    {"type": "complete", "stop_reason": "end_turn"},
+    {"type": "complete", "stop_reason": "end_turn", "usage": None, "cost_usd": 0.0},
+    {"type": "complete", "stop_reason": "end_turn", "usage": {}, "cost_usd": "0.1"},
+    {"type": "complete", "stop_reason": "end_turn", "usage": {}, "cost_usd": float("nan")},
+]
+
+
+@pytest.mark.parametrize("event", BAD, ids=[str(number) for number in range(len(BAD))])
+async def test_an_event_that_is_none_ends_the_turn_in_an_error(tmp_path: Path, event: Any) -> None:
+    driver = ScriptedDriver([[HELLO, event], scripted.turn(HELLO)])
+    async with scripted_engine(tmp_path, driver=driver) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        assert await ask(engine) == ("error", "driver_failed")
+        assert await ask(engine) == ("end_turn", None)
+        events, _ = await engine.history(ADA, "s", after=0, limit=1000)
+        assert [json.loads(one.data)["seq"] for one in events] == list(range(1, len(events) + 1))
+
+
+async def test_a_driver_is_known_by_the_name_that_it_is_registered_by(tmp_path: Path) -> None:
+    driver = ScriptedDriver([scripted.turn(HELLO)])
+    policy = generous_policy(tmp_path)
+    engine = Engine(
+        store=MemoryStore(), drivers={"other": driver}, default_driver="other", default_model=None, policy=policy
+    )
+    async with background() as tasks:
+        await tasks.start(engine.run)
+        assert (await engine.create(ADA, NewSession(session_id="s")))["driver"] == "other"
+        assert await ask(engine) == ("end_turn", None)

@@ -11,14 +11,17 @@ from typing import Any
 import anyio
 import pytest
 
+from portico.core.agent import AgentSpec
 from portico.core.engine import Engine
 from portico.core.errors import Conflict, InvalidRequest, PorticoError, StoreFailed
 from portico.core.events import Delta
 from portico.core.principal import Principal
 from portico.core.requests import NewSession, NewTurn
+from portico.plugins.echo.agent import EchoAgent
+from portico.plugins.echo.driver import EchoDriver
 from portico.plugins.memory_store.store import MemoryStore
 from portico.testing.engine import scripted_engine
-from portico.testing.scripted import Fail, Gate, ScriptedDriver, TakeUp, turn
+from portico.testing.scripted import Ask, Fail, Gate, ScriptedDriver, TakeUp, turn
 from tests.support.moody import Moody
 
 pytestmark = pytest.mark.anyio
@@ -206,3 +209,79 @@ async def test_content_that_an_agent_does_not_bear_costs_the_turn_and_not_the_ag
         await engine.query(ADA, "s", NewTurn("hello", "two"))
         assert await quiet(engine, "s", 2) == {"one": "error", "two": "end_turn"}
         assert len(driver.agents) == 1
+
+
+async def test_steering_a_turn_that_is_just_ending_loses_nothing(tmp_path: Path) -> None:
+    store = MoodyStore()
+    async with engine_on(store, tmp_path, max_queued_turns=100) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        store.delay = 0.004
+        accepted = 0
+        for n in range(25):
+            await engine.query(ADA, "s", NewTurn("one two", f"t{n}"))
+            for m in range(n % 5 + 1):
+                await anyio.sleep(n % 7 * 0.001)
+                await engine.query(ADA, "s", NewTurn("more", f"t{n}-{m}", if_busy="steer"))
+                accepted += 1
+            accepted += 1
+        assert set((await quiet(engine, "s", accepted)).values()) <= {"end_turn", "steered"}
+
+
+class SlowDriver(EchoDriver):
+    """Its agents take their time to start."""
+
+    async def start(self, spec: AgentSpec) -> EchoAgent:
+        await anyio.sleep(0.2)
+        return await super().start(spec)
+
+
+async def test_steers_before_the_agent_is_there_keep_their_order(tmp_path: Path) -> None:
+    async with scripted_engine(tmp_path, driver=SlowDriver()) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "first"))
+        await engine.query(ADA, "s", NewTurn("hello", "waits"))
+        for name in ("one", "two", "three"):
+            await engine.query(ADA, "s", NewTurn("hello", name, if_busy="steer"))
+            await anyio.sleep(0.02)
+        assert list(await quiet(engine, "s", 5)) == ["first", "one", "two", "three", "waits"]
+
+
+async def test_a_steered_turn_whose_end_is_not_stored_is_not_lost(tmp_path: Path) -> None:
+    store, gate = MoodyStore(), Gate()
+    delta = Delta(type="delta", content="x")
+    driver = ScriptedDriver([turn(delta, TakeUp(), gate), turn(delta), turn(delta)])
+    async with scripted_engine(tmp_path, driver=driver, store=store) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        while not driver.agents or not driver.agents[0].turns:
+            await anyio.sleep(0.01)
+        await engine.query(ADA, "s", NewTurn("more", "two", if_busy="steer"))
+        store.failing = True
+        await anyio.sleep(0.2)
+        store.failing = False
+        gate.open()
+        assert set(await quiet(engine, "s", 2)) == {"one", "two"}
+
+
+async def test_a_permission_that_expires_while_the_store_fails_is_denied_later(tmp_path: Path) -> None:
+    store = MoodyStore()
+    driver = ScriptedDriver([turn(Ask("Bash", request_id="r"))])
+    async with scripted_engine(tmp_path, driver=driver, store=store, permission_timeout=0.3) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        while not await engine.pending(ADA, "s"):
+            await anyio.sleep(0.01)
+        store.failing = True
+        await anyio.sleep(0.5)
+        store.failing = False
+        assert await quiet(engine, "s", 1) == {"one": "end_turn"}
+        assert [decision.behavior for _, decision in driver.agents[0].decisions] == ["deny"]
+
+
+async def test_what_a_reader_got_is_nobodys_to_change(tmp_path: Path) -> None:
+    async with engine_on(MoodyStore(), tmp_path) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "t"))
+        await quiet(engine, "s", 1)
+        events = await (await engine.reader(ADA, "s")).read()
+        assert not isinstance(events, list)

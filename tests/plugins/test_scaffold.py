@@ -104,7 +104,7 @@ def test_a_name_that_will_not_do_is_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(("kind", "name"), [("store", "sqlite"), ("transport", "http"), ("driver", "echo")])
 def test_a_name_that_is_taken_is_refused(tmp_path: Path, kind: str, name: str) -> None:
     done = new(tmp_path, name, kind, check=False)
-    assert done.returncode == 2 and f"there is a {kind} {name!r} already" in done.stderr
+    assert done.returncode == 2 and f"the name {name!r} is taken already" in done.stderr
     assert files(tmp_path) == []
 
 
