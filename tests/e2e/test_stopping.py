@@ -118,6 +118,6 @@ async def test_any_number_of_signals_ends_in_good_order(tmp_path: Path) -> None:
         while server.process.returncode is None:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(server.process.pid, number)  # `send_signal` would ask after it, and take its exit status away
+                    os.kill(server.process.pid, number)  # send_signal() would take its exit status away
             await anyio.sleep(0.005)
         assert server.process.returncode == 0
