@@ -27,6 +27,12 @@ def log(server: RunningServer) -> str:
     return (server.home.parent / "server.log").read_text()
 
 
+def access_to(server: RunningServer, path: str) -> list[dict[str, Any]]:
+    """The lines of the access log, which is JSON here, about one path."""
+    lines = [json.loads(line) for line in log(server).splitlines() if line.startswith("{") and line.endswith("}")]
+    return [line for line in lines if line["name"] == "portico.access" and line["path"] == path]
+
+
 async def environment_of_a_tool(client: Talk) -> dict[str, str]:
     """What a Bash tool of a new session has in its environment."""
     session = await client.open(permission_mode="acceptEdits", allowed_tools=["Bash"])
@@ -475,10 +481,10 @@ async def test_log_format_and_that_no_query_is_logged(tmp_path: Path) -> None:
     async with running_server(tmp_path, PORTICO_LOG_FORMAT="json") as server, talk(server) as client:
         await client.open(session_id="s")
         await client.http.get("/stream/s?query=very+private&turn_id=t")
-        lines = [json.loads(line) for line in log(server).splitlines() if line.startswith("{")]
-        access = [line for line in lines if line["name"] == "portico.access"]
-        assert {line["level"] for line in access} == {"INFO"}
-        assert [line for line in access if line.get("path") == "/claude/stream/s" and line.get("status") == 200]
+        with anyio.fail_after(10):
+            while not (access := access_to(server, "/claude/stream/s")):  # written when the answer has been sent
+                await anyio.sleep(0.02)
+        assert [(line["level"], line["status"]) for line in access] == [("INFO", 200)]
         assert "private" not in log(server)
 
 
