@@ -9,6 +9,7 @@ import socket
 import sys
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import anyio
 import httpx
