@@ -15,7 +15,7 @@ HEAD_BYTES = 64 * 1024
 
 
 class Connection(HttpToolsProtocol):
-    """One of its ``door``. Requests find that in their state, and ``cut``, which ends the connection where it is."""
+    """One of its ``door``. Requests find that in their state, and the connection's ``transport``."""
 
     def __init__(self, config: Config, state: ServerState, door: Door) -> None:
         super().__init__(config, state, {"door": door})
@@ -25,7 +25,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.app_state = {**self.app_state, "cut": transport.abort}
+        self.app_state = {**self.app_state, "transport": transport}
         self._door.connections.add(self)
         if len(self._door.connections) > MAX_CONNECTIONS:
             transport.abort()
@@ -53,6 +53,9 @@ class Connection(HttpToolsProtocol):
 
     def _should_upgrade(self) -> bool:
         return False
+
+    def send_400_response(self, msg: str) -> None:
+        self.transport.abort()
 
     def _unsupported_upgrade_warning(self) -> None:
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator
@@ -29,6 +30,9 @@ BODY_SECONDS = 60.0
 """For the next piece of a request, and for the agent to take the next piece of its answer."""
 
 REQUEST_SECONDS = 3600.0
+
+CUT_SECONDS = 5.0
+"""For the agent to take what it was sent before the answer was cut."""
 
 NOT_THE_AGENTS = frozenset(
     {b"host", b"x-api-key", b"authorization", b"cookie", b"accept-encoding", b"forwarded", b"expect"}
@@ -66,16 +70,16 @@ class Relay:
             tasks.start_soon(watch)
             await self._answer(scope, door, body, answer)
             if answer.started and not answer.complete:
-                scope["state"]["cut"]()  # so that it is seen to be no whole answer
-                await _disconnected(receive)
+                await _cut(scope["state"]["transport"], receive)
             tasks.cancel_scope.cancel()
 
     async def _answer(self, scope: Scope, door: Door, body: _Body, answer: _Answer) -> None:
+        problem: Refusal | None = None
         try:
             with anyio.fail_after(REQUEST_SECONDS):
                 await self._relay(scope, door, body, answer)
         except _Gone:
-            return
+            pass
         except Refusal as refusal:
             problem = refusal
         except TimeoutError:
@@ -90,6 +94,8 @@ class Relay:
             )
         except httpx.HTTPError as error:
             problem = Refusal(502, "api_error", f"the model API can't be reached: {error or type(error).__name__}")
+        if problem is None:
+            return
         log.info("a request of %s: %d %s", door.owner, problem.status, problem.text)
         if not answer.started:
             await problem.answer(answer.send)
@@ -179,6 +185,16 @@ class _Answer:
         self.started = True
         await self._send(message)
         self.complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+
+async def _cut(transport: asyncio.Transport, receive: Receive) -> None:
+    """End the connection behind what was sent, so that this is seen to be no whole answer."""
+    transport.close()
+    with anyio.move_on_after(CUT_SECONDS):
+        await _disconnected(receive)
+        return
+    transport.abort()
+    await _disconnected(receive)
 
 
 async def _disconnected(receive: Receive) -> None:
