@@ -10,12 +10,15 @@ from portico.core.agent import AgentSpec
 
 
 class Door(Protocol):
-    """One agent's way to the model API: a Unix socket of its own, which is all that says who it is.
+    """One agent's way to the model API: a Unix socket of its own, which says who it is.
 
     ``environment`` is what the agent has to have in its environment to use it; there is no credential in it.
     """
 
     environment: Mapping[str, str]
+
+    def admit(self, pid: int) -> None:
+        """This process and its descendants may come through; before, nobody may, and a later call replaces it."""
 
     def hand_to(self, owner: str | None) -> None:
         """From now on what the agent spends is this principal's."""

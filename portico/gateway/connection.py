@@ -27,7 +27,8 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self.app_state = {**self.app_state, "transport": transport}
         self._door.connections.add(self)
-        if len(self._door.connections) > MAX_CONNECTIONS:
+        full = len(self._door.connections) > MAX_CONNECTIONS
+        if full or not self._door.lets_in(transport.get_extra_info("socket")):
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:

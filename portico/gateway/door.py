@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,12 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from portico.core.usage import add_usage
+from portico.gateway.peer import is_of
 
 if TYPE_CHECKING:
     from portico.gateway.connection import Connection
 
 MAX_CONNECTIONS = 32
 """Of one agent, and so of its requests at a time: one for itself, and one for each subagent that is at work."""
+
+
+log = logging.getLogger("portico.gateway")
 
 
 class Door:
@@ -30,7 +35,21 @@ class Door:
         self.cost_usd = 0.0
         self.connections: set[Connection] = set()
         self._open_doors = open_doors
+        self._pid: int | None = None
+        self._told = False
         self._server: asyncio.AbstractServer | None = None
+
+    def admit(self, pid: int) -> None:
+        self._pid = pid
+
+    def lets_in(self, connection: Any) -> bool:
+        """Whether the process at the other end of this socket is one of the agent's. The first that is not is logged."""
+        if self._pid is not None and is_of(connection, self._pid):
+            return True
+        if not self._told:
+            self._told = True
+            log.warning("a process that is not of the agent of %s has been refused at %s", self.owner, self.path)
+        return False
 
     def hand_to(self, owner: str | None) -> None:
         self.owner = owner

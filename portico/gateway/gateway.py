@@ -63,7 +63,7 @@ class Gateway:
         """See `portico.core.gateway.Gateway.open`. Raises `AgentUnavailable` while it does not run."""
         if self._config is None:
             raise AgentUnavailable("The gateway to the model API is not open.", code="not_open")
-        door = Door(folder / SOCKET, spec.owner, self._environment(folder / SOCKET), self._doors)
+        door = Door(folder / SOCKET, spec.owner, self.environment(folder / SOCKET), self._doors)
         listener = door.bind()
         loop = asyncio.get_running_loop()
         make: Any = partial(Connection, self._config, self._state, door)
@@ -74,7 +74,8 @@ class Gateway:
             raise
         return door
 
-    def _environment(self, path: Path) -> dict[str, str]:
+    def environment(self, path: Path) -> dict[str, str]:
+        """What an agent needs in its environment to use the socket at ``path``."""
         oauth = self._upstream.oauth_token is not None
         environment = {
             "ANTHROPIC_UNIX_SOCKET": str(path),

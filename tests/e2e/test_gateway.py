@@ -81,15 +81,19 @@ async def test_a_tool_that_uses_the_socket_itself_gets_messages_and_nothing_else
 
 async def test_the_sockets_are_each_sessions_own_and_end_with_their_agent(tmp_path: Path) -> None:
     async with running_server(tmp_path, "--pool-size", "0") as server, talk(server) as client:
-        paths = []
-        for name in ("a", "b"):
-            session = await open_with_bash(client, name)
-            await run_bash(client, session, 'echo "$ANTHROPIC_UNIX_SOCKET" > path.txt')
-            paths.append(Path((Path(session["cwd"]) / "path.txt").read_text().strip()))
-        assert paths[0] != paths[1] and all(path.is_socket() for path in paths)
+        a, b = [await open_with_bash(client, name) for name in ("a", "b")]
+        await run_bash(client, a, 'echo "$ANTHROPIC_UNIX_SOCKET" > path.txt')
+        first = Path((Path(a["cwd"]) / "path.txt").read_text().strip())
+        before = len(server.model.requests)
+        knock = f"curl -s --unix-socket {first} -d {{}} http://x/v1/messages; echo $? $ANTHROPIC_UNIX_SOCKET > path.txt"
+        await run_bash(client, b, knock)
+        status, second = (Path(b["cwd"]) / "path.txt").read_text().split()
+        assert status in ("52", "55", "56")  # curl: the connection was closed without an answer
+        assert len(server.model.requests) == before + 2  # those of the turn itself
+        assert second != str(first) and Path(second).is_socket()
         await client.http.delete("/sessions/a")
-        assert not paths[0].exists() and paths[1].is_socket()
-    assert not paths[1].exists()
+        assert not first.exists()
+    assert not Path(second).exists()
 
 
 async def test_words_come_while_the_model_is_still_speaking_and_a_dead_agent_asks_no_more(tmp_path: Path) -> None:
@@ -131,7 +135,7 @@ async def test_an_error_of_the_model_is_retried_and_told_as_without_the_gateway(
     assert turns[0] == turns[1]
 
 
-async def test_a_spent_budget_ends_the_turn_in_words_and_leaves_others_alone(tmp_path: Path) -> None:
+async def test_budget_usd_per_day_ends_the_next_turn_in_words_and_leaves_others_alone(tmp_path: Path) -> None:
     variables = {
         "PORTICO_BUDGET_USD_PER_DAY": "0.05",
         "PORTICO_AUTH_TOKENS": "alice:alice-secret-alice,bob:bob-secret-bob-bob",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import stat
 import tracemalloc
@@ -32,6 +33,7 @@ async def test_the_socket_is_the_users_alone_and_goes_with_its_door(tmp_path: Pa
         with pytest.raises(httpx.TransportError):
             await open_gate.ask({"say": "x"})
         again = await open_gate.gateway.open(spec_in(tmp_path), tmp_path)
+        again.admit(os.getpid())
         async with through(again) as http:
             assert (await http.post("/v1/messages", json=asking({"say": "x"}))).status_code == 200
 
@@ -59,6 +61,24 @@ async def test_without_its_task_there_is_no_door(tmp_path: Path) -> None:
     gateway = Gateway(Upstream(), Ledger(tmp_path / "spending.json", None))
     with pytest.raises(AgentUnavailable):
         await gateway.open(spec_in(tmp_path), tmp_path)
+
+
+async def test_only_the_agent_and_what_descends_from_it_comes_through(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serve_model() as model, gate(tmp_path, model.url) as open_gate:
+        ask = f"curl -s -o /dev/null --unix-socket {open_gate.door.path} -d {{}} http://x/v1/messages"
+        async with await anyio.open_process(["sh", "-c", f"read go; {ask}; true; {ask} & wait $!"]) as other:
+            open_gate.door.admit(other.pid)
+            with pytest.raises(httpx.TransportError):
+                await open_gate.ask({"say": "x"})
+            with pytest.raises(httpx.TransportError):
+                await open_gate.ask({"say": "x"})
+            assert not model.model.requests and caplog.text.count("has been refused") == 1
+            assert other.stdin is not None
+            await other.stdin.send(b"go\n")
+            assert await other.wait() == 0
+        assert len(model.model.requests) == 2
 
 
 async def test_an_open_door_costs_next_to_nothing(tmp_path: Path) -> None:

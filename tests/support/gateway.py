@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ async def gate(folder: Path, url: str, *, budget: float | None = None, **upstrea
     async with background() as tasks:
         await tasks.start(gateway.run)
         door = await gateway.open(spec_in(folder), folder)
+        door.admit(os.getpid())
         async with through(door) as http:
             yield Gate(gateway, ledger, door, http)
 

@@ -80,7 +80,7 @@ class Launch:
         spec = self.spec
         argv = self._argv(resume=resume)
         environment = build_environment(self.config, spec, self.runtime, self.door)
-        return await CliProcess.start(
+        process = await CliProcess.start(
             argv,
             env=environment,
             cwd=spec.cwd,
@@ -88,6 +88,9 @@ class Launch:
             containment=self.containment,
             runtime=None if self._runs_inside else self.runtime,
         )
+        if self.door is not None:
+            self.door.admit(process.pid)
+        return process
 
     @property
     def _runs_inside(self) -> bool:
