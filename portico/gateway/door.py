@@ -43,7 +43,7 @@ class Door:
         self._pid = pid
 
     def lets_in(self, connection: Any) -> bool:
-        """Whether the process at the other end of this socket is one of the agent's. The first that is not is logged."""
+        """Whether the process at the socket's other end is one of the agent's. The first that is not is logged."""
         if self._pid is not None and is_of(connection, self._pid):
             return True
         if not self._told:
