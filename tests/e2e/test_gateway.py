@@ -48,58 +48,54 @@ def looking(server: RunningServer) -> str:
     return LOOK.replace("SERVER", str(server.process.pid)).replace("DATA", str(server.data_dir))
 
 
-@pytest.mark.parametrize(
-    ("variables", "header"),
-    [
-        ({"ANTHROPIC_API_KEY": KEY}, ("x-api-key", KEY)),
-        ({"ANTHROPIC_API_KEY": "", "CLAUDE_CODE_OAUTH_TOKEN": KEY}, ("authorization", f"Bearer {KEY}")),
-    ],
-)
-async def test_no_tool_finds_the_credential_and_the_model_is_told_it(
-    tmp_path: Path, variables: dict[str, str], header: tuple[str, str]
-) -> None:
-    async with running_server(tmp_path, **variables) as server, talk(server) as client:
+async def test_no_tool_finds_the_credential_and_the_model_is_told_it(tmp_path: Path) -> None:
+    async with running_server(tmp_path, ANTHROPIC_API_KEY=KEY) as server, talk(server) as client:
         session = await open_with_bash(client)
         await run_bash(client, session, looking(server))
         found = (Path(session["cwd"]) / "found.txt").read_text(errors="replace")
         assert "ANTHROPIC_UNIX_SOCKET=" in found and "HOME=" in found  # it has looked
         assert KEY not in found
-        assert all(call.headers[header[0]] == header[1] for call in server.model.requests)
+        assert all(call.headers["x-api-key"] == KEY for call in server.model.requests)
         assert KEY not in (tmp_path / "server.log").read_text()
         for process in psutil.Process(server.process.pid).children(recursive=True):
             assert KEY not in str(process.environ())
 
 
-async def test_a_tool_that_uses_the_socket_itself_gets_messages_and_nothing_else(tmp_path: Path) -> None:
-    command = """
-      for path in messages files organizations/me; do
-        curl -s -o /dev/null -w "%{http_code} " --unix-socket "$ANTHROPIC_UNIX_SOCKET" -d "{}" http://x/v1/$path
-      done > codes.txt
-      stat -c %a "$ANTHROPIC_UNIX_SOCKET" "$(dirname "$ANTHROPIC_UNIX_SOCKET")" >> codes.txt
-    """
-    async with running_server(tmp_path) as server, talk(server) as client:
+async def test_with_the_official_sdk_and_a_token_it_is_the_same(tmp_path: Path) -> None:
+    variables = {"PORTICO_DRIVER": "claude-agent-sdk", "ANTHROPIC_API_KEY": "", "CLAUDE_CODE_OAUTH_TOKEN": KEY}
+    async with (
+        running_server(tmp_path, **variables, PORTICO_BUDGET_USD_PER_DAY="0.05") as server,
+        talk(server) as client,
+    ):
         session = await open_with_bash(client)
-        await run_bash(client, session, command)
-        codes = (Path(session["cwd"]) / "codes.txt").read_text().split()
-        assert codes == ["400", "404", "404", "600", "700"]  # the first is the model's answer to nonsense
-        assert {call.path for call in server.model.requests} == {"/v1/messages"}
+        steps = (bash(looking(server)), {"say": "done", "usage": {"input_tokens": 100_000}})
+        assert text(await client.turn("s", script(*steps))) == "done"
+        assert KEY not in (Path(session["cwd"]) / "found.txt").read_text(errors="replace")
+        assert server.model.requests[-1].headers["authorization"] == f"Bearer {KEY}"
+        assert only(await client.turn("s", "more"), "error")["code"] == "budget_exceeded"
 
 
-async def test_the_sockets_are_each_sessions_own_and_end_with_their_agent(tmp_path: Path) -> None:
+async def test_a_socket_takes_requests_for_messages_from_its_own_session_alone(tmp_path: Path) -> None:
+    ask = 'curl -s -o /dev/null -w "%{http_code} " -d "{}" --unix-socket'
+    own = f"""
+      for path in messages files organizations/me; do {ask} "$ANTHROPIC_UNIX_SOCKET" http://x/v1/$path; done > codes.txt
+      stat -c %a "$ANTHROPIC_UNIX_SOCKET" "$(dirname "$ANTHROPIC_UNIX_SOCKET")" >> codes.txt
+      echo "$ANTHROPIC_UNIX_SOCKET" >> codes.txt
+    """
     async with running_server(tmp_path, "--pool-size", "0") as server, talk(server) as client:
         a, b = [await open_with_bash(client, name) for name in ("a", "b")]
-        await run_bash(client, a, 'echo "$ANTHROPIC_UNIX_SOCKET" > path.txt')
-        first = Path((Path(a["cwd"]) / "path.txt").read_text().strip())
+        await run_bash(client, a, own)
+        *codes, first = (Path(a["cwd"]) / "codes.txt").read_text().split()
+        assert codes == ["400", "404", "404", "600", "700"]  # the first is the model's answer to nonsense
+        assert {call.path for call in server.model.requests} == {"/v1/messages"}
         before = len(server.model.requests)
-        knock = f"curl -s --unix-socket {first} -d {{}} http://x/v1/messages; echo $? $ANTHROPIC_UNIX_SOCKET > path.txt"
-        await run_bash(client, b, knock)
+        await run_bash(client, b, f"{ask} {first} http://x/v1/messages; echo $? $ANTHROPIC_UNIX_SOCKET > path.txt")
         status, second = (Path(b["cwd"]) / "path.txt").read_text().split()
         assert status in ("52", "55", "56")  # curl: the connection was closed without an answer
         assert len(server.model.requests) == before + 2  # those of the turn itself
-        assert second != str(first) and Path(second).is_socket()
-        assert listening(server) == {str(first), second}
+        assert second != first and listening(server) == {first, second}
         await client.http.delete("/sessions/a")
-        assert listening(server) == {second} and not first.exists()
+        assert listening(server) == {second} and not Path(first).exists()
     assert not Path(second).exists()
 
 
@@ -119,6 +115,7 @@ async def test_words_come_while_the_model_is_still_speaking_and_a_dead_agent_ask
         assert text(await client.turn("s", script({"say": "back"}))) == "back"
 
 
+@pytest.mark.long
 async def test_an_error_of_the_model_is_retried_and_told_as_without_the_gateway(tmp_path: Path) -> None:
     turns = []
     for number, gateway in enumerate(("on", "off")):
@@ -166,14 +163,3 @@ async def test_budget_usd_per_day_ends_the_next_turn_in_words_and_leaves_others_
     async with running_server(again, **variables, PORTICO_DATA_DIR=str(server.data_dir)) as server:
         async with talk(server, "alice-secret-alice") as alice:
             assert only(await alice.turn("a", "still?"), "error")["code"] == "budget_exceeded"
-
-
-async def test_with_the_official_sdk_it_is_the_same(tmp_path: Path) -> None:
-    variables = {"PORTICO_DRIVER": "claude-agent-sdk", "ANTHROPIC_API_KEY": KEY, "PORTICO_BUDGET_USD_PER_DAY": "0.05"}
-    async with running_server(tmp_path, **variables) as server, talk(server) as client:
-        session = await open_with_bash(client)
-        steps = (bash(looking(server)), {"say": "done", "usage": {"input_tokens": 20_000}})
-        assert text(await client.turn("s", script(*steps))) == "done"
-        assert KEY not in (Path(session["cwd"]) / "found.txt").read_text(errors="replace")
-        assert server.model.requests[-1].headers["x-api-key"] == KEY
-        assert only(await client.turn("s", "more"), "error")["code"] == "budget_exceeded"
