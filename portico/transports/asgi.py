@@ -16,10 +16,13 @@ from portico.core.errors import Unavailable
 from portico.core.events import encode_json
 from portico.core.principal import Callers
 from portico.transports.access import AccessLog
+from portico.transports.answers import Health
 from portico.transports.auth import Authentication
 from portico.transports.base import Routes
+from portico.transports.documentation import Documentation
 from portico.transports.endpoint import no_such_path, route
 from portico.transports.hosts import HostCheck
+from portico.transports.operation import JSON, Answer, operation
 from portico.transports.origins import Cors, OriginCheck
 from portico.transports.problems import Problems
 from portico.transports.sessions import Sessions
@@ -46,15 +49,21 @@ class Api:
 
 
 def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
+    routes = routes_of(engine, callers, streams, api)
+    # Starlette's app class would answer errors itself, in its own way.
+    router = Router(routes, redirect_slashes=False, default=no_such_path)
+    checked = OriginCheck(Authentication(router, callers), api.origins, f"{api.prefix}/stream/")
+    return AccessLog(Cors(Problems(HostCheck(checked, api.hosts)), api.origins))
+
+
+def routes_of(engine: Engine, callers: Callers, streams: Streams, api: Api) -> list[BaseRoute]:
+    """All that there is to call, what tells of it last."""
     routes: list[BaseRoute] = [*WebSocketRoutes(engine, streams, callers, api.prefix).routes(), *_health(engine)]
     if api.rest:
         routes += Sessions(engine, api.prefix, api.max_body).routes()
         routes += EventRoutes(engine, streams, api.prefix, api.max_body).routes()
         routes += _of_plugins(engine, api.routes)
-    # Starlette's app class would answer errors itself, in its own way.
-    router = Router(routes, redirect_slashes=False, default=no_such_path)
-    checked = OriginCheck(Authentication(router, callers), api.origins, f"{api.prefix}/stream/")
-    return AccessLog(Cors(Problems(HostCheck(checked, api.hosts)), api.origins))
+    return [*routes, *Documentation(routes).routes()]
 
 
 def _of_plugins(engine: Engine, plugins: Mapping[str, Routes]) -> Iterator[BaseRoute]:
@@ -66,13 +75,21 @@ def _of_plugins(engine: Engine, plugins: Mapping[str, Routes]) -> Iterator[BaseR
 
 
 def _health(engine: Engine) -> list[Route]:
+    @operation("isAlive", "Whether the server lives", Answer(200, "It does.", Health), public=True)
     async def alive(request: Request) -> Response:
-        return Response(b'{"status":"ok"}', media_type="application/json")
+        return Response(encode_json(Health(status="ok")), media_type=JSON)
 
+    @operation(
+        "isReady",
+        "Whether new work would be taken",
+        Answer(200, "It would.", Health),
+        codes=("not_ready",),
+        public=True,
+    )
     async def ready(request: Request) -> Response:
         if reasons := engine.readiness():
             raise Unavailable("; ".join(reasons), code="not_ready", reasons=reasons)
-        body = {"status": "ok", "failed": engine.failed} if engine.failed else {"status": "ok"}
-        return Response(encode_json(body), media_type="application/json")
+        body = Health(status="ok", failed=engine.failed) if engine.failed else Health(status="ok")
+        return Response(encode_json(body), media_type=JSON)
 
     return [route("/healthz", GET=alive), route("/readyz", GET=ready)]

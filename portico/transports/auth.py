@@ -9,7 +9,7 @@ from portico.core.errors import Unauthenticated
 from portico.core.principal import Callers, Principal
 from portico.transports.dialler import dialler_of
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 
 
 class Authentication:

@@ -11,6 +11,7 @@ from portico.core.reader import Reader
 from portico.transports import wire
 from portico.transports.conversation import Answer, Conversation
 from portico.transports.frames import (
+    FRAMES,
     AuthFrame,
     ClientFrame,
     InterruptFrame,
@@ -59,7 +60,7 @@ class FramedConversation(Conversation):
 
     def _action(self, frame: ClientFrame) -> Callable[[Mapping[str, Any]], Awaitable[Answer]]:
         if not isinstance(frame.type, str) or frame.type not in self._actions:
-            raise MalformedRequest(f"type must be one of {', '.join(sorted([*self._actions, 'resume']))}")
+            raise MalformedRequest(f"type must be one of {', '.join(sorted(FRAMES))}")
         return self._actions[frame.type]
 
     async def _query(self, members: Mapping[str, Any]) -> Answer:

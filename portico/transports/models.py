@@ -33,6 +33,17 @@ KIB = 1024
 MAX_DEPTH = 32
 
 
+# Python's own idea of what a blank is (`str.strip`), for who reads the OpenAPI document.
+NOT_BLANK = r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+NO_NUL = r"^[^\x00]*$"
+BASE64 = r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+
+
+def _told(**schema: Any) -> Any:
+    """What a validator checks, in words of JSON Schema."""
+    return Field(json_schema_extra=schema)
+
+
 def _passable(text: str) -> str:
     if "\0" in text:
         raise PydanticCustomError("nul", "must not hold NUL characters")
@@ -107,14 +118,22 @@ def _block_form(value: Any) -> str | None:
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 TurnId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
-Line = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_passable)]
-Folder = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_passable)]
-Prompt = Annotated[str, AfterValidator(_argument)]
-ToolRule = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_passable)]
+RequestId = Annotated[str, StringConstraints(min_length=1)]
+EventId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")]
+_Passable = Annotated[str, AfterValidator(_passable), _told(pattern=NO_NUL)]
+Line = Annotated[_Passable, StringConstraints(min_length=1, max_length=256)]
+Folder = Annotated[_Passable, StringConstraints(min_length=1, max_length=4096)]
+Prompt = Annotated[str, AfterValidator(_argument), _told(pattern=NO_NUL, maxLength=100 * KIB)]
+ToolRule = Annotated[_Passable, StringConstraints(min_length=1, max_length=512)]
 ToolRules = Annotated[list[ToolRule], Field(max_length=512), AfterValidator(_arguments)]
 # Blanks and all, as the agent's command line will have it.
-McpServers = Annotated[dict[Name, dict[str, Any]], Field(max_length=64), _bounded(100 * KIB, separators=(", ", ": "))]
-NonBlank = Annotated[str, AfterValidator(_not_blank)]
+McpServers = Annotated[
+    dict[Name, dict[str, Any]],
+    Field(max_length=64),
+    _bounded(100 * KIB, separators=(", ", ": ")),
+    _told(additionalProperties=False),
+]
+NonBlank = Annotated[str, AfterValidator(_not_blank), _told(pattern=NOT_BLANK)]
 
 
 class _Strict(BaseModel):
@@ -137,7 +156,7 @@ class TextBlock(_Strict):
 class ImageSource(_Strict):
     type: Literal["base64"]
     media_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
-    data: Annotated[str, AfterValidator(_base64)]
+    data: Annotated[str, AfterValidator(_base64), _told(pattern=BASE64, minLength=4, contentEncoding="base64")]
 
 
 class ImageBlock(_Strict):
@@ -156,7 +175,7 @@ Query = Annotated[
 
 
 class SessionBody(_Strict):
-    """``POST /sessions``."""
+    """What a new session is to be; all of it optional. Null is as if it were not there."""
 
     session_id: Name | None = None
     title: Line | None = None
@@ -183,7 +202,7 @@ class SessionBody(_Strict):
 
 
 class SessionPatch(_Strict):
-    """``PATCH /sessions/{id}``. Null takes a title away, and goes back to the agent's own model."""
+    """What is to change. Null takes a title away, and goes back to the agent's own model."""
 
     title: Line | None = None
     model: Line | None = None
@@ -195,7 +214,7 @@ class SessionPatch(_Strict):
 
 
 class TurnBody(_Strict):
-    """``POST /stream/{id}`` and ``POST /sessions/{id}/turns``."""
+    """A query, and what is to become of it."""
 
     query: Query
     turn_id: TurnId | None = None
@@ -209,7 +228,7 @@ class TurnBody(_Strict):
 
 
 class PermissionBody(_Strict):
-    """``POST /sessions/{id}/permissions/{request_id}``."""
+    """The answer to a permission request. ``updated_input`` and ``remember`` go with allow, ``message`` with deny."""
 
     behavior: Literal["allow", "deny"]
     updated_input: Annotated[dict[str, Any], _bounded(1024 * KIB)] | None = None

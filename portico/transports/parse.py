@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from portico.core.errors import InvalidRequest, MalformedRequest
+from portico.transports.models import EventId
 
 MAX_MEMBERS = 1000
 """Of one JSON object: each unknown one costs an error message."""
@@ -52,9 +52,10 @@ def parse_event_id(header: str | None) -> int | None:
     """The sequence number in a ``Last-Event-ID`` header. Raises `MalformedRequest`."""
     if header is None:
         return None
-    if not re.fullmatch(r"[0-9]{1,18}", header):
-        raise MalformedRequest("Last-Event-ID is none that this server has given")
-    return int(header)
+    try:
+        return int(_EVENT_ID.validate_python(header))
+    except ValidationError:
+        raise MalformedRequest("Last-Event-ID is none that this server has given") from None
 
 
 def with_idempotency_key(request: Request, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -106,4 +107,5 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
+_EVENT_ID = TypeAdapter(EventId)
 _DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_float=_number, parse_constant=_refuse)

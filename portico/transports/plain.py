@@ -9,6 +9,7 @@ from typing import Any
 from portico.core.errors import PorticoError
 from portico.core.events import Event
 from portico.transports import wire
+from portico.transports.answers import PlainError
 from portico.transports.conversation import Conversation
 from portico.transports.models import TurnBody
 from portico.transports.parse import check
@@ -30,8 +31,14 @@ class PlainConversation(Conversation):
             await self._engine.query(self._principal, self._session_id, turn)
         except PorticoError as error:
             self._own.remove(turn_id)
-            told = {"error": error.detail, "code": error.code, "status": wire.status_of(error)}
-            await self._tell({"type": "error", "session_id": self._session_id, **told})
+            told = PlainError(
+                type="error",
+                session_id=self._session_id,
+                error=error.detail,
+                code=error.code,
+                status=wire.status_of(error),
+            )
+            await self._tell(told)
 
     def _select(self, events: Sequence[Event]) -> Sequence[Event]:
         if not self._own_only:

@@ -19,6 +19,7 @@ from portico.transports import wire
 from portico.transports.endpoint import route
 from portico.transports.framed import FramedConversation
 from portico.transports.frames import AuthFrame, parse_frame, subprotocol_of
+from portico.transports.operation import Answer, operation
 from portico.transports.parse import check, parse_query
 from portico.transports.peer import WebSocketPeer
 from portico.transports.plain import PlainConversation
@@ -91,6 +92,21 @@ class WebSocketRoutes:
         return principal
 
 
-async def _no_handshake(request: Request) -> NoReturn:
+@operation(
+    "openWebSocket",
+    "A session's events as they happen, and its client's queries, answers and interrupts",
+    Answer(101, "From here on the connection speaks WebSocket."),
+    codes=("upgrade_required",),
+)
+async def _no_handshake(request: Request, query: SocketParameters) -> NoReturn:
+    """Without a subprotocol every text message is a query, and what is told are messages as in `PlainMessage`. With the
+    subprotocol `portico.v1` the client sends `ClientMessage`s and is sent `ServerMessage`s. With `after` all events
+    behind it are told, and then what happens.
+
+    Credentials are a header, or, with the subprotocol, the first frame. Only a wrong Host or Origin is refused at the
+    handshake; all else is accepted first, and then closed with a code: 1000 the session is closed, 1001 the server
+    stops, 1008 refused by a rule that has no code of its own, 1009 a message is too large, 1011 a fault in the server,
+    1013 the server can't do it now, 4400 malformed, 4401 no credentials or wrong ones, 4403 not allowed, 4404 no such
+    session, 4429 a limit is reached."""
     headers = {"upgrade": "websocket", "connection": "upgrade"}
     raise wire.HttpError(426, "upgrade_required", "this path speaks WebSocket", headers)
