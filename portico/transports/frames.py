@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from starlette.types import Scope
 
 from portico.core.errors import MalformedRequest
-from portico.transports.models import Line, PermissionBody, Query, TurnBody
+from portico.transports.models import WHOLE, Line, PermissionBody, Query, TurnBody
 from portico.transports.parse import parse_object
 
 SUBPROTOCOL = "portico.v1"
@@ -48,7 +48,7 @@ class InterruptFrame(_Strict):
 class ResumeFrame(_Strict):
     """Goes (back) to what follows ``after``, and on from there."""
 
-    after: Annotated[int, Field(ge=0, le=10**18)]
+    after: Annotated[int, Field(ge=0, le=10**18), WHOLE]
 
 
 class AuthFrame(_Strict):

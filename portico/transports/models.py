@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -21,6 +22,7 @@ from pydantic import (
     Tag,
     model_validator,
 )
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from portico.core.agent import Decision
@@ -64,6 +66,11 @@ def _not_blank(text: str) -> str:
     if not text.strip():
         raise PydanticCustomError("blank", "must not be blank")
     return text
+
+
+def _whole(value: Any) -> Any:
+    # JSON has no integers: to JSON Schema 1.0 is one, and some languages write them so.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _base64(text: str) -> str:
@@ -133,6 +140,8 @@ McpServers = Annotated[
     _bounded(100 * KIB, separators=(", ", ": ")),
     _told(additionalProperties=False),
 ]
+WHOLE = BeforeValidator(_whole)
+"""For whole numbers, behind their limits (or pydantic would not tell of those)."""
 NonBlank = Annotated[str, AfterValidator(_not_blank), _told(pattern=NOT_BLANK)]
 
 
@@ -188,7 +197,7 @@ class SessionBody(_Strict):
     allowed_tools: ToolRules | None = None
     disallowed_tools: ToolRules | None = None
     mcp_servers: McpServers | None = None
-    max_turns: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_turns: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = None
     setting_sources: Annotated[list[Literal["user", "project", "local"]], Field(max_length=3)] | None = None
     metadata: Annotated[dict[str, Any], _bounded(16 * KIB)] | None = None
 
@@ -227,8 +236,17 @@ class TurnBody(_Strict):
         return NewTurn(content, self.turn_id, self.if_busy, self.commands)
 
 
+# What goes with which behavior, in words of JSON Schema; `PermissionBody` checks it.
+_ALLOW: JsonDict = {"properties": {"behavior": {"const": "allow"}, "message": {"type": "null"}}}
+_DENY: JsonDict = {
+    "properties": {"behavior": {"const": "deny"}, "updated_input": {"type": "null"}, "remember": {"const": False}}
+}
+
+
 class PermissionBody(_Strict):
     """The answer to a permission request. ``updated_input`` and ``remember`` go with allow, ``message`` with deny."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [_ALLOW, _DENY]})
 
     behavior: Literal["allow", "deny"]
     updated_input: Annotated[dict[str, Any], _bounded(1024 * KIB)] | None = None

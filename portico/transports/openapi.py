@@ -25,7 +25,7 @@ from portico.transports.operation import (
     Operation,
     operation_of,
 )
-from portico.transports.shapes import ClientMessage, PlainMessage, ServerMessage, WireEvent
+from portico.transports.shapes import ClientMessage, PlainMessage, ServerMessage, ServerSentEvent, WireEvent
 from portico.transports.wire import PROBLEM_TYPE, phrase
 
 log = logging.getLogger("portico.transports")
@@ -39,8 +39,8 @@ says who is calling. GET is answered to HEAD too, without a body. Errors are pro
 `code` is stable. Objects that the server sends may get further members; in those that it is sent unknown members are \
 refused.
 
-A stream (`text/event-stream`) is a series of Server-Sent Events: `id` is the event's `seq`, and `data` one `Event` as \
-JSON, which is the schema that is given for it here. There is no `event` field. Comments keep the connection alive.
+A stream (`text/event-stream`) is a series of Server-Sent Events, and its schema here is that of one of them. Comments \
+keep the connection alive.
 """
 
 PATH_PARAMETERS: Mapping[str, tuple[Any, str]] = {
@@ -52,6 +52,15 @@ SECURITY_SCHEMES: Mapping[str, Json] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A token, as the operator gives it."},
 }
 """What a request may show who is calling with: any one of these."""
+
+PENDING_PERMISSION = {
+    "operationId": "answerPermission",
+    "parameters": {
+        "session_id": "$response.body#/session_id",
+        "request_id": "$response.body#/pending_permissions/0/request_id",
+    },
+}
+"""From a session to what it waits for."""
 
 _COMPONENTS: Mapping[str, Any] = {
     "Event": WireEvent,
@@ -66,12 +75,11 @@ _REFERENCE = "#/components/schemas/"
 
 def document(routes: Iterable[BaseRoute]) -> Json:
     """The document of all ``routes`` that say what they are; the others are left out."""
-    described = list(_described(routes))
-    operations = [known for _, _, known in described]
-    schemas = _Schemas([*(answer.type for known in operations for answer in known.answers), Problem])
-    paths: Json = {}
-    for path, method, known in described:
+    schemas, paths = _Schemas(), Json()
+    for path, method, known in _described(routes):
         paths.setdefault(path, {})[method.lower()] = _operation(path, known, schemas)
+    if streamed := schemas.definitions.get(ServerSentEvent.__name__):
+        streamed["properties"]["data"]["contentSchema"] = {"$ref": f"{_REFERENCE}Event"}
     _link(paths, schemas.definitions)
     return {
         "openapi": "3.1.1",
@@ -207,6 +215,8 @@ def _link(paths: Json, definitions: Json) -> None:
                     for operation_id, names in wanting
                     if names and names <= members.keys() and operation_id != known["operationId"]
                 }
+                if "pending_permissions" in members:
+                    links["answerPermission"] = PENDING_PERMISSION
                 if links:
                     response["links"] = links
 
@@ -222,7 +232,7 @@ class _Schemas:
     """JSON Schemas of types, the named ones among ``definitions``: of what clients send (pydantic models), and of what
     the server does."""
 
-    def __init__(self, types: Iterable[Any]) -> None:
+    def __init__(self) -> None:
         self.definitions: Json = {}
         for name, type_ in _COMPONENTS.items():
             self.definitions[name] = self.inline(type_)

@@ -122,7 +122,8 @@ def _type(schema: Any) -> str:
         return _members(schema)
     if schema.get("type") == "array":
         return f"list of {_type(schema.get('items', True))}{_limits(schema)}"
-    return escape(str(schema.get("type", "anything"))) + _limits(schema)
+    within = f", which is {_type(schema['contentSchema'])}" if "contentSchema" in schema else ""
+    return escape(str(schema.get("type", "anything"))) + _limits(schema) + within
 
 
 def _members(schema: Json) -> str:
@@ -144,7 +145,7 @@ def _limits(schema: Json) -> str:
     """What else holds for a value."""
     names = (
         *("minimum", "maximum", "minLength", "maxLength", "pattern", "minItems", "maxItems", "maxProperties"),
-        *("contentEncoding", "default"),
+        *("contentEncoding", "contentMediaType", "default"),
     )
     found = [f"{name} <code>{escape(json.dumps(schema[name]))}</code>" for name in names if name in schema]
     return f' <span class="note">({", ".join(found)})</span>' if found else ""

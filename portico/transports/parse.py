@@ -74,12 +74,12 @@ def check(model: type[M], values: Mapping[str, Any]) -> M:
         return model.model_validate(values)
     except ValidationError as failure:
         # Neither the input (it may be huge, or a secret) nor pydantic's links belong in an answer.
-        errors = [
+        errors: list[dict[str, Any]] = [
             {"loc": _location(error["loc"]), "msg": error["msg"], "type": error["type"]}
             for error in failure.errors(include_url=False, include_context=False, include_input=False)[:MAX_ERRORS]
         ]
-    first = errors[0]
-    raise InvalidRequest(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", errors=errors)
+    where, what = ".".join(map(str, errors[0]["loc"])), errors[0]["msg"]
+    raise InvalidRequest(f"{where}: {what}" if where else what, errors=errors)
 
 
 def _location(loc: tuple[int | str, ...]) -> list[int | str]:

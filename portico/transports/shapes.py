@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypeAlias, get_args, get_type_hints
 
-from pydantic import BaseModel, Discriminator, create_model
+from pydantic import BaseModel, Discriminator, Field, create_model
 from typing_extensions import TypedDict
 
 from portico.core.events import WRITTEN, Gap, Head
 from portico.transports.answers import Ack, Nack, PlainError
 from portico.transports.frames import FRAMES, FrameId
+from portico.transports.models import EventId
 
 
 def _event(body: Any, head: Any = Head) -> Any:
@@ -47,6 +48,13 @@ ServerMessage: TypeAlias = WireEvent | Ack | Nack
 
 PlainMessage: TypeAlias = WireEvent | PlainError
 """Without a subprotocol."""
+
+
+class ServerSentEvent(TypedDict):
+    """``data`` is an `Event` as JSON, ``id`` its ``seq``, which only a gap has none of. There is no ``event``."""
+
+    data: Annotated[str, Field(json_schema_extra={"contentMediaType": "application/json"})]
+    id: NotRequired[EventId]
 
 
 class EventPage(TypedDict):

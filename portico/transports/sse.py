@@ -18,12 +18,12 @@ from portico.transports.models import EventParameters, StreamParameters, TurnBod
 from portico.transports.operation import IDEMPOTENCY_KEY, JSON, LAST_EVENT_ID, Answer, operation
 from portico.transports.parse import parse_event_id
 from portico.transports.sessions import TURN_CODES
-from portico.transports.shapes import EventPage, WireEvent
+from portico.transports.shapes import EventPage, ServerSentEvent
 from portico.transports.streams import Streams
 
 EVENT_STREAM = "text/event-stream"
 TURN_STREAM = (
-    Answer(200, "The events of the turn, `query` first and `complete` last.", WireEvent, EVENT_STREAM),
+    Answer(200, "The events of the turn, `query` first and `complete` last.", ServerSentEvent, EVENT_STREAM),
     Answer(204, "With `Last-Event-ID`: the turn is over, and all of it told."),
 )
 
@@ -89,7 +89,7 @@ class EventRoutes:
     @operation(
         "readEvents",
         "Read a session's events",
-        Answer(200, "The events, live and for ever.", WireEvent, EVENT_STREAM),
+        Answer(200, "The events, live and for ever.", ServerSentEvent, EVENT_STREAM),
         Answer(200, "With `live=false`: a page of them.", EventPage),
         Answer(204, "All is told, and the session is closed: a browser need not come back."),
         codes=("after_too_large",),
