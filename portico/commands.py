@@ -111,14 +111,15 @@ def serve(plugins: Plugins, /, **options: Any) -> int | None:
     from portico.app import serve as run
     from portico.logs import configure
 
-    loaded = _load(plugins, options)
+    load_settings = partial(_load, plugins, options)
+    loaded = load_settings()
     configure(loaded.settings.log_level, loaded.settings.log_format)
 
     async def ready(addresses: tuple[str, ...]) -> None:
         for address in addresses:
             click.echo(f"Portico is ready on {address}")
 
-    return _run(partial(run, loaded, plugins.registry, here()[0], ready=ready))
+    return _run(partial(run, loaded, plugins.registry, here()[0], ready=ready, reload=load_settings))
 
 
 @commands.command(cls=_WithSettings)

@@ -39,21 +39,26 @@ async def demo(load: Load, registry: Registry, environ: Mapping[str, str], progr
     loaded = load()
     with tempfile.TemporaryDirectory(prefix="portico-demo-") as folder:
         overrides = {"data_dir": folder, "port": 0, "log_level": "warning"}
-        loaded = load(**{name: value for name, value in overrides.items() if loaded.sources[name] == "default"})
+        given = {name: value for name, value in overrides.items() if loaded.sources[name] == "default"}
+        loaded = load(**given)
         configure(loaded.settings.log_level, loaded.settings.log_format)
         async with serve_model() as model:
-            settings = loaded.settings.model_copy(
-                update={
-                    "anthropic_base_url": model.url,
-                    "anthropic_api_key": SecretStr("the-demo-needs-no-key"),
-                    "claude_code_oauth_token": None,
-                }
-            )
+            credentials = {
+                "anthropic_base_url": model.url,
+                "anthropic_api_key": SecretStr("the-demo-needs-no-key"),
+                "claude_code_oauth_token": None,
+            }
+
+            def load_demo() -> Loaded:
+                found = load(**given)
+                return replace(found, settings=found.settings.model_copy(update=credentials))
+
+            loaded = load_demo()
 
             async def ready(addresses: tuple[str, ...]) -> None:
-                await _show(_endpoint(settings), program)
+                await _show(_endpoint(loaded.settings), program)
 
-            await serve(replace(loaded, settings=settings), registry, environ, ready=ready)
+            await serve(loaded, registry, environ, ready=ready, reload=load_demo)
 
 
 def _endpoint(settings: Settings) -> Endpoint:

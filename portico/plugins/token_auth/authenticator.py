@@ -15,6 +15,10 @@ class TokenAuthenticator:
     name = "token"
 
     def __init__(self, callers: Iterable[tuple[str, Principal]]) -> None:
+        self.replace(callers)
+
+    def replace(self, callers: Iterable[tuple[str, Principal]]) -> None:
+        """From now on know these, and no others."""
         self._callers = [(_digest(secret), principal) for secret, principal in callers]
 
     async def authenticate(self, secret: str | None) -> Principal | None:
