@@ -344,10 +344,10 @@ class Settings(BaseSettings):
         BeforeValidator(values.split),
         AfterValidator(values.distinct_tokens),
     ] = _setting(
-        "Callers' tokens, or `@FILE` with one a line and # comments. Default: one admin token, made at the "
-        "first start and kept in `data_dir`.",
+        "Callers' tokens, or `@FILE` with one a line and # comments, in which `portico token hash` puts "
+        "hashes for secrets. Default: one admin token, made at the first start and kept in `data_dir`.",
         "name:secret or name:secret:admin, comma-separated, or @FILE with one a line; "
-        "in names letters, digits and ._@-, in secrets letters, digits and ._~+/=-",
+        "in names letters, digits and ._@-, in secrets letters, digits and ._~+/=-, or sha256$ and a hash",
         (),
         secret=True,
         reloadable=True,

@@ -21,12 +21,12 @@ def _create_token(context: Context) -> Authenticator:
     return authenticator
 
 
-def _callers(settings: Settings) -> list[tuple[str, Principal]]:
+def _callers(settings: Settings) -> list[tuple[str | bytes, Principal]]:
     from portico.core.principal import Principal
     from portico.plugins.token_auth.first_token import first_token
 
     if tokens := settings.auth_tokens:
-        return [(token.secret.get_secret_value(), Principal(token.name, token.admin)) for token in tokens]
+        return [(token.digest, Principal(token.name, token.admin)) for token in tokens]
     return [(first_token(settings.data_dir), Principal("admin", admin=True))]
 
 
