@@ -20,6 +20,8 @@ from portico.core.errors import PorticoError
 from portico.core.observer import Observer
 from portico.core.policy import Policy
 from portico.core.store import EventStore
+from portico.core.tickets import Tickets
+from portico.keys import ticket_key
 from portico.lease import advertise, hold
 from portico.plugins.context import Context
 from portico.plugins.registry import PluginError, Registry
@@ -80,6 +82,7 @@ async def serve(
             agent_environment(settings, environ),
             dict(loaded.plugin_settings),
             ziti_environment=ziti_environment(environ),
+            tickets=Tickets(ticket_key(settings.data_dir)),
         )
         made = [_made("authenticator", name, make, context) for name, make in make_authenticators.items()]
         context = context.with_authenticators(*made)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from portico.core.principal import Authenticator, Callers
+from portico.core.tickets import KEY_BYTES, Tickets
 from portico.plugins.reloads import Reloads
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ class Context:
     ``portico_settings`` has named. ``agent_environment`` is what agents may have of the server's environment, and
     ``ziti_environment`` what Ziti's library may have. ``callers`` finds out who is calling; ``routes`` are those of
     plugins. Both are empty while they are being made: a transport's factory sees them. ``reloads`` is for what can take
-    new settings while the server runs.
+    new settings while the server runs. ``tickets`` are what browsers may have in place of credentials.
     """
 
     settings: Settings
@@ -34,6 +36,7 @@ class Context:
     routes: Mapping[str, Routes] = field(default_factory=dict)
     ziti_environment: Mapping[str, str] = field(default_factory=dict)
     reloads: Reloads = field(default_factory=Reloads)
+    tickets: Tickets = field(default_factory=lambda: Tickets(secrets.token_bytes(KEY_BYTES)))
 
     def with_authenticators(self, *authenticators: Authenticator) -> Context:
         return replace(self, callers=Callers(authenticators))

@@ -31,6 +31,8 @@ from portico.core.state import State
 
 KIB = 1024
 MAX_DEPTH = 32
+MAX_TTL = 86_400
+"""Of a ticket: a day."""
 
 
 def _passable(text: str) -> str:
@@ -227,6 +229,13 @@ class PermissionBody(_Strict):
     def decision(self) -> Decision:
         updated: Mapping[str, Any] | None = self.updated_input
         return Decision(self.behavior, updated, self.message, self.remember)
+
+
+class TicketBody(_Strict):
+    """``POST /sessions/{id}/tickets``; ``ttl`` is in seconds."""
+
+    ttl: Annotated[int, Field(ge=1, le=MAX_TTL)] = 3600
+    scope: Literal["read", "query"] = "read"
 
 
 class StreamParameters(_Parameters):

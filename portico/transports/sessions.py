@@ -12,6 +12,7 @@ from starlette.routing import Route
 from portico.core.engine import Engine
 from portico.core.events import encode_json
 from portico.core.requests import NewTurn
+from portico.core.tickets import Tickets
 from portico.transports.auth import principal_of
 from portico.transports.body import read_object
 from portico.transports.endpoint import route
@@ -21,6 +22,7 @@ from portico.transports.models import (
     PermissionBody,
     SessionBody,
     SessionPatch,
+    TicketBody,
     TurnBody,
 )
 from portico.transports.parse import check, parse_query, with_idempotency_key
@@ -29,10 +31,11 @@ from portico.transports.parse import check, parse_query, with_idempotency_key
 class Sessions:
     """``prefix`` is the path that the API lies under; ``max_body`` is in bytes."""
 
-    def __init__(self, engine: Engine, prefix: str, max_body: int) -> None:
+    def __init__(self, engine: Engine, prefix: str, max_body: int, tickets: Tickets) -> None:
         self._engine = engine
         self._prefix = prefix
         self._max_body = max_body
+        self._tickets = tickets
 
     def routes(self) -> list[Route]:
         one = f"{self._prefix}/sessions/{{session_id}}"
@@ -43,6 +46,7 @@ class Sessions:
             route(f"{one}/turns/{{turn_id}}", DELETE=self._withdraw),
             route(f"{one}/interrupt", POST=self._interrupt),
             route(f"{one}/permissions/{{request_id}}", POST=self._answer),
+            route(f"{one}/tickets", POST=self._ticket),
         ]
 
     async def _create(self, request: Request) -> Response:
@@ -90,6 +94,13 @@ class Sessions:
         request_id = request.path_params["request_id"]
         await self._engine.answer(principal_of(request), request.path_params["session_id"], request_id, body.decision())
         return _json({"request_id": request_id, "behavior": body.behavior})
+
+    async def _ticket(self, request: Request) -> Response:
+        body = check(TicketBody, await read_object(request, self._max_body))
+        principal, session_id = principal_of(request), request.path_params["session_id"]
+        identity = await self._engine.identity(principal, session_id)
+        ticket, expires_at = self._tickets.make(principal, session_id, identity, body.scope, body.ttl)
+        return _json({"ticket": ticket, "expires_at": expires_at}, 201, {"cache-control": "no-store"})
 
 
 async def read_turn(request: Request, max_body: int) -> NewTurn:
