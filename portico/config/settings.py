@@ -36,10 +36,19 @@ _PROXY_AND_CA = (
 )
 
 
-def _setting(description: str, accepts: str, default: Any = ..., *, secret: bool = False, **field: Any) -> Any:
+def _setting(
+    description: str,
+    accepts: str,
+    default: Any = ...,
+    *,
+    secret: bool = False,
+    reloadable: bool = False,
+    **field: Any,
+) -> Any:
     if default is not ...:
         field["default"] = default
-    return Field(description=description, json_schema_extra={"accepts": accepts, "secret": secret}, **field)
+    extra: dict[str, Any] = {"accepts": accepts, "secret": secret, "reloadable": reloadable}
+    return Field(description=description, json_schema_extra=extra, **field)
 
 
 class Settings(BaseSettings):
@@ -335,12 +344,13 @@ class Settings(BaseSettings):
         BeforeValidator(values.split),
         AfterValidator(values.distinct_tokens),
     ] = _setting(
-        "Callers' tokens, or `@FILE` with one a line and # comments. Default: one admin token, made at the "
-        "first start and kept in `data_dir`.",
+        "Callers' tokens, or `@FILE` with one a line and # comments, in which `portico token hash` puts "
+        "hashes for secrets. Default: one admin token, made at the first start and kept in `data_dir`.",
         "name:secret or name:secret:admin, comma-separated, or @FILE with one a line; "
-        "in names letters, digits and ._@-, in secrets letters, digits and ._~+/=-",
+        "in names letters, digits and ._@-, in secrets letters, digits and ._~+/=-, or sha256$ and a hash",
         (),
         secret=True,
+        reloadable=True,
     )
     api_prefix: Annotated[str, AfterValidator(values.url_prefix)] = _setting(
         "Path that the API lies under.",
@@ -392,6 +402,11 @@ def accepts(name: str) -> str:
 def is_secret(name: str) -> bool:
     """Whether the setting's value, or a part of it, must not be shown."""
     return bool(_extra(name)["secret"])
+
+
+def reloadable(name: str) -> bool:
+    """Whether a server that runs takes a new value, at SIGHUP."""
+    return bool(_extra(name)["reloadable"])
 
 
 def _extra(name: str) -> dict[str, Any]:

@@ -29,6 +29,13 @@ class PermissionAnswer(TypedDict):
     behavior: Literal["allow", "deny"]
 
 
+class TicketAnswer(TypedDict):
+    """``expires_at`` is RFC 3339 in UTC."""
+
+    ticket: str
+    expires_at: str
+
+
 class Health(TypedDict):
     """``failed`` says, by name, which parts do not work without keeping the server from its own."""
 

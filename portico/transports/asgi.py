@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -15,12 +16,14 @@ from portico.core.engine import Engine
 from portico.core.errors import Unavailable
 from portico.core.events import encode_json
 from portico.core.principal import Callers
+from portico.core.tickets import KEY_BYTES, Tickets
 from portico.transports.access import AccessLog
 from portico.transports.answers import Health
 from portico.transports.auth import Authentication
 from portico.transports.base import Routes
 from portico.transports.documentation import Documentation
 from portico.transports.endpoint import no_such_path, route
+from portico.transports.gate import Gate
 from portico.transports.hosts import HostCheck
 from portico.transports.operation import JSON, Answer, operation
 from portico.transports.origins import Cors, OriginCheck
@@ -37,7 +40,8 @@ log = logging.getLogger("portico.transports")
 class Api:
     """What is served: ``prefix`` is the path that the API lies under, such as ``/claude``; ``max_body`` is in bytes;
     ``hosts`` as `HostCheck` has them; ``origins`` are those of other servers' web pages. ``rest`` is all but WebSocket,
-    and goes with the ``routes`` of plugins, which come behind all others.
+    and goes with the ``routes`` of plugins, which come behind all others. ``tickets`` may stand for
+    credentials.
     """
 
     prefix: str
@@ -46,24 +50,26 @@ class Api:
     origins: Collection[str]
     rest: bool = True
     routes: Mapping[str, Routes] = field(default_factory=dict)
+    tickets: Tickets = field(default_factory=lambda: Tickets(secrets.token_bytes(KEY_BYTES)))
 
 
 def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
-    routes = routes_of(engine, callers, streams, api)
+    gate = Gate(engine, callers, api.tickets)
+    routes = routes_of(engine, gate, streams, api)
     # Starlette's app class would answer errors itself, in its own way.
     router = Router(routes, redirect_slashes=False, default=no_such_path)
-    checked = OriginCheck(Authentication(router, callers), api.origins, f"{api.prefix}/stream/")
+    checked = OriginCheck(Authentication(router, gate, api.prefix), api.origins, f"{api.prefix}/stream/")
     return AccessLog(Cors(Problems(HostCheck(checked, api.hosts)), api.origins))
 
 
-def routes_of(engine: Engine, callers: Callers, streams: Streams, api: Api) -> list[BaseRoute]:
+def routes_of(engine: Engine, gate: Gate, streams: Streams, api: Api) -> list[BaseRoute]:
     """All that there is to call, what tells of it last."""
-    routes: list[BaseRoute] = [*WebSocketRoutes(engine, streams, callers, api.prefix).routes(), *_health(engine)]
+    routes: list[BaseRoute] = [*WebSocketRoutes(engine, streams, gate, api.prefix).routes(), *_health(engine)]
     if api.rest:
-        routes += Sessions(engine, api.prefix, api.max_body).routes()
+        routes += Sessions(engine, api.prefix, api.max_body, api.tickets).routes()
         routes += EventRoutes(engine, streams, api.prefix, api.max_body).routes()
         routes += _of_plugins(engine, api.routes)
-    return [*routes, *Documentation(routes).routes()]
+    return [*routes, *Documentation(routes, api.prefix).routes()]
 
 
 def _of_plugins(engine: Engine, plugins: Mapping[str, Routes]) -> Iterator[BaseRoute]:

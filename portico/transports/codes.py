@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 CODES: Mapping[str, tuple[int, str]] = {
     "malformed": (400, "not what the protocol allows: broken JSON, a bad header or query string"),
     "unauthenticated": (401, "no credentials, or wrong ones"),
-    "not_allowed": (403, "the operator does not allow this mode, folder or tool"),
+    "not_allowed": (403, "the operator does not allow this mode, folder or tool, or a ticket is not for this"),
     "host_not_allowed": (403, "the server may not be asked for by this name (`allowed_hosts`)"),
     "origin_not_allowed": (403, "pages of this origin may not use the server (`allowed_origins`)"),
     "not_found": (404, "there is nothing at this path"),
@@ -36,6 +36,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "after_too_large": (422, "the history ends before that event"),
     "turn_id_mismatch": (422, "`turn_id` and the header `Idempotency-Key` differ"),
     "upgrade_required": (426, "the path speaks WebSocket"),
+    "too_many_attempts": (429, "too many wrong credentials from where the caller is"),
     "too_many_sessions": (429, "as many sessions are open as may be (`max_sessions`)"),
     "queue_full": (429, "as many turns wait in the session as may (`max_queued_turns`)"),
     "head_too_large": (431, "the request's line and headers are too large"),

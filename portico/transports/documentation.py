@@ -21,10 +21,11 @@ PAGE_HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-refe
 
 
 class Documentation:
-    """Of ``routes``, and of its own."""
+    """Of ``routes``, and of its own; ``prefix`` is the path that the API lies under."""
 
-    def __init__(self, routes: Sequence[BaseRoute]) -> None:
+    def __init__(self, routes: Sequence[BaseRoute], prefix: str) -> None:
         self._routes = [*routes, *self.routes()]
+        self._prefix = prefix
 
     def routes(self) -> list[Route]:
         return [route("/openapi.json", GET=self._get_document), route("/docs", GET=self._get_page)]
@@ -56,7 +57,7 @@ class Documentation:
     def _made(self) -> dict[str, Any]:
         from portico.transports.openapi import document
 
-        return document(self._routes)
+        return document(self._routes, self._prefix)
 
     @cached_property
     def _document(self) -> _Content:

@@ -77,6 +77,7 @@ def create(context: Context, *, name: str = "http") -> Transport:
             settings.allowed_origins,
             rest=name == "http",
             routes=context.routes,
+            tickets=context.tickets,
         ),
         limits=Limits(settings.write_timeout, settings.max_frame),
     )

@@ -33,6 +33,8 @@ from portico.core.state import State
 
 KIB = 1024
 MAX_DEPTH = 32
+MAX_TTL = 86_400
+"""Of a ticket: a day."""
 
 
 # Python's own idea of what a blank is (`str.strip`), for who reads the OpenAPI document.
@@ -264,6 +266,13 @@ class PermissionBody(_Strict):
     def decision(self) -> Decision:
         updated: Mapping[str, Any] | None = self.updated_input
         return Decision(self.behavior, updated, self.message, self.remember)
+
+
+class TicketBody(_Strict):
+    """A ticket to read, or also to query and answer (``query``); ``ttl`` is in seconds."""
+
+    ttl: Annotated[int, Field(ge=1, le=MAX_TTL), WHOLE] = 3600
+    scope: Literal["read", "query"] = "read"
 
 
 class StreamParameters(_Parameters):

@@ -25,6 +25,7 @@ from portico.transports.operation import (
     Operation,
     operation_of,
 )
+from portico.transports.scopes import takes_tickets
 from portico.transports.shapes import ClientMessage, PlainMessage, ServerMessage, ServerSentEvent, WireEvent
 from portico.transports.wire import PROBLEM_TYPE, phrase
 
@@ -50,8 +51,13 @@ PATH_PARAMETERS: Mapping[str, tuple[Any, str]] = {
 }
 SECURITY_SCHEMES: Mapping[str, Json] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A token, as the operator gives it."},
+    "ticket": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "ticket",
+        "description": "Made by `createTicket`, for what can't send headers: good for one session, and for a while.",
+    },
 }
-"""What a request may show who is calling with: any one of these."""
 
 PENDING_PERMISSION = {
     "operationId": "answerPermission",
@@ -73,11 +79,16 @@ _COMPONENTS: Mapping[str, Any] = {
 _REFERENCE = "#/components/schemas/"
 
 
-def document(routes: Iterable[BaseRoute]) -> Json:
-    """The document of all ``routes`` that say what they are; the others are left out."""
+def document(routes: Iterable[BaseRoute], prefix: str) -> Json:
+    """The document of all ``routes`` that say what they are; the others are left out.
+
+    ``prefix`` is the path that the API lies under.
+    """
     schemas, paths = _Schemas(), Json()
     for path, method, known in _described(routes):
-        paths.setdefault(path, {})[method.lower()] = _operation(path, known, schemas)
+        made = paths.setdefault(path, {})[method.lower()] = _operation(path, known, schemas)
+        if takes_tickets(path, method, prefix):
+            made["security"] = [{"bearer": []}, {"ticket": []}]
     if streamed := schemas.definitions.get(ServerSentEvent.__name__):
         streamed["properties"]["data"]["contentSchema"] = {"$ref": f"{_REFERENCE}Event"}
     _link(paths, schemas.definitions)
@@ -86,7 +97,7 @@ def document(routes: Iterable[BaseRoute]) -> Json:
         "info": {"title": "Portico", "version": __version__, "description": OVERVIEW, "license": {"name": "MIT"}},
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "servers": [{"url": "/"}],
-        "security": [{name: []} for name in SECURITY_SCHEMES],
+        "security": [{"bearer": []}],
         "paths": paths,
         "components": {
             "schemas": dict(sorted(schemas.definitions.items())),
@@ -172,7 +183,8 @@ def _codes(path: str, known: Operation) -> set[str]:
     """Those of the operation, and those that follow from what it reads."""
     codes = {*known.codes, "malformed", "internal_error"}
     if not known.public:
-        codes |= {"unauthenticated", "host_not_allowed", "origin_not_allowed", "authenticator_failed", "store_failed"}
+        codes |= {"unauthenticated", "too_many_attempts", "host_not_allowed", "origin_not_allowed", "not_allowed"}
+        codes |= {"authenticator_failed", "store_failed"}
     if "{session_id}" in path:
         codes |= {"session_not_found"}
     if known.models:

@@ -18,12 +18,13 @@ from portico.transports.parse import check
 class PlainConversation(Conversation):
     """With ``own_only`` the client is told of its own turns, and of nothing else."""
 
-    def __init__(self, *args: Any, own_only: bool) -> None:
-        super().__init__(*args)
+    def __init__(self, *args: Any, own_only: bool, **options: Any) -> None:
+        super().__init__(*args, **options)
         self._own: set[str | None] = set()
         self._own_only = own_only
 
     async def _hear(self, text: str) -> None:
+        self._check_query()
         turn_id = uuid.uuid4().hex
         self._own.add(turn_id)  # before there is an event of it
         try:

@@ -103,6 +103,7 @@ async def serve_app(
     server = _Server(_config(app, limits))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, list(sockets))
+        tasks.start_soon(streams.watch)
         try:
             await server.up.wait()
             task_status.started(address)
@@ -113,6 +114,7 @@ async def serve_app(
                     except OSError:  # it has gone already
                         connection.close()
             await server.down.wait()
+            tasks.cancel_scope.cancel()
         finally:
             server.should_exit = True
             streams.stop()

@@ -12,7 +12,8 @@ from starlette.routing import Route
 from portico.core.engine import Engine
 from portico.core.events import encode_json
 from portico.core.requests import SessionView
-from portico.transports.answers import PermissionAnswer, SessionPage, TurnAnswer
+from portico.core.tickets import Tickets
+from portico.transports.answers import PermissionAnswer, SessionPage, TicketAnswer, TurnAnswer
 from portico.transports.auth import principal_of
 from portico.transports.endpoint import route
 from portico.transports.models import (
@@ -21,6 +22,7 @@ from portico.transports.models import (
     PermissionBody,
     SessionBody,
     SessionPatch,
+    TicketBody,
     TurnBody,
 )
 from portico.transports.operation import IDEMPOTENCY_KEY, JSON, LOCATION, Answer, operation
@@ -35,10 +37,11 @@ TURN_CODES = (
 class Sessions:
     """``prefix`` is the path that the API lies under; ``max_body`` is in bytes."""
 
-    def __init__(self, engine: Engine, prefix: str, max_body: int) -> None:
+    def __init__(self, engine: Engine, prefix: str, max_body: int, tickets: Tickets) -> None:
         self._engine = engine
         self._prefix = prefix
         self._max_body = max_body
+        self._tickets = tickets
 
     def routes(self) -> list[Route]:
         one, max_body = f"{self._prefix}/sessions/{{session_id}}", self._max_body
@@ -49,6 +52,7 @@ class Sessions:
             route(f"{one}/turns/{{turn_id}}", DELETE=self._withdraw),
             route(f"{one}/interrupt", POST=self._interrupt),
             route(f"{one}/permissions/{{request_id}}", max_body=max_body, POST=self._answer),
+            route(f"{one}/tickets", max_body=max_body, POST=self._ticket),
         ]
 
     @operation(
@@ -145,6 +149,19 @@ class Sessions:
         request_id = request.path_params["request_id"]
         await self._engine.answer(principal_of(request), request.path_params["session_id"], request_id, body.decision())
         return _json(PermissionAnswer(request_id=request_id, behavior=body.behavior))
+
+    @operation(
+        "createTicket",
+        "Make a ticket, for `EventSource` and browser WebSockets",
+        Answer(201, "The ticket.", TicketAnswer),
+        codes=("not_allowed", "session_closed"),
+    )
+    async def _ticket(self, request: Request, body: TicketBody) -> Response:
+        """In the parameter `ticket` it stands for its maker's credentials: on this one session, until it expires."""
+        principal, session_id = principal_of(request), request.path_params["session_id"]
+        identity = await self._engine.identity(principal, session_id)
+        ticket, expires_at = self._tickets.make(principal, session_id, identity, body.scope, body.ttl)
+        return _json(TicketAnswer(ticket=ticket, expires_at=expires_at), 201, {"cache-control": "no-store"})
 
 
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -3,6 +3,7 @@
 import os
 import traceback
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -340,13 +341,29 @@ def test_values_are_shown_as_they_are_written(loaded: Load) -> None:
 
 def test_tokens_from_a_file(loaded: Load, tmp_path: Path) -> None:
     file = tmp_path / "tokens"
-    file.write_text(f"# people\nalice:{SECRET}1  # on holiday\n\n  ops:{SECRET}2:admin\r\n")
+    hashed = sha256(f"{SECRET}2".encode()).hexdigest()
+    file.write_text(f"# people\nalice:{SECRET}1  # on holiday\n\n  ops:sha256${hashed}:admin\r\n")
     file.chmod(0o600)
     result = loaded({"PORTICO_AUTH_TOKENS": "@tokens"})
     assert [(token.name, token.admin) for token in result.settings.auth_tokens] == [("alice", False), ("ops", True)]
-    assert result.settings.auth_tokens[1].secret.get_secret_value() == f"{SECRET}2"
+    digests = [sha256(f"{SECRET}{number}".encode()).digest() for number in (1, 2)]
+    assert [token.digest for token in result.settings.auth_tokens] == digests
+    assert all(token.hashed for token in result.settings.auth_tokens), "none stays in memory as it is"
     assert result.sources["auth_tokens"] == "environment PORTICO_AUTH_TOKENS"
-    assert result.warnings == []
+    (warning,) = result.warnings
+    assert "`portico token hash`" in warning
+
+
+def test_a_token_file_of_hashes_may_be_read_but_never_written_by_others(loaded: Load, tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"alice:sha256${'0' * 64}")
+    file.chmod(0o444)
+    assert loaded({}, {"auth_tokens": f"@{file}"}).warnings == []
+    file.chmod(0o464)
+    assert "0464" in loaded({}, {"auth_tokens": f"@{file}"}).warnings[0]
+    file.chmod(0o602)
+    with pytest.raises(SettingsError, match="could put a token of their own"):
+        loaded({}, {"auth_tokens": f"@{file}"})
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
@@ -355,7 +372,7 @@ def test_a_token_file_that_others_can_get_at_is_warned_of(loaded: Load, tmp_path
     file.write_text(f"alice:{SECRET}")
     file.chmod(mode)
     result = loaded({}, {"auth_tokens": f"@{file}"})
-    (warning,) = result.warnings
+    warning, _ = result.warnings
     assert str(file) in warning
     assert f"{mode:04o}" in warning
     assert SECRET not in warning

@@ -183,7 +183,7 @@ def test_accepted(name: str, text: str, value: Any) -> None:
         ("workspace_roots", ["relative", "/a,b", "/a,/b/../a", ","]),
         ("permission_modes", ["all", "plan,plan", "Plan", ","]),
         ("auth", ["", "../x", "token,token", "none,token"]),
-        ("auth_tokens", ["a", "a:", ":b", "a:b:root", "a:b:admin:x", "a:b c", "a:b,a:c", "a:b,c:b", ","]),
+        ("auth_tokens", ["a", "a:", ":b", "a:b:root", "a:b:admin:x", "a:b c", "a:sha256$0", "a:b,a:c", "a:b,c:b", ","]),
         (
             "api_prefix",
             [

@@ -24,6 +24,7 @@ from portico.transports import models
 from portico.transports.asgi import Api, routes_of
 from portico.transports.codes import CODES
 from portico.transports.endpoint import route
+from portico.transports.gate import Gate
 from portico.transports.openapi import document, operations_of
 from portico.transports.operation import Answer, operation
 from portico.transports.streams import Streams
@@ -38,8 +39,13 @@ def engine() -> Engine:
     return Engine(store=MemoryStore(), drivers={}, default_driver="", default_model=None, policy=policy)
 
 
-def routes(**api: Any) -> list[BaseRoute]:
-    return routes_of(engine(), Callers(()), Streams(), Api("/claude", 1024, (), (), **api))
+def routes(prefix: str = "/claude", **api: Any) -> list[BaseRoute]:
+    given = Api(prefix, 1024, (), (), **api)
+    return routes_of(engine(), Gate(engine(), Callers(()), given.tickets), Streams(), given)
+
+
+def made(prefix: str = "/claude", **api: Any) -> Json:
+    return document(routes(prefix, **api), prefix)
 
 
 def strict(document: Json, name: str) -> Draft202012Validator:
@@ -64,16 +70,28 @@ def flaws(validator: Draft202012Validator, value: Any) -> list[str]:
 @pytest.mark.parametrize("rest", [True, False])
 def test_what_is_served_is_in_the_document_and_nothing_else(rest: bool) -> None:
     served = {(path, method.lower()) for path, method, _ in operations_of(routes(rest=rest))}
-    paths = document(routes(rest=rest))["paths"]
+    paths = made(rest=rest)["paths"]
     assert {(path, method) for path, methods in paths.items() for method in methods} == served
     assert ("/claude/sessions" in paths) == rest and "/claude/ws/{session_id}" in paths and "/docs" in paths
 
 
 def test_the_document_lies_under_the_prefix() -> None:
-    made = document(routes_of(engine(), Callers(()), Streams(), Api("/a/b", 1024, (), ())))
-    assert {path for path in made["paths"] if not path.startswith("/a/b/")} == {
+    assert {path for path in made("/a/b")["paths"] if not path.startswith("/a/b/")} == {
         *("/healthz", "/readyz", "/openapi.json", "/docs")
     }
+
+
+def test_it_says_what_tickets_are_good_for() -> None:
+    paths = made("/a")["paths"]
+    with_ticket = {
+        f"{method} {path}"
+        for path, methods in paths.items()
+        for method, known in methods.items()
+        if {"ticket": []} in known.get("security", ())
+    }
+    assert {"get /a/sessions/{session_id}/events", "get /a/ws/{session_id}", "get /a/stream/{session_id}"} < with_ticket
+    assert not with_ticket & {"get /a/sessions", "post /a/sessions", "delete /a/sessions/{session_id}"}
+    assert paths["/healthz"]["get"]["security"] == []
 
 
 class _Plugin:
@@ -95,7 +113,7 @@ async def telling(request: Request) -> Response:
 
 def test_a_plugins_route_is_in_the_document_if_it_says_what_it_is() -> None:
     plugin = _Plugin(Route("/silent", silent), route("/quiet", POST=silent), route("/telling", POST=telling))
-    paths = document(routes(routes={"mine": plugin}))["paths"]
+    paths = made(routes={"mine": plugin})["paths"]
     assert "/silent" not in paths and "/quiet" not in paths
     assert set(paths["/telling"]["post"]["responses"]) >= {"200", "401", "409"}
 
@@ -132,13 +150,13 @@ async def test_it_is_served_to_everybody_once_it_has_changed(tmp_path: Path) -> 
 @pytest.mark.anyio
 async def test_what_is_answered_is_as_the_document_says(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
-        made = (await served.client.get("/openapi.json")).json()
+        told_of = (await served.client.get("/openapi.json")).json()
         created = await served.client.post("/claude/sessions", json={"session_id": "s", "metadata": {"k": [1]}})
-        assert flaws(strict(made, "SessionView"), created.json()) == []
+        assert flaws(strict(told_of, "SessionView"), created.json()) == []
         ask = json.dumps({"ask": {"tool_name": "Bash", "input": {"command": "ls"}}, "tell": "permission_mode"})
         turn = await served.client.post("/claude/sessions/s/turns", json={"query": ask})
-        assert flaws(strict(made, "TurnAnswer"), turn.json()) == []
-        validator, told = strict(made, "Event"), set()
+        assert flaws(strict(told_of, "TurnAnswer"), turn.json()) == []
+        validator, told = strict(told_of, "Event"), set()
         async with served.client.stream("GET", "/claude/sessions/s/events") as stream:
             async for line in stream.aiter_lines():
                 if line.startswith("data: "):
@@ -149,19 +167,19 @@ async def test_what_is_answered_is_as_the_document_says(tmp_path: Path) -> None:
                         path = f"/claude/sessions/s/permissions/{event['request_id']}"
                         waiting = (await served.client.get("/claude/sessions/s")).json()
                         assert waiting["pending_permissions"]
-                        assert flaws(strict(made, "SessionView"), waiting) == []
+                        assert flaws(strict(told_of, "SessionView"), waiting) == []
                         answered = await served.client.post(path, json={"behavior": "allow"})
-                        assert flaws(strict(made, "PermissionAnswer"), answered.json()) == []
+                        assert flaws(strict(told_of, "PermissionAnswer"), answered.json()) == []
                     if event["type"] == "complete":
                         break
         assert told > {"session", "query", "delta", "tool_use", "permission_resolved", "tool_result", "message"}
         page = await served.client.get("/claude/sessions/s/events?live=false")
-        assert flaws(strict(made, "EventPage"), page.json()) == []
+        assert flaws(strict(told_of, "EventPage"), page.json()) == []
         listed = await served.client.get("/claude/sessions")
-        assert flaws(strict(made, "SessionPage"), listed.json()) == []
+        assert flaws(strict(told_of, "SessionPage"), listed.json()) == []
         for path in ("/claude/sessions/none", "/claude/sessions?limit=x", "/claude/sessions?a=1&a=2"):
             problem = await served.client.get(path)
-            assert flaws(strict(made, "Problem"), problem.json()) == []
+            assert flaws(strict(told_of, "Problem"), problem.json()) == []
 
 
 @pytest.mark.parametrize(
@@ -173,8 +191,8 @@ async def test_what_is_answered_is_as_the_document_says(tmp_path: Path) -> None:
     ids=["NonBlank", "Line"],
 )
 def test_what_is_said_of_text_is_what_is_checked(type_: Any, schema: Json) -> None:
-    (made,) = [document(routes())["components"]["schemas"]["SessionBody"]["properties"]["title"]["anyOf"][0]]
-    assert type_ is not models.Line or made == schema
+    title = made()["components"]["schemas"]["SessionBody"]["properties"]["title"]["anyOf"][0]
+    assert type_ is not models.Line or title == schema
     adapter: TypeAdapter[str] = TypeAdapter(type_)
 
     @given(st.text(st.characters(codec="utf-8"), max_size=4) | st.text("\0 \t\x1c\x85\u3000\ufeff\u200b", max_size=3))

@@ -168,6 +168,7 @@ def create(context: Context) -> Transport:
             _hosts(settings, list(principals)),
             settings.allowed_origins,
             routes=context.routes,
+            tickets=context.tickets,
         ),
         limits=Limits(settings.write_timeout, settings.max_frame),
     )
