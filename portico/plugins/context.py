@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from portico.core.principal import Authenticator, Callers
+from portico.core.quota import StreamQuota
 from portico.plugins.reloads import Reloads
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class Context:
     ``portico_settings`` has named. ``agent_environment`` is what agents may have of the server's environment, and
     ``ziti_environment`` what Ziti's library may have. ``callers`` finds out who is calling; ``routes`` are those of
     plugins. Both are empty while they are being made: a transport's factory sees them. ``reloads`` is for what can take
-    new settings while the server runs.
+    new settings while the server runs; ``stream_quota`` for a transport's `Streams`.
     """
 
     settings: Settings
@@ -34,6 +35,7 @@ class Context:
     routes: Mapping[str, Routes] = field(default_factory=dict)
     ziti_environment: Mapping[str, str] = field(default_factory=dict)
     reloads: Reloads = field(default_factory=Reloads)
+    stream_quota: StreamQuota = field(default_factory=StreamQuota)
 
     def with_authenticators(self, *authenticators: Authenticator) -> Context:
         return replace(self, callers=Callers(authenticators))

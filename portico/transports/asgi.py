@@ -19,9 +19,11 @@ from portico.transports.access import AccessLog
 from portico.transports.auth import Authentication
 from portico.transports.base import Routes
 from portico.transports.endpoint import no_such_path, route
+from portico.transports.guarded import Guarded
 from portico.transports.hosts import HostCheck
 from portico.transports.origins import Cors, OriginCheck
 from portico.transports.problems import Problems
+from portico.transports.proxies import ProxyHeaders
 from portico.transports.sessions import Sessions
 from portico.transports.sse import EventRoutes
 from portico.transports.streams import Streams
@@ -34,7 +36,7 @@ log = logging.getLogger("portico.transports")
 class Api:
     """What is served: ``prefix`` is the path that the API lies under, such as ``/claude``; ``max_body`` is in bytes;
     ``hosts`` as `HostCheck` has them; ``origins`` are those of other servers' web pages. ``rest`` is all but WebSocket,
-    and goes with the ``routes`` of plugins, which come behind all others.
+    and goes with the ``routes`` of plugins, which come behind all others. ``proxies`` as `ProxyHeaders` has them.
     """
 
     prefix: str
@@ -43,6 +45,7 @@ class Api:
     origins: Collection[str]
     rest: bool = True
     routes: Mapping[str, Routes] = field(default_factory=dict)
+    proxies: Collection[str] = ()
 
 
 def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
@@ -54,7 +57,8 @@ def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> 
     # Starlette's app class would answer errors itself, in its own way.
     router = Router(routes, redirect_slashes=False, default=no_such_path)
     checked = OriginCheck(Authentication(router, callers), api.origins, f"{api.prefix}/stream/")
-    return AccessLog(Cors(Problems(HostCheck(checked, api.hosts)), api.origins))
+    app = AccessLog(Guarded(Cors(Problems(HostCheck(checked, api.hosts)), api.origins)))
+    return ProxyHeaders(app, api.proxies) if api.proxies else app
 
 
 def _of_plugins(engine: Engine, plugins: Mapping[str, Routes]) -> Iterator[BaseRoute]:
