@@ -19,6 +19,7 @@ from portico.core.engine import Engine
 from portico.core.errors import PorticoError
 from portico.core.observer import Observer
 from portico.core.policy import Policy
+from portico.core.quota import StreamQuota
 from portico.core.store import EventStore
 from portico.core.tickets import Tickets
 from portico.keys import ticket_key
@@ -83,6 +84,7 @@ async def serve(
             dict(loaded.plugin_settings),
             ziti_environment=ziti_environment(environ),
             tickets=Tickets(ticket_key(settings.data_dir)),
+            stream_quota=StreamQuota(settings.max_streams_per_principal),
         )
         made = [_made("authenticator", name, make, context) for name, make in make_authenticators.items()]
         context = context.with_authenticators(*made)
@@ -110,7 +112,9 @@ async def serve(
                     transporting.cancel_scope.cancel()
                     working.cancel_scope.cancel()
                     return
-                stack.enter_context(advertise(settings.data_dir, _for_clients(addresses), settings.api_prefix))
+                stack.enter_context(
+                    advertise(settings.data_dir, _for_clients(addresses), settings.api_prefix, settings.tls_cert)
+                )
                 log.info("serving on %s", ", ".join(addresses))
                 transporting.start_soon(partial(reload_at, terminal=terminal), hangups, loaded, reload, context.reloads)
                 async with anyio.create_task_group() as greeting:

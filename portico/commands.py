@@ -243,6 +243,7 @@ def _session_id(context: click.Context, parameter: click.Parameter, value: str |
 OF_A_SERVER = {
     "server": "http://HOST:PORT or unix:/PATH. Default: PORTICO_URL, else the server of the data folder.",
     "token": "Your token. Default: PORTICO_TOKEN, else the data folder's.",
+    "cafile": "PEM file with the authorities to trust on https. Default: PORTICO_CAFILE, else this machine's.",
     "data_dir": "The data folder of a server on this machine.",
     "ziti_identity": "Reach it over Ziti instead: file with your identity (see `portico ziti enroll`).",
     "ziti_service": "The service on the Ziti network to dial.",
@@ -268,7 +269,12 @@ def _of_a_session(command: Command) -> Command:
 
 
 def _endpoint(
-    server: str | None, token: str | None, data_dir: str | None, ziti_identity: str | None, ziti_service: str | None
+    server: str | None,
+    token: str | None,
+    cafile: str | None,
+    data_dir: str | None,
+    ziti_identity: str | None,
+    ziti_service: str | None,
 ) -> Endpoint:
     from pathlib import Path
 
@@ -282,7 +288,10 @@ def _endpoint(
         if server:
             raise click.UsageError("--server does not go with --ziti-service")
         overlay = Overlay(Path(ziti_identity).absolute(), ziti_service, ziti_environment(here()[0]))
-    return find_endpoint(here()[0], _data_dir(data_dir), server=server, token=token, overlay=overlay)
+    authorities = Path(cafile) if cafile else None
+    return find_endpoint(
+        here()[0], _data_dir(data_dir), server=server, token=token, overlay=overlay, cafile=authorities
+    )
 
 
 def _taken(options: dict[str, Any]) -> tuple[Endpoint, Invocation]:

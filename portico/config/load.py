@@ -39,7 +39,14 @@ __all__ = [
 
 _DOTENV = ".env"
 _LARGEST_FILE = 1024 * 1024
-_PATHS = ("claude_cli_path", "uds", "data_dir", "ziti_identity_file")  # these may be relative to the working directory
+_PATHS = (
+    "claude_cli_path",
+    "uds",
+    "data_dir",
+    "tls_cert",
+    "tls_key",
+    "ziti_identity_file",
+)  # these may be relative to the working directory
 _ALWAYS_FOR_AGENTS = ("PATH", "LANG", "LC_ALL", "TZ")
 _FOR_ZITI = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "ZITI_LOG", "ZITI_TIME_FORMAT")
 

@@ -188,6 +188,16 @@ def without_covered(transports: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in transports if name != "websocket" or "http" not in transports)
 
 
+def proxy(value: str) -> str:
+    """An IP address, a network such as `10.0.0.0/8`, or `unix`."""
+    if value == "unix":
+        return value
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError:
+        raise ValueError("it is no IP address, and no network whose bits behind the mask are 0") from None
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`."""
     try:

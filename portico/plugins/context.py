@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from portico.core.principal import Authenticator, Callers
+from portico.core.quota import StreamQuota
 from portico.core.tickets import KEY_BYTES, Tickets
 from portico.plugins.reloads import Reloads
 
@@ -25,7 +26,8 @@ class Context:
     ``portico_settings`` has named. ``agent_environment`` is what agents may have of the server's environment, and
     ``ziti_environment`` what Ziti's library may have. ``callers`` finds out who is calling; ``routes`` are those of
     plugins. Both are empty while they are being made: a transport's factory sees them. ``reloads`` is for what can take
-    new settings while the server runs. ``tickets`` are what browsers may have in place of credentials.
+    new settings while the server runs. ``tickets`` are what browsers may have in place of credentials;
+    ``stream_quota`` is for a transport's `Streams`.
     """
 
     settings: Settings
@@ -37,6 +39,7 @@ class Context:
     ziti_environment: Mapping[str, str] = field(default_factory=dict)
     reloads: Reloads = field(default_factory=Reloads)
     tickets: Tickets = field(default_factory=lambda: Tickets(secrets.token_bytes(KEY_BYTES)))
+    stream_quota: StreamQuota = field(default_factory=StreamQuota)
 
     def with_authenticators(self, *authenticators: Authenticator) -> Context:
         return replace(self, callers=Callers(authenticators))

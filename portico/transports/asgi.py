@@ -24,10 +24,12 @@ from portico.transports.base import Routes
 from portico.transports.documentation import Documentation
 from portico.transports.endpoint import no_such_path, route
 from portico.transports.gate import Gate
+from portico.transports.guarded import Guarded
 from portico.transports.hosts import HostCheck
 from portico.transports.operation import JSON, Answer, operation
 from portico.transports.origins import Cors, OriginCheck
 from portico.transports.problems import Problems
+from portico.transports.proxies import ProxyHeaders
 from portico.transports.sessions import Sessions
 from portico.transports.sse import EventRoutes
 from portico.transports.streams import Streams
@@ -40,8 +42,8 @@ log = logging.getLogger("portico.transports")
 class Api:
     """What is served: ``prefix`` is the path that the API lies under, such as ``/claude``; ``max_body`` is in bytes;
     ``hosts`` as `HostCheck` has them; ``origins`` are those of other servers' web pages. ``rest`` is all but WebSocket,
-    and goes with the ``routes`` of plugins, which come behind all others. ``tickets`` may stand for
-    credentials.
+    and goes with the ``routes`` of plugins, which come behind all others. ``tickets`` may stand for credentials.
+    ``proxies`` as `ProxyHeaders` has them.
     """
 
     prefix: str
@@ -51,6 +53,7 @@ class Api:
     rest: bool = True
     routes: Mapping[str, Routes] = field(default_factory=dict)
     tickets: Tickets = field(default_factory=lambda: Tickets(secrets.token_bytes(KEY_BYTES)))
+    proxies: Collection[str] = ()
 
 
 def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
@@ -59,7 +62,8 @@ def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> 
     # Starlette's app class would answer errors itself, in its own way.
     router = Router(routes, redirect_slashes=False, default=no_such_path)
     checked = OriginCheck(Authentication(router, gate, api.prefix), api.origins, f"{api.prefix}/stream/")
-    return AccessLog(Cors(Problems(HostCheck(checked, api.hosts)), api.origins))
+    app = AccessLog(Guarded(Cors(Problems(HostCheck(checked, api.hosts)), api.origins)))
+    return ProxyHeaders(app, api.proxies) if api.proxies else app
 
 
 def routes_of(engine: Engine, gate: Gate, streams: Streams, api: Api) -> list[BaseRoute]:

@@ -28,6 +28,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "already_authenticated": (409, "the connection is somebody else's already"),
     "not_supported": (409, "the session's driver can't do this"),
     "too_large": (413, "the body is larger than `max_body`"),
+    "uri_too_long": (414, "the URL is too long"),
     "unsupported_media_type": (415, "the body is not JSON in UTF-8, or is compressed"),
     "invalid": (422, "values are wrong; `errors` lists them"),
     "invalid_cursor": (422, "the cursor is none that this server has given"),
@@ -38,9 +39,12 @@ CODES: Mapping[str, tuple[int, str]] = {
     "upgrade_required": (426, "the path speaks WebSocket"),
     "too_many_attempts": (429, "too many wrong credentials from where the caller is"),
     "too_many_sessions": (429, "as many sessions are open as may be (`max_sessions`)"),
+    "too_many_streams": (429, "the caller has as many streams open as it may (`max_streams_per_principal`)"),
     "queue_full": (429, "as many turns wait in the session as may (`max_queued_turns`)"),
-    "head_too_large": (431, "the request's line and headers are too large"),
+    "head_too_large": (431, "the request's headers are too large, or too many"),
     "internal_error": (500, "a fault in the server; its log says more"),
+    "unsupported_transfer_coding": (501, "the only transfer coding is chunked"),
+    "too_many_connections": (503, "as many connections are open as may be"),
     "draining": (503, "the server is stopping"),
     "not_ready": (503, "new work would be refused; `reasons` says why"),
     "agent_unavailable": (503, "no agent can be started"),
@@ -49,6 +53,18 @@ CODES: Mapping[str, tuple[int, str]] = {
     "still_stopping": (503, "the agent is still stopping; try again"),
     "store_failed": (503, "the store does not work"),
 }
+
+ANYWHERE = frozenset(
+    {
+        "malformed",
+        "uri_too_long",
+        "head_too_large",
+        "internal_error",
+        "unsupported_transfer_coding",
+        "too_many_connections",
+    }
+)
+"""What may be wrong with any request."""
 
 OPEN = frozenset({500, 503})
 """The statuses at which plugins (drivers, stores, authenticators) have codes of their own."""

@@ -51,10 +51,11 @@ class Conversation:
 
         Raises what else ends it: a `PorticoError`, or what the peer raises when it has gone.
         """
-        reader = await self._begin(after)
-        async with anyio.create_task_group() as tasks:
-            for half in (partial(self._speak, reader), self._listen):
-                tasks.start_soon(self._half, half, tasks.cancel_scope)
+        with self._streams.hold(self._principal):
+            reader = await self._begin(after)
+            async with anyio.create_task_group() as tasks:
+                for half in (partial(self._speak, reader), self._listen):
+                    tasks.start_soon(self._half, half, tasks.cancel_scope)
         if self._end is not None:
             raise self._end
 

@@ -17,8 +17,6 @@ from starlette.routing import BaseRoute, Route
 from portico.transports.endpoint import route
 from portico.transports.operation import ETAG, HTML, IF_NONE_MATCH, JSON, Answer, operation
 
-PAGE_HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
-
 
 class Documentation:
     """Of ``routes``, and of its own; ``prefix`` is the path that the API lies under."""
@@ -68,7 +66,7 @@ class Documentation:
         from portico.transports.page import CONTENT_SECURITY_POLICY, page
 
         headers = {"content-type": f"{HTML}; charset=utf-8", "content-security-policy": CONTENT_SECURITY_POLICY}
-        return _Content.of(page(self._made), {**headers, **PAGE_HEADERS})
+        return _Content.of(page(self._made), headers)
 
 
 @dataclass(frozen=True, slots=True)

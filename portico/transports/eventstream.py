@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -18,7 +20,7 @@ FIRST_PROBE_SECONDS = 0.1
 
 
 class EventStream(Response):
-    """What ``reader`` reads, as it comes, and a comment now and then.
+    """What ``reader`` reads, as it comes, and a comment now and then. ``held`` is left at its end.
 
     A client that takes nothing is cut off by its `Connection`, whatever the response is.
     """
@@ -26,13 +28,18 @@ class EventStream(Response):
     media_type = "text/event-stream"
     charset = "utf-8"
 
-    def __init__(self, reader: Reader, streams: Streams) -> None:
+    def __init__(self, reader: Reader, streams: Streams, held: AbstractContextManager[object]) -> None:
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._reader = reader
         self._streams = streams
+        self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._held:
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         gone, failure = False, None
         async with anyio.create_task_group() as tasks:

@@ -48,14 +48,18 @@ def _told(**schema: Any) -> Any:
     return Field(json_schema_extra=schema)
 
 
-def _passable(text: str) -> str:
-    if "\0" in text:
-        raise PydanticCustomError("nul", "must not hold NUL characters")
+def _whole(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
         raise PydanticCustomError("surrogate", "must not hold half of a surrogate pair") from None
     return text
+
+
+def _passable(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("nul", "must not hold NUL characters")
+    return _whole(text)
 
 
 def _argument(text: str) -> str:
@@ -67,10 +71,10 @@ def _argument(text: str) -> str:
 def _not_blank(text: str) -> str:
     if not text.strip():
         raise PydanticCustomError("blank", "must not be blank")
-    return text
+    return _whole(text)
 
 
-def _whole(value: Any) -> Any:
+def _integral(value: Any) -> Any:
     # JSON has no integers: to JSON Schema 1.0 is one, and some languages write them so.
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -142,7 +146,7 @@ McpServers = Annotated[
     _bounded(100 * KIB, separators=(", ", ": ")),
     _told(additionalProperties=False),
 ]
-WHOLE = BeforeValidator(_whole)
+WHOLE = BeforeValidator(_integral)
 """For whole numbers, behind their limits (or pydantic would not tell of those)."""
 NonBlank = Annotated[str, AfterValidator(_not_blank), _told(pattern=NOT_BLANK)]
 

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from portico import __version__
 from portico.transports import models
 from portico.transports.answers import Problem
-from portico.transports.codes import CODES, OPEN, by_status
+from portico.transports.codes import ANYWHERE, CODES, OPEN, by_status
 from portico.transports.endpoint import Endpoint
 from portico.transports.operation import (
     ALLOW,
@@ -181,7 +181,7 @@ def _responses(path: str, known: Operation, schemas: _Schemas) -> Json:
 
 def _codes(path: str, known: Operation) -> set[str]:
     """Those of the operation, and those that follow from what it reads."""
-    codes = {*known.codes, "malformed", "internal_error"}
+    codes = {*known.codes, *ANYWHERE}
     if not known.public:
         codes |= {"unauthenticated", "too_many_attempts", "host_not_allowed", "origin_not_allowed", "not_allowed"}
         codes |= {"authenticator_failed", "store_failed"}

@@ -17,6 +17,8 @@ from portico.transports.models import EventId
 MAX_MEMBERS = 1000
 """Of one JSON object: each unknown one costs an error message."""
 MAX_ERRORS = 20
+MAX_DIGITS = 1000
+"""Of a whole number; Python refuses more than 4,300, in words of its own."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -103,9 +105,15 @@ def _number(text: str) -> float:
     return value
 
 
+def _whole(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError("a number is too large")
+    return int(text)
+
+
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
 _EVENT_ID = TypeAdapter(EventId)
-_DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_float=_number, parse_constant=_refuse)
+_DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_float=_number, parse_int=_whole, parse_constant=_refuse)

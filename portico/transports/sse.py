@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -52,7 +54,7 @@ class EventRoutes:
         "streamQuery",
         "Start a turn, and stream it",
         *TURN_STREAM,
-        codes=(*TURN_CODES, "method_not_allowed", "turn_not_found", "after_too_large"),
+        codes=(*TURN_CODES, "method_not_allowed", "too_many_streams", "turn_not_found", "after_too_large"),
         headers=(LAST_EVENT_ID, IDEMPOTENCY_KEY),
     )
     async def _get_turn(self, request: Request, query: StreamParameters) -> Response:
@@ -67,7 +69,7 @@ class EventRoutes:
         "streamTurn",
         "Start a turn, and stream it, with the query out of URLs and logs",
         *TURN_STREAM,
-        codes=(*TURN_CODES, "turn_not_found", "after_too_large"),
+        codes=(*TURN_CODES, "too_many_streams", "turn_not_found", "after_too_large"),
         headers=(LAST_EVENT_ID, IDEMPOTENCY_KEY),
     )
     async def _post_turn(self, request: Request, body: TurnBody) -> Response:
@@ -77,14 +79,16 @@ class EventRoutes:
     async def _turn(self, request: Request, turn: NewTurn) -> Response:
         principal, session_id = principal_of(request), request.path_params["session_id"]
         last_seq = parse_event_id(request.headers.get("last-event-id"))
-        if last_seq is not None:  # comes back after a cut: whatever the URL says, nothing is run again
-            resumed = await self._engine.resume(principal, session_id, last_seq, turn_id=turn.turn_id)
-            return self._stream(resumed) if resumed else Response(status_code=204)
-        accepted = await self._engine.query(principal, session_id, turn)
-        reader = await self._engine.reader(
-            principal, session_id, after=accepted.first_seq - 1, turn_id=accepted.turn_id
-        )
-        return self._stream(reader)
+        with ExitStack() as held:
+            held.enter_context(self._streams.hold(principal))
+            if last_seq is not None:  # comes back after a cut: whatever the URL says, nothing is run again
+                resumed = await self._engine.resume(principal, session_id, last_seq, turn_id=turn.turn_id)
+                return self._stream(resumed, held) if resumed else Response(status_code=204)
+            accepted = await self._engine.query(principal, session_id, turn)
+            reader = await self._engine.reader(
+                principal, session_id, after=accepted.first_seq - 1, turn_id=accepted.turn_id
+            )
+            return self._stream(reader, held)
 
     @operation(
         "readEvents",
@@ -92,7 +96,7 @@ class EventRoutes:
         Answer(200, "The events, live and for ever.", ServerSentEvent, EVENT_STREAM),
         Answer(200, "With `live=false`: a page of them.", EventPage),
         Answer(204, "All is told, and the session is closed: a browser need not come back."),
-        codes=("after_too_large",),
+        codes=("after_too_large", "too_many_streams"),
         headers=(LAST_EVENT_ID,),
     )
     async def _events(self, request: Request, query: EventParameters) -> Response:
@@ -104,7 +108,9 @@ class EventRoutes:
             session = await self._engine.session(principal, session_id)
             if last_seq is not None and session["state"] == "closed" and last_seq == session["last_seq"]:
                 return Response(status_code=204)  # ends a browser's coming back
-            return self._stream(await self._engine.reader(principal, session_id, after=after))
+            with ExitStack() as held:
+                held.enter_context(self._streams.hold(principal))
+                return self._stream(await self._engine.reader(principal, session_id, after=after), held)
         events, has_more = await self._engine.history(
             principal, session_id, after=after, limit=query.limit or PAGE_EVENTS
         )
@@ -112,5 +118,5 @@ class EventRoutes:
         next_after = page[-1].seq if page else after
         return Response(wire.page(page, next_after, has_more or len(page) < len(events)), media_type=JSON)
 
-    def _stream(self, reader: Reader) -> EventStream:
-        return EventStream(reader, self._streams)
+    def _stream(self, reader: Reader, held: ExitStack) -> EventStream:
+        return EventStream(reader, self._streams, held.pop_all())

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from anyio import CancelScope, current_time, sleep
 
 from portico.core.events import Event
+from portico.core.quota import StreamQuota
 from portico.core.reader import Reader
 from portico.transports import wire
 from portico.transports.caller import Caller
@@ -36,8 +37,11 @@ class Latest(Generic[T]):
 
 
 class Streams:
-    def __init__(self) -> None:
+    """``quota`` is that of the whole server; None: everybody may have as many as they like."""
+
+    def __init__(self, quota: StreamQuota | None = None) -> None:
         self.stopped = False
+        self.hold = (quota or StreamQuota()).hold
         self.frames = Latest(wire.frames)
         self.texts = Latest(_texts)
         self._following: dict[Reader, Caller | None] = {}

@@ -146,6 +146,12 @@ OTHER_VALUES = {
     "store": "other",
     "store_sync": "full",
     "max_frame": "1MiB",
+    "max_streams_per_principal": "1",
+    "max_connections": "1",
+    "tls_cert": "cert.pem",
+    "tls_key": "key.pem",
+    "proxy_headers": "true",
+    "trusted_proxies": "10.0.0.0/8",
     "retention_days": "1.5",
     "retention_mb": "100",
     "max_body": "1MiB",
@@ -244,7 +250,7 @@ def test_the_mode_ziti_says_what_it_needs(refused: Refused, given: dict[str, str
     assert {line.partition(";")[0] for line in lines} == {f"PORTICO_{name}: the mode ziti needs it" for name in needed}
 
 
-@pytest.mark.parametrize("name", ["KEY_GATEWAY", "TLS_CERT", "SANDBOX"])
+@pytest.mark.parametrize("name", ["KEY_GATEWAY", "SANDBOX"])
 def test_settings_of_later_versions_are_unknown(refused: Refused, name: str) -> None:
     assert refused({f"PORTICO_{name}": "5"})[0].startswith(f"PORTICO_{name}: unknown setting")
 
