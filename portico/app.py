@@ -19,10 +19,14 @@ from portico.core.engine import Engine
 from portico.core.errors import PorticoError
 from portico.core.observer import Observer
 from portico.core.policy import Policy
+from portico.core.quota import StreamQuota
 from portico.core.store import EventStore
+from portico.core.tickets import Tickets
+from portico.keys import ticket_key
 from portico.lease import advertise, hold
 from portico.plugins.context import Context
 from portico.plugins.registry import PluginError, Registry
+from portico.reloading import ends_with_terminal, reload_at
 from portico.serving import Serving
 from portico.transports.base import Routes, TransportFailed
 
@@ -47,11 +51,14 @@ T = TypeVar("T")
 Ready = Callable[[tuple[str, ...]], Coroutine[Any, Any, None]]
 
 
-async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], *, ready: Ready) -> None:
-    """Serve until SIGTERM, SIGINT or SIGHUP; ``ready`` is called with the addresses once all transports are reachable.
+async def serve(
+    loaded: Loaded, registry: Registry, environ: Mapping[str, str], *, ready: Ready, reload: Callable[[], Loaded]
+) -> None:
+    """Serve until SIGTERM or SIGINT; ``ready`` is called with the addresses once all transports are reachable.
 
     The first signal drains: new work is refused, reads go on, running turns get ``drain_timeout`` seconds. A second one
-    ends the drain at once. Raises `PorticoError` where something that was asked for cannot start.
+    ends the drain at once. At SIGHUP ``reload`` reads the settings again, on a thread of its own. Raises `PorticoError`
+    where something that was asked for cannot start.
     """
     settings = loaded.settings
     for warning in loaded.warnings:
@@ -66,7 +73,9 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
     with ExitStack() as stack:
         stack.callback(_ignore_signals)
         stack.callback(signal.setitimer, signal.ITIMER_REAL, 0)
-        signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+        signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
+        terminal = ends_with_terminal()
+        hangups = stack.enter_context(anyio.open_signal_receiver(signal.SIGHUP))
         lease = stack.enter_context(hold(settings.data_dir))
         context = Context(
             settings,
@@ -74,6 +83,8 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
             agent_environment(settings, environ),
             dict(loaded.plugin_settings),
             ziti_environment=ziti_environment(environ),
+            tickets=Tickets(ticket_key(settings.data_dir)),
+            stream_quota=StreamQuota(settings.max_streams_per_principal),
         )
         made = [_made("authenticator", name, make, context) for name, make in make_authenticators.items()]
         context = context.with_authenticators(*made)
@@ -101,8 +112,11 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
                     transporting.cancel_scope.cancel()
                     working.cancel_scope.cancel()
                     return
-                stack.enter_context(advertise(settings.data_dir, _for_clients(addresses), settings.api_prefix))
+                stack.enter_context(
+                    advertise(settings.data_dir, _for_clients(addresses), settings.api_prefix, settings.tls_cert)
+                )
                 log.info("serving on %s", ", ".join(addresses))
+                transporting.start_soon(partial(reload_at, terminal=terminal), hangups, loaded, reload, context.reloads)
                 async with anyio.create_task_group() as greeting:
                     greeting.start_soon(ready, addresses)
                     greeting.start_soon(_warn, drivers[settings.driver[0]], settings)

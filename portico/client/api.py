@@ -62,7 +62,9 @@ class Client:
             through = transport(self._dialler)
         elif endpoint.uds:
             through = httpx.AsyncHTTPTransport(uds=endpoint.uds)
+        trust = endpoint.trust()
         self._http = httpx.AsyncClient(
+            verify=True if trust is None else trust,
             base_url=endpoint.url + endpoint.api_prefix,
             transport=through,
             headers=headers,

@@ -23,6 +23,7 @@ from .mask import masked
 from .mistakes import SettingsError, explain, explain_plugin, unknown_options, unknown_variables
 from .origins import BARE_NAMES, PREFIX, Given, from_options, from_variables, read
 from .settings import Settings
+from .values import Token, token
 
 __all__ = [
     "Loaded",
@@ -38,7 +39,14 @@ __all__ = [
 
 _DOTENV = ".env"
 _LARGEST_FILE = 1024 * 1024
-_PATHS = ("claude_cli_path", "uds", "data_dir", "ziti_identity_file")  # these may be relative to the working directory
+_PATHS = (
+    "claude_cli_path",
+    "uds",
+    "data_dir",
+    "tls_cert",
+    "tls_key",
+    "ziti_identity_file",
+)  # these may be relative to the working directory
 _ALWAYS_FOR_AGENTS = ("PATH", "LANG", "LC_ALL", "TZ")
 _FOR_ZITI = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "ZITI_LOG", "ZITI_TIME_FORMAT")
 
@@ -232,9 +240,27 @@ def _read_tokens(path: Path, label: str, warnings: list[str]) -> tuple[str, ...]
     lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in _read_file(path).splitlines())
     if not (entries := tuple(filter(None, lines))):
         raise ValueError("there is no token in it")
-    if (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o002:
+        raise ValueError(
+            f"everybody on this machine could put a token of their own in it (mode {mode:04o}); chmod 600 it"
+        )
+    plain = any("$" not in entry for entry in entries)
+    # Not refused: what runs containers mounts secrets so that everybody in the container may read them.
+    if mode & (0o077 if plain else 0o022):
         warnings.append(f"{label}: others on this machine can get at {path} (mode {mode:04o}); chmod 600 it")
-    return entries
+    if plain:
+        warnings.append(f"{label}: there are secrets in {path} that are not hashed; `portico token hash` hashes them")
+    return tuple(_hashed(entry) for entry in entries)
+
+
+def _hashed(entry: str) -> str:
+    """``entry`` without its secret; what is wrong with it is the setting's to say."""
+    try:
+        found: Token = token(entry)
+    except ValueError:
+        return entry
+    return found.line()
 
 
 def _read_file(path: Path) -> str:

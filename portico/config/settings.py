@@ -36,10 +36,19 @@ _PROXY_AND_CA = (
 )
 
 
-def _setting(description: str, accepts: str, default: Any = ..., *, secret: bool = False, **field: Any) -> Any:
+def _setting(
+    description: str,
+    accepts: str,
+    default: Any = ...,
+    *,
+    secret: bool = False,
+    reloadable: bool = False,
+    **field: Any,
+) -> Any:
     if default is not ...:
         field["default"] = default
-    return Field(description=description, json_schema_extra={"accepts": accepts, "secret": secret}, **field)
+    extra: dict[str, Any] = {"accepts": accepts, "secret": secret, "reloadable": reloadable}
+    return Field(description=description, json_schema_extra=extra, **field)
 
 
 class Settings(BaseSettings):
@@ -185,6 +194,21 @@ class Settings(BaseSettings):
         ge=1024,
         le=1024**3,
     )
+    max_streams_per_principal: int = _setting(
+        "Event streams and WebSockets that a principal may have open; one more is refused.",
+        "a whole number from 1 to 1000000",
+        1000,
+        ge=1,
+        le=1_000_000,
+    )
+    max_connections: int | None = _setting(
+        "Connections at once; one more takes the place of the one that has been silent longest, and is refused with "
+        "503 where all are at work. Default: what the limit on open files (`ulimit -n`) leaves for them.",
+        "a whole number from 1 to 1000000",
+        None,
+        ge=1,
+        le=1_000_000,
+    )
     networking_mode: Annotated[
         tuple[Name, ...],
         BeforeValidator(values.split),
@@ -231,6 +255,37 @@ class Settings(BaseSettings):
         "Unix socket to listen on instead of `host` and `port`.",
         "a path short enough for a Unix socket",
         None,
+    )
+    tls_cert: AbsolutePath | None = _setting(
+        "PEM file with the certificate, and those between it and its root, for TLS on `host` and `port`. SIGHUP reads "
+        "it again.",
+        "a path",
+        None,
+        reloadable=True,
+    )
+    tls_key: AbsolutePath | None = _setting(
+        "PEM file with the certificate's key, not encrypted, readable for the server alone (mode 0600). SIGHUP reads "
+        "it again.",
+        "a path; tls_cert and tls_key go together",
+        None,
+        reloadable=True,
+        validate_default=True,
+    )
+    proxy_headers: bool = _setting(
+        "Whether the client's address and scheme are those in X-Forwarded-For and X-Forwarded-Proto, where "
+        "`trusted_proxies` say so.",
+        "true or false",
+        False,
+    )
+    trusted_proxies: Annotated[
+        tuple[Annotated[str, AfterValidator(values.proxy)], ...],
+        BeforeValidator(values.split),
+        AfterValidator(values.distinct),
+    ] = _setting(
+        "Proxies whose word `proxy_headers` takes; `unix` for those that come through the socket `uds`.",
+        "IP addresses, networks such as 10.0.0.0/8 and, with uds, unix, comma-separated; with proxy_headers only",
+        (),
+        validate_default=True,
     )
     ziti_identity_file: AbsolutePath | None = _setting(
         "Identity, enrolled on a Ziti network, that the mode `ziti` binds its services with; readable for the server "
@@ -335,12 +390,13 @@ class Settings(BaseSettings):
         BeforeValidator(values.split),
         AfterValidator(values.distinct_tokens),
     ] = _setting(
-        "Callers' tokens, or `@FILE` with one a line and # comments. Default: one admin token, made at the "
-        "first start and kept in `data_dir`.",
+        "Callers' tokens, or `@FILE` with one a line and # comments, in which `portico token hash` puts "
+        "hashes for secrets. Default: one admin token, made at the first start and kept in `data_dir`.",
         "name:secret or name:secret:admin, comma-separated, or @FILE with one a line; "
-        "in names letters, digits and ._@-, in secrets letters, digits and ._~+/=-",
+        "in names letters, digits and ._@-, in secrets letters, digits and ._~+/=-, or sha256$ and a hash",
         (),
         secret=True,
+        reloadable=True,
     )
     api_prefix: Annotated[str, AfterValidator(values.url_prefix)] = _setting(
         "Path that the API lies under.",
@@ -351,6 +407,22 @@ class Settings(BaseSettings):
         "Least level that is logged.", "debug, info, warning, error", "info"
     )
     log_format: Literal["text", "json"] = _setting("Form of a log line.", "text, json", "text")
+
+    @field_validator("tls_key")
+    @classmethod
+    def _both_or_none(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        if "tls_cert" in info.data and (key is None) != (info.data["tls_cert"] is None):
+            raise ValueError("tls_cert and tls_key are nothing without each other")
+        return key
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _go_with_proxy_headers(cls, proxies: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "proxy_headers" in info.data and info.data["proxy_headers"] != bool(proxies):
+            raise ValueError("proxy_headers and trusted_proxies are nothing without each other")
+        if "unix" in proxies and "uds" in info.data and info.data["uds"] is None:
+            raise ValueError("unix needs uds")
+        return proxies
 
     @field_validator("ziti_identity_file", "ziti_service_name")
     @classmethod
@@ -392,6 +464,11 @@ def accepts(name: str) -> str:
 def is_secret(name: str) -> bool:
     """Whether the setting's value, or a part of it, must not be shown."""
     return bool(_extra(name)["secret"])
+
+
+def reloadable(name: str) -> bool:
+    """Whether a server that runs takes a new value, at SIGHUP."""
+    return bool(_extra(name)["reloadable"])
 
 
 def _extra(name: str) -> dict[str, Any]:

@@ -277,6 +277,16 @@ class Engine:
     async def session(self, principal: Principal, session_id: str) -> SessionView:
         return self._view(await self._record(principal, session_id))
 
+    async def identity(self, principal: Principal, session_id: str) -> str:
+        """What this session has in common with no other, not even a later one of its id.
+
+        Raises `Conflict` (``session_closed``).
+        """
+        record = await self._record(principal, session_id)
+        if record.state is State.CLOSED:
+            raise Conflict("the session is closed", code="session_closed")
+        return record.agent_id
+
     async def change(self, principal: Principal, session_id: str, changes: SessionChanges) -> SessionView:
         """Change a session; model and permission mode hold from its next turn on.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import anyio
@@ -20,16 +20,22 @@ log = logging.getLogger("portico.auth")
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller. Owns the sessions that it creates; an ``admin`` sees and steers all."""
+    """A caller. Owns the sessions that it creates; an ``admin`` sees and steers all.
+
+    ``via`` is the authenticator that knows it, where one does.
+    """
 
     name: str
     admin: bool = False
+    via: str = field(default="", compare=False)
 
     def may_see(self, owner: str) -> bool:
         return self.admin or self.name == owner
 
 
 class Authenticator(Protocol):
+    """It may also have ``knows(principal) -> bool``: whether it would still let this one in, who has come before."""
+
     name: str
 
     async def authenticate(self, secret: str | None) -> Principal | None:
@@ -56,8 +62,16 @@ class Callers:
                 log.exception("the authenticator %s failed", getattr(authenticator, "name", authenticator))
                 raise Unavailable("who you are cannot be found out now", code="authenticator_failed") from error
             if principal is not None:
-                return principal
+                return replace(principal, via=getattr(authenticator, "name", ""))
         return None
+
+    def knows(self, principal: Principal) -> bool:
+        """Whether who was let in before would be once more, as far as its authenticator can tell without a secret."""
+        for authenticator in self._authenticators:
+            if authenticator.name == principal.via:
+                knows: Callable[[Principal], bool] = getattr(authenticator, "knows", lambda principal: True)
+                return knows(principal)
+        return not principal.via  # an authenticator that is used no more
 
     async def principal(self, secret: str | None) -> Principal:
         """As `find`. Raises `Unauthenticated` where nobody knows the caller."""

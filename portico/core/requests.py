@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
-from portico.core.events import Content
+from typing_extensions import TypedDict
+
+from portico.core.events import Content, PermissionRequest
+from portico.core.state import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +55,11 @@ class TurnView:
 
 
 class SessionView(TypedDict):
+    """A session. Times are RFC 3339 in UTC; ``usage`` (tokens) and ``cost_usd`` are of all its turns."""
+
     session_id: str
     title: str | None
-    state: str
+    state: State
     driver: str
     model: str | None
     cwd: str
@@ -65,7 +70,7 @@ class SessionView(TypedDict):
     last_seq: int
     turns: int
     queued: int
-    pending_permissions: list[dict[str, Any]]
+    pending_permissions: list[PermissionRequest]
     usage: dict[str, Any]
     cost_usd: float
     metadata: dict[str, Any]

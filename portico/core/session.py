@@ -117,7 +117,7 @@ class Session:
         return self._current is not None or bool(self._queue)
 
     def view(self) -> SessionView:
-        pending = [dict(body) for body in self.permissions.pending]
+        pending = self.permissions.pending
         return session_view(self.record, last_seq=self.feed.last_seq, queued=len(self._queue), pending=pending)
 
     async def quiet(self) -> None:

@@ -61,8 +61,9 @@ class AccessLog:
                 "duration_ms": round((time.monotonic() - start) * 1000, 1),
                 "principal": principal.name if principal else "-",
                 "bytes": sent,
+                "client": client[0] if (client := scope.get("client")) else "-",
             }
-            text = "%s %s %d %.1fms %s %dB"
+            text = "%s %s %d %.1fms %s %dB from %s"
             if dialler := dialler_of(scope):
                 fields |= {"service": dialler.service, "caller": dialler.caller}
                 text += " over %s by %r"  # a name that anybody may make up

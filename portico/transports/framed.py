@@ -11,6 +11,7 @@ from portico.core.reader import Reader
 from portico.transports import wire
 from portico.transports.conversation import Answer, Conversation
 from portico.transports.frames import (
+    FRAMES,
     AuthFrame,
     ClientFrame,
     InterruptFrame,
@@ -25,8 +26,8 @@ from portico.transports.parse import check
 class FramedConversation(Conversation):
     """Each type of frame has its method; `callers` says who an ``auth`` frame is from."""
 
-    def __init__(self, *args: Any, callers: Callers) -> None:
-        super().__init__(*args)
+    def __init__(self, *args: Any, callers: Callers, **options: Any) -> None:
+        super().__init__(*args, **options)
         self._callers = callers
         self._actions: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[Answer]]] = {
             "query": self._query,
@@ -59,7 +60,9 @@ class FramedConversation(Conversation):
 
     def _action(self, frame: ClientFrame) -> Callable[[Mapping[str, Any]], Awaitable[Answer]]:
         if not isinstance(frame.type, str) or frame.type not in self._actions:
-            raise MalformedRequest(f"type must be one of {', '.join(sorted([*self._actions, 'resume']))}")
+            raise MalformedRequest(f"type must be one of {', '.join(sorted(FRAMES))}")
+        if frame.type != "auth":
+            self._check_query()
         return self._actions[frame.type]
 
     async def _query(self, members: Mapping[str, Any]) -> Answer:

@@ -59,8 +59,14 @@ class Watched(asyncio.Protocol):
     def dialler(self) -> Dialler | None:
         return cast(CountingTransport, self.transport).dialler
 
+    @property
+    def encrypted(self) -> bool:
+        return self.transport.get_extra_info("sslcontext") is not None
+
     def start_watching(self) -> None:
-        self.transport.set_write_buffer_limits(high=0)  # what the kernel doesn't take at once counts as paused
+        # What the kernel doesn't take at once counts as paused. On TLS that means from one byte on: with a limit of 0
+        # the loops' own TLS takes an empty buffer for a full one, and waits for ever.
+        self.transport.set_write_buffer_limits(high=1 if self.encrypted else 0)
         cast(CountingTransport, self.transport).before_write = self._watch
         with suppress(OSError):  # no TCP, and limited anyway
             peer = self.transport.get_extra_info("socket")

@@ -3,6 +3,7 @@
 import os
 import traceback
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,12 @@ OTHER_VALUES = {
     "store": "other",
     "store_sync": "full",
     "max_frame": "1MiB",
+    "max_streams_per_principal": "1",
+    "max_connections": "1",
+    "tls_cert": "cert.pem",
+    "tls_key": "key.pem",
+    "proxy_headers": "true",
+    "trusted_proxies": "10.0.0.0/8",
     "retention_days": "1.5",
     "retention_mb": "100",
     "max_body": "1MiB",
@@ -243,7 +250,7 @@ def test_the_mode_ziti_says_what_it_needs(refused: Refused, given: dict[str, str
     assert {line.partition(";")[0] for line in lines} == {f"PORTICO_{name}: the mode ziti needs it" for name in needed}
 
 
-@pytest.mark.parametrize("name", ["KEY_GATEWAY", "TLS_CERT", "SANDBOX"])
+@pytest.mark.parametrize("name", ["KEY_GATEWAY", "SANDBOX"])
 def test_settings_of_later_versions_are_unknown(refused: Refused, name: str) -> None:
     assert refused({f"PORTICO_{name}": "5"})[0].startswith(f"PORTICO_{name}: unknown setting")
 
@@ -340,13 +347,29 @@ def test_values_are_shown_as_they_are_written(loaded: Load) -> None:
 
 def test_tokens_from_a_file(loaded: Load, tmp_path: Path) -> None:
     file = tmp_path / "tokens"
-    file.write_text(f"# people\nalice:{SECRET}1  # on holiday\n\n  ops:{SECRET}2:admin\r\n")
+    hashed = sha256(f"{SECRET}2".encode()).hexdigest()
+    file.write_text(f"# people\nalice:{SECRET}1  # on holiday\n\n  ops:sha256${hashed}:admin\r\n")
     file.chmod(0o600)
     result = loaded({"PORTICO_AUTH_TOKENS": "@tokens"})
     assert [(token.name, token.admin) for token in result.settings.auth_tokens] == [("alice", False), ("ops", True)]
-    assert result.settings.auth_tokens[1].secret.get_secret_value() == f"{SECRET}2"
+    digests = [sha256(f"{SECRET}{number}".encode()).digest() for number in (1, 2)]
+    assert [token.digest for token in result.settings.auth_tokens] == digests
+    assert all(token.hashed for token in result.settings.auth_tokens), "none stays in memory as it is"
     assert result.sources["auth_tokens"] == "environment PORTICO_AUTH_TOKENS"
-    assert result.warnings == []
+    (warning,) = result.warnings
+    assert "`portico token hash`" in warning
+
+
+def test_a_token_file_of_hashes_may_be_read_but_never_written_by_others(loaded: Load, tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"alice:sha256${'0' * 64}")
+    file.chmod(0o444)
+    assert loaded({}, {"auth_tokens": f"@{file}"}).warnings == []
+    file.chmod(0o464)
+    assert "0464" in loaded({}, {"auth_tokens": f"@{file}"}).warnings[0]
+    file.chmod(0o602)
+    with pytest.raises(SettingsError, match="could put a token of their own"):
+        loaded({}, {"auth_tokens": f"@{file}"})
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
@@ -355,7 +378,7 @@ def test_a_token_file_that_others_can_get_at_is_warned_of(loaded: Load, tmp_path
     file.write_text(f"alice:{SECRET}")
     file.chmod(mode)
     result = loaded({}, {"auth_tokens": f"@{file}"})
-    (warning,) = result.warnings
+    warning, _ = result.warnings
     assert str(file) in warning
     assert f"{mode:04o}" in warning
     assert SECRET not in warning

@@ -43,6 +43,8 @@ def test_defaults_are_those_of_the_contract() -> None:
         "retention_mb": None,
         "max_body": 32 * 1024 * 1024,
         "max_frame": 32 * 1024 * 1024,
+        "max_streams_per_principal": 1000,
+        "max_connections": None,
         "networking_mode": ("http",),
         "driver": ("claude-code",),
         "ziti_identity_file": None,
@@ -54,6 +56,10 @@ def test_defaults_are_those_of_the_contract() -> None:
         "host": "127.0.0.1",
         "port": 8787,
         "uds": None,
+        "tls_cert": None,
+        "tls_key": None,
+        "proxy_headers": False,
+        "trusted_proxies": (),
         "allowed_hosts": (),
         "allowed_origins": (),
         "data_dir": Path("/data"),
@@ -165,6 +171,12 @@ def test_accepted(name: str, text: str, value: Any) -> None:
         ("retention_days", ["0", "-1", "nan", "inf", "36501", "1d"]),
         ("retention_mb", ["0", "-1", "nan", "inf", "1e10", "1GB"]),
         ("max_body", ["1023", "2GiB", "1 parsec", "-1", "9" * 400, "9" * 400 + "KiB", "MiB"]),
+        ("max_streams_per_principal", ["0", "-1", "1.5", "1000001"]),
+        ("max_connections", ["0", "-1", "1.5", "1000001"]),
+        ("tls_cert", ["relative", "/a\0b"]),
+        ("tls_key", ["relative", "/a"]),
+        ("proxy_headers", ["", "perhaps"]),
+        ("trusted_proxies", ["10.0.0.1", "unix", "10.0.0.1/8", "proxy.example", "*", ","]),
         ("max_frame", ["1023", "2GiB", "1 parsec", "-1", "9" * 400, "9" * 400 + "KiB", "MiB"]),
         ("ziti_service_name", [",", "=a", "a=", "a=b:root", "a=b=c", "a,a=b"]),
         ("ziti_trust_caller", ["", "perhaps"]),
@@ -183,7 +195,7 @@ def test_accepted(name: str, text: str, value: Any) -> None:
         ("workspace_roots", ["relative", "/a,b", "/a,/b/../a", ","]),
         ("permission_modes", ["all", "plan,plan", "Plan", ","]),
         ("auth", ["", "../x", "token,token", "none,token"]),
-        ("auth_tokens", ["a", "a:", ":b", "a:b:root", "a:b:admin:x", "a:b c", "a:b,a:c", "a:b,c:b", ","]),
+        ("auth_tokens", ["a", "a:", ":b", "a:b:root", "a:b:admin:x", "a:b c", "a:sha256$0", "a:b,a:c", "a:b,c:b", ","]),
         (
             "api_prefix",
             [
@@ -224,3 +236,21 @@ def test_auth_none_is_refused_where_others_can_reach_it(host: str) -> None:
         made(auth="none", host=host)
     assert made(auth="none", host=host, uds="/run/portico.sock").auth == ("none",)
     assert made(auth="token", host=host).auth == ("token",)
+
+
+def test_tls_and_proxies_are_whole_or_not_there() -> None:
+    pair = {"tls_cert": "/cert", "tls_key": "/key"}
+    assert made(**pair).tls_key == Path("/key")
+    assert made(proxy_headers=True, trusted_proxies="10.0.0.1,::1, 10.0.0.0/8").trusted_proxies == (
+        *("10.0.0.1/32", "::1/128", "10.0.0.0/8"),
+    )
+    assert made(proxy_headers=True, trusted_proxies="unix", uds="/socket").trusted_proxies == ("unix",)
+    for wrong, words in (
+        ({"tls_cert": "/cert"}, "nothing without each other"),
+        ({"tls_key": "/key"}, "nothing without each other"),
+        ({"proxy_headers": True}, "nothing without each other"),
+        ({"trusted_proxies": "10.0.0.1"}, "nothing without each other"),
+        ({"proxy_headers": True, "trusted_proxies": "unix"}, "unix needs uds"),
+    ):
+        with pytest.raises(ValidationError, match=words):
+            made(**wrong)

@@ -18,11 +18,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from portico.core.engine import Engine
 from portico.core.principal import Callers, Principal
+from portico.core.quota import StreamQuota
 from portico.transports.asgi import Api, create_app
 from portico.transports.base import TransportFailed
 from portico.transports.dialler import Dialler
 from portico.transports.hosts import ANY, LOOPBACK
-from portico.transports.server import Limits, serve_app
+from portico.transports.server import Limits, limits, serve_app
 from portico.transports.streams import Streams
 from portico.transports.ziti.identity import check_identity
 from portico.transports.ziti.listener.control import Task
@@ -69,6 +70,7 @@ class ZitiTransport:
         environment: Mapping[str, str],
         api: Api,
         limits: Limits,
+        quota: StreamQuota | None = None,
         bind_seconds: float = BIND_SECONDS,
     ) -> None:
         self._callers = callers
@@ -77,6 +79,7 @@ class ZitiTransport:
         self._environment = environment
         self._api = api
         self._limits = limits
+        self._quota = quota
         self._bind_seconds = bind_seconds
 
     async def serve(self, engine: Engine, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -90,7 +93,7 @@ class ZitiTransport:
             else:
                 engine.failed[key] = trouble
 
-        streams = Streams()
+        streams = Streams(self._quota)
         app = answer_probes(create_app(engine, self._callers, streams, self._api), self._task.probe_path)
         address = f"ziti:{','.join(self._task.services)}"
         send, receive = anyio.create_memory_object_stream[tuple[socket.socket, Dialler]](0)
@@ -168,8 +171,10 @@ def create(context: Context) -> Transport:
             _hosts(settings, list(principals)),
             settings.allowed_origins,
             routes=context.routes,
+            tickets=context.tickets,
         ),
-        limits=Limits(settings.write_timeout, settings.max_frame),
+        limits=limits(settings),
+        quota=context.stream_quota,
     )
 
 
