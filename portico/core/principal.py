@@ -22,12 +22,14 @@ log = logging.getLogger("portico.auth")
 class Principal:
     """A caller. Owns the sessions that it creates; an ``admin`` sees and steers all.
 
-    ``via`` is the authenticator that knows it, where one does.
+    ``via`` is the authenticator that knows it, where one does; ``expires`` is when its credentials do (in seconds since
+    1970), if they ever do.
     """
 
     name: str
     admin: bool = False
     via: str = field(default="", compare=False)
+    expires: float | None = field(default=None, compare=False)
 
     def may_see(self, owner: str) -> bool:
         return self.admin or self.name == owner
