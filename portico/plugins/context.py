@@ -15,6 +15,7 @@ from portico.plugins.reloads import Reloads
 
 if TYPE_CHECKING:
     from portico.config.settings import Settings
+    from portico.core.gateway import Gateway
     from portico.transports.base import Routes
 
 
@@ -28,6 +29,7 @@ class Context:
     plugins. Both are empty while they are being made: a transport's factory sees them. ``reloads`` is for what can take
     new settings while the server runs. ``tickets`` are what browsers may have in place of credentials;
     ``stream_quota`` is for a transport's `Streams`.
+    ``gateway`` is the agents' way to the model API; None where they have the credential themselves, or there is none.
     """
 
     settings: Settings
@@ -40,6 +42,7 @@ class Context:
     reloads: Reloads = field(default_factory=Reloads)
     tickets: Tickets = field(default_factory=lambda: Tickets(secrets.token_bytes(KEY_BYTES)))
     stream_quota: StreamQuota = field(default_factory=StreamQuota)
+    gateway: Gateway | None = None
 
     def with_authenticators(self, *authenticators: Authenticator) -> Context:
         return replace(self, callers=Callers(authenticators))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from portico.core.gateway import Gateway
 from portico.plugins.context import Context
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -15,7 +16,7 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class DriverConfig:
     """``agents`` is the folder in which sessions keep their agents' folders: what is left of an earlier server
     process is looked for there. ``environment`` is what agents may have of the server's environment, PATH included.
-    ``max_tokens`` is the output limit of one reply; None: the CLI's own.
+    ``max_tokens`` is the output limit of one reply; None: the CLI's own. With a ``gateway`` agents get no credential.
     """
 
     agents: Path
@@ -26,6 +27,7 @@ class DriverConfig:
     model: str | None = None
     max_tokens: int | None = None
     cli_path: Path | None = None
+    gateway: Gateway | None = None
 
     @property
     def search_path(self) -> str:
@@ -35,6 +37,8 @@ class DriverConfig:
     def from_context(cls, context: Context) -> DriverConfig:
         settings = context.settings
         key, token = settings.anthropic_api_key, settings.claude_code_oauth_token
+        if context.gateway is not None:
+            key = token = None
         return cls(
             agents=context.data_dir / "agents",
             environment={"PATH": DEFAULT_PATH, **context.agent_environment},
@@ -44,4 +48,5 @@ class DriverConfig:
             model=settings.claude_model,
             max_tokens=settings.max_tokens,
             cli_path=settings.claude_cli_path,
+            gateway=context.gateway,
         )
