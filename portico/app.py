@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from portico.config.load import Loaded, SettingsError, agent_environment, ziti_environment
+from portico.config.load import Loaded, SettingsError, agent_environment, secret_variables, ziti_environment
 from portico.config.settings import Settings
 from portico.core.agent import AgentDriver
 from portico.core.engine import Engine
@@ -20,6 +20,7 @@ from portico.core.errors import PorticoError
 from portico.core.observer import Observer
 from portico.core.policy import Policy
 from portico.core.store import EventStore
+from portico.hardening import blank_environment, close_to_others
 from portico.lease import advertise, hold
 from portico.plugins.context import Context
 from portico.plugins.registry import PluginError, Registry
@@ -54,6 +55,8 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
     ends the drain at once. Raises `PorticoError` where something that was asked for cannot start.
     """
     settings = loaded.settings
+    close_to_others()
+    blank_environment(secret_variables())
     for warning in loaded.warnings:
         log.warning("%s", warning)
     for name, reason in registry.failures.items():
@@ -258,4 +261,6 @@ def _policy(settings: Settings) -> Policy:
         setting_sources=frozenset(settings.setting_sources),
         allowed_tools=settings.allowed_tools,
         disallowed_tools=settings.disallowed_tools,
+        mcp_servers=settings.mcp_servers,
+        allow_client_mcp=settings.allow_client_mcp,
     )
