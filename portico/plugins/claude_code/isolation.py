@@ -7,7 +7,7 @@ import logging
 from portico.core.errors import AgentUnavailable
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.containment import Containment, detect, sandboxed
-from portico.plugins.claude_code.sandbox import find_sandbox
+from portico.plugins.claude_code.sandbox import Sandbox, find_sandbox
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +27,7 @@ async def isolate(config: DriverConfig) -> Containment:
     containment: Containment | None = None
     if config.sandbox != "none":
         try:
-            sandbox = await find_sandbox(
-                config.search_path,
-                config.environment,
-                visible=config.visible,
-                hidden=config.hidden,
-                roots=config.roots,
-            )
+            sandbox = await sandbox_for(config)
         except LookupError as error:
             if config.sandbox != "auto":
                 detail = f"sandbox={config.sandbox}: {error}"
@@ -46,3 +40,14 @@ async def isolate(config: DriverConfig) -> Containment:
         containment = await detect(config.search_path)
     logger.info("agents are contained by %s", containment.describe())
     return containment
+
+
+async def sandbox_for(config: DriverConfig) -> Sandbox:
+    """Raises LookupError, see `find_sandbox`."""
+    return await find_sandbox(
+        config.search_path,
+        config.environment,
+        visible=config.visible,
+        hidden=config.hidden,
+        roots=config.roots,
+    )
