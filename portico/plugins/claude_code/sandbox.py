@@ -114,9 +114,9 @@ class _Plan:
         self.arguments += [option, *map(str, paths)]
 
     def system(self, path: Path) -> None:
-        self._shown.append(path)
         if path.is_symlink():
             self.add("--symlink", path.readlink(), path)
+            self._shown.append(path)
         else:
             self.show(path)
 
@@ -126,6 +126,7 @@ class _Plan:
 
     def show(self, path: Path) -> None:
         self._mount("--ro-bind", path, path)
+        self._shown.append(path)
 
     def bind(self, path: Path, place: Path) -> None:
         self._mount("--bind", path, place)

@@ -44,6 +44,8 @@ def named_paths(environment: Mapping[str, str]) -> list[Path]:
 
 def program_paths(program: Path) -> list[Path]:
     """What has to be there for a program to run: the file that it is, its package, and its interpreter."""
+    if not program.is_absolute():
+        return []  # it is looked for on PATH
     real = Path(os.path.realpath(program))
     found = [real]
     if real != program:
