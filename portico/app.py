@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from portico.config.load import Loaded, SettingsError, agent_environment, ziti_environment
+from portico.config.load import Loaded, SettingsError, agent_environment, secret_variables, ziti_environment
 from portico.config.settings import Settings
 from portico.config.values import another_provider
 from portico.core.agent import AgentDriver
@@ -26,6 +26,7 @@ from portico.core.tickets import Tickets
 from portico.gateway.gateway import Gateway
 from portico.gateway.ledger import Ledger
 from portico.gateway.upstream import API, Upstream
+from portico.hardening import blank_environment, close_to_others
 from portico.keys import ticket_key
 from portico.lease import advertise, hold
 from portico.plugins.context import Context
@@ -65,6 +66,8 @@ async def serve(
     where something that was asked for cannot start.
     """
     settings = loaded.settings
+    close_to_others()
+    blank_environment(secret_variables())
     for warning in loaded.warnings:
         log.warning("%s", warning)
     for name, reason in registry.failures.items():
@@ -297,4 +300,6 @@ def _policy(settings: Settings) -> Policy:
         setting_sources=frozenset(settings.setting_sources),
         allowed_tools=settings.allowed_tools,
         disallowed_tools=settings.disallowed_tools,
+        mcp_servers=settings.mcp_servers,
+        allow_client_mcp=settings.allow_client_mcp,
     )

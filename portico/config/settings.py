@@ -238,6 +238,12 @@ class Settings(BaseSettings):
         ge=1,
         le=1_000_000,
     )
+    sandbox: Literal["auto", "bubblewrap", "none", "required"] = _setting(
+        "Where agents see their own folders and the system alone: `auto` where bubblewrap works, `bubblewrap` and "
+        "`required` always (else the server does not start), `none` nowhere.",
+        "auto, bubblewrap, none, required",
+        "auto",
+    )
     networking_mode: Annotated[
         tuple[Name, ...],
         BeforeValidator(values.split),
@@ -382,6 +388,19 @@ class Settings(BaseSettings):
         "Permission modes that clients may ask for.",
         "default, acceptEdits, plan, dontAsk and bypassPermissions, comma-separated",
         ("default", "acceptEdits", "plan", "dontAsk"),
+    )
+    mcp_servers: Annotated[dict[str, dict[str, Any]], BeforeValidator(values.mcp_servers)] = _setting(
+        "MCP servers that clients may ask for by name. Default: none.",
+        'a JSON object such as {"name": {"command": "...", "args": [...]}} or '
+        '{"name": {"type": "http", "url": "..."}}, or @FILE that holds one',
+        default_factory=cast(Callable[[], Any], dict),
+        secret=True,
+        repr=False,
+    )
+    allow_client_mcp: bool = _setting(
+        "Whether clients may bring MCP servers of their own: programs that run beside the agent, and ask nobody.",
+        "true or false",
+        False,
     )
     setting_sources: Annotated[
         tuple[SettingSource, ...], BeforeValidator(values.split), AfterValidator(values.distinct)

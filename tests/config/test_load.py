@@ -165,6 +165,9 @@ OTHER_VALUES = {
     "retention_days": "1.5",
     "retention_mb": "100",
     "max_body": "1MiB",
+    "sandbox": "none",
+    "mcp_servers": '{"a": {"command": "b"}}',
+    "allow_client_mcp": "true",
     "networking_mode": "http,other",
     "driver": "other",
     "plugins": "my.plugin",
@@ -306,6 +309,10 @@ WRONG_SECRETS = [
     ("PORTICO_AGENT_ENV", f"A={SECRET},A={SECRET}"),
     ("PORTICO_AGENT_ENV", f"1={SECRET}"),
     ("PORTICO_ANTHROPIC_KEY", SECRET),
+    ("PORTICO_MCP_SERVERS", f'{{"{SECRET}": '),
+    ("PORTICO_MCP_SERVERS", f'["{SECRET}"]'),
+    ("PORTICO_MCP_SERVERS", f'{{"a": {{"env": {{"KEY": "{SECRET}"}}}}}}'),
+    ("PORTICO_MCP_SERVERS", f"@{SECRET}"),
 ]
 
 
@@ -331,6 +338,7 @@ def test_nothing_that_is_shown_holds_a_secret(loaded: Load) -> None:
             "CLAUDE_CODE_OAUTH_TOKEN": SECRET,
             "PORTICO_AUTH_TOKENS": f"ops:{SECRET}1:admin,alice:{SECRET}2",
             "PORTICO_AGENT_ENV": f"AWS_REGION,AWS_SECRET={SECRET}",
+            "PORTICO_MCP_SERVERS": f'{{"a": {{"url": "{SECRET}"}}, "b": {{"url": "{SECRET}"}}}}',
         }
     )
     assert SECRET not in repr(result) + str(result.settings) + repr(describe(result))
@@ -338,6 +346,7 @@ def test_nothing_that_is_shown_holds_a_secret(loaded: Load) -> None:
     assert shown["anthropic_api_key"] == "********"
     assert shown["auth_tokens"] == "ops:********:admin,alice:********"
     assert shown["agent_env"] == "AWS_REGION,AWS_SECRET=********"
+    assert shown["mcp_servers"] == "a=********,b=********"
 
 
 def test_values_are_shown_as_they_are_written(loaded: Load) -> None:
@@ -414,6 +423,16 @@ def test_a_wrong_line_in_a_token_file(refused: Refused, tmp_path: Path) -> None:
     (line,) = refused({"PORTICO_AUTH_TOKENS": "@tokens"})
     assert line.startswith("PORTICO_AUTH_TOKENS entry 2: ")
     assert SECRET not in line
+
+
+# MCP servers in a file
+
+
+def test_mcp_servers_from_a_file(loaded: Load, tmp_path: Path) -> None:
+    (tmp_path / "mcp.json").write_text('{"mcpServers": {"a": {"command": "b"}}}')
+    result = loaded({"PORTICO_MCP_SERVERS": "@mcp.json"})
+    assert result.settings.mcp_servers == {"a": {"command": "b"}}
+    assert result.sources["mcp_servers"] == "environment PORTICO_MCP_SERVERS"
 
 
 # The agents' environment
