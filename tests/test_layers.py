@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "config": set[str](),
     "ziti": set[str](),
     "client": {"ziti"},
-    "transports": {"core", "plugins"},
+    "transports": {"core", "plugins", "ziti"},
     "plugins": {"core"},
 }
 NOT_IN_CORE = {"pluggy", "pydantic_settings", "sse_starlette", "socket", "starlette", "uvicorn", "httpx"}

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
+from tests.support.enrolled import identity
 from tests.support.server import ROOT, RunningServer, running_server
 from tests.support.ziti import STANDIN, Network
 
@@ -21,19 +16,7 @@ from tests.support.ziti import STANDIN, Network
 @cache
 def enrolled(port: int = 1280, *, days: int = 30) -> str:
     """What enrolling makes: a key, and a certificate that is valid for so many days more. It is of no use."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1)
-        .not_valid_before(now - datetime.timedelta(days=365))
-        .not_valid_after(now + datetime.timedelta(days=days))
-        .sign(key, hashes.SHA256())
-    )
-    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    public = f"pem:{certificate.public_bytes(pem).decode()}"
-    private = f"pem:{key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain).decode()}"
-    return json.dumps({"ztAPI": f"https://127.0.0.1:{port}", "id": {"key": private, "cert": public, "ca": public}})
+    return json.dumps(identity(f"https://127.0.0.1:{port}", days=days))
 
 
 def identity_file(net: Network, name: str = "server") -> Path:

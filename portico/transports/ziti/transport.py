@@ -24,9 +24,9 @@ from portico.transports.dialler import Dialler
 from portico.transports.hosts import ANY, LOOPBACK
 from portico.transports.server import Limits, serve_app
 from portico.transports.streams import Streams
-from portico.transports.ziti.identity import check_identity
 from portico.transports.ziti.listener.control import Task
 from portico.transports.ziti.supervisor import Supervisor
+from portico.ziti.identity import IdentityError, check_identity
 
 if TYPE_CHECKING:
     from portico.config.settings import Settings
@@ -98,7 +98,7 @@ class ZitiTransport:
             self._task,
             self._environment,
             send,
-            check=lambda: check_identity(Path(self._task.identity)),
+            check=self._check,
             dialler=self._diallers,
             changed=changed,
         )
@@ -114,6 +114,12 @@ class ZitiTransport:
                 finally:
                     # Only now: connections work as long as the listener does.
                     await supervisor.stop()
+
+    def _check(self) -> None:
+        try:
+            check_identity(Path(self._task.identity))
+        except IdentityError as error:
+            raise TransportFailed(str(error)) from error
 
     async def _settle(self, supervisor: Supervisor) -> None:
         with anyio.move_on_after(self._bind_seconds):

@@ -59,7 +59,7 @@ async def test_a_crash(tmp_path: Path, shape: Shape, step: str) -> None:
             if step == "accept":
                 await running.bound()
                 assert not await works(net)
-            assert "Ziti's library crashed (SIGSEGV)" in await running.failure()
+            assert "Ziti's library crashed (SIGSEGV)" in await running.failure(0)
             net.moods(name, **{step: None})
             await recovers(net, running)
 
