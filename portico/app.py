@@ -22,6 +22,7 @@ from portico.core.policy import Policy
 from portico.core.store import EventStore
 from portico.lease import advertise, hold
 from portico.plugins.context import Context
+from portico.plugins.metrics.store import metered
 from portico.plugins.registry import PluginError, Registry
 from portico.serving import Serving
 from portico.transports.base import Routes, TransportFailed
@@ -83,7 +84,7 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
         transports = {name: _made("transport", name, make, context) for name, make in make_transports.items()}
         drivers = {name: _made("driver", name, make, context) for name, make in make_drivers.items()}
         engine = Engine(
-            store=_made("store", settings.store, make_store, context),
+            store=metered(_made("store", settings.store, make_store, context), context.metrics),
             drivers=drivers,
             default_driver=settings.driver[0],
             default_model=settings.claude_model,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from portico.core.principal import Authenticator, Callers
+from portico.metrics.metrics import Metrics
 
 if TYPE_CHECKING:
     from portico.config.settings import Settings
@@ -21,7 +22,8 @@ class Context:
     ``plugin_settings`` are the settings that plugins have brought with them, by prefix: of the types that
     ``portico_settings`` has named. ``agent_environment`` is what agents may have of the server's environment, and
     ``ziti_environment`` what Ziti's library may have. ``callers`` finds out who is calling; ``routes`` are those of
-    plugins. Both are empty while they are being made: a transport's factory sees them.
+    plugins. Both are empty while they are being made: a transport's factory sees them. ``metrics`` are the server's
+    numbers, to which everybody may add.
     """
 
     settings: Settings
@@ -31,6 +33,7 @@ class Context:
     callers: Callers = field(default_factory=lambda: Callers(()))
     routes: Mapping[str, Routes] = field(default_factory=dict)
     ziti_environment: Mapping[str, str] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
 
     def with_authenticators(self, *authenticators: Authenticator) -> Context:
         return replace(self, callers=Callers(authenticators))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from portico.core.engine import Engine
 from portico.core.errors import Unavailable
 from portico.core.events import encode_json
 from portico.core.principal import Callers
-from portico.transports.access import AccessLog
+from portico.metrics.metrics import OTHER, Metrics
+from portico.transports.access import AccessLog, Ended
 from portico.transports.auth import Authentication
 from portico.transports.base import Routes
 from portico.transports.endpoint import no_such_path, route
@@ -34,7 +35,7 @@ log = logging.getLogger("portico.transports")
 class Api:
     """What is served: ``prefix`` is the path that the API lies under, such as ``/claude``; ``max_body`` is in bytes;
     ``hosts`` as `HostCheck` has them; ``origins`` are those of other servers' web pages. ``rest`` is all but WebSocket,
-    and goes with the ``routes`` of plugins, which come behind all others.
+    and goes with the ``routes`` of plugins, which come behind all others. ``metrics`` is where requests are counted.
     """
 
     prefix: str
@@ -43,6 +44,7 @@ class Api:
     origins: Collection[str]
     rest: bool = True
     routes: Mapping[str, Routes] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
@@ -54,7 +56,24 @@ def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> 
     # Starlette's app class would answer errors itself, in its own way.
     router = Router(routes, redirect_slashes=False, default=no_such_path)
     checked = OriginCheck(Authentication(router, callers), api.origins, f"{api.prefix}/stream/")
-    return AccessLog(Cors(Problems(HostCheck(checked, api.hosts)), api.origins))
+    logged = Cors(Problems(HostCheck(checked, api.hosts)), api.origins)
+    return AccessLog(logged, _counting(dict(_templates(routes)), api.metrics))
+
+
+def _templates(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[int, str]]:
+    """What a route leaves in the scope, by its identity, and the template of its path."""
+    for each in routes:
+        path = prefix + getattr(each, "path", "")
+        yield id(getattr(each, "endpoint", getattr(each, "app", each))), path or "/"
+        yield from _templates(getattr(each, "routes", None) or (), path)
+
+
+def _counting(templates: Mapping[int, str], metrics: Metrics) -> Ended:
+    def ended(scope: Scope, status: int, began: float | None) -> None:
+        template = templates.get(id(scope.get("endpoint")), OTHER)
+        metrics.request(template, scope.get("method", "WEBSOCKET"), status, began)
+
+    return ended
 
 
 def _of_plugins(engine: Engine, plugins: Mapping[str, Routes]) -> Iterator[BaseRoute]:

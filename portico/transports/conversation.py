@@ -69,7 +69,7 @@ class Conversation:
 
     async def _follow(self, reader: Reader) -> None:
         self._reader = reader
-        with self._streams.following(reader):
+        with self._streams.following(reader, "websocket"):
             while events := await reader.read():
                 if self._next is not None:
                     return

@@ -57,7 +57,7 @@ class EventStream(Response):
 
     async def _tell(self, send: Send) -> None:
         await send({"type": "http.response.body", "body": wire.RETRY, "more_body": True})
-        with self._streams.following(self._reader):
+        with self._streams.following(self._reader, "sse"):
             while events := await self._reader.read():
                 await send({"type": "http.response.body", "body": self._streams.frames(events), "more_body": True})
 

@@ -54,7 +54,7 @@ class HttpTransport:
                     stack.enter_context(listener)
             if not self._api.rest:
                 address = address.replace("http://", "ws://")
-            streams = Streams()
+            streams = Streams(self._api.metrics)
             app = create_app(engine, self._callers, streams, self._api)
             await serve_app(app, streams, sockets, address, limits=self._limits, task_status=task_status)
 
@@ -77,6 +77,7 @@ def create(context: Context, *, name: str = "http") -> Transport:
             settings.allowed_origins,
             rest=name == "http",
             routes=context.routes,
+            metrics=context.metrics,
         ),
         limits=Limits(settings.write_timeout, settings.max_frame),
     )

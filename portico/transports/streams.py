@@ -10,6 +10,7 @@ from anyio import CancelScope, current_time
 
 from portico.core.events import Event
 from portico.core.reader import Reader
+from portico.metrics.metrics import OTHER, Metrics
 from portico.transports import wire
 
 FINISH_SECONDS = 3.0
@@ -34,7 +35,8 @@ class Latest(Generic[T]):
 
 
 class Streams:
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics | None = None) -> None:
+        self._metrics = metrics or Metrics()
         self.stopped = False
         self.frames = Latest(wire.frames)
         self.texts = Latest(_texts)
@@ -43,13 +45,14 @@ class Streams:
         self._finishing: set[CancelScope] = set()
 
     @contextmanager
-    def following(self, reader: Reader) -> Iterator[None]:
-        """In here ``reader`` is stopped as soon as this server stops."""
+    def following(self, reader: Reader, kind: str = OTHER) -> Iterator[None]:
+        """In here ``reader`` is stopped as soon as this server stops. ``kind`` of stream: sse or websocket."""
         if self.stopped:
             reader.stop()
         self._following.add(reader)
         try:
-            yield
+            with self._metrics.stream(kind):
+                yield
         finally:
             self._following.remove(reader)
 

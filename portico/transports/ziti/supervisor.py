@@ -43,9 +43,10 @@ class Supervisor:
         check: Callable[[], None],
         dialler: Callable[[str, str], Dialler],
         changed: Callable[[], None],
+        status: Status | None = None,
         first_delay: float = FIRST_DELAY,
     ) -> None:
-        self.status = Status()
+        self.status = status or Status()
         self.settled = anyio.Event()
         """Set once all services are bound, or the first try has failed."""
         self.patient = False

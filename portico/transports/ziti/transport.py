@@ -6,7 +6,7 @@ import logging
 import secrets
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,8 @@ from portico.transports.hosts import ANY, LOOPBACK
 from portico.transports.server import Limits, serve_app
 from portico.transports.streams import Streams
 from portico.transports.ziti.listener.control import Task
+from portico.transports.ziti.metrics import Open, ziti_families
+from portico.transports.ziti.status import Status
 from portico.transports.ziti.supervisor import Supervisor
 from portico.ziti.identity import IdentityError, check_identity
 
@@ -39,6 +41,8 @@ LONGEST_NAME = 128
 """Of a caller that is a principal."""
 
 log = logging.getLogger("portico.ziti")
+
+Connections = AsyncIterator[tuple[socket.socket, Dialler]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,9 @@ class ZitiTransport:
         self._api = api
         self._limits = limits
         self._bind_seconds = bind_seconds
+        self._status = Status()
+        self._open = Open(task.services)
+        api.metrics.add(*ziti_families(task.services, self._status, self._open))
 
     async def serve(self, engine: Engine, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         if self._diallers.trust:
@@ -90,7 +97,7 @@ class ZitiTransport:
             else:
                 engine.failed[key] = trouble
 
-        streams = Streams()
+        streams = Streams(self._api.metrics)
         app = answer_probes(create_app(engine, self._callers, streams, self._api), self._task.probe_path)
         address = f"ziti:{','.join(self._task.services)}"
         send, receive = anyio.create_memory_object_stream[tuple[socket.socket, Dialler]](0)
@@ -100,6 +107,7 @@ class ZitiTransport:
             send,
             check=self._check,
             dialler=self._diallers,
+            status=self._status,
             changed=changed,
         )
         with send, receive:
@@ -109,11 +117,22 @@ class ZitiTransport:
                     await self._settle(supervisor)
                     tasks.start_soon(_refuse_at_the_end, supervisor)
                     await serve_app(
-                        app, streams, (), address, limits=self._limits, connections=receive, task_status=task_status
+                        app,
+                        streams,
+                        (),
+                        address,
+                        limits=self._limits,
+                        connections=self._counted(receive),
+                        task_status=task_status,
                     )
                 finally:
                     # Only now: connections work as long as the listener does.
                     await supervisor.stop()
+
+    async def _counted(self, connections: Connections) -> Connections:
+        async for connection, dialler in connections:
+            self._open.add(dialler.service, connection)
+            yield connection, dialler
 
     def _check(self) -> None:
         try:
@@ -174,6 +193,7 @@ def create(context: Context) -> Transport:
             _hosts(settings, list(principals)),
             settings.allowed_origins,
             routes=context.routes,
+            metrics=context.metrics,
         ),
         limits=Limits(settings.write_timeout, settings.max_frame),
     )
