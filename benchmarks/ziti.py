@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import uvloop
 
@@ -71,10 +71,9 @@ async def _measure(overlay: Overlay, url: str) -> list[Row]:
         await _asked(await tcp(), "POST", "/claude/sessions", {"session_id": "s"})
         rows = [_row("request median", "ms", [await _each(_requests, ways) for _ in range(ROUNDS)], 5)]
         async with asyncio.timeout(SECONDS):
-            long = json.dumps({"deltas": FLOOD})
-            await _asked(await tcp(), "POST", "/claude/sessions/s/turns", {"query": long, "turn_id": "long"})
-            while json.loads(await _asked(await tcp(), "GET", "/claude/sessions/s"))["state"] != "idle":
-                await asyncio.sleep(0.5)
+            turn = await _view(tcp, f"/claude/stream/s?query={quote(json.dumps({'deltas': FLOOD}))}")
+            await turn.done.wait()
+            turn.close()
         floods = [await _each(_flood, ways) for _ in range(ROUNDS)]
         rows.append(_row("flood of small events", "k/s", floods, 0.3, more_is_better=True))
         for streams in STREAMS:

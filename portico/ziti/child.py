@@ -107,12 +107,11 @@ class Child:
 
     def _take(self) -> Received | None:
         try:
-            data, ancillary, flags, _ = self._control.recvmsg(LARGEST, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, flags, _ = self._control.recvmsg(LARGEST, socket.CMSG_LEN(4), socket.MSG_CMSG_CLOEXEC)
         except ConnectionError:
             return None
         # Without its descriptor, where we have too many open, the connection is closed already.
-        descriptors = [int.from_bytes(data[:4], sys.byteorder) for _, _, data in ancillary if len(data) >= 4]
-        connection = socket.socket(fileno=descriptors[0]) if descriptors else None
+        connection = next((_socket(int.from_bytes(fd, sys.byteorder)) for _, _, fd in ancillary if fd), None)
         try:
             message = json.loads(data) if data else None
         except (ValueError, RecursionError):
@@ -139,6 +138,14 @@ class Child:
     def _wait(self, seconds: float) -> None:
         with suppress(TimeoutExpired):
             self._process.wait(seconds)
+
+
+def _socket(descriptor: int) -> socket.socket:
+    try:
+        return socket.socket(fileno=descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise ChildFailed("it has passed on what is no connection") from None
 
 
 def ending(status: int) -> str:

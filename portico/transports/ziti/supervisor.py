@@ -151,7 +151,9 @@ class Supervisor:
             raise
 
     def _note(self, message: Mapping[str, Any]) -> None:
-        service = str(message.get("service"))
+        service = message.get("service", self._task.services[0])
+        if service not in self._task.services:
+            raise ListenerFailed(NEVER_SAID)
         match message["type"]:
             case "alive" | "connection":
                 pass  # a connection without its descriptor: we had too many open
