@@ -30,6 +30,7 @@ from portico.hardening import blank_environment, close_to_others
 from portico.keys import ticket_key
 from portico.lease import advertise, hold
 from portico.plugins.context import Context
+from portico.plugins.metrics.store import metered
 from portico.plugins.registry import PluginError, Registry
 from portico.reloading import ends_with_terminal, reload_at
 from portico.serving import Serving
@@ -104,7 +105,7 @@ async def serve(
         transports = {name: _made("transport", name, make, context) for name, make in make_transports.items()}
         drivers = {name: _made("driver", name, make, context) for name, make in make_drivers.items()}
         engine = Engine(
-            store=_made("store", settings.store, make_store, context),
+            store=metered(_made("store", settings.store, make_store, context), context.metrics),
             drivers=drivers,
             default_driver=settings.driver[0],
             default_model=settings.claude_model,

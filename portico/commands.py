@@ -372,6 +372,16 @@ def sessions(context: click.Context, /, closed: bool, json_output: bool, **of_se
     return _run(partial(run, _endpoint(**of_server), closed=closed, json_output=json_output))
 
 
+@commands.command()
+@click.option("--once", is_flag=True, help="Show them once, as without a terminal.")
+@_of_a_server
+def top(once: bool, **of_server: Any) -> int | None:
+    """Watch the open sessions of a running server, anew each second, until Ctrl-C."""
+    from portico.client.top import top as run
+
+    return _run(partial(run, _endpoint(**of_server), once=once))
+
+
 @sessions.command()
 @click.argument("session", callback=_session_id)
 @click.option("--purge", is_flag=True, help="Delete its history and its workspace too.")

@@ -55,10 +55,10 @@ class Dialler:
             child = await self._loaded()
             self._number += 1
             try:
-                await child.send({"dial": self._number, "service": self._overlay.service})
+                child.send({"dial": self._number, "service": self._overlay.service})
                 while True:
                     what = f"dialling the service {self._overlay.service}"
-                    answer, connection = await child.receive(DIAL_SECONDS + MARGIN, what)
+                    answer, connection = await child.answer(DIAL_SECONDS + MARGIN, what)
                     if answer["dialled"] == self._number:
                         break
                     if connection is not None:  # for one who was cancelled while they waited
@@ -81,9 +81,9 @@ class Dialler:
         try:
             check_identity(self._overlay.identity)
             arguments = (str(self._overlay.identity),)
-            child = await Child.start("portico.client.dialler", *arguments, environment=self._overlay.environment)
+            child = Child.start("portico.client.dialler", *arguments, environment=self._overlay.environment)
             try:
-                answer, _ = await child.receive(LOAD_SECONDS + MARGIN, f"logging in with {self._overlay.identity}")
+                answer, _ = await child.answer(LOAD_SECONDS + MARGIN, f"logging in with {self._overlay.identity}")
             except BaseException:
                 await child.close()
                 raise

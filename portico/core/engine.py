@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from portico.core.feed import Feed
 from portico.core.folders import Folders
 from portico.core.guard import GuardedDriver
 from portico.core.observer import Observation, Observer
+from portico.core.occupancy import Occupancy
 from portico.core.policy import Policy
 from portico.core.pool import Pool, Pooled
 from portico.core.principal import Principal
@@ -167,6 +169,19 @@ class Engine:
         if (fault := self._check()) is not None:
             reasons.append(fault)
         return reasons + sorted({session.trouble for session in self._live.values() if session.trouble})
+
+    def occupancy(self) -> Occupancy:
+        sessions = list(self._live.values())
+        return Occupancy(
+            sessions=Counter(str(session.record.state) for session in sessions),
+            processes=self._slots.taken,
+            process_limit=self._slots.limit,
+            process_queue=self._slots.waiting,
+            pooled=self._pool.ready if self._pool else 0,
+            turn_queue=sum(session.queued for session in sessions),
+            permissions=sum(len(session.permissions.pending) for session in sessions),
+            observers={observation.name: observation.behind for observation in self._observations},
+        )
 
     # Sessions.
 

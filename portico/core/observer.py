@@ -64,6 +64,11 @@ class Observation:
         self._behind.setdefault(feed, first_seq - 1)
         self._wakeup.set()
 
+    @property
+    def behind(self) -> int:
+        """How many sessions have something that the observer was not told yet."""
+        return len(self._behind)
+
     async def caught_up(self) -> None:
         """Wait until the observer was told all that there is, and has come back from it."""
         await self._caught_up.wait()

@@ -117,9 +117,14 @@ class Session:
         """Whether there is a turn that is not complete."""
         return self._current is not None or bool(self._queue)
 
+    @property
+    def queued(self) -> int:
+        """How many turns wait."""
+        return len(self._queue)
+
     def view(self) -> SessionView:
         pending = self.permissions.pending
-        return session_view(self.record, last_seq=self.feed.last_seq, queued=len(self._queue), pending=pending)
+        return session_view(self.record, last_seq=self.feed.last_seq, queued=self.queued, pending=pending)
 
     async def quiet(self) -> None:
         """Wait until every turn is complete, or the session is over."""

@@ -8,7 +8,7 @@ import anyio.to_thread
 
 from portico.doctor.finding import Finding, Place, failure, ok, warning
 from portico.transports.base import TransportFailed
-from portico.transports.ziti.identity import check_identity
+from portico.ziti.identity import check_identity
 
 
 async def check(place: Place) -> Finding:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from portico.core.principal import Authenticator, Callers
 from portico.core.quota import StreamQuota
 from portico.core.tickets import KEY_BYTES, Tickets
+from portico.metrics.metrics import Metrics
 from portico.plugins.reloads import Reloads
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Context:
     new settings while the server runs. ``tickets`` are what browsers may have in place of credentials;
     ``stream_quota`` is for a transport's `Streams`.
     ``gateway`` is the agents' way to the model API; None where they have the credential themselves, or there is none.
+    ``metrics`` are the server's numbers, to which everybody may add.
     """
 
     settings: Settings
@@ -43,6 +45,7 @@ class Context:
     tickets: Tickets = field(default_factory=lambda: Tickets(secrets.token_bytes(KEY_BYTES)))
     stream_quota: StreamQuota = field(default_factory=StreamQuota)
     gateway: Gateway | None = None
+    metrics: Metrics = field(default_factory=Metrics)
 
     def with_authenticators(self, *authenticators: Authenticator) -> Context:
         return replace(self, callers=Callers(authenticators))

@@ -30,6 +30,7 @@ BUILT_INS: Mapping[str, str] = {
     "claude-agent-sdk": "portico.plugins.claude_agent_sdk",
     "echo": "portico.plugins.echo",
     "memory-store": "portico.plugins.memory_store",
+    "metrics": "portico.plugins.metrics",
     "sqlite-store": "portico.plugins.sqlite_store",
     "token-auth": "portico.plugins.token_auth",
     "jwt-auth": "portico.plugins.jwt_auth",

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from portico.core.engine import Engine
 from portico.core.errors import Unavailable
 from portico.core.events import encode_json
 from portico.core.principal import Callers
 from portico.core.tickets import KEY_BYTES, Tickets
-from portico.transports.access import AccessLog
+from portico.metrics.metrics import OTHER, Metrics
+from portico.transports.access import AccessLog, Ended
 from portico.transports.answers import Health
 from portico.transports.auth import Authentication
 from portico.transports.base import Routes
@@ -43,7 +44,7 @@ class Api:
     """What is served: ``prefix`` is the path that the API lies under, such as ``/claude``; ``max_body`` is in bytes;
     ``hosts`` as `HostCheck` has them; ``origins`` are those of other servers' web pages. ``rest`` is all but WebSocket,
     and goes with the ``routes`` of plugins, which come behind all others. ``tickets`` may stand for credentials.
-    ``proxies`` as `ProxyHeaders` has them.
+    ``proxies`` as `ProxyHeaders` has them. ``metrics`` is where requests are counted.
     """
 
     prefix: str
@@ -54,6 +55,7 @@ class Api:
     routes: Mapping[str, Routes] = field(default_factory=dict)
     tickets: Tickets = field(default_factory=lambda: Tickets(secrets.token_bytes(KEY_BYTES)))
     proxies: Collection[str] = ()
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
@@ -62,7 +64,8 @@ def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> 
     # Starlette's app class would answer errors itself, in its own way.
     router = Router(routes, redirect_slashes=False, default=no_such_path)
     checked = OriginCheck(Authentication(router, gate, api.prefix), api.origins, f"{api.prefix}/stream/")
-    app = AccessLog(Guarded(Cors(Problems(HostCheck(checked, api.hosts)), api.origins)))
+    logged = Guarded(Cors(Problems(HostCheck(checked, api.hosts)), api.origins))
+    app = AccessLog(logged, _counting(dict(_templates(routes)), api.metrics))
     return ProxyHeaders(app, api.proxies) if api.proxies else app
 
 
@@ -74,6 +77,22 @@ def routes_of(engine: Engine, gate: Gate, streams: Streams, api: Api) -> list[Ba
         routes += EventRoutes(engine, streams, api.prefix, api.max_body).routes()
         routes += _of_plugins(engine, api.routes)
     return [*routes, *Documentation(routes, api.prefix).routes()]
+
+
+def _templates(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[int, str]]:
+    """What a route leaves in the scope, by its identity, and the template of its path."""
+    for each in routes:
+        path = prefix + getattr(each, "path", "")
+        yield id(getattr(each, "endpoint", getattr(each, "app", each))), path or "/"
+        yield from _templates(getattr(each, "routes", None) or (), path)
+
+
+def _counting(templates: Mapping[int, str], metrics: Metrics) -> Ended:
+    def ended(scope: Scope, status: int, began: float | None) -> None:
+        template = templates.get(id(scope.get("endpoint")), OTHER)
+        metrics.request(template, scope.get("method", "WEBSOCKET"), status, began)
+
+    return ended
 
 
 def _of_plugins(engine: Engine, plugins: Mapping[str, Routes]) -> Iterator[BaseRoute]:

@@ -82,7 +82,7 @@ class Conversation:
 
     async def _follow(self, reader: Reader) -> None:
         self._reader = reader
-        with self._streams.following(reader, self._caller):
+        with self._streams.following(reader, "websocket", self._caller):
             while events := await reader.read():
                 if self._next is not None:
                     return

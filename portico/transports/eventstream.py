@@ -65,7 +65,7 @@ class EventStream(Response):
 
     async def _tell(self, scope: Scope, send: Send) -> None:
         await send({"type": "http.response.body", "body": wire.RETRY, "more_body": True})
-        with self._streams.following(self._reader, caller_of(scope)):
+        with self._streams.following(self._reader, "sse", caller_of(scope)):
             while events := await self._reader.read():
                 await send({"type": "http.response.body", "body": self._streams.frames(events), "more_body": True})
 

@@ -61,7 +61,7 @@ class HttpTransport:
                     stack.enter_context(listener)
             scheme = ("http" if self._api.rest else "ws") + ("s" if self._tls else "")
             address = address.replace("http://", f"{scheme}://")
-            streams = Streams(self._quota)
+            streams = Streams(self._quota, self._api.metrics)
             app = create_app(engine, self._callers, streams, self._api)
             await serve_app(
                 app,
@@ -100,6 +100,7 @@ def create(context: Context, *, name: str = "http") -> Transport:
             routes=context.routes,
             tickets=context.tickets,
             proxies=settings.trusted_proxies if settings.proxy_headers else (),
+            metrics=context.metrics,
         ),
         limits=limits(settings),
         tls=tls,

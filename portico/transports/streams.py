@@ -11,6 +11,7 @@ from anyio import CancelScope, current_time, sleep
 from portico.core.events import Event
 from portico.core.quota import StreamQuota
 from portico.core.reader import Reader
+from portico.metrics.metrics import OTHER, Metrics
 from portico.transports import wire
 from portico.transports.caller import Caller
 
@@ -39,7 +40,8 @@ class Latest(Generic[T]):
 class Streams:
     """``quota`` is that of the whole server; None: everybody may have as many as they like."""
 
-    def __init__(self, quota: StreamQuota | None = None) -> None:
+    def __init__(self, quota: StreamQuota | None = None, metrics: Metrics | None = None) -> None:
+        self._metrics = metrics or Metrics()
         self.stopped = False
         self.hold = (quota or StreamQuota()).hold
         self.frames = Latest(wire.frames)
@@ -49,13 +51,17 @@ class Streams:
         self._finishing: set[CancelScope] = set()
 
     @contextmanager
-    def following(self, reader: Reader, caller: Caller | None = None) -> Iterator[None]:
-        """In here ``reader`` is stopped as soon as this server stops, or ``caller`` would not be let in any more."""
+    def following(self, reader: Reader, kind: str = OTHER, caller: Caller | None = None) -> Iterator[None]:
+        """In here ``reader`` is stopped as soon as this server stops, or ``caller`` would not be let in any more.
+
+        ``kind`` of stream: sse or websocket.
+        """
         if self.stopped:
             reader.stop()
         self._following[reader] = caller
         try:
-            yield
+            with self._metrics.stream(kind):
+                yield
         finally:
             del self._following[reader]
 

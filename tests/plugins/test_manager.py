@@ -73,7 +73,7 @@ def test_a_built_in_that_is_disabled_is_gone(name: str) -> None:
     everything, without = load_plugins(), load_plugins((), (name,))
     (plugin,) = [plugin for plugin in everything.found if plugin.name == name]
     for kind, names in plugin.offers.items():
-        assert not set(names) & set(getattr(without.registry, kind if kind == "settings" else f"{kind}s"))
+        assert not set(names) & set(getattr(without.registry, kind if kind in ("routes", "settings") else f"{kind}s"))
 
 
 def test_an_outsider_offers_all_kinds(load: Load) -> None:
@@ -109,7 +109,8 @@ def test_an_outsider_offers_all_kinds(load: Load) -> None:
     context: Any = None
     made: list[Any] = [registry.transport, registry.driver, registry.store, registry.authenticator]
     assert [find("pigeon")(context) for find in made] == ["a pigeon"] * 4
-    assert set(registry.routes) == set(registry.observers) == set(registry.commands) == {"pigeon"}
+    assert set(registry.observers) == set(registry.commands) == {"pigeon"}
+    assert set(registry.routes) == {"metrics", "pigeon"}
     assert registry.settings["pigeon"]().grains == 3  # type: ignore[attr-defined]
 
 

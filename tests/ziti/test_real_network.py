@@ -15,12 +15,11 @@ import pytest
 
 from portico.client.overlay import DialFailed
 from tests.support.agents import gone_soon
-from tests.support.dark import log_of
+from tests.support.dark import deltas, family, follow, listener, listening, log_of
 from tests.support.server import PORTICO, environment
 from tests.support.talk import Event, Talk, script, text
 from tests.ziti.network import Network
 from tests.ziti.overlay import Dark
-from tests.ziti.test_serving import deltas, family, follow, listener, listening
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform != "linux", reason="the transport is for Linux")]
 

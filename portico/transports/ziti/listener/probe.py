@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from portico.transports.ziti.listener.binding import Binding, Lost
 from portico.transports.ziti.listener.control import Control
-from portico.transports.ziti.listener.library import Library, LibraryError
 from portico.transports.ziti.listener.steps import Steps
+from portico.ziti.library import Library, LibraryError
 
 DIAL_SECONDS = 60.0
 """The library itself gives up after about 10."""
@@ -63,7 +63,7 @@ class Probe:
         if failures is None:
             if binding not in self._told:
                 self._told.add(binding)
-                self._control.send("unprobed", service=binding.service, kind=error.kind, text=error.text)
+                self._control.tell("unprobed", service=binding.service, kind=error.kind, text=error.text)
             if error.kind == "permission":
                 del self._failures[binding]
             return
