@@ -151,7 +151,7 @@ class Supervisor:
             raise
 
     def _note(self, message: Mapping[str, Any]) -> None:
-        service = message.get("service", self._task.services[0])
+        service = message.get("service") or self._task.services[0]
         if service not in self._task.services:
             raise ListenerFailed(NEVER_SAID)
         match message["type"]:
