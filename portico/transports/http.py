@@ -35,6 +35,7 @@ class HttpTransport:
         uds: Path | None,
         api: Api,
         limits: Limits,
+        loopback_only: bool = False,
     ) -> None:
         self.name = name
         self._callers = callers
@@ -43,13 +44,14 @@ class HttpTransport:
         self._uds = uds
         self._api = api
         self._limits = limits
+        self._loopback_only = loopback_only
 
     async def serve(self, engine: Engine, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         with ExitStack() as stack:
             if self._uds is not None:
                 sockets, address = [stack.enter_context(listen_unix(self._uds))], f"unix:{self._uds}"
             else:
-                sockets, address = await listen_tcp(self._host, self._port)
+                sockets, address = await listen_tcp(self._host, self._port, loopback_only=self._loopback_only)
                 for listener in sockets:
                     stack.enter_context(listener)
             if not self._api.rest:
@@ -80,4 +82,5 @@ def create(context: Context, *, name: str = "http") -> Transport:
             tickets=context.tickets,
         ),
         limits=Limits(settings.write_timeout, settings.max_frame),
+        loopback_only="none" in settings.auth,  # the setting knows names only, and a name may lead anywhere
     )
