@@ -504,6 +504,8 @@ class Settings(BaseSettings):
             host, uds = info.data["host"], info.data["uds"]
             if uds is None and not values.is_loopback(host):
                 raise ValueError(f"anybody who reaches host {host} could use it")
+            if uds is None and "*" in info.data.get("allowed_hosts", ()):
+                raise ValueError("with allowed_hosts=* any web page could use it (DNS rebinding)")
         return auth
 
     @classmethod

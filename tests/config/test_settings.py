@@ -249,7 +249,7 @@ def test_auth_none_is_accepted_on_loopback(host: str) -> None:
     assert made(auth="none", host=host).auth == ("none",)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "portico.example", "localhost.example"])  # noqa: S104
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "::ffff:0:0", "localhost.example", "0x7f000001"])  # noqa: S104
 def test_auth_none_is_refused_where_others_can_reach_it(host: str) -> None:
     with pytest.raises(ValidationError, match="anybody who reaches"):
         made(auth="none", host=host)
@@ -282,3 +282,9 @@ def test_a_budget_needs_somebody_who_counts() -> None:
         with pytest.raises(ValidationError, match="count") as caught:
             made(**{**counted, **wrong})
         assert {error["loc"][0] for error in caught.value.errors()} - {"workspace_roots"} == {"budget_usd_per_day"}
+
+
+def test_auth_none_is_refused_where_any_web_page_can_reach_it() -> None:
+    with pytest.raises(ValidationError, match="DNS rebinding"):
+        made(auth="none", allowed_hosts="a,*")
+    assert made(auth="none", allowed_hosts="a").allowed_hosts == ("a",)

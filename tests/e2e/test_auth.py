@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -117,3 +118,38 @@ def test_jwt_is_refused_where_it_could_not_work(tmp_path: Path) -> None:
     assert "pip install 'portico[jwt]'" in refusal(tmp_path, **jwt_settings, PYTHONPATH=path)
     for name, value in (("ALGORITHMS", "HS256"), ("ALGORITHMS", "none"), ("JWKS", "http://keys.example/")):
         assert f"PORTICO_JWT_{name}={value}: " in refusal(tmp_path, **{**jwt_settings, f"PORTICO_JWT_{name}": value})
+
+
+def test_without_tokens_nobody_else_may_be_able_to_reach_it(tmp_path: Path) -> None:
+    for name, value, why in (
+        ("HOST", "0.0.0.0", "anybody who reaches host 0.0.0.0"),  # noqa: S104
+        ("HOST", "::", "anybody who reaches host ::"),
+        ("HOST", "0x7f000001", "anybody who reaches"),
+        ("ALLOWED_HOSTS", "*", "any web page could use it"),
+    ):
+        assert why in refusal(tmp_path, PORTICO_AUTH="none", **{f"PORTICO_{name}": value})
+    identity = tmp_path / "identity.json"
+    identity.write_text("{}")
+    identity.chmod(0o600)
+    ziti = {"PORTICO_NETWORKING_MODE": "ziti", "PORTICO_ZITI_IDENTITY_FILE": str(identity)}
+    for trust in ("true", "false"):
+        said = refusal(
+            tmp_path, PORTICO_AUTH="none", PORTICO_ZITI_TRUST_CALLER=trust, **ziti, PORTICO_ZITI_SERVICE_NAME="p,q=a"
+        )
+        assert "whoever may dial could do everything" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="gives the server a file of hosts of its own")
+def test_a_localhost_that_is_elsewhere_is_noticed(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n0.0.0.0 localhost\n")
+    env = environment(tmp_path, PORTICO_DATA_DIR=str(tmp_path / "data"), PORTICO_AUTH="none", PORTICO_PORT="0")
+    script = 'mount --bind "$0" /etc/hosts || exit 77; exec "$@" --host localhost'
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(hosts)]
+    done = subprocess.run(
+        [*command, *PORTICO, "serve", "--driver", "echo"],
+        env=env, cwd=tmp_path, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("there are no user namespaces")
+    assert (done.returncode, "localhost is 0.0.0.0 here" in done.stderr) == (1, True), done.stderr

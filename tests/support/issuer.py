@@ -31,6 +31,7 @@ class Issuer:
         self.go_on = Event()
         self.go_on.set()
         self.asked = 0
+        self.drips = False
         self.url = ""
 
     def add(self, kid: str, algorithm: str, bits: int = 2048) -> None:
@@ -79,7 +80,11 @@ def serving_keys(issuer: Issuer) -> Iterator[str]:
             self.send_response(issuer.status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            for start in range(len(body) if issuer.drips else 0):
+                self.wfile.write(body[start : start + 1])
+                time.sleep(0.1)
+            if not issuer.drips:
+                self.wfile.write(body)
 
         def log_message(self, *args: object) -> None:
             pass

@@ -168,6 +168,11 @@ async def test_while_the_issuer_is_away_its_keys_hold(issuer: Issuer, monkeypatc
     with anyio.fail_after(0.3), pytest.raises(Unavailable):
         await authenticator.authenticate(issuer.token())
     issuer.go_on.set()
+    issuer.drips = True
+    clock.time += RETRY_SECONDS + 1
+    with anyio.fail_after(5), pytest.raises(Unavailable):
+        await authenticator.authenticate(issuer.token())
+    issuer.drips = False
     clock.time += RETRY_SECONDS + 1
     assert await authenticator.authenticate(issuer.token())
     for status, body in ((500, None), (302, None), (200, b"{"), (200, b'{"keys": []}'), (200, b"[" * 100_000)):
