@@ -38,6 +38,12 @@ async def open_with_bash(client: Talk, session_id: str = "s") -> dict[str, Any]:
     return await client.open(session_id=session_id, allowed_tools=["Bash"])
 
 
+def listening(server: RunningServer) -> set[str]:
+    """The sockets of agents that the server listens on."""
+    sockets = psutil.Process(server.process.pid).net_connections("unix")
+    return {path for path in (str(socket.laddr) for socket in sockets) if path.endswith("api.sock")}
+
+
 def looking(server: RunningServer) -> str:
     return LOOK.replace("SERVER", str(server.process.pid)).replace("DATA", str(server.data_dir))
 
@@ -91,8 +97,9 @@ async def test_the_sockets_are_each_sessions_own_and_end_with_their_agent(tmp_pa
         assert status in ("52", "55", "56")  # curl: the connection was closed without an answer
         assert len(server.model.requests) == before + 2  # those of the turn itself
         assert second != str(first) and Path(second).is_socket()
+        assert listening(server) == {str(first), second}
         await client.http.delete("/sessions/a")
-        assert not first.exists()
+        assert listening(server) == {second} and not first.exists()
     assert not Path(second).exists()
 
 

@@ -48,7 +48,7 @@ async def test_a_socket_that_was_left_behind_is_taken_over(tmp_path: Path) -> No
 
 async def test_a_door_that_closes_ends_what_came_through_it(tmp_path: Path) -> None:
     async with serve_model() as model, gate(tmp_path, model.url) as open_gate:
-        with pytest.raises(httpx.TransportError):
+        with anyio.fail_after(5), pytest.raises(httpx.RemoteProtocolError):
             async with open_gate.http.stream("POST", "/v1/messages", json=asking({"say": "a b", "stall": 1})) as answer:
                 await open_gate.door.close()
                 await answer.aread()
