@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -153,7 +154,10 @@ def test_a_program_comes_with_its_interpreter_and_its_package(tmp_path: Path) ->
     (package / "cli.js").write_text("#!/opt/node/bin/node\n")
     link.symlink_to(package / "cli.js")
     assert {package / "cli.js", package, link, Path("/opt/node/bin/node")} <= set(program_paths(link))
-    servers = {"a": {"command": str(link), "args": ["--x", str(tmp_path)]}, "b": {"url": "http://x"}}
+    servers: dict[str, dict[str, Any]] = {
+        "a": {"command": str(link), "args": ["--x", str(tmp_path)]},
+        "b": {"url": "http://x"},
+    }
     assert {link, package, tmp_path} <= set(server_paths(servers))
 
 
