@@ -14,12 +14,16 @@ from anyio.abc import TaskGroup
 
 from portico.config.load import Loaded, SettingsError, agent_environment, secret_variables, ziti_environment
 from portico.config.settings import Settings
+from portico.config.values import another_provider
 from portico.core.agent import AgentDriver
 from portico.core.engine import Engine
 from portico.core.errors import PorticoError
 from portico.core.observer import Observer
 from portico.core.policy import Policy
 from portico.core.store import EventStore
+from portico.gateway.gateway import Gateway
+from portico.gateway.ledger import Ledger
+from portico.gateway.upstream import API, Upstream
 from portico.hardening import blank_environment, close_to_others
 from portico.lease import advertise, hold
 from portico.plugins.context import Context
@@ -71,12 +75,15 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
         stack.callback(signal.setitimer, signal.ITIMER_REAL, 0)
         signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         lease = stack.enter_context(hold(settings.data_dir))
+        passed_on = agent_environment(settings, environ)
+        gateway = _gateway(settings, passed_on)
         context = Context(
             settings,
             settings.data_dir,
-            agent_environment(settings, environ),
+            passed_on,
             dict(loaded.plugin_settings),
             ziti_environment=ziti_environment(environ),
+            gateway=gateway,
         )
         made = [_made("authenticator", name, make, context) for name, make in make_authenticators.items()]
         context = context.with_authenticators(*made)
@@ -96,6 +103,8 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
         )
         serving = Serving(engine, transports)
         async with anyio.create_task_group() as working:
+            if gateway is not None:
+                await working.start(gateway.run)
             if await _unless_stopped(signals, partial(_begin, working, engine)) is None:
                 return
             async with anyio.create_task_group() as transporting:
@@ -243,6 +252,20 @@ async def _drain(engine: Engine, signals: AsyncIterator[signal.Signals], seconds
         draining.start_soon(hurry)
         await engine.drain(seconds)
         draining.cancel_scope.cancel()
+
+
+def _gateway(settings: Settings, environment: Mapping[str, str]) -> Gateway | None:
+    """None where agents have the credential themselves, where there is none, and where another provider is asked."""
+    key, token = settings.anthropic_api_key, settings.claude_code_oauth_token
+    if not settings.key_gateway or (key is None and token is None) or another_provider(settings.agent_env):
+        return None
+    upstream = Upstream(
+        settings.anthropic_base_url or API,
+        api_key=key.get_secret_value() if key else None,
+        oauth_token=token.get_secret_value() if token else None,
+        environment=environment,
+    )
+    return Gateway(upstream, Ledger(settings.data_dir / "spending.json", settings.budget_usd_per_day))
 
 
 def _policy(settings: Settings) -> Policy:

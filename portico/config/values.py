@@ -137,6 +137,11 @@ def mcp_servers(value: Any) -> Any:
     return value
 
 
+def another_provider(variables: tuple[AgentVariable, ...]) -> bool:
+    """Whether agents ask another cloud's API for the model, with credentials of its own (Bedrock, Vertex ...)."""
+    return any(variable.name.startswith("CLAUDE_CODE_USE_") for variable in variables)
+
+
 def header_secret(value: SecretStr) -> SecretStr:
     """A credential that can be sent in an HTTP header."""
     if not re.fullmatch(r"[!-~]+", value.get_secret_value()):

@@ -496,7 +496,8 @@ class Session:
         self._agent_lost = False
 
     def _spec(self) -> AgentSpec:
-        return AgentSpec(self.record.agent_id, self._folder, Path(self.record.cwd), self.record.options)
+        record = self.record
+        return AgentSpec(record.agent_id, self._folder, Path(record.cwd), record.options, record.owner)
 
     async def _lose_agent(self, failure: PorticoError) -> None:
         with anyio.CancelScope(shield=True):

@@ -11,6 +11,7 @@ from portico.core.principal import Authenticator, Callers
 
 if TYPE_CHECKING:
     from portico.config.settings import Settings
+    from portico.core.gateway import Gateway
     from portico.transports.base import Routes
 
 
@@ -20,7 +21,8 @@ class Context:
 
     ``plugin_settings`` are the settings that plugins have brought with them, by prefix: of the types that
     ``portico_settings`` has named. ``agent_environment`` is what agents may have of the server's environment, and
-    ``ziti_environment`` what Ziti's library may have. ``callers`` finds out who is calling; ``routes`` are those of
+    ``ziti_environment`` what Ziti's library may have. ``gateway`` is the agents' way to the model API; None where they
+    have the credential themselves, or there is none. ``callers`` finds out who is calling; ``routes`` are those of
     plugins. Both are empty while they are being made: a transport's factory sees them.
     """
 
@@ -31,6 +33,7 @@ class Context:
     callers: Callers = field(default_factory=lambda: Callers(()))
     routes: Mapping[str, Routes] = field(default_factory=dict)
     ziti_environment: Mapping[str, str] = field(default_factory=dict)
+    gateway: Gateway | None = None
 
     def with_authenticators(self, *authenticators: Authenticator) -> Context:
         return replace(self, callers=Callers(authenticators))

@@ -22,6 +22,8 @@ def test_defaults_are_those_of_the_contract() -> None:
         "anthropic_api_key": None,
         "claude_code_oauth_token": None,
         "anthropic_base_url": None,
+        "key_gateway": True,
+        "budget_usd_per_day": None,
         "claude_model": None,
         "max_tokens": 4096,
         "max_sessions": 10,
@@ -94,6 +96,7 @@ def test_settings_do_not_change() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [
+        ("key_gateway", "off", False),
         ("max_tokens", "1000000", 1_000_000),
         ("turn_timeout", "0.1", 0.1),
         ("permission_timeout", "0", 0),
@@ -151,6 +154,8 @@ def test_accepted(name: str, text: str, value: Any) -> None:
         ),
         ("agent_env", ["1A", "A B", "=x", ",", "A,A=1", "HOME", "TMPDIR=/x", "CLAUDE_CONFIG_DIR", "XDG_RUNTIME_DIR"]),
         ("agent_env", ["CLAUDE_CODE_TMPDIR", "PORTICO_AUTH_TOKENS", "PORTICO_X=1"]),
+        ("key_gateway", ["", "perhaps", "2"]),
+        ("budget_usd_per_day", ["0", "-1", "nan", "inf", "1000001", "$5"]),
         ("claude_model", ["-x", "a b", "sonnet\n", "x" * 257]),
         ("max_tokens", ["0", "-1", "1000001", "1.5", "many", "9" * 5000]),
         ("max_sessions", ["0", "100001"]),
@@ -234,3 +239,12 @@ def test_auth_none_is_refused_where_others_can_reach_it(host: str) -> None:
         made(auth="none", host=host)
     assert made(auth="none", host=host, uds="/run/portico.sock").auth == ("none",)
     assert made(auth="token", host=host).auth == ("token",)
+
+
+def test_a_budget_needs_somebody_who_counts() -> None:
+    counted: dict[str, Any] = {"anthropic_api_key": "k", "budget_usd_per_day": "2.5"}
+    assert made(**counted).budget_usd_per_day == 2.5
+    for wrong in ({"key_gateway": "off"}, {"anthropic_api_key": None}, {"agent_env": "CLAUDE_CODE_USE_BEDROCK=1"}):
+        with pytest.raises(ValidationError, match="count") as caught:
+            made(**{**counted, **wrong})
+        assert {error["loc"][0] for error in caught.value.errors()} - {"workspace_roots"} == {"budget_usd_per_day"}

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from portico.config.settings import Settings
+from tests.e2e import test_gateway as gateway_tests
 from tests.support.server import ROOT, RunningServer, running_server
 from tests.support.talk import Stopwatch, Talk, only, script, talk, text
 from tests.support.websocket import talking
@@ -44,7 +45,7 @@ async def environment_of_a_tool(client: Talk) -> dict[str, str]:
 
 
 def test_every_setting_has_its_test() -> None:
-    tests = [name for name in [*globals(), *vars(ziti_settings)] if name.startswith("test_")]
+    tests = [name for name in [*globals(), *vars(ziti_settings), *vars(gateway_tests)] if name.startswith("test_")]
     tests += [f"test_{name}" for name in SHOWN_WITH_ANOTHER]
     missing = [name for name in Settings.model_fields if not any(test.startswith(f"test_{name}") for test in tests)]
     assert missing == []
@@ -64,6 +65,14 @@ async def test_claude_code_oauth_token_reaches_the_model(tmp_path: Path) -> None
         await client.open(session_id="s")
         await client.turn("s", "hello")
         assert server.model.requests[-1].headers["authorization"] == "Bearer oauth-of-the-test"
+
+
+async def test_key_gateway_off_hands_the_credential_to_the_agent(tmp_path: Path) -> None:
+    variables = {"ANTHROPIC_API_KEY": "sk-of-the-test", "PORTICO_KEY_GATEWAY": "off"}
+    async with running_server(tmp_path, **variables) as server, talk(server) as client:
+        found = await environment_of_a_tool(client)
+        assert found["ANTHROPIC_API_KEY"] == "sk-of-the-test" and "ANTHROPIC_UNIX_SOCKET" not in found
+        assert server.model.requests[-1].headers["x-api-key"] == "sk-of-the-test"
 
 
 async def test_agent_env_is_all_that_agents_get_of_the_environment(tmp_path: Path) -> None:

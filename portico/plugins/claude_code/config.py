@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from portico.core.folders import own_workspaces
+from portico.core.gateway import Gateway
 from portico.plugins.claude_code.visible import server_paths
 from portico.plugins.context import Context
 
@@ -21,9 +22,9 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class DriverConfig:
     """``agents`` is the folder in which sessions keep their agents' folders: what is left of an earlier server
     process is looked for there. ``environment`` is what agents may have of the server's environment, PATH included.
-    ``max_tokens`` is the output limit of one reply; None: the CLI's own. ``sandbox`` is the setting; in it ``visible``
-    paths are to be seen beside the system and what ``environment`` names, ``hidden`` ones are not, and of ``roots``
-    each agent sees its own workspace only.
+    ``max_tokens`` is the output limit of one reply; None: the CLI's own. With a ``gateway`` agents get no credential.
+    ``sandbox`` is the setting; in it ``visible`` paths are to be seen beside the system and what ``environment`` names,
+    ``hidden`` ones are not, and of ``roots`` each agent sees its own workspace only.
     """
 
     agents: Path
@@ -38,6 +39,7 @@ class DriverConfig:
     visible: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
     roots: tuple[Path, ...] = ()
+    gateway: Gateway | None = None
 
     @property
     def search_path(self) -> str:
@@ -47,6 +49,8 @@ class DriverConfig:
     def from_context(cls, context: Context) -> DriverConfig:
         settings = context.settings
         key, token = settings.anthropic_api_key, settings.claude_code_oauth_token
+        if context.gateway is not None:
+            key = token = None
         return cls(
             agents=context.data_dir / "agents",
             environment={"PATH": DEFAULT_PATH, **context.agent_environment},
@@ -64,6 +68,7 @@ class DriverConfig:
                 *_secret_files(settings),
             ),
             roots=settings.workspace_roots,
+            gateway=context.gateway,
         )
 
 
