@@ -471,6 +471,33 @@ async def test_workspace_roots(tmp_path: Path) -> None:
         assert (await client.open())["cwd"].startswith(str(root))
 
 
+async def test_workspace_roots_do_not_open_what_others_keep_there(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, talk(server) as client:
+        others = Path((await client.open())["cwd"])
+        (others / "nested").mkdir()
+        (server.data_dir / "workspaces" / "link").symlink_to(others)
+        beside = (others, others / "nested", others.parent, others.parent / "link", server.data_dir / "agents")
+        for cwd in (*beside, server.data_dir, others / ".." / others.name):
+            answer = await client.http.post("/sessions", json={"cwd": str(cwd)})
+            assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed"), cwd
+        assert others.stat().st_mode & 0o777 == others.parent.stat().st_mode & 0o777 == 0o700
+    root, folder = tmp_path / "root", tmp_path / "again"
+    (root / "project").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(root)
+    folder.mkdir()
+    roots = {"PORTICO_WORKSPACE_ROOTS": f"{tmp_path / 'link'},{folder}"}  # the second holds the data folder
+    async with running_server(folder, **roots, PORTICO_POOL_SIZE="0") as server, talk(server) as client:
+        assert (await client.open(cwd=str(tmp_path / "link" / "project")))["cwd"] == str(root / "project")
+        assert (await client.open(cwd=str(root)))["cwd"] == str(root)
+        others = Path((await client.open(session_id="s"))["cwd"])
+        for cwd in (others, others.parent, folder, server.data_dir, server.data_dir / "agents"):
+            answer = await client.http.post("/sessions", json={"cwd": str(cwd)})
+            assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed"), cwd
+        others.rename(tmp_path / "was")  # as an agent without a sandbox could, between two turns
+        others.symlink_to(server.data_dir)
+        assert only(await client.turn("s", "hello"), "error")["code"] == "workspace_moved"
+
+
 async def test_permission_modes(tmp_path: Path) -> None:
     async with running_server(tmp_path, PORTICO_PERMISSION_MODES="default,acceptEdits") as server:
         async with talk(server) as client:
@@ -520,6 +547,42 @@ async def test_log_format_and_that_no_query_is_logged(tmp_path: Path) -> None:
                 await anyio.sleep(0.02)
         assert [(line["level"], line["status"]) for line in access] == [("INFO", 200)]
         assert "private" not in log(server)
+
+
+async def test_sandbox_required_does_not_start_without(tmp_path: Path) -> None:
+    environment = {"PATH": str(tmp_path), "PORTICO_DATA_DIR": str(tmp_path / "data"), "PYTHONPATH": str(ROOT)}
+    for value in ("required", "bubblewrap"):
+        argv = [sys.executable, "-m", "portico", "serve", "--sandbox", value, "--port", "0"]
+        with anyio.fail_after(30):
+            done = await anyio.run_process(argv, env=environment, check=False, cwd=tmp_path)
+        assert done.returncode == 1
+        said = f"portico: sandbox={value}: there is no program bwrap (on Debian and Ubuntu, `apt install bubblewrap`)"
+        assert said in done.stderr.decode()
+    (tmp_path / "auto").mkdir()
+    async with running_server(tmp_path / "auto", PATH=str(tmp_path)) as server:
+        assert "agents are not in a sandbox (there is no program bwrap" in log(server)
+
+
+HELLO = {"command": sys.executable, "args": [str(ROOT / "tests" / "support" / "mcp_server.py")]}
+
+
+async def test_mcp_servers_are_the_operators(tmp_path: Path) -> None:
+    (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": {"offered": HELLO}}))
+    async with running_server(tmp_path, PORTICO_MCP_SERVERS=f"@{tmp_path}/mcp.json") as server, talk(server) as client:
+        for asked in (["other"], ["offered", "other"], {"offered": {"command": "sh"}}):
+            refused = await client.http.post("/sessions", json={"mcp_servers": asked})
+            assert (refused.status_code, refused.json()["code"]) == (403, "not_allowed")
+        await client.open(session_id="s", mcp_servers=["offered"], allowed_tools=["mcp__offered__hello"])
+        turn = await client.turn("s", script({"tool": {"name": "mcp__offered__hello", "input": {}}}, {"say": "x"}))
+        assert "hello from the operator's server" in json.dumps(only(turn, "tool_result")["content"])
+
+
+async def test_allow_client_mcp(tmp_path: Path) -> None:
+    async with running_server(tmp_path, PORTICO_ALLOW_CLIENT_MCP="true", PORTICO_SANDBOX="none") as server:
+        async with talk(server) as client:
+            await client.open(session_id="s", mcp_servers={"own": HELLO}, allowed_tools=["mcp__own__hello"])
+            turn = await client.turn("s", script({"tool": {"name": "mcp__own__hello", "input": {}}}, {"say": "x"}))
+            assert "hello from" in json.dumps(only(turn, "tool_result")["content"])
 
 
 async def test_setting_sources_allowed_tools_and_disallowed_tools(tmp_path: Path) -> None:
