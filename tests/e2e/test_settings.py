@@ -45,6 +45,7 @@ async def environment_of_a_tool(client: Talk) -> dict[str, str]:
 
 def test_every_setting_has_its_test() -> None:
     tests = [name for name in [*globals(), *vars(ziti_settings)] if name.startswith("test_")]
+    tests += [f"test_{name}" for name in SHOWN_WITH_ANOTHER]
     missing = [name for name in Settings.model_fields if not any(test.startswith(f"test_{name}") for test in tests)]
     assert missing == []
 
@@ -55,9 +56,6 @@ async def test_anthropic_api_key_and_anthropic_base_url_reach_the_model(tmp_path
         await client.turn("s", "hello")  # that anything came is the base URL's doing
         assert server.model.requests[-1].headers["x-api-key"] == "sk-of-the-test"
         assert "sk-of-the-test" not in log(server) + json.dumps(await client.history("s"))
-
-
-test_anthropic_base_url = test_anthropic_api_key_and_anthropic_base_url_reach_the_model
 
 
 async def test_claude_code_oauth_token_reaches_the_model(tmp_path: Path) -> None:
@@ -89,9 +87,6 @@ async def test_claude_model_and_max_tokens_reach_the_model(tmp_path: Path) -> No
         await client.turn("own", "hello")
         body = server.model.requests[-1].body
         assert body is not None and body["model"] == "claude-haiku-4-5"
-
-
-test_max_tokens = test_claude_model_and_max_tokens_reach_the_model
 
 
 async def test_max_sessions(tmp_path: Path) -> None:
@@ -345,9 +340,6 @@ async def test_retention_mb_and_retention_days_delete_what_is_too_much_or_too_ol
                         break
 
 
-test_retention_days = test_retention_mb_and_retention_days_delete_what_is_too_much_or_too_old
-
-
 async def test_session_timeout(tmp_path: Path) -> None:
     async with running_server(tmp_path, SESSION_TIMEOUT="0.3") as server, talk(server) as client:
         await client.open(session_id="s")
@@ -362,9 +354,6 @@ async def test_max_processes_and_process_wait(tmp_path: Path) -> None:
         await client.start("a", script({"words": 100, "say": "w ", "gap_ms": 50}))
         await client.until("a", "delta")
         assert only(await client.turn("b", "hello"), "error")["code"] == "no_capacity"
-
-
-test_process_wait = test_max_processes_and_process_wait
 
 
 async def test_pool_size(tmp_path: Path) -> None:
@@ -396,9 +385,6 @@ async def test_host_and_port(tmp_path: Path) -> None:
     async with running_server(tmp_path, "--host", "127.0.0.2", PORTICO_PORT=str(port)) as server:
         assert server.url == f"http://127.0.0.2:{port}"
         assert httpx.get(f"{server.url}/healthz").status_code == 200
-
-
-test_port = test_host_and_port
 
 
 async def test_uds_is_the_only_way_in(tmp_path: Path) -> None:
@@ -500,4 +486,13 @@ async def test_setting_sources_allowed_tools_and_disallowed_tools(tmp_path: Path
         assert body is not None and "Bash" not in [tool["name"] for tool in body["tools"]]
 
 
-test_allowed_tools = test_disallowed_tools = test_setting_sources_allowed_tools_and_disallowed_tools
+SHOWN_WITH_ANOTHER = {
+    "anthropic_base_url": test_anthropic_api_key_and_anthropic_base_url_reach_the_model,
+    "max_tokens": test_claude_model_and_max_tokens_reach_the_model,
+    "retention_days": test_retention_mb_and_retention_days_delete_what_is_too_much_or_too_old,
+    "process_wait": test_max_processes_and_process_wait,
+    "port": test_host_and_port,
+    "allowed_tools": test_setting_sources_allowed_tools_and_disallowed_tools,
+    "disallowed_tools": test_setting_sources_allowed_tools_and_disallowed_tools,
+}
+"""Settings that the test of another one shows too."""
