@@ -99,7 +99,9 @@ class Dialler:
 def transport(dialler: Dialler) -> httpx.AsyncHTTPTransport:
     """One whose connections all lead to the dialler's service, whatever the host of a URL."""
     made = httpx.AsyncHTTPTransport()
-    made._pool = httpcore.AsyncConnectionPool(network_backend=_Backend(dialler))  # httpx has no option for it
+    made._pool = httpcore.AsyncConnectionPool(  # httpx has no option for it; the limits are its own
+        network_backend=_Backend(dialler), max_connections=100, max_keepalive_connections=20, keepalive_expiry=5
+    )
     return made
 
 

@@ -101,6 +101,16 @@ async def test_a_binding_that_is_lost_without_a_word(tmp_path: Path, shape: Shap
         await recovers(net, running)
 
 
+@pytest.mark.long
+async def test_a_binding_that_never_was_is_found_out_soon(tmp_path: Path) -> None:
+    async with network(tmp_path, "0.6") as net:
+        net.moods("portico", accept="lost")
+        async with supervised(net, probed=True, probe=600) as running:  # three probes, five seconds apart
+            assert await running.failure(0) == "the binding of the service portico is lost: connection is closed"
+            net.moods("portico", accept=None)
+            await recovers(net, running)
+
+
 @both
 async def test_probes_do_not_mind_connections_that_last(tmp_path: Path, shape: Shape) -> None:
     async with network(tmp_path, shape) as net, supervised(net, probed=True, probe=0.05) as running:
