@@ -9,6 +9,7 @@ from typing import Protocol
 
 import anyio
 
+from portico.core.audit import Source
 from portico.core.errors import PorticoError, Unauthenticated, Unavailable
 
 ANSWER_SECONDS = 10.0
@@ -21,12 +22,13 @@ log = logging.getLogger("portico.auth")
 class Principal:
     """A caller. Owns the sessions that it creates; an ``admin`` sees and steers all.
 
-    ``via`` is the authenticator that knows it, where one does.
+    ``via`` is the authenticator that knows it, where one does; ``source`` where it is, where its transport tells.
     """
 
     name: str
     admin: bool = False
     via: str = field(default="", compare=False)
+    source: Source | None = field(default=None, compare=False)
 
     def may_see(self, owner: str) -> bool:
         return self.admin or self.name == owner

@@ -501,3 +501,14 @@ async def test_setting_sources_allowed_tools_and_disallowed_tools(tmp_path: Path
 
 
 test_allowed_tools = test_disallowed_tools = test_setting_sources_allowed_tools_and_disallowed_tools
+
+
+async def test_audit_log_says_where_it_is_kept_and_whether(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.jsonl"
+    for value, name in ((str(elsewhere), "one"), ("off", "two")):
+        folder = tmp_path / name
+        folder.mkdir()
+        async with running_server(folder, "--audit-log", value) as server, talk(server) as client:
+            await client.open(session_id="s")
+        assert not (server.data_dir / "audit.jsonl").exists()
+    assert elsewhere.read_text().count('"session.create"') == 1
