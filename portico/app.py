@@ -12,10 +12,13 @@ from typing import Any, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
+from portico.audit import AuditLog
 from portico.config.load import Loaded, SettingsError, agent_environment, secret_variables, ziti_environment
 from portico.config.settings import Settings
 from portico.config.values import another_provider
 from portico.core.agent import AgentDriver
+from portico.core.audit import OK, NoAudit
+from portico.core.audited import AuditedEngine
 from portico.core.engine import Engine
 from portico.core.errors import PorticoError
 from portico.core.observer import Observer
@@ -104,7 +107,11 @@ async def serve(
         context = context.with_routes(routes)
         transports = {name: _made("transport", name, make, context) for name, make in make_transports.items()}
         drivers = {name: _made("driver", name, make, context) for name, make in make_drivers.items()}
-        engine = Engine(
+        audit = AuditLog(settings.audit_log) if settings.audit_log else None
+        if audit is not None:
+            audit.check()
+        engine = AuditedEngine(
+            audit=audit or NoAudit(),
             store=metered(_made("store", settings.store, make_store, context), context.metrics),
             drivers=drivers,
             default_driver=settings.driver[0],
@@ -117,7 +124,12 @@ async def serve(
         async with anyio.create_task_group() as working:
             if gateway is not None:
                 await working.start(gateway.run)
+            if audit is not None:
+                working.start_soon(audit.run)
+                context.reloads.add("audit_log", audit.reopen)
+            engine.audit.note("server.start", OK)
             if await _unless_stopped(signals, partial(_begin, working, engine)) is None:
+                working.cancel_scope.cancel()
                 return
             async with anyio.create_task_group() as transporting:
                 addresses = await _unless_stopped(signals, partial(serving.start, transporting))
@@ -139,6 +151,7 @@ async def serve(
                 _be_gone_within(settings.drain_timeout + STOP_SECONDS)
                 await _drain(engine, signals, settings.drain_timeout)
                 transporting.cancel_scope.cancel()
+            engine.audit.note("server.stop", OK)
             working.cancel_scope.cancel()
     log.info("stopped")
     if serving.over.is_set():

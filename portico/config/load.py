@@ -41,6 +41,7 @@ __all__ = [
 _DOTENV = ".env"
 _LARGEST_FILE = 1024 * 1024
 _PATHS = (
+    "audit_log",
     "claude_cli_path",
     "uds",
     "data_dir",
@@ -48,6 +49,7 @@ _PATHS = (
     "tls_key",
     "ziti_identity_file",
 )  # these may be relative to the working directory
+_NO_PATH = ("audit_log", "off")
 _ALWAYS_FOR_AGENTS = ("PATH", "LANG", "LC_ALL", "TZ")
 _FOR_ZITI = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "ZITI_LOG", "ZITI_TIME_FORMAT")
 
@@ -223,7 +225,7 @@ def _prepared(winners: Mapping[str, Given], cwd: Path, mistakes: list[str], warn
     prepared = {}
     for name in _PATHS:
         given = winners.get(name)
-        if given and given.source != "default" and isinstance(given.value, str):
+        if given and given.source != "default" and isinstance(given.value, str) and (name, given.value) != _NO_PATH:
             prepared[name] = Given(given.label, given.source, str(_path(cwd, given.value)))
     tokens = winners.get("auth_tokens")
     if tokens and isinstance(tokens.value, str) and tokens.value.startswith("@"):

@@ -451,6 +451,12 @@ class Settings(BaseSettings):
         "a path such as /claude or /a/b, without a / at its end, of letters, digits and ._~-",
         "/claude",
     )
+    audit_log: Annotated[AbsolutePath | None, BeforeValidator(values.path_or_off)] = _setting(
+        "File for the audit log: a JSON line for each thing that a caller changes or is refused, without content; mode "
+        "0600. Default: `audit.jsonl` in `data_dir`.",
+        "a path, or off",
+        default_factory=cast(Callable[[], Any], lambda known: known["data_dir"] / "audit.jsonl"),
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "Least level that is logged.", "debug, info, warning, error", "info"
     )

@@ -241,6 +241,11 @@ def absolute(path: Path) -> Path:
     return Path(os.path.normpath(path))
 
 
+def path_or_off(value: Any) -> Any:
+    """`off` → None."""
+    return None if value == "off" else value
+
+
 def socket_path(path: Path) -> Path:
     """A path that a Unix socket can be bound to."""
     if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:

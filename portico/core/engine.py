@@ -14,6 +14,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from portico.core.agent import AgentDriver, AgentOptions, Decision, require
+from portico.core.audit import Audit, NoAudit
 from portico.core.changes import SessionChanges
 from portico.core.clock import rfc3339
 from portico.core.errors import Conflict, Exhausted, InvalidRequest, NotFound, StoreFailed, Unavailable
@@ -53,6 +54,8 @@ class Engine:
 
     All raise errors of `portico.core.errors` only.
     """
+
+    audit: Audit = NoAudit()
 
     def __init__(
         self,

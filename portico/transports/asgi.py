@@ -31,6 +31,7 @@ from portico.transports.operation import JSON, Answer, operation
 from portico.transports.origins import Cors, OriginCheck
 from portico.transports.problems import Problems
 from portico.transports.proxies import ProxyHeaders
+from portico.transports.refusals import Refusals
 from portico.transports.sessions import Sessions
 from portico.transports.sse import EventRoutes
 from portico.transports.streams import Streams
@@ -64,7 +65,8 @@ def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> 
     # Starlette's app class would answer errors itself, in its own way.
     router = Router(routes, redirect_slashes=False, default=no_such_path)
     checked = OriginCheck(Authentication(router, gate, api.prefix), api.origins, f"{api.prefix}/stream/")
-    logged = Guarded(Cors(Problems(HostCheck(checked, api.hosts)), api.origins))
+    noted = Refusals(HostCheck(checked, api.hosts), engine.audit)
+    logged = Guarded(Cors(Problems(noted), api.origins))
     app = AccessLog(logged, _counting(dict(_templates(routes)), api.metrics))
     return ProxyHeaders(app, api.proxies) if api.proxies else app
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -9,6 +11,7 @@ from portico.core.errors import Unauthenticated
 from portico.core.principal import Principal
 from portico.transports.caller import Caller
 from portico.transports.gate import HOW, Gate, take_ticket
+from portico.transports.refusals import source_of
 from portico.transports.scopes import check_ticket
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
@@ -40,7 +43,9 @@ class Authentication:
 
 
 def set_caller(scope: Scope, caller: Caller | None) -> None:
-    """Note who it is that sends this request."""
+    """Note who it is that sends this request, and from where."""
+    if caller is not None:
+        caller.principal = replace(caller.principal, source=source_of(scope))
     scope.setdefault("state", {}).update(caller=caller, principal=caller.principal if caller else None)
 
 

@@ -24,10 +24,20 @@ from portico.transports.parse import check
 
 
 class FramedConversation(Conversation):
-    """Each type of frame has its method; `callers` says who an ``auth`` frame is from."""
+    """Each type of frame has its method; `callers` says who an ``auth`` frame is from.
 
-    def __init__(self, *args: Any, callers: Callers, **options: Any) -> None:
+    ``note_refusal`` is told of what refuses a frame, and does not end the connection.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        callers: Callers,
+        note_refusal: Callable[[PorticoError], None] = lambda error: None,
+        **options: Any,
+    ) -> None:
         super().__init__(*args, **options)
+        self._note_refusal = note_refusal
         self._callers = callers
         self._actions: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[Answer]]] = {
             "query": self._query,
@@ -53,6 +63,7 @@ class FramedConversation(Conversation):
         except PorticoError as error:
             if frame.id is None and isinstance(error, MalformedRequest | InvalidRequest):
                 raise
+            self._note_refusal(error)
             await self._tell(frame.answer(wire.nack(error)))
         else:
             if frame.id is not None:

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from portico.core.audit import OK
 from portico.core.engine import Engine
 from portico.core.events import encode_json
 from portico.core.requests import SessionView
@@ -160,6 +161,7 @@ class Sessions:
         """In the parameter `ticket` it stands for its maker's credentials: on this one session, until it expires."""
         principal, session_id = principal_of(request), request.path_params["session_id"]
         identity = await self._engine.identity(principal, session_id)
+        self._engine.audit.note("ticket.create", OK, principal, session_id=session_id, scope=body.scope)
         ticket, expires_at = self._tickets.make(principal, session_id, identity, body.scope, body.ttl)
         return _json(TicketAnswer(ticket=ticket, expires_at=expires_at), 201, {"cache-control": "no-store"})
 

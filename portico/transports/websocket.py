@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, NoReturn
 
 import anyio
@@ -26,6 +27,7 @@ from portico.transports.operation import Answer, operation
 from portico.transports.parse import check, parse_query
 from portico.transports.peer import WebSocketPeer
 from portico.transports.plain import PlainConversation
+from portico.transports.refusals import note_refusal
 from portico.transports.streams import Streams
 
 AUTH_SECONDS = 10.0
@@ -66,8 +68,9 @@ class WebSocketRoutes:
         asked = check(SocketParameters, parse_query(scope["query_string"]))
         parts = peer, self._engine, self._streams, caller.principal, session_id
         if framed:
-            callers = self._gate.callers(scope)
-            await FramedConversation(*parts, caller=caller, callers=callers).run(asked.after)
+            callers, noting = self._gate.callers(scope), partial(note_refusal, self._engine.audit, scope)
+            talk = FramedConversation(*parts, caller=caller, callers=callers, note_refusal=noting)
+            await talk.run(asked.after)
         else:
             await PlainConversation(*parts, caller=caller, own_only=asked.after is None).run(asked.after)
         if caller.over:

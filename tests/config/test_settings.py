@@ -71,6 +71,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "allowed_origins": (),
         "data_dir": Path("/data"),
         "workspace_roots": (Path("/data/workspaces"),),
+        "audit_log": Path("/data/audit.jsonl"),
         "permission_modes": ("default", "acceptEdits", "plan", "dontAsk"),
         "auth": ("token",),
         "auth_tokens": (),
@@ -142,6 +143,8 @@ def test_settings_do_not_change() -> None:
         ("port", "65535", 65535),
         ("anthropic_base_url", "http://127.0.0.1:8080/v", "http://127.0.0.1:8080/v"),
         ("workspace_roots", "/a,/b/../c", (Path("/a"), Path("/c"))),
+        ("audit_log", "/var/log/../audit", Path("/var/audit")),
+        ("audit_log", "off", None),
         ("permission_modes", "bypassPermissions,plan", ("bypassPermissions", "plan")),
         ("auth_tokens", "a:b==,c:d:admin", (Token("a", SecretStr("b==")), Token("c", SecretStr("d"), admin=True))),
         ("agent_env", "A,B=c", (AgentVariable("A"), AgentVariable("B", SecretStr("c")))),
@@ -212,6 +215,7 @@ def test_accepted(name: str, text: str, value: Any) -> None:
         ("uds", ["relative", LONG_SOCKET]),
         ("data_dir", ["relative", "~/x"]),
         ("workspace_roots", ["relative", "/a,b", "/a,/b/../a", ","]),
+        ("audit_log", ["relative", "/a\0b"]),
         ("permission_modes", ["all", "plan,plan", "Plan", ","]),
         ("auth", ["", "../x", "token,token", "none,token"]),
         ("auth_tokens", ["a", "a:", ":b", "a:b:root", "a:b:admin:x", "a:b c", "a:sha256$0", "a:b,a:c", "a:b,c:b", ","]),
@@ -241,7 +245,7 @@ def test_refused(name: str, texts: list[str]) -> None:
     for text in texts:
         with pytest.raises(ValidationError) as caught:
             made(**{name: text})
-        assert {error["loc"][0] for error in caught.value.errors()} - {"workspace_roots"} <= {name}, text
+        assert {error["loc"][0] for error in caught.value.errors()} - {"workspace_roots", "audit_log"} <= {name}, text
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])

@@ -681,6 +681,17 @@ async def test_trusted_proxies_are_those_that_are_believed(tmp_path: Path) -> No
     assert await seen_behind(tmp_path, "10.0.0.0/8") == "127.0.0.1"
 
 
+async def test_audit_log_says_where_it_is_kept_and_whether(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.jsonl"
+    for value, name in ((str(elsewhere), "one"), ("off", "two")):
+        folder = tmp_path / name
+        folder.mkdir()
+        async with running_server(folder, "--audit-log", value) as server, talk(server) as client:
+            await client.open(session_id="s")
+        assert not (server.data_dir / "audit.jsonl").exists()
+    assert elsewhere.read_text().count('"session.create"') == 1
+
+
 SHOWN_WITH_ANOTHER = {
     "anthropic_base_url": test_anthropic_api_key_and_anthropic_base_url_reach_the_model,
     "max_tokens": test_claude_model_and_max_tokens_reach_the_model,

@@ -21,12 +21,13 @@ from tests.support.server import RunningServer, running_server
 pytestmark = pytest.mark.anyio
 
 TOKENS = "alice:secret-of-alice,bob:secret-of-bob,root:secret-of-root:admin"
-ECHO = {"PORTICO_AUTH_TOKENS": TOKENS, "PORTICO_DRIVER": "echo", "PORTICO_MAX_SESSIONS": "100000"}
+COMMON = {"PORTICO_AUTH_TOKENS": TOKENS, "PORTICO_MAX_SESSIONS": "100000", "PORTICO_PERMISSION_TIMEOUT": "1"}
+ECHO = {**COMMON, "PORTICO_DRIVER": "echo"}
 
 CONFIGURATION = """
 hooks = "{hooks}"
 max-stream-events = 5
-request-timeout = 20
+request-timeout = 10
 [auth.wfc]
 path = "{callers}"
 [checks.positive_data_acceptance]
@@ -135,7 +136,7 @@ async def test_five_thousand_requests_made_up_from_the_document_find_nothing(tmp
         for seed in range(1, 20):
             # Each time other ones; the database of the time before would only do the same again.
             report = await requests(
-                server, tmp_path / f"st{seed}", "--max-examples", "60", f"--seed={seed}", seconds=500
+                server, tmp_path / f"st{seed}", "--max-examples", "70", f"--seed={seed}", seconds=500
             )
             count += report["test_cases"]["generated"]
             if count >= 5000:
@@ -150,8 +151,8 @@ async def test_five_thousand_requests_made_up_from_the_document_find_nothing(tmp
 @pytest.mark.real_cli
 @pytest.mark.timeout(300)
 async def test_made_up_requests_to_real_agents_leave_no_process(tmp_path: Path) -> None:
-    settings = {"PORTICO_AUTH_TOKENS": TOKENS, "PORTICO_MAX_SESSIONS": "100000", "PORTICO_MAX_PROCESSES": "3"}
-    async with running_server(tmp_path, PORTICO_POOL_SIZE="1", PORTICO_PROCESS_WAIT="5", **settings) as server:
+    settings = {**COMMON, "PORTICO_MAX_PROCESSES": "3", "PORTICO_POOL_SIZE": "1", "PORTICO_PROCESS_WAIT": "5"}
+    async with running_server(tmp_path, **settings) as server:
         await requests(server, tmp_path / "st", "--phases", "stateful", "--max-examples", "10", "--seed=1", seconds=200)
         await is_idle(server)
         with anyio.fail_after(60):
