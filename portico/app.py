@@ -12,21 +12,30 @@ from typing import Any, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from portico.config.load import Loaded, SettingsError, agent_environment, ziti_environment
+from portico.audit import AuditLog
+from portico.config.load import Loaded, SettingsError, agent_environment, secret_variables, ziti_environment
 from portico.config.settings import Settings
 from portico.config.values import another_provider
 from portico.core.agent import AgentDriver
+from portico.core.audit import OK, NoAudit
+from portico.core.audited import AuditedEngine
 from portico.core.engine import Engine
 from portico.core.errors import PorticoError
 from portico.core.observer import Observer
 from portico.core.policy import Policy
+from portico.core.quota import StreamQuota
 from portico.core.store import EventStore
+from portico.core.tickets import Tickets
 from portico.gateway.gateway import Gateway
 from portico.gateway.ledger import Ledger
 from portico.gateway.upstream import API, Upstream
+from portico.hardening import blank_environment, close_to_others
+from portico.keys import ticket_key
 from portico.lease import advertise, hold
 from portico.plugins.context import Context
+from portico.plugins.metrics.store import metered
 from portico.plugins.registry import PluginError, Registry
+from portico.reloading import ends_with_terminal, reload_at
 from portico.serving import Serving
 from portico.transports.base import Routes, TransportFailed
 
@@ -51,13 +60,18 @@ T = TypeVar("T")
 Ready = Callable[[tuple[str, ...]], Coroutine[Any, Any, None]]
 
 
-async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], *, ready: Ready) -> None:
-    """Serve until SIGTERM, SIGINT or SIGHUP; ``ready`` is called with the addresses once all transports are reachable.
+async def serve(
+    loaded: Loaded, registry: Registry, environ: Mapping[str, str], *, ready: Ready, reload: Callable[[], Loaded]
+) -> None:
+    """Serve until SIGTERM or SIGINT; ``ready`` is called with the addresses once all transports are reachable.
 
     The first signal drains: new work is refused, reads go on, running turns get ``drain_timeout`` seconds. A second one
-    ends the drain at once. Raises `PorticoError` where something that was asked for cannot start.
+    ends the drain at once. At SIGHUP ``reload`` reads the settings again, on a thread of its own. Raises `PorticoError`
+    where something that was asked for cannot start.
     """
     settings = loaded.settings
+    close_to_others()
+    blank_environment(secret_variables())
     for warning in loaded.warnings:
         log.warning("%s", warning)
     for name, reason in registry.failures.items():
@@ -70,7 +84,9 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
     with ExitStack() as stack:
         stack.callback(_ignore_signals)
         stack.callback(signal.setitimer, signal.ITIMER_REAL, 0)
-        signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+        signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
+        terminal = ends_with_terminal()
+        hangups = stack.enter_context(anyio.open_signal_receiver(signal.SIGHUP))
         lease = stack.enter_context(hold(settings.data_dir))
         passed_on = agent_environment(settings, environ)
         gateway = _gateway(settings, passed_on)
@@ -80,6 +96,8 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
             passed_on,
             dict(loaded.plugin_settings),
             ziti_environment=ziti_environment(environ),
+            tickets=Tickets(ticket_key(settings.data_dir)),
+            stream_quota=StreamQuota(settings.max_streams_per_principal),
             gateway=gateway,
         )
         made = [_made("authenticator", name, make, context) for name, make in make_authenticators.items()]
@@ -89,8 +107,12 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
         context = context.with_routes(routes)
         transports = {name: _made("transport", name, make, context) for name, make in make_transports.items()}
         drivers = {name: _made("driver", name, make, context) for name, make in make_drivers.items()}
-        engine = Engine(
-            store=_made("store", settings.store, make_store, context),
+        audit = AuditLog(settings.audit_log) if settings.audit_log else None
+        if audit is not None:
+            audit.check()
+        engine = AuditedEngine(
+            audit=audit or NoAudit(),
+            store=metered(_made("store", settings.store, make_store, context), context.metrics),
             drivers=drivers,
             default_driver=settings.driver[0],
             default_model=settings.claude_model,
@@ -102,7 +124,12 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
         async with anyio.create_task_group() as working:
             if gateway is not None:
                 await working.start(gateway.run)
+            if audit is not None:
+                working.start_soon(audit.run)
+                context.reloads.add("audit_log", audit.reopen)
+            engine.audit.note("server.start", OK)
             if await _unless_stopped(signals, partial(_begin, working, engine)) is None:
+                working.cancel_scope.cancel()
                 return
             async with anyio.create_task_group() as transporting:
                 addresses = await _unless_stopped(signals, partial(serving.start, transporting))
@@ -110,8 +137,11 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
                     transporting.cancel_scope.cancel()
                     working.cancel_scope.cancel()
                     return
-                stack.enter_context(advertise(settings.data_dir, _for_clients(addresses), settings.api_prefix))
+                stack.enter_context(
+                    advertise(settings.data_dir, _for_clients(addresses), settings.api_prefix, settings.tls_cert)
+                )
                 log.info("serving on %s", ", ".join(addresses))
+                transporting.start_soon(partial(reload_at, terminal=terminal), hangups, loaded, reload, context.reloads)
                 async with anyio.create_task_group() as greeting:
                     greeting.start_soon(ready, addresses)
                     greeting.start_soon(_warn, drivers[settings.driver[0]], settings)
@@ -121,6 +151,7 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
                 _be_gone_within(settings.drain_timeout + STOP_SECONDS)
                 await _drain(engine, signals, settings.drain_timeout)
                 transporting.cancel_scope.cancel()
+            engine.audit.note("server.stop", OK)
             working.cancel_scope.cancel()
     log.info("stopped")
     if serving.over.is_set():
@@ -271,6 +302,8 @@ def _policy(settings: Settings) -> Policy:
         workspace_roots=settings.workspace_roots,
         permission_modes=settings.permission_modes,
         max_sessions=settings.max_sessions,
+        max_sessions_per_principal=settings.max_sessions_per_principal,
+        max_turns_per_minute=settings.max_turns_per_minute,
         max_processes=settings.max_processes or settings.max_sessions,
         pool_size=settings.pool_size,
         max_queued_turns=settings.max_queued_turns,
@@ -281,4 +314,6 @@ def _policy(settings: Settings) -> Policy:
         setting_sources=frozenset(settings.setting_sources),
         allowed_tools=settings.allowed_tools,
         disallowed_tools=settings.disallowed_tools,
+        mcp_servers=settings.mcp_servers,
+        allow_client_mcp=settings.allow_client_mcp,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,11 @@ import click
 
 from portico import __version__
 from portico.client.invocation import Invocation, this_program
+from portico.config import values
 from portico.config.load import Loaded, SettingsError, data_dir, describe, here, load, plugin_choice, ziti_environment
 from portico.config.origins import option
 from portico.config.settings import Settings, accepts
+from portico.config.values import Token
 from portico.plugins.manager import Plugins, load_plugins
 from portico.plugins.registry import PluginError, Registry
 from portico.status import STOPPED
@@ -111,14 +113,15 @@ def serve(plugins: Plugins, /, **options: Any) -> int | None:
     from portico.app import serve as run
     from portico.logs import configure
 
-    loaded = _load(plugins, options)
+    load_settings = partial(_load, plugins, options)
+    loaded = load_settings()
     configure(loaded.settings.log_level, loaded.settings.log_format)
 
     async def ready(addresses: tuple[str, ...]) -> None:
         for address in addresses:
             click.echo(f"Portico is ready on {address}")
 
-    return _run(partial(run, loaded, plugins.registry, here()[0], ready=ready))
+    return _run(partial(run, loaded, plugins.registry, here()[0], ready=ready, reload=load_settings))
 
 
 @commands.command(cls=_WithSettings)
@@ -138,6 +141,31 @@ def config(plugins: Plugins, /, **options: Any) -> None:
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, value, source in rows:
         click.echo(f"{name:{widths[0]}}  {value:{min(widths[1], 48)}}  {source}")
+
+
+@commands.command(cls=_WithSettings)
+@click.option("--json", "json_output", is_flag=True, help="One JSON object a line.")
+@click.pass_obj
+def doctor(plugins: Plugins, /, json_output: bool, **options: Any) -> int | None:
+    """Find out what would stop `portico serve` from working here, and how to mend it. Changes nothing."""
+    from portico.config.load import agent_environment
+    from portico.doctor.examine import as_json, as_text, examine, settings_failures, status
+    from portico.doctor.finding import Finding, Place
+
+    async def run() -> int:
+        findings: dict[str, Finding]
+        try:
+            loaded = _load(plugins, options)
+        except SettingsError as error:
+            findings = settings_failures(error.lines)
+        else:
+            environment = agent_environment(loaded.settings, here()[0])
+            findings = await examine(Place(loaded, plugins.registry, plugins.found, environment))
+        for line in as_json(findings) if json_output else as_text(findings):
+            click.echo(line)
+        return status(findings)
+
+    return _run(run)
 
 
 @commands.command("plugins")
@@ -183,13 +211,47 @@ def new_plugin(name: str, kind: str, path: str) -> None:
         click.echo(f"    {line}")
 
 
-@commands.command()
+@commands.group(invoke_without_command=True)
 @click.option("--data-dir", help="The server's data folder.")
-def token(data_dir: str | None) -> None:
-    """Print the admin token that was made at the first start."""
+@click.pass_context
+def token(context: click.Context, /, data_dir: str | None) -> None:
+    """Print the admin token that was made at the first start; or make and hash tokens for `auth_tokens=@FILE`."""
     from portico.plugins.token_auth.first_token import read_token
 
-    click.echo(read_token(_data_dir(data_dir)))
+    if context.invoked_subcommand is None:
+        click.echo(read_token(_data_dir(data_dir)))
+    elif data_dir is not None:
+        raise click.UsageError(f"--data-dir does not go with {context.invoked_subcommand}")
+
+
+@token.command("new")
+@click.argument("name")
+@click.option("--admin", is_flag=True, help="It may see and steer everybody's sessions.")
+def new_token(name: str, admin: bool) -> None:
+    """Print the line of a new token, hashed, for the file; and its secret, this once, to standard error."""
+    import secrets
+
+    secret = secrets.token_urlsafe(32)
+    made = _token(f"{name}:{secret}{':admin' if admin else ''}")
+    click.echo(made.line())
+    click.echo(f"The secret, which nobody can show again: {secret}", err=True)
+
+
+@token.command("hash")
+@click.argument("file", type=click.File("r", lazy=False), default="-")
+def hash_tokens(file: Iterable[str]) -> None:
+    """Print FILE (default: standard input), which is one of `auth_tokens`, with hashes for its secrets."""
+    for line in file:
+        text, comment = re.fullmatch(r"(.*?)((?:(?:^|\s)#.*)?)", line.rstrip("\n"), re.DOTALL).groups()  # type: ignore[union-attr]
+        click.echo((_token(text.strip()).line() if text.strip() else "") + comment)
+
+
+def _token(text: str) -> Token:
+    try:
+        made: Token = values.token(text)
+    except ValueError:
+        raise click.UsageError(f"a token is {accepts('auth_tokens')}") from None
+    return made
 
 
 def _data_dir(given: str | None) -> Path:
@@ -206,6 +268,7 @@ def _session_id(context: click.Context, parameter: click.Parameter, value: str |
 OF_A_SERVER = {
     "server": "http://HOST:PORT or unix:/PATH. Default: PORTICO_URL, else the server of the data folder.",
     "token": "Your token. Default: PORTICO_TOKEN, else the data folder's.",
+    "cafile": "PEM file with the authorities to trust on https. Default: PORTICO_CAFILE, else this machine's.",
     "data_dir": "The data folder of a server on this machine.",
     "ziti_identity": "Reach it over Ziti instead: file with your identity (see `portico ziti enroll`).",
     "ziti_service": "The service on the Ziti network to dial.",
@@ -231,7 +294,12 @@ def _of_a_session(command: Command) -> Command:
 
 
 def _endpoint(
-    server: str | None, token: str | None, data_dir: str | None, ziti_identity: str | None, ziti_service: str | None
+    server: str | None,
+    token: str | None,
+    cafile: str | None,
+    data_dir: str | None,
+    ziti_identity: str | None,
+    ziti_service: str | None,
 ) -> Endpoint:
     from pathlib import Path
 
@@ -245,7 +313,10 @@ def _endpoint(
         if server:
             raise click.UsageError("--server does not go with --ziti-service")
         overlay = Overlay(Path(ziti_identity).absolute(), ziti_service, ziti_environment(here()[0]))
-    return find_endpoint(here()[0], _data_dir(data_dir), server=server, token=token, overlay=overlay)
+    authorities = Path(cafile) if cafile else None
+    return find_endpoint(
+        here()[0], _data_dir(data_dir), server=server, token=token, overlay=overlay, cafile=authorities
+    )
 
 
 def _taken(options: dict[str, Any]) -> tuple[Endpoint, Invocation]:
@@ -299,6 +370,16 @@ def sessions(context: click.Context, /, closed: bool, json_output: bool, **of_se
         context.default_map = {context.invoked_subcommand: of_server}
         return None
     return _run(partial(run, _endpoint(**of_server), closed=closed, json_output=json_output))
+
+
+@commands.command()
+@click.option("--once", is_flag=True, help="Show them once, as without a terminal.")
+@_of_a_server
+def top(once: bool, **of_server: Any) -> int | None:
+    """Watch the open sessions of a running server, anew each second, until Ctrl-C."""
+    from portico.client.top import top as run
+
+    return _run(partial(run, _endpoint(**of_server), once=once))
 
 
 @sessions.command()

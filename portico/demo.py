@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from portico.app import serve
 from portico.client.api import Client, Event
 from portico.client.connection import Endpoint, find_endpoint
-from portico.config.load import Loaded
+from portico.config.load import Loaded, SettingsError
 from portico.config.settings import Settings
 from portico.logs import configure
 from portico.plugins.demo.server import serve_model
@@ -39,27 +39,34 @@ async def demo(load: Load, registry: Registry, environ: Mapping[str, str], progr
     loaded = load()
     with tempfile.TemporaryDirectory(prefix="portico-demo-") as folder:
         overrides = {"data_dir": folder, "port": 0, "log_level": "warning"}
-        loaded = load(**{name: value for name, value in overrides.items() if loaded.sources[name] == "default"})
+        given = {name: value for name, value in overrides.items() if loaded.sources[name] == "default"}
+        loaded = load(**given)
         configure(loaded.settings.log_level, loaded.settings.log_format)
         async with serve_model() as model:
-            settings = loaded.settings.model_copy(
-                update={
-                    "anthropic_base_url": model.url,
-                    "anthropic_api_key": SecretStr("the-demo-needs-no-key"),
-                    "claude_code_oauth_token": None,
-                }
-            )
+            credentials = {
+                "anthropic_base_url": model.url,
+                "anthropic_api_key": SecretStr("the-demo-needs-no-key"),
+                "claude_code_oauth_token": None,
+            }
+
+            def load_demo() -> Loaded:
+                found = load(**given)
+                return replace(found, settings=found.settings.model_copy(update=credentials))
+
+            loaded = load_demo()
 
             async def ready(addresses: tuple[str, ...]) -> None:
-                await _show(_endpoint(settings), program)
+                await _show(_endpoint(loaded.settings), program)
 
-            await serve(replace(loaded, settings=settings), registry, environ, ready=ready)
+            await serve(loaded, registry, environ, ready=ready, reload=load_demo)
 
 
 def _endpoint(settings: Settings) -> Endpoint:
     """Where this server says that it is. Nothing of the user's own PORTICO_URL and PORTICO_TOKEN counts here."""
-    token = settings.auth_tokens[0].secret.get_secret_value() if settings.auth_tokens else None
-    return find_endpoint({}, Path(settings.data_dir), token=token)
+    plain = [token.secret.get_secret_value() for token in settings.auth_tokens if not token.hashed]
+    if settings.auth_tokens and not plain:
+        raise SettingsError(["auth_tokens: the demo needs a token that it can show, neither hashed nor in a file"])
+    return find_endpoint({}, Path(settings.data_dir), token=plain[0] if plain else None)
 
 
 async def _show(endpoint: Endpoint, program: Sequence[str]) -> None:

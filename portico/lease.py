@@ -63,13 +63,18 @@ def hold(data_dir: Path) -> Iterator[Lease]:
 
 
 @contextmanager
-def advertise(data_dir: Path, url: str, api_prefix: str) -> Iterator[None]:
+def advertise(data_dir: Path, url: str, api_prefix: str, tls_cert: Path | None = None) -> Iterator[None]:
     """Tell clients on this machine where the server is, in ``data_dir/server.json`` (mode 0600), while it is there.
+
+    With the certificate that it shows on TLS: they need not know who has signed it, nor for which name.
 
     Raises `Unavailable` (``data_dir_unusable``).
     """
     path = data_dir / "server.json"
-    text = json.dumps({"url": url, "api_prefix": api_prefix, "pid": os.getpid()})
+    entry = {"url": url, "api_prefix": api_prefix, "pid": os.getpid()}
+    if tls_cert is not None and url.startswith("https:"):
+        entry["tls_cert"] = str(tls_cert)
+    text = json.dumps(entry)
     draft = path.with_suffix(".new")
     try:
         draft.unlink(missing_ok=True)

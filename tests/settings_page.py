@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from portico.config.mask import masked
 from portico.config.origins import BARE_NAMES
-from portico.config.settings import Settings, accepts
+from portico.config.settings import Settings, accepts, reloadable
 
 HEAD = """# Settings
 
@@ -15,6 +15,9 @@ bare name too: {bare}.
 An option beats a variable, a variable with the prefix beats the bare one, and the environment beats `.env`. A wrong
 value stops the start with one line for each mistake (exit status 2). `portico config` shows what is in force, and where
 each value comes from.
+
+At SIGHUP a server reads its settings again, `.env` and files included. These act at once: {reloadable}. What else has
+changed needs a restart, and the log says so. A mistake is logged, and everything stays as it was.
 
 | setting | default | meaning | accepted |
 |---|---|---|---|
@@ -27,7 +30,8 @@ def page() -> str:
         f"| `{name}` | {_default(name)} | {field.description} | {accepts(name)} |\n"
         for name, field in Settings.model_fields.items()
     ]
-    return HEAD.format(bare=bare) + "".join(rows)
+    reloaded = ", ".join(f"`{name}`" for name in Settings.model_fields if reloadable(name))
+    return HEAD.format(bare=bare, reloadable=reloaded) + "".join(rows)
 
 
 def _default(name: str) -> str:

@@ -19,9 +19,10 @@ MAY_IMPORT = {
     "config": set[str](),
     "ziti": set[str](),
     "gateway": {"core"},
+    "metrics": set[str](),
     "client": {"ziti"},
-    "transports": {"core", "plugins"},
-    "plugins": {"core"},
+    "transports": {"core", "metrics", "plugins", "ziti"},
+    "plugins": {"core", "metrics"},
 }
 NOT_IN_CORE = {"pluggy", "pydantic_settings", "sse_starlette", "socket", "starlette", "uvicorn", "httpx"}
 

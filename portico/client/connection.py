@@ -28,6 +28,8 @@ class Endpoint:
     """``url`` has no path; ``uds`` is the path of a Unix socket to connect to instead of the URL's host.
 
     ``overlay`` is a service on a Ziti network to dial instead.
+    On TLS ``cafile`` are the authorities to trust instead of those that this machine does; ``pinned`` is the server's
+    own certificate, where it is known: then nobody needs to have signed it, and for any name.
     ``source`` and ``token_source`` say, for people, where the address and the token come from.
     """
 
@@ -38,12 +40,31 @@ class Endpoint:
     source: str = "--server"
     token_source: str | None = None
     overlay: Overlay | None = None
+    cafile: Path | None = None
+    pinned: Path | None = None
 
     @property
     def address(self) -> str:
         if self.overlay:
             return f"the Ziti service {self.overlay.service}"
         return f"unix:{self.uds}" if self.uds else self.url
+
+    def trust(self) -> ssl.SSLContext | None:
+        """What a client is to take for proof of who the server is; None: what this machine does.
+
+        Raises `EndpointError`.
+        """
+        if not self.url.startswith("https:") or not (file := self.cafile or self.pinned):
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if self.cafile is None:
+            context.check_hostname = False
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        try:
+            context.load_verify_locations(file)
+        except OSError as error:
+            raise EndpointError(f"the certificates in {file} can't be read: {error.strerror or error}") from None
+        return context
 
     @property
     def option(self) -> str:
@@ -69,13 +90,14 @@ def find_endpoint(
     server: str | None = None,
     token: str | None = None,
     overlay: Overlay | None = None,
+    cafile: Path | None = None,
 ) -> Endpoint:
     """The address is ``overlay``, else ``server``, else PORTICO_URL, else that which the running server wrote into
     ``data_dir/server.json``.
 
     The token is ``token``, else PORTICO_TOKEN, else that in ``data_dir/token``, which is for servers on this machine
     only. An address is ``http://HOST:PORT``, ``https://...`` or ``unix:/PATH``; a path behind the port is the API's
-    prefix. Raises `EndpointError`.
+    prefix. ``cafile``, else PORTICO_CAFILE, is for ``https:``. Raises `EndpointError`.
     """
     if overlay:
         endpoint = Endpoint(f"http://{_host(overlay.service)}", source="--ziti-service", overlay=overlay)
@@ -86,7 +108,9 @@ def find_endpoint(
     else:
         endpoint = _local(data_dir / "server.json")
     secret, source = _token(environ, data_dir, token, local=endpoint.local)
-    return replace(endpoint, token=secret, token_source=source)
+    if cafile is None and (named := environ.get("PORTICO_CAFILE")):
+        cafile = Path(named)
+    return replace(endpoint, token=secret, token_source=source, cafile=cafile)
 
 
 def explain(error: httpx.RequestError, endpoint: Endpoint) -> str:
@@ -95,7 +119,7 @@ def explain(error: httpx.RequestError, endpoint: Endpoint) -> str:
     if endpoint.overlay and isinstance(error, httpx.ConnectError):
         return f"can't reach {where}: {error}"
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"{where} can't prove who it is: {cause.verify_message}. SSL_CERT_FILE names further authorities"
+        return f"{where} can't prove who it is: {cause.verify_message}. --cafile names whom to trust"
     if isinstance(cause, ssl.SSLError):
         return f"{where} does not speak TLS properly ({cause.reason or cause}): is it an http:// address?"
     if isinstance(error, httpx.ConnectTimeout):
@@ -140,6 +164,7 @@ def _local(path: Path) -> Endpoint:
             raise EndpointError(f"{ONLY_ZITI} ({entry['url']})")
         found = _parse(str(entry["url"]), str(path))
         prefix, pid = str(entry["api_prefix"]), int(entry["pid"])
+        pinned = Path(entry["tls_cert"]) if "tls_cert" in entry else None
     except FileNotFoundError:
         raise EndpointError(NO_SERVER) from None
     except OSError as error:
@@ -148,7 +173,7 @@ def _local(path: Path) -> Endpoint:
         raise EndpointError(f"{path} is damaged; restart the server, or give --server") from None
     if not _alive(pid):
         raise EndpointError(f"{NO_SERVER} (the last one, process {pid}, ended without taking leave)")
-    return Endpoint(found.url, found.uds, prefix, source=str(path))
+    return Endpoint(found.url, found.uds, prefix, source=str(path), pinned=pinned)
 
 
 def _token(

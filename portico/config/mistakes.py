@@ -12,7 +12,7 @@ from .origins import PREFIX, Given, is_set, option
 from .settings import accepts, is_secret
 
 # What `portico ask` and `portico chat` read: a shell that has them may start a server too.
-CLIENT_VARIABLES = frozenset({"PORTICO_URL", "PORTICO_TOKEN"})
+CLIENT_VARIABLES = frozenset({"PORTICO_URL", "PORTICO_TOKEN", "PORTICO_CAFILE"})
 _LONGEST_SHOWN = 100
 
 

@@ -36,10 +36,19 @@ _PROXY_AND_CA = (
 )
 
 
-def _setting(description: str, accepts: str, default: Any = ..., *, secret: bool = False, **field: Any) -> Any:
+def _setting(
+    description: str,
+    accepts: str,
+    default: Any = ...,
+    *,
+    secret: bool = False,
+    reloadable: bool = False,
+    **field: Any,
+) -> Any:
     if default is not ...:
         field["default"] = default
-    return Field(description=description, json_schema_extra={"accepts": accepts, "secret": secret}, **field)
+    extra: dict[str, Any] = {"accepts": accepts, "secret": secret, "reloadable": reloadable}
+    return Field(description=description, json_schema_extra=extra, **field)
 
 
 class Settings(BaseSettings):
@@ -104,6 +113,20 @@ class Settings(BaseSettings):
     )
     max_sessions: int = _setting(
         "Open sessions; one more is refused.", "a whole number from 1 to 100000", 10, ge=1, le=100_000
+    )
+    max_sessions_per_principal: int | None = _setting(
+        "Open sessions of one principal; one more is refused. Default: as many as there may be.",
+        "a whole number from 1 to 100000",
+        None,
+        ge=1,
+        le=100_000,
+    )
+    max_turns_per_minute: int | None = _setting(
+        "Turns that one principal may start in any minute; one more is refused. Default: any number.",
+        "a whole number from 1 to 100000",
+        None,
+        ge=1,
+        le=100_000,
     )
     session_timeout: float = _setting(
         "Seconds that an idle session stays open; then it gives up its slot and its process, and its next query opens "
@@ -200,6 +223,27 @@ class Settings(BaseSettings):
         ge=1024,
         le=1024**3,
     )
+    max_streams_per_principal: int = _setting(
+        "Event streams and WebSockets that a principal may have open; one more is refused.",
+        "a whole number from 1 to 1000000",
+        1000,
+        ge=1,
+        le=1_000_000,
+    )
+    max_connections: int | None = _setting(
+        "Connections at once; one more takes the place of the one that has been silent longest, and is refused with "
+        "503 where all are at work. Default: what the limit on open files (`ulimit -n`) leaves for them.",
+        "a whole number from 1 to 1000000",
+        None,
+        ge=1,
+        le=1_000_000,
+    )
+    sandbox: Literal["auto", "bubblewrap", "none", "required"] = _setting(
+        "Where agents see their own folders and the system alone: `auto` where bubblewrap works, `bubblewrap` and "
+        "`required` always (else the server does not start), `none` nowhere.",
+        "auto, bubblewrap, none, required",
+        "auto",
+    )
     networking_mode: Annotated[
         tuple[Name, ...],
         BeforeValidator(values.split),
@@ -246,6 +290,37 @@ class Settings(BaseSettings):
         "Unix socket to listen on instead of `host` and `port`.",
         "a path short enough for a Unix socket",
         None,
+    )
+    tls_cert: AbsolutePath | None = _setting(
+        "PEM file with the certificate, and those between it and its root, for TLS on `host` and `port`. SIGHUP reads "
+        "it again.",
+        "a path",
+        None,
+        reloadable=True,
+    )
+    tls_key: AbsolutePath | None = _setting(
+        "PEM file with the certificate's key, not encrypted, readable for the server alone (mode 0600). SIGHUP reads "
+        "it again.",
+        "a path; tls_cert and tls_key go together",
+        None,
+        reloadable=True,
+        validate_default=True,
+    )
+    proxy_headers: bool = _setting(
+        "Whether the client's address and scheme are those in X-Forwarded-For and X-Forwarded-Proto, where "
+        "`trusted_proxies` say so.",
+        "true or false",
+        False,
+    )
+    trusted_proxies: Annotated[
+        tuple[Annotated[str, AfterValidator(values.proxy)], ...],
+        BeforeValidator(values.split),
+        AfterValidator(values.distinct),
+    ] = _setting(
+        "Proxies whose word `proxy_headers` takes; `unix` for those that come through the socket `uds`.",
+        "IP addresses, networks such as 10.0.0.0/8 and, with uds, unix, comma-separated; with proxy_headers only",
+        (),
+        validate_default=True,
     )
     ziti_identity_file: AbsolutePath | None = _setting(
         "Identity, enrolled on a Ziti network, that the mode `ziti` binds its services with; readable for the server "
@@ -314,6 +389,19 @@ class Settings(BaseSettings):
         "default, acceptEdits, plan, dontAsk and bypassPermissions, comma-separated",
         ("default", "acceptEdits", "plan", "dontAsk"),
     )
+    mcp_servers: Annotated[dict[str, dict[str, Any]], BeforeValidator(values.mcp_servers)] = _setting(
+        "MCP servers that clients may ask for by name. Default: none.",
+        'a JSON object such as {"name": {"command": "...", "args": [...]}} or '
+        '{"name": {"type": "http", "url": "..."}}, or @FILE that holds one',
+        default_factory=cast(Callable[[], Any], dict),
+        secret=True,
+        repr=False,
+    )
+    allow_client_mcp: bool = _setting(
+        "Whether clients may bring MCP servers of their own: programs that run beside the agent, and ask nobody.",
+        "true or false",
+        False,
+    )
     setting_sources: Annotated[
         tuple[SettingSource, ...], BeforeValidator(values.split), AfterValidator(values.distinct)
     ] = _setting(
@@ -350,22 +438,45 @@ class Settings(BaseSettings):
         BeforeValidator(values.split),
         AfterValidator(values.distinct_tokens),
     ] = _setting(
-        "Callers' tokens, or `@FILE` with one a line and # comments. Default: one admin token, made at the "
-        "first start and kept in `data_dir`.",
+        "Callers' tokens, or `@FILE` with one a line and # comments, in which `portico token hash` puts "
+        "hashes for secrets. Default: one admin token, made at the first start and kept in `data_dir`.",
         "name:secret or name:secret:admin, comma-separated, or @FILE with one a line; "
-        "in names letters, digits and ._@-, in secrets letters, digits and ._~+/=-",
+        "in names letters, digits and ._@-, in secrets letters, digits and ._~+/=-, or sha256$ and a hash",
         (),
         secret=True,
+        reloadable=True,
     )
     api_prefix: Annotated[str, AfterValidator(values.url_prefix)] = _setting(
         "Path that the API lies under.",
         "a path such as /claude or /a/b, without a / at its end, of letters, digits and ._~-",
         "/claude",
     )
+    audit_log: Annotated[AbsolutePath | None, BeforeValidator(values.path_or_off)] = _setting(
+        "File for the audit log: a JSON line for each thing that a caller changes or is refused, without content; mode "
+        "0600. Default: `audit.jsonl` in `data_dir`.",
+        "a path, or off",
+        default_factory=cast(Callable[[], Any], lambda known: known["data_dir"] / "audit.jsonl"),
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "Least level that is logged.", "debug, info, warning, error", "info"
     )
     log_format: Literal["text", "json"] = _setting("Form of a log line.", "text, json", "text")
+
+    @field_validator("tls_key")
+    @classmethod
+    def _both_or_none(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        if "tls_cert" in info.data and (key is None) != (info.data["tls_cert"] is None):
+            raise ValueError("tls_cert and tls_key are nothing without each other")
+        return key
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _go_with_proxy_headers(cls, proxies: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "proxy_headers" in info.data and info.data["proxy_headers"] != bool(proxies):
+            raise ValueError("proxy_headers and trusted_proxies are nothing without each other")
+        if "unix" in proxies and "uds" in info.data and info.data["uds"] is None:
+            raise ValueError("unix needs uds")
+        return proxies
 
     @field_validator("ziti_identity_file", "ziti_service_name")
     @classmethod
@@ -399,6 +510,8 @@ class Settings(BaseSettings):
             host, uds = info.data["host"], info.data["uds"]
             if uds is None and not values.is_loopback(host):
                 raise ValueError(f"anybody who reaches host {host} could use it")
+            if uds is None and "*" in info.data.get("allowed_hosts", ()):
+                raise ValueError("with allowed_hosts=* any web page could use it (DNS rebinding)")
         return auth
 
     @classmethod
@@ -421,6 +534,11 @@ def accepts(name: str) -> str:
 def is_secret(name: str) -> bool:
     """Whether the setting's value, or a part of it, must not be shown."""
     return bool(_extra(name)["secret"])
+
+
+def reloadable(name: str) -> bool:
+    """Whether a server that runs takes a new value, at SIGHUP."""
+    return bool(_extra(name)["reloadable"])
 
 
 def _extra(name: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ async def read_object(request: Request, max_bytes: int) -> Mapping[str, Any]:
         raise HttpError(415, "unsupported_media_type", "the body must be application/json")
     if "charset" in parameters.lower() and "utf-8" not in parameters.lower():
         raise HttpError(415, "unsupported_media_type", "JSON is UTF-8")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if any(coding.lower() != "identity" for coding in request.headers.getlist("content-encoding")):
         raise HttpError(415, "unsupported_media_type", "the body must not be compressed")
     return parse_object(bytes(body))
 

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import anyio
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from portico.core.errors import MalformedRequest, PorticoError
+from portico.core.errors import MalformedRequest, PorticoError, Unavailable
 from portico.transports import wire
+from portico.transports.crowd import Crowd
 from portico.transports.dialler import Dialler, extension
+from portico.transports.guarded import GUARDS
 from portico.transports.watch import Watched, counting
 
 HEAD_SECONDS = 30.0
 """For a request's head, and for a new connection to send one."""
 HEAD_BYTES = 64 * 1024
 """llhttp, which parses, has no limit of its own; this one holds up to one read (256 KiB) more."""
+OVERHEAD = 8
+"""Bytes that may come with each byte of a body, beside those of a head: a chunk of one byte has five."""
+HEAD_FIELDS = 256
+URL_BYTES = 32 * 1024
 LEFTOVER_SECONDS = 5.0
 """For the rest of a body that was answered before it had been read."""
 
 _HALF_CLOSED = "portico.half_closed"
+
+# Anybody can send what is no HTTP, as often as they like: that is nothing to fill a log with.
+_log = logging.getLogger("portico.connection")
+_log.setLevel(logging.ERROR)
 
 
 def half_closed(scope: Scope) -> anyio.Event | None:
@@ -35,29 +46,41 @@ class Connection(Watched, HttpToolsProtocol):
 
     - What `Watched` says.
     - A client that shuts its side down (FIN) after the request still gets the whole answer.
-    - A time and a size limit on a request's head; a time limit on what is left of an answered request's body.
-    - Bytes that are no HTTP are answered with a problem document, and never into the middle of another answer.
+    - A time and a size limit on a request's head, on what is wrapped around a body, and on the number of connections;
+      a time limit on what is left of an answered request's body.
+    - Bytes that are no HTTP are answered with a problem document, and never into the middle of another answer. So is
+      what two servers might take for different requests (RFC 9112, 11.2).
+    - Trailers are dropped: the app would take them for headers (RFC 9110, 6.5.1).
     """
 
-    def __init__(self, *args: Any, write_timeout: float, dialler: Dialler | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, write_timeout: float, crowd: Crowd, dialler: Dialler | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.logger = _log
         self.write_timeout = write_timeout
+        self._crowd = crowd
         self._dialler = dialler
         self._read_timer: asyncio.TimerHandle | None = None
         self._half_closed = anyio.Event()
-        self._in_head = False
-        self._head_bytes = 0
-        self._chunk = 0
+        self._in_message = self._in_head = False
+        self._chunk = self._message_bytes = self._body_bytes = 0
+        self._refusal: PorticoError | None = None
 
     # Time.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(counting(transport, self._dialler))
         self.start_watching()
-        self._allow(HEAD_SECONDS)
+        if not self._crowd.has_room(self.connections, 0):
+            detail = "the server has as many connections as it may have (max_connections)"
+            self._refuse(Unavailable(detail, code="too_many_connections"))
+            return
+        self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._allow(None)
+        self._crowd.idle(self, False)
         self.stop_watching()
         super().connection_lost(exc)
 
@@ -67,48 +90,82 @@ class Connection(Watched, HttpToolsProtocol):
             self._read_timer.cancel()
         self._read_timer = None if seconds is None else self.loop.call_later(seconds, self.cut)
 
+    def _expect_head(self) -> None:
+        self._crowd.idle(self, True)
+        self._allow(HEAD_SECONDS)
+
     # The client's side.
 
     def data_received(self, data: bytes) -> None:
         self._chunk = len(data)
         super().data_received(data)
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
+        if self._in_message:
+            self._message_bytes += len(data)
+            # Beside the head these are the sizes and extensions of chunks, and trailers.
+            if self._message_bytes - self._body_bytes > HEAD_BYTES + OVERHEAD * self._body_bytes:
                 self._refuse(wire.HttpError(431, "head_too_large", f"the head is larger than {HEAD_BYTES} bytes"))
 
     def eof_received(self) -> bool:  # type: ignore[override]
         cycle = self.cycle
-        if cycle is None or cycle.response_complete or cycle.more_body:
-            return False  # nothing to answer: closes
+        if cycle is None or cycle.response_complete or cycle.more_body or self.encrypted:
+            return False  # nothing to answer, or no way to (asyncio's TLS has no half of a connection): closes
         cycle.keep_alive = False
         self._half_closed.set()
         return True
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
-        self._head_bytes = -self._chunk  # what came in the same read may belong to the message before
+        self._in_message = self._in_head = True
+        self._message_bytes = -self._chunk  # what came in the same read may belong to the message before
+        self._body_bytes = 0
         self._allow(HEAD_SECONDS)
         self.scope["extensions"] = {_HALF_CLOSED: cast(Any, self._half_closed), **cast(Any, extension(self.dialler))}
 
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > URL_BYTES:
+            self._give_up(wire.HttpError(414, "uri_too_long", f"the URL is longer than {URL_BYTES} bytes"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return
+        super().on_header(name, value)
+        if len(self.headers) > HEAD_FIELDS:
+            self._give_up(wire.HttpError(431, "head_too_large", f"there are more than {HEAD_FIELDS} headers"))
+        if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            self._give_up(wire.HttpError(501, "unsupported_transfer_coding", "the only transfer coding is chunked"))
+
     def on_headers_complete(self) -> None:
         self._in_head = False
+        if self.parser.get_http_version() != "1.1" and any(name == b"transfer-encoding" for name, _ in self.headers):
+            self._give_up(MalformedRequest("HTTP/1.0 has no Transfer-Encoding"))
         self._allow(None)
+        self._crowd.idle(self, False)
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
+        self._in_message = False
         super().on_message_complete()
         if self._upgrades():
             return  # what follows is no HTTP
         self.cycle.more_body = False
-        self._allow(HEAD_SECONDS if self.cycle.response_complete else None)
+        if self.cycle.response_complete:
+            self._expect_head()
+        else:
+            self._allow(None)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         # With pipelining the newest cycle may be another one, still to be answered.
         if self.cycle.response_complete:
-            self._allow(LEFTOVER_SECONDS if self.cycle.more_body else HEAD_SECONDS)
+            if self.cycle.more_body:
+                self._allow(LEFTOVER_SECONDS)
+            else:
+                self._expect_head()
 
     def _should_upgrade(self) -> bool:
         # What is not to be a WebSocket, or stands behind a request that is still being answered, is answered as HTTP.
@@ -124,13 +181,24 @@ class Connection(Watched, HttpToolsProtocol):
         self.stop_watching()
         super().handle_websocket_upgrade()
 
+    def _give_up(self, error: PorticoError) -> NoReturn:
+        """For callbacks of the parser, which can only be ended with an exception; it calls `send_400_response`."""
+        self._refusal = error
+        raise error
+
     def send_400_response(self, msg: str) -> None:
-        self._refuse(MalformedRequest("this is not HTTP/1.1"))
+        self._refuse(self._refusal or MalformedRequest("this is not HTTP/1.1"))
 
     def _refuse(self, error: PorticoError) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.transport.close()
-            return
+        """Answer with ``error``, and close; where another answer is due first, only close."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            in_its_body = self._in_message and not self._in_head and not self.pipeline
+            if cycle.response_started or not in_its_body:
+                self.transport.close()
+                return
+            cycle.disconnected = True  # nothing may follow this answer
+            cycle.message_event.set()
         status, headers, body = wire.problem(error)
         self.transport.write(answer(status, headers, body))
         self.transport.close()
@@ -141,6 +209,6 @@ class Connection(Watched, HttpToolsProtocol):
 
 def answer(status: int, headers: Mapping[str, str], body: bytes) -> bytes:
     """A whole response, after which the connection closes."""
-    fields = {**headers, "content-length": str(len(body)), "connection": "close"}
+    fields = {**GUARDS, **headers, "content-length": str(len(body)), "connection": "close"}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"HTTP/1.1 {status} {wire.phrase(status)}\r\n{head}\r\n".encode() + body

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -9,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from portico.core.errors import PorticoError
 from portico.core.reader import Reader
 from portico.transports import wire
+from portico.transports.caller import caller_of
 from portico.transports.connection import half_closed
 from portico.transports.streams import Streams
 
@@ -17,7 +20,7 @@ FIRST_PROBE_SECONDS = 0.1
 
 
 class EventStream(Response):
-    """What ``reader`` reads, as it comes, and a comment now and then.
+    """What ``reader`` reads, as it comes, and a comment now and then. ``held`` is left at its end.
 
     A client that takes nothing is cut off by its `Connection`, whatever the response is.
     """
@@ -25,13 +28,18 @@ class EventStream(Response):
     media_type = "text/event-stream"
     charset = "utf-8"
 
-    def __init__(self, reader: Reader, streams: Streams) -> None:
+    def __init__(self, reader: Reader, streams: Streams, held: AbstractContextManager[object]) -> None:
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._reader = reader
         self._streams = streams
+        self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._held:
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         gone, failure = False, None
         async with anyio.create_task_group() as tasks:
@@ -46,7 +54,7 @@ class EventStream(Response):
             tasks.start_soon(listen)
             tasks.start_soon(_ping, half_closed(scope), send)
             try:
-                await self._tell(send)
+                await self._tell(scope, send)
             except PorticoError as error:
                 failure = error
             tasks.cancel_scope.cancel()
@@ -55,9 +63,9 @@ class EventStream(Response):
         if not gone:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _tell(self, send: Send) -> None:
+    async def _tell(self, scope: Scope, send: Send) -> None:
         await send({"type": "http.response.body", "body": wire.RETRY, "more_body": True})
-        with self._streams.following(self._reader):
+        with self._streams.following(self._reader, "sse", caller_of(scope)):
             while events := await self._reader.read():
                 await send({"type": "http.response.body", "body": self._streams.frames(events), "more_body": True})
 

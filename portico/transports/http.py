@@ -11,11 +11,14 @@ from anyio.abc import TaskStatus
 
 from portico.core.engine import Engine
 from portico.core.principal import Callers
+from portico.core.quota import StreamQuota
 from portico.transports.asgi import Api, create_app
+from portico.transports.base import TransportFailed
 from portico.transports.hosts import ANY, allowed_names
 from portico.transports.listen import listen_tcp, listen_unix
-from portico.transports.server import Limits, serve_app
+from portico.transports.server import Limits, limits, serve_app
 from portico.transports.streams import Streams
+from portico.transports.tls import Tls
 
 if TYPE_CHECKING:
     from portico.plugins.context import Context
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class HttpTransport:
-    """Listens on ``uds`` if that is given, else on ``host`` and ``port`` (0: a free one)."""
+    """Listens on ``uds`` if that is given, else on ``host`` and ``port`` (0: a free one), there with ``tls`` if any."""
 
     def __init__(
         self,
@@ -35,28 +38,42 @@ class HttpTransport:
         uds: Path | None,
         api: Api,
         limits: Limits,
+        tls: Tls | None = None,
+        quota: StreamQuota | None = None,
+        loopback_only: bool = False,
     ) -> None:
         self.name = name
+        self._tls = tls
+        self._quota = quota
         self._callers = callers
         self._host = host
         self._port = port
         self._uds = uds
         self._api = api
         self._limits = limits
+        self._loopback_only = loopback_only
 
     async def serve(self, engine: Engine, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         with ExitStack() as stack:
             if self._uds is not None:
                 sockets, address = [stack.enter_context(listen_unix(self._uds))], f"unix:{self._uds}"
             else:
-                sockets, address = await listen_tcp(self._host, self._port)
+                sockets, address = await listen_tcp(self._host, self._port, loopback_only=self._loopback_only)
                 for listener in sockets:
                     stack.enter_context(listener)
-            if not self._api.rest:
-                address = address.replace("http://", "ws://")
-            streams = Streams()
+            scheme = ("http" if self._api.rest else "ws") + ("s" if self._tls else "")
+            address = address.replace("http://", f"{scheme}://")
+            streams = Streams(self._quota, self._api.metrics)
             app = create_app(engine, self._callers, streams, self._api)
-            await serve_app(app, streams, sockets, address, limits=self._limits, task_status=task_status)
+            await serve_app(
+                app,
+                streams,
+                sockets,
+                address,
+                limits=self._limits,
+                tls=self._tls.context if self._tls else None,
+                task_status=task_status,
+            )
 
 
 def create(context: Context, *, name: str = "http") -> Transport:
@@ -64,6 +81,12 @@ def create(context: Context, *, name: str = "http") -> Transport:
     settings = context.settings
     # Nobody gets at a Unix socket through a browser, and any name will do there.
     hosts = {ANY} if settings.uds else allowed_names(settings.host, settings.allowed_hosts)
+    tls = None
+    if settings.tls_cert and settings.tls_key:
+        if settings.uds:
+            raise TransportFailed("tls_cert: there is no TLS on a Unix socket (uds)")
+        tls = Tls(settings.tls_cert, settings.tls_key)
+        context.reloads.add("tls_cert", lambda new: tls.load(new.tls_cert, new.tls_key))
     return HttpTransport(
         context.callers,
         name=name,
@@ -77,6 +100,12 @@ def create(context: Context, *, name: str = "http") -> Transport:
             settings.allowed_origins,
             rest=name == "http",
             routes=context.routes,
+            tickets=context.tickets,
+            proxies=settings.trusted_proxies if settings.proxy_headers else (),
+            metrics=context.metrics,
         ),
-        limits=Limits(settings.write_timeout, settings.max_frame),
+        limits=limits(settings),
+        tls=tls,
+        quota=context.stream_quota,
+        loopback_only="none" in settings.auth,  # the setting knows names only, and a name may lead anywhere
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import socket
+import ssl
 from collections.abc import AsyncIterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import uvicorn
@@ -16,29 +19,53 @@ from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
 from portico.transports.connection import Connection
+from portico.transports.crowd import UNLIMITED, Crowd, fitting
 from portico.transports.dialler import Dialler
 from portico.transports.streams import FINISH_SECONDS, Latest, Streams
 from portico.transports.watch import Watched
 from portico.transports.websocket_connection import WebSocketConnection, serialize
 
+if TYPE_CHECKING:
+    from portico.config.settings import Settings
+
 HANDLER_SECONDS = 10
 """For handlers to notice; then uvicorn cancels them."""
 PING_SECONDS = 18.0
 """Between a WebSocket's pings, and for the answer to one: who is gone without a word is noticed within twice that."""
+HANDSHAKE_SECONDS = 10.0
+"""For a TLS handshake."""
+SHUTDOWN_SECONDS = 3600.0
+"""For a client to take the rest of what it was sent before the close. `Watched` is not as patient."""
+PAUSE_SECONDS = 0.1
+"""Before the next try to accept, where there are no descriptors."""
+
+log = logging.getLogger("portico.transports")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of each connection: ``max_frame`` in bytes (of a WebSocket's message), the rest in seconds."""
+    """``max_connections`` at once; of each ``max_frame`` in bytes (of a WebSocket's message), the rest in seconds."""
 
     write_timeout: float
     max_frame: int
     ping: float = PING_SECONDS
+    max_connections: int = UNLIMITED
+
+
+def limits(settings: Settings) -> Limits:
+    """Those that the operator has set; as many connections as there are descriptors for, where nothing is said."""
+    fit = fitting(settings.max_processes or settings.max_sessions)
+    asked = settings.max_connections or fit
+    if asked > fit:
+        log.warning("max_connections is %d, and there are descriptors for %d (ulimit -n)", asked, fit)
+    return Limits(settings.write_timeout, settings.max_frame, max_connections=asked)
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, crowd: Crowd) -> None:
         super().__init__(config)
+        self._crowd = crowd
+        self._handshakes = 0
         self.up = anyio.Event()
         self.down = anyio.Event()
 
@@ -61,8 +88,8 @@ class _Server(uvicorn.Server):
         finally:
             self.down.set()
 
-    async def take(self, connection: socket.socket, dialler: Dialler) -> None:
-        """Serve a connection that somebody else has accepted."""
+    async def take(self, connection: socket.socket, dialler: Dialler | None, tls: ssl.SSLContext | None = None) -> None:
+        """Serve a connection that somebody else has accepted. Raises OSError where it has gone, or fails to begin."""
         loop = asyncio.get_running_loop()
 
         def protocol() -> asyncio.Protocol:
@@ -75,7 +102,37 @@ class _Server(uvicorn.Server):
             )
             return made
 
-        await loop.connect_accepted_socket(protocol, connection)
+        limits: Any = tls and {"ssl_handshake_timeout": HANDSHAKE_SECONDS, "ssl_shutdown_timeout": SHUTDOWN_SECONDS}
+        await loop.connect_accepted_socket(protocol, connection, ssl=tls, **limits or {})
+
+    async def accept(self, listener: socket.socket, tls: ssl.SSLContext) -> None:
+        """Serve TLS on ``listener``, until cancelled.
+
+        uvicorn's own way would leave handshakes under way uncounted, for a minute each.
+        """
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        async with anyio.create_task_group() as handshakes:
+            while True:
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except OSError as error:
+                    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                        await anyio.sleep(PAUSE_SECONDS)
+                    continue
+                if self._crowd.has_room(self.server_state.connections, self._handshakes + 1):
+                    self._handshakes += 1
+                    handshakes.start_soon(self._shake_hands, connection, tls)
+                else:
+                    connection.close()  # who has not shaken hands can't be told why
+
+    async def _shake_hands(self, connection: socket.socket, tls: ssl.SSLContext) -> None:
+        try:
+            await self.take(connection, None, tls)
+        except OSError:  # which SSLError is, and what comes of a handshake that takes too long
+            connection.close()
+        finally:
+            self._handshakes -= 1
 
     def cut(self) -> None:
         """Close all connections now, with or without what they have still to send."""
@@ -90,21 +147,28 @@ async def serve_app(
     address: str,
     *,
     limits: Limits,
+    tls: ssl.SSLContext | None = None,
     connections: AsyncIterable[tuple[socket.socket, Dialler]] | None = None,
     task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve ``app`` on listening ``sockets``, which it closes; ``started(address)`` once it does.
+    """Serve ``app`` on listening ``sockets``, which it closes; ``started(address)`` once it does. With ``tls`` all that
+    comes in through them is TLS.
 
     ``connections`` are further ones, which others accept: connected stream sockets, and who is at their other ends.
 
     Ends when cancelled: no new connections, streams end, running requests finish, and within `FINISH_SECONDS` all
     connections are gone.
     """
-    server = _Server(_config(app, limits))
+    crowd = Crowd(limits.max_connections)
+    server = _Server(_config(app, limits, crowd), crowd)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve, list(sockets))
+        tasks.start_soon(server.serve, [] if tls else list(sockets))
+        tasks.start_soon(streams.watch)
         try:
             await server.up.wait()
+            if tls is not None:
+                for listener in sockets:
+                    tasks.start_soon(server.accept, listener, tls)
             task_status.started(address)
             if connections is not None:
                 async for connection, dialler in connections:
@@ -113,6 +177,7 @@ async def serve_app(
                     except OSError:  # it has gone already
                         connection.close()
             await server.down.wait()
+            tasks.cancel_scope.cancel()
         finally:
             server.should_exit = True
             streams.stop()
@@ -122,8 +187,8 @@ async def serve_app(
                 server.cut()
 
 
-def _config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
-    http: Any = partial(Connection, write_timeout=limits.write_timeout)
+def _config(app: ASGIApp, limits: Limits, crowd: Crowd) -> uvicorn.Config:
+    http: Any = partial(Connection, write_timeout=limits.write_timeout, crowd=crowd)
     websocket: Any = partial(WebSocketConnection, write_timeout=limits.write_timeout, serialize=Latest(serialize))
     return uvicorn.Config(
         app,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from urllib.parse import urlsplit
 import anyio
 import httpx
 from anyio.abc import SocketStream, TaskStatus
+from anyio.streams.tls import TLSStream
 
 from portico.core.engine import Engine
 from portico.core.principal import Callers, Principal
+from portico.core.quota import StreamQuota
 from portico.plugins.token_auth.authenticator import TokenAuthenticator
 from portico.testing.background import background
 from portico.testing.engine import scripted_engine
@@ -22,13 +25,17 @@ from portico.transports.asgi import Api
 from portico.transports.hosts import LOOPBACK
 from portico.transports.http import HttpTransport
 from portico.transports.server import PING_SECONDS, Limits
+from portico.transports.tls import Tls
 
 TOKENS = {"alice-secret": Principal("alice"), "bob-secret": Principal("bob"), "admin-secret": Principal("root", True)}
 
 
 @dataclass(slots=True)
 class Served:
-    """`url` is the transport's address; `stop` ends the transport as `portico serve` would."""
+    """`url` is the transport's address; `stop` ends the transport as `portico serve` would.
+
+    `trust` is what a client needs on TLS.
+    """
 
     url: str
     engine: Engine
@@ -36,6 +43,7 @@ class Served:
     scope: anyio.CancelScope
     stopped: anyio.Event
     closing: AsyncExitStack
+    trust: ssl.SSLContext | None = None
 
     async def stop(self) -> None:
         self.scope.cancel()
@@ -44,6 +52,12 @@ class Served:
     async def connect(self, **options: Any) -> SocketStream:
         """A bare connection, closed at the end."""
         stream = await anyio.connect_tcp("127.0.0.1", urlsplit(self.url).port or 0, **options)
+        return await self.closing.enter_async_context(stream)
+
+    async def encrypted(self, **options: Any) -> TLSStream:
+        """A connection on which hands are shaken; as with everybody's, its end comes without taking leave."""
+        options = {"ssl_context": self.trust, "tls_standard_compatible": False, **options}
+        stream = await anyio.connect_tcp("127.0.0.1", urlsplit(self.url).port or 0, tls_hostname="localhost", **options)
         return await self.closing.enter_async_context(stream)
 
     async def raw(self, request: bytes) -> SocketStream:
@@ -84,6 +98,11 @@ async def serving(
     origins: Collection[str] = (),
     rest: bool = True,
     uds: Path | None = None,
+    max_connections: int = 1000,
+    max_streams: int = 1000,
+    proxies: Collection[str] = (),
+    tls: Tls | None = None,
+    trust: ssl.SSLContext | None = None,
     **policy: Any,
 ) -> AsyncIterator[Served]:
     transport = HttpTransport(
@@ -91,8 +110,10 @@ async def serving(
         host="127.0.0.1",
         port=0,
         uds=uds,
-        api=Api("/claude", max_body, hosts, origins, rest),
-        limits=Limits(write_timeout, max_frame, ping),
+        api=Api("/claude", max_body, hosts, origins, rest, proxies=proxies),
+        limits=Limits(write_timeout, max_frame, ping, max_connections),
+        tls=tls,
+        quota=StreamQuota(max_streams),
     )
     stopped = anyio.Event()
     serving_scope = anyio.CancelScope()
@@ -112,10 +133,16 @@ async def serving(
         async with (
             AsyncExitStack() as closing,
             httpx.AsyncClient(
-                base_url=base, headers=headers, timeout=20, transport=through, limits=limit, trust_env=False
+                base_url=base,
+                headers=headers,
+                timeout=20,
+                transport=through,
+                limits=limit,
+                trust_env=False,
+                verify=trust or False,
             ) as client,
         ):
-            served = Served(url, engine, client, serving_scope, stopped, closing)
+            served = Served(url, engine, client, serving_scope, stopped, closing, trust)
             try:
                 yield served
             finally:

@@ -69,7 +69,8 @@ async def talking(
     """``url`` is the server's (``http:`` or ``ws:``)."""
     headers = {**options.pop("headers", {}), **({} if token is None else {"Authorization": f"Bearer {token}"})}
     protocols = [Subprotocol(V1)] if v1 else None
-    address = f"ws://{urlsplit(url).netloc}{path}"
+    scheme = "wss" if urlsplit(url).scheme in ("https", "wss") else "ws"
+    address = f"{scheme}://{urlsplit(url).netloc}{path}"
     options = {"compression": None, "max_size": None, "proxy": None, "close_timeout": 2, **options}
     async with connect(address, additional_headers=headers, subprotocols=protocols, **options) as connection:
         assert connection.subprotocol == (V1 if v1 else None)

@@ -30,6 +30,8 @@ def make_folders(folder: Path) -> Path:
     caller's to remove.
     """
     for path in (folder, *(folder / name for name in SUBFOLDERS)):
+        if path.is_symlink():  # the agent's doing, and where it leads is not ours to change
+            path.unlink()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
     runtime = folder / "run"

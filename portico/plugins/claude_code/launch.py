@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,6 +57,8 @@ class Launch:
     @classmethod
     def _prepare(cls, config: DriverConfig, containment: Containment, spec: AgentSpec) -> Launch:
         cli = find_cli(config.cli_path, config.search_path)
+        if os.path.realpath(spec.cwd) != str(spec.cwd):
+            raise AgentUnavailable("The session's workspace is not where it was.", code="workspace_moved")
         try:
             runtime = make_folders(spec.folder)
             conversation = current_conversation(spec)

@@ -109,6 +109,9 @@ def test_the_settings_reach_the_driver(tmp_path: Path) -> None:
         model="m",
         max_tokens=77,
         cli_path=Path("/opt/claude"),
+        sandbox="auto",
+        hidden=(tmp_path, tmp_path / "workspaces", Path.cwd() / ".env"),
+        roots=(tmp_path / "workspaces",),
     )
 
 

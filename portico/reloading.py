@@ -1,0 +1,65 @@
+"""SIGHUP: the settings are read again, and what can take them while the server runs does so."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import AsyncIterable, Callable, Iterator
+
+from anyio import to_thread
+
+from portico.config.load import Loaded, SettingsError
+from portico.config.settings import Settings, reloadable
+from portico.plugins.reloads import Reloads
+
+log = logging.getLogger("portico")
+
+
+def ends_with_terminal() -> bool:
+    """Whether this process belongs to a terminal, and not to ``nohup``. Ask before SIGHUP is taken care of."""
+    return _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+
+
+async def reload_at(
+    hangups: AsyncIterable[signal.Signals], loaded: Loaded, load: Callable[[], Loaded], to: Reloads, *, terminal: bool
+) -> None:
+    """At each of ``hangups`` hand what ``load`` finds ``to`` who takes it. A mistake in it changes nothing.
+
+    ``loaded`` is what the server was started with. With ``terminal`` the end of that is the server's too.
+    """
+    async for _ in hangups:
+        if terminal and not _has_terminal():  # a server that nobody sees would stay behind
+            log.info("SIGHUP: the terminal is gone")
+            signal.raise_signal(signal.SIGTERM)
+            continue
+        try:
+            found = await to_thread.run_sync(load)
+        except SettingsError as mistakes:
+            for line in mistakes.lines:
+                log.error("SIGHUP: %s", line)
+            log.error("SIGHUP: nothing was reloaded")
+            continue
+        for warning in found.warnings:
+            log.warning("%s", warning)
+        if later := ", ".join(_only_at_a_start(loaded, found)):
+            log.warning("SIGHUP: %s: changed, which needs a restart", later)
+        log.info("SIGHUP: reloaded %s", ", ".join(to.run(found.settings)) or "nothing")
+
+
+def _only_at_a_start(old: Loaded, new: Loaded) -> Iterator[str]:
+    for name in Settings.model_fields:
+        if not reloadable(name) and getattr(old.settings, name) != getattr(new.settings, name):
+            yield name
+    for prefix, model in old.plugin_settings.items():
+        for name in type(model).model_fields:
+            if getattr(model, name) != getattr(new.plugin_settings[prefix], name):
+                yield f"{prefix}_{name}"
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
