@@ -102,6 +102,16 @@ async def test_a_hidden_folder_in_the_workspace_is_hidden(tmp_path: Path) -> Non
     assert await inside("ls -A . .others") == ".:\n.others\n\n.others:\n"
 
 
+async def test_a_root_may_hold_programs_and_be_a_folder_of_the_system(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "tool").write_text("#!/bin/sh\necho works\n")
+    (tmp_path / "bin" / "tool").chmod(0o755)
+    roots = (tmp_path, Path("/usr"), Path("/"), Path("/usr/share/doc"))
+    visible = (tmp_path / "bin", Path("/usr/share/doc/dash"))
+    inside = Inside(tmp_path, await working_sandbox(visible=filter(Path.exists, visible), roots=roots))
+    assert await inside(f"{tmp_path}/bin/tool; ls /usr/share/doc") in ("works\n", "works\ndash\n")
+
+
 async def test_where_there_is_none_auto_goes_on_and_says_what_that_means(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
