@@ -83,6 +83,7 @@ async def serve(loaded: Loaded, registry: Registry, environ: Mapping[str, str], 
             passed_on,
             dict(loaded.plugin_settings),
             ziti_environment=ziti_environment(environ),
+            settings_files=loaded.files,
             gateway=gateway,
         )
         made = [_made("authenticator", name, make, context) for name, make in make_authenticators.items()]

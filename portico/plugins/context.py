@@ -23,7 +23,8 @@ class Context:
     ``portico_settings`` has named. ``agent_environment`` is what agents may have of the server's environment, and
     ``ziti_environment`` what Ziti's library may have. ``gateway`` is the agents' way to the model API; None where they
     have the credential themselves, or there is none. ``callers`` finds out who is calling; ``routes`` are those of
-    plugins. Both are empty while they are being made: a transport's factory sees them.
+    plugins. Both are empty while they are being made: a transport's factory sees them. ``settings_files`` are those
+    that settings may have come from, secrets too.
     """
 
     settings: Settings
@@ -33,6 +34,7 @@ class Context:
     callers: Callers = field(default_factory=lambda: Callers(()))
     routes: Mapping[str, Routes] = field(default_factory=dict)
     ziti_environment: Mapping[str, str] = field(default_factory=dict)
+    settings_files: tuple[Path, ...] = ()
     gateway: Gateway | None = None
 
     def with_authenticators(self, *authenticators: Authenticator) -> Context:

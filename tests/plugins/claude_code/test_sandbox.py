@@ -26,7 +26,7 @@ class Inside:
 
     def __init__(self, base: Path, sandbox: Sandbox) -> None:
         self.folder, self.cwd = base / "agents" / "a", base / "work"
-        self.cwd.mkdir()
+        self.cwd.mkdir(exist_ok=True)
         make_folders(self.folder)
         self.sandbox = sandbox
 
@@ -95,11 +95,17 @@ async def test_one_that_is_swapped_after_the_look_is_not_worked_in(inside: Insid
     assert list(inside.cwd.iterdir()) == []
 
 
-async def test_a_hidden_folder_in_the_workspace_is_hidden(tmp_path: Path) -> None:
-    inside = Inside(tmp_path, await working_sandbox(hidden=(tmp_path / "work" / ".others",)))
+async def test_what_is_hidden_is_hidden_in_the_workspace_too(tmp_path: Path) -> None:
+    hidden = (tmp_path / "work" / ".others", tmp_path / "work" / ".env", tmp_path / "seen" / "tokens")
+    for file in hidden[1:]:
+        file.parent.mkdir()
+        file.write_text("secret")
+    inside = Inside(tmp_path, await working_sandbox(hidden=hidden, visible=(tmp_path / "seen",)))
     (inside.cwd / ".others").mkdir()
     (inside.cwd / ".others" / "secret").write_text("x")
-    assert await inside("ls -A . .others") == ".:\n.others\n\n.others:\n"
+    assert await inside("ls -A . .others") == ".:\n.env\n.others\n\n.others:\n"
+    said = await inside(f"cat .env {hidden[2]}")
+    assert said.count("denied") == 2 and "secret" not in said
 
 
 async def test_a_root_may_hold_programs_and_be_a_folder_of_the_system(tmp_path: Path) -> None:
