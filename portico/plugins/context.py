@@ -31,7 +31,8 @@ class Context:
     new settings while the server runs. ``tickets`` are what browsers may have in place of credentials;
     ``stream_quota`` is for a transport's `Streams`.
     ``gateway`` is the agents' way to the model API; None where they have the credential themselves, or there is none.
-    ``metrics`` are the server's numbers, to which everybody may add.
+    ``metrics`` are the server's numbers, to which everybody may add. ``settings_files`` are those that settings may
+    have come from, secrets too.
     """
 
     settings: Settings
@@ -44,6 +45,7 @@ class Context:
     reloads: Reloads = field(default_factory=Reloads)
     tickets: Tickets = field(default_factory=lambda: Tickets(secrets.token_bytes(KEY_BYTES)))
     stream_quota: StreamQuota = field(default_factory=StreamQuota)
+    settings_files: tuple[Path, ...] = ()
     gateway: Gateway | None = None
     metrics: Metrics = field(default_factory=Metrics)
 

@@ -82,7 +82,8 @@ async def test_a_socket_takes_requests_for_messages_from_its_own_session_alone(t
       stat -c %a "$ANTHROPIC_UNIX_SOCKET" "$(dirname "$ANTHROPIC_UNIX_SOCKET")" >> codes.txt
       echo "$ANTHROPIC_UNIX_SOCKET" >> codes.txt
     """
-    async with running_server(tmp_path, "--pool-size", "0") as server, talk(server) as client:
+    options = ("--pool-size", "0", "--sandbox", "none")  # in which the others' sockets are not even there
+    async with running_server(tmp_path, *options) as server, talk(server) as client:
         a, b = [await open_with_bash(client, name) for name in ("a", "b")]
         await run_bash(client, a, own)
         *codes, first = (Path(a["cwd"]) / "codes.txt").read_text().split()
