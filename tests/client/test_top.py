@@ -50,7 +50,7 @@ async def test_without_a_terminal_it_is_shown_once_and_on_one_until_ctrl_c(tmp_p
             status, shown, errors = await once(server)
             assert (status, errors) == (0, "") and "\x1b" not in shown and "closed-one" not in shown
             summary, head, busy, idle = shown.splitlines()
-            assert summary.startswith(f"portico at {server.url}: 2 open · 1 running · 1 idle · 2 of 10 processes")
+            assert summary.startswith(f"portico at {server.url}: 2 open · 1 running · 1 idle · 1 of 10 processes")
             assert head.split()[:4] == ["SESSION", "STATE", "OWNER", "LAST"]
             assert busy.split()[:3] == ["busy-one", "running", "admin"]
             assert idle.split()[:2] == ["idle-one", "idle"] and idle.endswith("]0;title")

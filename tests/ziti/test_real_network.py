@@ -253,7 +253,7 @@ async def test_an_identity_that_may_see_nothing_is_said_to(dark: Dark) -> None:
     dark.network.clear()
     dark.identity = dark.network.identity("server")
     async with dark.server(bound=False) as server:  # perhaps a policy is on its way
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while "the identity may see no service" not in log_of(server) and "no such service" not in log_of(server):
                 await anyio.sleep(0.1)
         assert server.process.returncode is None

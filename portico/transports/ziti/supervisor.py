@@ -151,10 +151,11 @@ class Supervisor:
             raise
 
     def _note(self, message: Mapping[str, Any]) -> None:
-        service = message.get("service") or self._task.services[0]
-        if service not in self._task.services:
+        service: Any = message.get("service")
+        kind = message["type"]
+        if kind in ("bound", "refused", "unprobed") and service not in self._task.services:
             raise ListenerFailed(NEVER_SAID)
-        match message["type"]:
+        match kind:
             case "alive" | "connection":
                 pass  # a connection without its descriptor: we had too many open
             case "version":
