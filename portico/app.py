@@ -275,6 +275,8 @@ def _policy(settings: Settings) -> Policy:
         workspace_roots=settings.workspace_roots,
         permission_modes=settings.permission_modes,
         max_sessions=settings.max_sessions,
+        max_sessions_per_principal=settings.max_sessions_per_principal,
+        max_turns_per_minute=settings.max_turns_per_minute,
         max_processes=settings.max_processes or settings.max_sessions,
         pool_size=settings.pool_size,
         max_queued_turns=settings.max_queued_turns,

@@ -99,6 +99,20 @@ class Settings(BaseSettings):
     max_sessions: int = _setting(
         "Open sessions; one more is refused.", "a whole number from 1 to 100000", 10, ge=1, le=100_000
     )
+    max_sessions_per_principal: int | None = _setting(
+        "Open sessions of one principal; one more is refused. Default: as many as there may be.",
+        "a whole number from 1 to 100000",
+        None,
+        ge=1,
+        le=100_000,
+    )
+    max_turns_per_minute: int | None = _setting(
+        "Turns that one principal may start in any minute; one more is refused. Default: any number.",
+        "a whole number from 1 to 100000",
+        None,
+        ge=1,
+        le=100_000,
+    )
     session_timeout: float = _setting(
         "Seconds that an idle session stays open; then it gives up its slot and its process, and its next query opens "
         "it again.",
@@ -448,6 +462,8 @@ class Settings(BaseSettings):
             host, uds = info.data["host"], info.data["uds"]
             if uds is None and not values.is_loopback(host):
                 raise ValueError(f"anybody who reaches host {host} could use it")
+            if uds is None and "*" in info.data.get("allowed_hosts", ()):
+                raise ValueError("with allowed_hosts=* any web page could use it (DNS rebinding)")
         return auth
 
     @classmethod

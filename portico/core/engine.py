@@ -25,6 +25,7 @@ from portico.core.observer import Observation, Observer
 from portico.core.policy import Policy
 from portico.core.pool import Pool, Pooled
 from portico.core.principal import Principal
+from portico.core.rates import TurnRate
 from portico.core.reader import Reader
 from portico.core.recovery import recover
 from portico.core.requests import NewSession, NewTurn, SessionView, TurnView
@@ -83,7 +84,8 @@ class Engine:
         self._live: dict[str, Session] = {}
         self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()
         self._observations = [Observation(*each, self._observed) for each in (observers or {}).items()]
-        self._opening: set[str] = set()
+        self._opening: dict[str, str] = {}  # session -> its owner
+        self._rate = TurnRate(policy.max_turns_per_minute)
         self._tasks: TaskGroup | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -183,8 +185,8 @@ class Engine:
         options = self._policy.options(request, self._default_model)
         if session_id in self._opening:
             raise Conflict(f"session {session_id!r} exists already", code="session_exists")
-        self._refuse_too_many()
-        self._opening.add(session_id)
+        self._refuse_too_many(principal.name)
+        self._opening[session_id] = principal.name
         try:
             if await self._store.get(session_id) is not None:
                 raise Conflict(f"session {session_id!r} exists already", code="session_exists")
@@ -192,7 +194,7 @@ class Engine:
             with anyio.CancelScope(shield=True):
                 session = await self._create(principal, session_id, driver, options, request)
         finally:
-            self._opening.discard(session_id)
+            self._opening.pop(session_id, None)
         return session.view()
 
     async def _create(
@@ -342,7 +344,7 @@ class Engine:
                 self._refuse_while_draining()
             session = await self._open(principal, session_id)
             try:
-                return await session.accept(principal, request, draining=self.draining)
+                return await session.accept(principal, request, self._rate, draining=self.draining)
             except Retired:
                 await session.finished.wait()
 
@@ -444,7 +446,7 @@ class Engine:
             return session
         if record.state in (State.CLOSED, State.FAILED):
             raise Conflict(f"the session is {record.state}", code="session_closed")
-        self._refuse_too_many()
+        self._refuse_too_many(record.owner)
         return self._start(record, self._feed(record))
 
     def _feed(self, record: SessionRecord) -> Feed:
@@ -472,13 +474,24 @@ class Engine:
         if self.draining:
             raise Unavailable("the server is stopping", code="draining")
 
-    def _refuse_too_many(self) -> None:
+    def _refuse_too_many(self, owner: str) -> None:
         if len(self._live) + len(self._opening) >= self._policy.max_sessions:
             raise Exhausted(
                 f"{self._policy.max_sessions} sessions are open, which is the limit (max_sessions)",
                 code="too_many_sessions",
                 retry_after=30,
             )
+        limit = self._policy.max_sessions_per_principal
+        if limit is not None and self._count_sessions(owner) >= limit:
+            raise Exhausted(
+                f"{limit} sessions of {owner} are open, which is the limit (max_sessions_per_principal)",
+                code="too_many_sessions",
+                retry_after=30,
+            )
+
+    def _count_sessions(self, owner: str) -> int:
+        live = (session.record.owner for session in self._live.values())
+        return sum(name == owner for name in (*live, *self._opening.values()))
 
     def _driver(self, name: str | None) -> AgentDriver:
         name = name or self._default_driver

@@ -30,6 +30,8 @@ class Policy:
     permission_timeout: float
     session_timeout: float
     process_wait: float
+    max_sessions_per_principal: int | None = None
+    max_turns_per_minute: int | None = None
     setting_sources: frozenset[str] = frozenset()
     allowed_tools: tuple[str, ...] = ()
     disallowed_tools: tuple[str, ...] = ()

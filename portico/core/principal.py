@@ -22,13 +22,15 @@ log = logging.getLogger("portico.auth")
 class Principal:
     """A caller. Owns the sessions that it creates; an ``admin`` sees and steers all.
 
-    ``via`` is the authenticator that knows it, where one does; ``source`` where it is, where its transport tells.
+    ``via`` is the authenticator that knows it, where one does; ``expires`` is when its credentials do (in seconds since
+    1970), if they ever do; ``source`` is where it is, where its transport tells.
     """
 
     name: str
     admin: bool = False
     via: str = field(default="", compare=False)
     source: Source | None = field(default=None, compare=False)
+    expires: float | None = field(default=None, compare=False)
 
     def may_see(self, owner: str) -> bool:
         return self.admin or self.name == owner

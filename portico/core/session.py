@@ -32,6 +32,7 @@ from portico.core.feed import Feed
 from portico.core.permissions import Permissions
 from portico.core.policy import Policy
 from portico.core.principal import Principal
+from portico.core.rates import TurnRate
 from portico.core.requests import NewTurn, SessionView, TurnState, TurnView
 from portico.core.seat import Seat
 from portico.core.slots import ProcessSlots
@@ -125,11 +126,13 @@ class Session:
         while self.busy and not self.finished.is_set():
             await self._turn_over.wait()
 
-    async def accept(self, principal: Principal, request: NewTurn, *, draining: bool = False) -> TurnView:
+    async def accept(
+        self, principal: Principal, request: NewTurn, rate: TurnRate, *, draining: bool = False
+    ) -> TurnView:
         """Take a query in: its `Query` event is stored, and it will be run whoever goes away.
 
-        Raises `Conflict` (``busy``, ``session_closed``), `Exhausted` (``queue_full``), `Unavailable` (``draining``, but
-        not for a turn that is known) or `Retired`.
+        Raises `Conflict` (``busy``, ``session_closed``), `Exhausted` (``queue_full``, ``too_many_turns``),
+        `Unavailable` (``draining``, but not for a turn that is known) or `Retired`.
         """
         turn_id = request.turn_id or uuid.uuid4().hex
         async with self._accepting:
@@ -138,6 +141,7 @@ class Session:
             if draining:
                 raise Unavailable("the server is stopping", code="draining")
             self._refuse(request)
+            rate.take(principal.name)
             ahead = self.busy and request.if_busy not in ("interrupt", "steer")
             with anyio.CancelScope(shield=True):  # a caller that leaves must not tear the event from the queue
                 first_seq = await self._enqueue(principal, turn_id, request)

@@ -43,8 +43,12 @@ class Tickets:
         self._now = now
 
     def make(self, principal: Principal, session_id: str, identity: str, scope: Scope, ttl: int) -> tuple[str, str]:
-        """A ticket's text, and when it expires (RFC 3339). ``identity`` is the session's, ``ttl`` in seconds."""
-        expires_at = rfc3339(seconds_from_now=ttl)
+        """A ticket's text, and when it expires (RFC 3339). ``identity`` is the session's, ``ttl`` in seconds.
+
+        It does not outlive the credentials of ``principal``.
+        """
+        left = ttl if principal.expires is None else min(ttl, principal.expires - self._now())
+        expires_at = rfc3339(seconds_from_now=left)
         expires = datetime.fromisoformat(expires_at).timestamp()
         claims = [session_id, scope, expires, principal.name, principal.admin, principal.via, self._mark(identity)]
         body = _text(json.dumps(claims, ensure_ascii=False, separators=(",", ":")).encode())

@@ -32,6 +32,7 @@ BUILT_INS: Mapping[str, str] = {
     "memory-store": "portico.plugins.memory_store",
     "sqlite-store": "portico.plugins.sqlite_store",
     "token-auth": "portico.plugins.token_auth",
+    "jwt-auth": "portico.plugins.jwt_auth",
 }
 """Name and module of what is built in. Importing them is cheap; what they offer is imported by its factory."""
 

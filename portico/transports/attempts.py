@@ -68,6 +68,9 @@ class SlowedCallers(Callers):
         self._attempts = attempts
         self._address = address
 
+    def knows(self, principal: Principal) -> bool:
+        return self._callers.knows(principal)
+
     async def find(self, secret: str | None) -> Principal | None:
         if secret is None:
             return await self._callers.find(None)

@@ -29,8 +29,8 @@ from portico.transports.models import (
 from portico.transports.operation import IDEMPOTENCY_KEY, JSON, LOCATION, Answer, operation
 
 TURN_CODES = (
-    *("not_supported", "session_closed", "busy", "queue_full", "too_many_sessions", "turn_id_mismatch", "draining"),
-    "driver_not_loaded",
+    *("not_supported", "session_closed", "busy", "queue_full", "too_many_sessions", "too_many_turns"),
+    *("turn_id_mismatch", "draining", "driver_not_loaded"),
 )
 """What may be wrong with a turn, wherever it is started."""
 

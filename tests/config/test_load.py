@@ -131,6 +131,8 @@ OTHER_VALUES = {
     "claude_model": "sonnet",
     "max_tokens": "1",
     "max_sessions": "1",
+    "max_sessions_per_principal": "1",
+    "max_turns_per_minute": "1",
     "turn_timeout": "0.5",
     "permission_timeout": "0",
     "max_queued_turns": "0",

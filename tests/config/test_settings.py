@@ -25,6 +25,8 @@ def test_defaults_are_those_of_the_contract() -> None:
         "claude_model": None,
         "max_tokens": 4096,
         "max_sessions": 10,
+        "max_sessions_per_principal": None,
+        "max_turns_per_minute": None,
         "turn_timeout": 3600,
         "permission_timeout": 300,
         "max_queued_turns": 8,
@@ -157,6 +159,8 @@ def test_accepted(name: str, text: str, value: Any) -> None:
         ("claude_model", ["-x", "a b", "sonnet\n", "x" * 257]),
         ("max_tokens", ["0", "-1", "1000001", "1.5", "many", "9" * 5000]),
         ("max_sessions", ["0", "100001"]),
+        ("max_sessions_per_principal", ["0", "100001", "1.5"]),
+        ("max_turns_per_minute", ["0", "100001", "many"]),
         ("turn_timeout", ["0", "-1", "nan", "inf", "1e300", "1h"]),
         ("permission_timeout", ["-0.1", "nan", "inf"]),
         ("max_queued_turns", ["-1", "10001"]),
@@ -234,7 +238,7 @@ def test_auth_none_is_accepted_on_loopback(host: str) -> None:
     assert made(auth="none", host=host).auth == ("none",)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "portico.example", "localhost.example"])  # noqa: S104
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "::ffff:0:0", "localhost.example", "0x7f000001"])  # noqa: S104
 def test_auth_none_is_refused_where_others_can_reach_it(host: str) -> None:
     with pytest.raises(ValidationError, match="anybody who reaches"):
         made(auth="none", host=host)
@@ -258,3 +262,9 @@ def test_tls_and_proxies_are_whole_or_not_there() -> None:
     ):
         with pytest.raises(ValidationError, match=words):
             made(**wrong)
+
+
+def test_auth_none_is_refused_where_any_web_page_can_reach_it() -> None:
+    with pytest.raises(ValidationError, match="DNS rebinding"):
+        made(auth="none", allowed_hosts="a,*")
+    assert made(auth="none", allowed_hosts="a").allowed_hosts == ("a",)

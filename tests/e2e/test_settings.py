@@ -101,6 +101,41 @@ async def test_max_sessions(tmp_path: Path) -> None:
         assert (await client.http.post("/sessions", json={})).status_code == 429
 
 
+async def test_max_sessions_per_principal_and_max_turns_per_minute(tmp_path: Path) -> None:
+    limits = ("--max-sessions-per-principal", "2", "--max-turns-per-minute", "3", "--max-queued-turns", "0")
+    tokens = {"PORTICO_AUTH_TOKENS": "alice:alice-secret,root:root-secret:admin"}
+    async with (
+        running_server(tmp_path, "--driver", "echo", *limits, **tokens) as server,
+        talk(server, "alice-secret") as alice,
+        talk(server, "root-secret") as root,
+    ):
+        for session_id in ("a", "b"):
+            await alice.open(session_id=session_id)
+        refused = await alice.http.post("/sessions", json={})
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_sessions")
+        await root.open()
+        await alice.http.delete("/sessions/b")
+        await alice.open(session_id="c")
+        for number in range(3):
+            turn = {"query": '{"deltas": null, "gap": 0.05}' if number == 2 else "x", "turn_id": str(number)}
+            for _ in range(3):  # the same once more is no other
+                assert (await alice.http.post("/sessions/a/turns", json=turn)).status_code == 202
+            await alice.until("a", "complete" if number < 2 else "delta", turn_id=str(number))
+            assert (await alice.http.post("/sessions/c/turns", json={"query": "x", "turn_id": "x" * 300})).is_error
+        for session_id, code in (("a", "queue_full"), ("c", "too_many_turns")):
+            refused = await alice.http.post(f"/sessions/{session_id}/turns", json={"query": "x"})
+            assert (refused.status_code, refused.json()["code"]) == (429, code)
+            assert 0 < int(refused.headers["Retry-After"]) <= 60
+        async with talking(server.url, "/claude/ws/c", v1=True, token="alice-secret") as socket:
+            nack = await socket.ask({"type": "query", "content": "x"})
+            assert (nack["type"], nack["code"], nack["status"]) == ("nack", "too_many_turns", 429)
+        assert (await root.http.post("/sessions/c/turns", json={"query": "x"})).status_code == 202
+        await alice.http.post("/sessions/a/interrupt")
+
+
+test_max_turns_per_minute = test_max_sessions_per_principal_and_max_turns_per_minute
+
+
 async def test_turn_timeout_ends_the_turn_and_not_the_session(tmp_path: Path) -> None:
     async with running_server(tmp_path, "--turn-timeout", "2") as server, talk(server) as client:
         await client.open(session_id="s")
