@@ -15,6 +15,7 @@ from portico.core.errors import MalformedRequest, PorticoError, Unavailable
 from portico.transports import wire
 from portico.transports.crowd import Crowd
 from portico.transports.dialler import Dialler, extension
+from portico.transports.guarded import GUARDS
 from portico.transports.watch import Watched, counting
 
 HEAD_SECONDS = 30.0
@@ -208,6 +209,6 @@ class Connection(Watched, HttpToolsProtocol):
 
 def answer(status: int, headers: Mapping[str, str], body: bytes) -> bytes:
     """A whole response, after which the connection closes."""
-    fields = {**headers, "content-length": str(len(body)), "connection": "close"}
+    fields = {**GUARDS, **headers, "content-length": str(len(body)), "connection": "close"}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"HTTP/1.1 {status} {wire.phrase(status)}\r\n{head}\r\n".encode() + body

@@ -6,19 +6,20 @@ from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-HEADERS = {
-    b"x-content-type-options": b"nosniff",
-    b"referrer-policy": b"no-referrer",  # a ticket may stand in the address
-    b"cross-origin-resource-policy": b"same-origin",  # for what pages embed; what CORS allows is not asked about it
-    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
-    b"x-frame-options": b"DENY",
-    b"cache-control": b"no-store",
+GUARDS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",  # a ticket may stand in the address
+    "cross-origin-resource-policy": "same-origin",  # for what pages embed; what CORS allows is not asked about it
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "x-frame-options": "DENY",
+    "cache-control": "no-store",
 }
+_GUARDS = [(name.encode(), value.encode()) for name, value in GUARDS.items()]
 _STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 
 
 class Guarded:
-    """Adds `HEADERS` to answers that do not have them. A page that needs scripts brings a policy of its own."""
+    """Adds `GUARDS` to answers that do not have them. A page that needs scripts brings a policy of its own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -28,7 +29,7 @@ class Guarded:
             if message["type"] in _STARTS:
                 headers = list(message.get("headers", ()))
                 there = {name.lower() for name, _ in headers}
-                headers += [(name, value) for name, value in HEADERS.items() if name not in there]
+                headers += [guard for guard in _GUARDS if guard[0] not in there]
                 message = {**message, "headers": headers}
             return send(message)
 

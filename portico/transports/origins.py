@@ -43,8 +43,10 @@ class OriginCheck:
     def _is_welcome(self, headers: Headers) -> bool:
         origins = headers.getlist("origin")
         if not origins:
-            # Images and links come without an Origin, but (https://w3c.github.io/webappsec-fetch-metadata/) with this.
-            return headers.get("sec-fetch-site", "none") in ("same-origin", "none")
+            # Images and links come without an Origin, but (https://w3c.github.io/webappsec-fetch-metadata/) with these.
+            # A link in a mail comes from nowhere, as does an address that somebody types, or a browser restores.
+            site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode")
+            return site in ("same-origin", "none") and mode != "navigate"
         if len(origins) > 1:
             return False
         scheme, _, host = origins[0].partition("://")

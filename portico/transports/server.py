@@ -33,7 +33,9 @@ HANDLER_SECONDS = 10
 PING_SECONDS = 18.0
 """Between a WebSocket's pings, and for the answer to one: who is gone without a word is noticed within twice that."""
 HANDSHAKE_SECONDS = 10.0
-"""For a TLS handshake, and for a client to take its leave of one."""
+"""For a TLS handshake."""
+SHUTDOWN_SECONDS = 3600.0
+"""For a client to take the rest of what it was sent before the close. `Watched` is not as patient."""
 PAUSE_SECONDS = 0.1
 """Before the next try to accept, where there are no descriptors."""
 
@@ -100,7 +102,7 @@ class _Server(uvicorn.Server):
             )
             return made
 
-        limits: Any = tls and {"ssl_handshake_timeout": HANDSHAKE_SECONDS, "ssl_shutdown_timeout": HANDSHAKE_SECONDS}
+        limits: Any = tls and {"ssl_handshake_timeout": HANDSHAKE_SECONDS, "ssl_shutdown_timeout": SHUTDOWN_SECONDS}
         await loop.connect_accepted_socket(protocol, connection, ssl=tls, **limits or {})
 
     async def accept(self, listener: socket.socket, tls: ssl.SSLContext) -> None:

@@ -15,8 +15,11 @@ from typing import Any, cast
 from portico.transports.dialler import Dialler
 
 NO_LINGER = struct.pack("ii", 1, 0)
+LEAVE_SECONDS = 1.0
+"""For a client to answer the last word that TLS has; most never do."""
 KERNEL_BYTES = 128 * 1024
 """So much the kernel takes beyond what is under way; else megabytes, also for a client that reads nothing."""
+_BYTES_ACKED = struct.Struct("=Q")  # tcpi_bytes_acked, at 120 in struct tcp_info (linux/tcp.h)
 
 
 class CountingTransport:
@@ -27,12 +30,22 @@ class CountingTransport:
         self.given = 0
         self.dialler: Dialler | None = None
         self.before_write: Callable[[], None] | None = None
+        self.after_close: Callable[[], None] | None = None
 
     def write(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return  # the client has gone, and whoever answers it may not know yet; uvloop would raise RuntimeError
         if self.before_write is not None:
             self.before_write()
         self.given += len(data)
         self._transport.write(data)
+
+    def close(self) -> None:
+        if self._transport.is_closing():
+            return  # asyncio's TLS would forget all about the connection
+        self._transport.close()
+        if self.after_close is not None:
+            self.after_close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -54,6 +67,7 @@ class Watched(asyncio.Protocol):
     transport: asyncio.Transport
     write_timeout: float
     _write_timer: asyncio.TimerHandle | None = None
+    _leave_timer: asyncio.TimerHandle | None = None
 
     @property
     def dialler(self) -> Dialler | None:
@@ -68,15 +82,17 @@ class Watched(asyncio.Protocol):
         # the loops' own TLS takes an empty buffer for a full one, and waits for ever.
         self.transport.set_write_buffer_limits(high=1 if self.encrypted else 0)
         cast(CountingTransport, self.transport).before_write = self._watch
+        cast(CountingTransport, self.transport).after_close = self._leave if self.encrypted else None
         with suppress(OSError):  # no TCP, and limited anyway
             peer = self.transport.get_extra_info("socket")
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)
 
     def stop_watching(self) -> None:
-        cast(CountingTransport, self.transport).before_write = None
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
+        transport = cast(CountingTransport, self.transport)
+        transport.before_write = transport.after_close = None
+        for timer in filter(None, (self._write_timer, self._leave_timer)):
+            timer.cancel()
+        self._write_timer = self._leave_timer = None
 
     def _watch(self) -> None:
         # From the first byte on: the kernel may go on taking ours for long, which says nothing of the client.
@@ -92,8 +108,26 @@ class Watched(asyncio.Protocol):
         elif unsent:
             self.cut()
 
+    def _leave(self) -> None:
+        # A TLS transport that is closed sends all that it has, and waits for the client to say that it has it.
+        if self._leave_timer is None:
+            self._leave_timer = self.loop.call_later(LEAVE_SECONDS, self._left)
+
+    def _left(self) -> None:
+        self._leave_timer = None
+        if self.unsent():
+            self._leave()
+        else:
+            self.transport.abort()
+
     def taken(self) -> int:
         """Bytes that the client has taken: its kernel has acknowledged them."""
+        if self.encrypted and sys.platform == "linux":
+            # The loops don't tell what lies encrypted between their TLS and the kernel.
+            with suppress(OSError):
+                peer = self.transport.get_extra_info("socket")
+                (acked,) = _BYTES_ACKED.unpack_from(peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128), 120)
+                return int(acked)
         return cast(CountingTransport, self.transport).given - self.unsent()
 
     def unsent(self) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
+import ssl
 import sys
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -16,6 +18,7 @@ import httpx
 import pytest
 
 from portico.config.settings import Settings
+from tests.support.certificates import Certificates
 from tests.support.server import ROOT, RunningServer, running_server
 from tests.support.talk import Stopwatch, Talk, only, script, talk, text
 from tests.support.websocket import talking
@@ -547,3 +550,88 @@ async def test_audit_log_says_where_it_is_kept_and_whether(tmp_path: Path) -> No
             await client.open(session_id="s")
         assert not (server.data_dir / "audit.jsonl").exists()
     assert elsewhere.read_text().count('"session.create"') == 1
+
+
+async def test_max_streams_per_principal(tmp_path: Path) -> None:
+    async with running_server(tmp_path, PORTICO_MAX_STREAMS_PER_PRINCIPAL="1") as server, talk(server) as client:
+        await client.open(session_id="s")
+        async with client.http.stream("GET", "/sessions/s/events"):
+            refused = await client.http.get("/sessions/s/events")
+            assert (refused.status_code, refused.json()["code"]) == (429, "too_many_streams")
+            async with talking(server.url, token=server.token) as third:
+                assert (await third.closed())[0] == 4429
+
+
+async def test_max_connections(tmp_path: Path) -> None:
+    async with running_server(tmp_path, PORTICO_MAX_CONNECTIONS="1") as server, talk(server) as client:
+        await client.open(session_id="s")
+        async with client.http.stream("GET", "/sessions/s/events"):
+            refused = await client.http.get("/sessions")
+            assert (refused.status_code, refused.json()["code"]) == (503, "too_many_connections")
+
+
+def with_tls(folder: Path) -> tuple[Certificates, dict[str, str]]:
+    certificates = Certificates(folder)
+    cert, key = certificates.issue()
+    return certificates, {"PORTICO_TLS_CERT": str(cert), "PORTICO_TLS_KEY": str(key), "PORTICO_DRIVER": "echo"}
+
+
+async def test_tls_cert_is_what_clients_see(tmp_path: Path) -> None:
+    certificates, variables = with_tls(tmp_path)
+    async with running_server(tmp_path, **variables) as server:
+        assert server.url.startswith("https://127.0.0.1:")
+        asks = ("ask", "--session", "s", "hello", "--token", server.token)
+        by_name = ("--server", server.url, "--cafile", str(certificates.cafile))
+        for trust in (("--data-dir", str(server.data_dir)), by_name):
+            done = await portico(tmp_path, *asks, *trust)
+            assert (done.returncode, done.stdout) == (0, b"hello\n"), done.stderr
+        stranger = await portico(tmp_path, *asks, "--server", server.url)
+        assert stranger.returncode == 1 and b"can't prove who it is" in stranger.stderr
+
+
+async def test_tls_key_and_its_certificate_are_read_again_at_sighup(tmp_path: Path) -> None:
+    certificates, variables = with_tls(tmp_path)
+    cert, key = Path(variables["PORTICO_TLS_CERT"]), Path(variables["PORTICO_TLS_KEY"])
+    async with running_server(tmp_path, **variables) as server:
+
+        def shown() -> str:
+            return ssl.get_server_certificate(("127.0.0.1", httpx.URL(server.url).port or 0)).strip()
+
+        async with httpx.AsyncClient(verify=certificates.client(), trust_env=False) as client:
+            assert (await client.get(f"{server.url}/healthz")).status_code == 200
+            old = await anyio.to_thread.run_sync(shown)
+            certificates.issue()  # into the same files
+            server.process.send_signal(signal.SIGHUP)
+            with anyio.fail_after(10):
+                while (new := await anyio.to_thread.run_sync(shown)) == old:
+                    await anyio.sleep(0.1)
+            assert new in cert.read_text()
+            key.write_text("no key")
+            server.process.send_signal(signal.SIGHUP)
+            with anyio.fail_after(10):
+                while "tls_cert stays as it was" not in log(server):
+                    await anyio.sleep(0.05)
+            assert await anyio.to_thread.run_sync(shown) == new
+            assert (await client.get(f"{server.url}/healthz")).status_code == 200  # the old connection lives on
+        assert "holds no private key" in log(server) and "Traceback" not in log(server)
+    refused = await portico(tmp_path, "serve", "--tls-cert", str(cert), "--tls-key", str(key))
+    assert refused.returncode == 1 and b"holds no private key" in refused.stderr
+
+
+async def seen_behind(folder: Path, trusted: str) -> str:
+    """The address that is logged of a client that comes from 127.0.0.1, and says more."""
+    variables = {"PORTICO_PROXY_HEADERS": "true", "PORTICO_TRUSTED_PROXIES": trusted, "PORTICO_LOG_FORMAT": "json"}
+    async with running_server(folder, **variables) as server, talk(server) as client:
+        await client.http.get("/sessions", headers={"X-Forwarded-For": "203.0.113.9, 192.0.2.1"})
+        with anyio.fail_after(10):
+            while not (access := access_to(server, "/claude/sessions")):
+                await anyio.sleep(0.02)
+        return str(access[0]["client"])
+
+
+async def test_proxy_headers_say_who_is_calling(tmp_path: Path) -> None:
+    assert await seen_behind(tmp_path, "127.0.0.1") == "192.0.2.1"
+
+
+async def test_trusted_proxies_are_those_that_are_believed(tmp_path: Path) -> None:
+    assert await seen_behind(tmp_path, "10.0.0.0/8") == "127.0.0.1"

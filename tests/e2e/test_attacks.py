@@ -1,0 +1,184 @@
+"""The table of attacks, tried one after another against one running server with the real CLI in it.
+
+Afterwards the server works as before: no process, no descriptor and no memory to speak of more, and nothing in its log.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import anyio
+import psutil
+import pytest
+from anyio.abc import SocketStream
+from websockets.frames import Opcode
+
+from portico.transports.watch import NO_LINGER
+from tests.e2e.attacks import BODIES, HANDSHAKES, HEADS, PAGES, PLAIN, SMUGGLING, SOCKETS, TOKEN, V1, Attack, request
+from tests.support.server import RunningServer, running_server
+from tests.support.talk import Talk, script, talk, text
+from tests.support.websocket import close_code, frame
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
+
+GROWTH = 96 * 1024 * 1024
+"""Bytes of memory that a server may keep of all that. The largest of it alone are 30 MB, and nothing is given back."""
+
+
+@asynccontextmanager
+async def connected(server: RunningServer) -> AsyncIterator[SocketStream]:
+    async with await anyio.connect_tcp("127.0.0.1", urlsplit(server.url).port or 0) as stream:
+        yield stream
+
+
+async def send(stream: SocketStream, data: bytes, token: str, more: bytes = b"") -> None:
+    """All of it, as far as the server takes it."""
+    data = data.replace(TOKEN, token.encode())
+    try:
+        for start in range(0, len(data), 32 * 1024):
+            await stream.send(data[start : start + 32 * 1024])
+        for _ in range(100 if more else 0):
+            await stream.send(more)
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+        pass
+
+
+async def answer(stream: SocketStream) -> tuple[int, str | None]:
+    """Status and code of the one answer there is."""
+    raw = b""
+    while not (done := re.search(rb"\r\n\r\n(\{.*\})", raw, re.DOTALL)):
+        try:
+            raw += await stream.receive()
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            break
+        if raw.endswith(b"\r\n\r\n") and b"ontent-length: " not in raw:
+            break
+        if raw.startswith(b"HTTP/1.1 405") and raw.endswith(b"\r\n\r\n"):
+            break  # to HEAD
+    assert raw.count(b"HTTP/1.1 ") == 1, raw[:300]
+    found = re.search(rb"content-length: (\d+)", raw)
+    while done and found and len(raw) < raw.index(b"\r\n\r\n") + 4 + int(found[1]):
+        raw += await stream.receive()
+    body = raw.partition(b"\r\n\r\n")[2]
+    return int(raw[9:12]), json.loads(body)["code"] if body else None
+
+
+async def outcome(server: RunningServer, client: Talk, attack: Attack) -> str | None:
+    """What is wrong with what comes of the attack."""
+    upgrades = attack in SOCKETS
+    try:
+        with anyio.fail_after(10):
+            async with connected(server) as stream, anyio.create_task_group() as tasks:
+                if upgrades:
+                    shake, _, rest = attack.sent.partition(b"\r\n\r\n")
+                    await send(stream, shake + b"\r\n\r\n", server.token)
+                    shaken = b""
+                    while not shaken.endswith(b"\r\n\r\n"):
+                        shaken += await stream.receive(1)
+                    if not shaken.startswith(b"HTTP/1.1 101 "):
+                        return f"the handshake failed: {shaken!r}"
+                    tasks.start_soon(send, stream, rest, server.token, attack.more)
+                    seen: tuple[int | None, str | None] = (await close_code(stream), attack.code)
+                else:
+                    tasks.start_soon(send, stream, attack.sent, server.token, attack.more)
+                    seen = await answer(stream)
+                tasks.cancel_scope.cancel()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    if seen[0] != attack.status or (attack.code is not None and seen[1] != attack.code):
+        return f"{seen} instead of {(attack.status, attack.code)}"
+    ready = await client.http.get(f"{server.url}/readyz")
+    return None if ready.status_code == 200 else f"/readyz: {ready.text}"
+
+
+async def flood_of_pings(server: RunningServer, client: Talk) -> None:
+    async with connected(server) as stream:
+        await stream.send(PLAIN.replace(TOKEN, server.token.encode()))
+        await stream.receive()
+        with anyio.move_on_after(1):
+            while True:
+                await stream.send(frame(Opcode.PING, b"x" * 125) * 500)  # and nothing is read
+
+
+async def queries_without_reading(server: RunningServer, client: Talk) -> None:
+    await client.open(session_id="deaf", driver="echo")
+    ask = frame(Opcode.TEXT, b'{"type":"query","content":"[[{\\"say\\": \\"x\\"}]]","id":1}')
+    async with connected(server) as stream:
+        await stream.send(V1.replace(TOKEN, server.token.encode()).replace(b"/ws/s", b"/ws/deaf"))
+        with anyio.move_on_after(1):
+            while True:
+                await stream.send(ask * 100)
+    assert (await client.http.delete("/sessions/deaf")).status_code == 204
+
+
+async def requests_without_reading(server: RunningServer, client: Talk) -> None:
+    async with connected(server) as stream:
+        with anyio.move_on_after(1):
+            while True:
+                await stream.send(request("/claude/sessions").replace(TOKEN, server.token.encode()) * 100)
+
+
+async def streams_that_are_reset(server: RunningServer, client: Talk) -> None:
+    ask = request("/claude/sessions/s/events").replace(TOKEN, server.token.encode())
+    for begun in (ask, ask[:-2], b"", PLAIN.replace(TOKEN, server.token.encode()), b"POST / HTTP/1.1\r\n"):
+        for _ in range(60):
+            with socket.create_connection(("127.0.0.1", urlsplit(server.url).port or 0)) as stream:
+                stream.sendall(begun)
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+
+
+async def silence(server: RunningServer, client: Talk) -> None:
+    """More connections than there may be, on which nothing is asked."""
+    streams = [socket.create_connection(("127.0.0.1", urlsplit(server.url).port or 0)) for _ in range(300)]
+    try:
+        for stream in streams[::2]:
+            stream.sendall(b"GET / HTTP/1.1\r\nHost:")
+        assert (await client.http.get("/sessions/s")).status_code == 200
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+FLOODS = [flood_of_pings, queries_without_reading, requests_without_reading, streams_that_are_reset, silence]
+
+
+async def test_no_attack_of_the_table_does_any_harm(tmp_path: Path) -> None:
+    settings = {
+        "PORTICO_DRIVER": "claude-code,echo",
+        "PORTICO_MAX_BODY": "1MiB",
+        "PORTICO_MAX_FRAME": "256KiB",
+        "PORTICO_MAX_CONNECTIONS": "200",
+        "PORTICO_POOL_SIZE": "0",
+    }
+    async with running_server(tmp_path, **settings) as server, talk(server) as client:
+        await client.open(session_id="s")
+        assert text(await client.turn("s", script({"say": "before"}))) == "before"
+        process = psutil.Process(server.process.pid)
+        children = {child.pid for child in process.children(recursive=True)}
+        files, memory = process.num_fds(), process.memory_info().rss
+
+        table = [*SMUGGLING, *HEADS, *BODIES, *PAGES, *HANDSHAKES, *SOCKETS]
+        failures = {attack.name: wrong for attack in table if (wrong := await outcome(server, client, attack))}
+        assert failures == {}
+        for flood in FLOODS:
+            await flood(server, client)
+            assert (await client.http.get(f"{server.url}/readyz")).status_code == 200, flood.__name__
+
+        with anyio.fail_after(20):  # for what is being cut off
+            while process.num_fds() > files + 2:
+                await anyio.sleep(0.1)
+        assert {child.pid for child in process.children(recursive=True)} == children
+        assert process.memory_info().rss - memory < GROWTH
+        assert (await client.session("s"))["turns"] == 1
+        listed = (await client.http.get("/sessions")).json()["sessions"]
+        assert [session["session_id"] for session in listed if session["state"] != "closed"] == ["s"]
+        assert text(await client.turn("s", script({"say": "after"}))) == "after"
+        log = (tmp_path / "server.log").read_text()
+        assert not re.findall(r"Traceback|^.* (?:WARNING|ERROR|CRITICAL) .*$", log, re.MULTILINE)
+        assert server.token not in log
