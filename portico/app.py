@@ -13,8 +13,9 @@ import anyio
 from anyio.abc import TaskGroup
 
 from portico.audit import AuditLog
-from portico.config.load import Loaded, SettingsError, agent_environment, ziti_environment
+from portico.config.load import Loaded, SettingsError, agent_environment, secret_variables, ziti_environment
 from portico.config.settings import Settings
+from portico.config.values import another_provider
 from portico.core.agent import AgentDriver
 from portico.core.audit import OK, NoAudit
 from portico.core.audited import AuditedEngine
@@ -25,6 +26,10 @@ from portico.core.policy import Policy
 from portico.core.quota import StreamQuota
 from portico.core.store import EventStore
 from portico.core.tickets import Tickets
+from portico.gateway.gateway import Gateway
+from portico.gateway.ledger import Ledger
+from portico.gateway.upstream import API, Upstream
+from portico.hardening import blank_environment, close_to_others
 from portico.keys import ticket_key
 from portico.lease import advertise, hold
 from portico.plugins.context import Context
@@ -64,6 +69,8 @@ async def serve(
     where something that was asked for cannot start.
     """
     settings = loaded.settings
+    close_to_others()
+    blank_environment(secret_variables())
     for warning in loaded.warnings:
         log.warning("%s", warning)
     for name, reason in registry.failures.items():
@@ -80,14 +87,17 @@ async def serve(
         terminal = ends_with_terminal()
         hangups = stack.enter_context(anyio.open_signal_receiver(signal.SIGHUP))
         lease = stack.enter_context(hold(settings.data_dir))
+        passed_on = agent_environment(settings, environ)
+        gateway = _gateway(settings, passed_on)
         context = Context(
             settings,
             settings.data_dir,
-            agent_environment(settings, environ),
+            passed_on,
             dict(loaded.plugin_settings),
             ziti_environment=ziti_environment(environ),
             tickets=Tickets(ticket_key(settings.data_dir)),
             stream_quota=StreamQuota(settings.max_streams_per_principal),
+            gateway=gateway,
         )
         made = [_made("authenticator", name, make, context) for name, make in make_authenticators.items()]
         context = context.with_authenticators(*made)
@@ -115,6 +125,8 @@ async def serve(
                 working.start_soon(audit.run)
                 context.reloads.add("audit_log", audit.reopen)
             engine.audit.note("server.start", OK)
+            if gateway is not None:
+                await working.start(gateway.run)
             if await _unless_stopped(signals, partial(_begin, working, engine)) is None:
                 working.cancel_scope.cancel()
                 return
@@ -269,6 +281,20 @@ async def _drain(engine: Engine, signals: AsyncIterator[signal.Signals], seconds
         draining.cancel_scope.cancel()
 
 
+def _gateway(settings: Settings, environment: Mapping[str, str]) -> Gateway | None:
+    """None where agents have the credential themselves, where there is none, and where another provider is asked."""
+    key, token = settings.anthropic_api_key, settings.claude_code_oauth_token
+    if not settings.key_gateway or (key is None and token is None) or another_provider(settings.agent_env):
+        return None
+    upstream = Upstream(
+        settings.anthropic_base_url or API,
+        api_key=key.get_secret_value() if key else None,
+        oauth_token=token.get_secret_value() if token else None,
+        environment=environment,
+    )
+    return Gateway(upstream, Ledger(settings.data_dir / "spending.json", settings.budget_usd_per_day))
+
+
 def _policy(settings: Settings) -> Policy:
     return Policy(
         data_dir=settings.data_dir,
@@ -287,4 +313,6 @@ def _policy(settings: Settings) -> Policy:
         setting_sources=frozenset(settings.setting_sources),
         allowed_tools=settings.allowed_tools,
         disallowed_tools=settings.disallowed_tools,
+        mcp_servers=settings.mcp_servers,
+        allow_client_mcp=settings.allow_client_mcp,
     )

@@ -143,6 +143,31 @@ def config(plugins: Plugins, /, **options: Any) -> None:
         click.echo(f"{name:{widths[0]}}  {value:{min(widths[1], 48)}}  {source}")
 
 
+@commands.command(cls=_WithSettings)
+@click.option("--json", "json_output", is_flag=True, help="One JSON object a line.")
+@click.pass_obj
+def doctor(plugins: Plugins, /, json_output: bool, **options: Any) -> int | None:
+    """Find out what would stop `portico serve` from working here, and how to mend it. Changes nothing."""
+    from portico.config.load import agent_environment
+    from portico.doctor.examine import as_json, as_text, examine, settings_failures, status
+    from portico.doctor.finding import Finding, Place
+
+    async def run() -> int:
+        findings: dict[str, Finding]
+        try:
+            loaded = _load(plugins, options)
+        except SettingsError as error:
+            findings = settings_failures(error.lines)
+        else:
+            environment = agent_environment(loaded.settings, here()[0])
+            findings = await examine(Place(loaded, plugins.registry, plugins.found, environment))
+        for line in as_json(findings) if json_output else as_text(findings):
+            click.echo(line)
+        return status(findings)
+
+    return _run(run)
+
+
 @commands.command("plugins")
 @click.option("--plugins", "modules", metavar="MODULES", help="Modules to load as plugins too, comma-separated.")
 @click.option("--disabled-plugins", "disabled", metavar="NAMES", help="Plugins not to load, comma-separated.")

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "core": set[str](),
     "config": set[str](),
     "ziti": set[str](),
+    "gateway": {"core"},
     "client": {"ziti"},
     "transports": {"core", "plugins"},
     "plugins": {"core"},

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 from .mask import masked
 from .mistakes import SettingsError, explain, explain_plugin, unknown_options, unknown_variables
 from .origins import BARE_NAMES, PREFIX, Given, from_options, from_variables, read
-from .settings import Settings
+from .settings import Settings, is_secret
 from .values import Token, token
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "here",
     "load",
     "plugin_choice",
+    "secret_variables",
     "ziti_environment",
 ]
 
@@ -220,7 +221,7 @@ def _read_dotenv(path: Path, mistakes: list[str]) -> dict[str, str]:
 
 
 def _prepared(winners: Mapping[str, Given], cwd: Path, mistakes: list[str], warnings: list[str]) -> dict[str, Given]:
-    """What needs the world before it can be checked: paths made absolute, and the tokens of an `@FILE`."""
+    """What needs the world before it can be checked: paths made absolute, and what stands in an `@FILE`."""
     prepared = {}
     for name in _PATHS:
         given = winners.get(name)
@@ -235,7 +236,21 @@ def _prepared(winners: Mapping[str, Given], cwd: Path, mistakes: list[str], warn
             # The name of the file stays unsaid: it may be a secret that begins with @.
             mistakes.append(f"{tokens.label}: the file after @ can't be used: {_why(error)}")
         prepared["auth_tokens"] = Given(tokens.label, tokens.source, entries)
+    servers = winners.get("mcp_servers")
+    if servers and isinstance(servers.value, str) and servers.value.startswith("@"):
+        text = "{}"
+        try:
+            text = _read_file(cwd / servers.value[1:])
+        except (OSError, ValueError) as error:
+            mistakes.append(f"{servers.label}: the file after @ can't be used: {_why(error)}")
+        prepared["mcp_servers"] = Given(servers.label, servers.source, text)
     return prepared
+
+
+def secret_variables() -> frozenset[str]:
+    """The names of all variables in which a setting may stand that must not be shown."""
+    names = {name for name in Settings.model_fields if is_secret(name)}
+    return frozenset({PREFIX + name.upper() for name in names} | {name.upper() for name in names & BARE_NAMES})
 
 
 def _read_tokens(path: Path, label: str, warnings: list[str]) -> tuple[str, ...]:

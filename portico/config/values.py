@@ -4,6 +4,7 @@ Every function raises ValueError for what it refuses. Its message never quotes a
 """
 
 import ipaddress
+import json
 import os
 import re
 import sys
@@ -131,6 +132,31 @@ def agent_variable(value: Any) -> Any:
 def distinct_variables(variables: tuple[AgentVariable, ...]) -> tuple[AgentVariable, ...]:
     _refuse_twins((variable.name for variable in variables), "have the same name")
     return variables
+
+
+def mcp_servers(value: Any) -> Any:
+    """JSON text → name → configuration; also of the form of a file ``.mcp.json``, with all under ``mcpServers``."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError("it is not JSON") from None
+    if isinstance(value, dict) and value.keys() == {"mcpServers"}:
+        value = value["mcpServers"]
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")
+    for place, (name, server) in enumerate(value.items(), start=1):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+            raise ValueError(f"the name of server {place} has another form")
+        program = server.get("command", server.get("url")) if isinstance(server, dict) else None
+        if not isinstance(program, str) or not program:
+            raise ValueError(f"server {place} names neither a command nor a url")
+    return value
+
+
+def another_provider(variables: tuple[AgentVariable, ...]) -> bool:
+    """Whether agents ask another cloud's API for the model, with credentials of its own (Bedrock, Vertex ...)."""
+    return any(variable.name.startswith("CLAUDE_CODE_USE_") for variable in variables)
 
 
 def header_secret(value: SecretStr) -> SecretStr:

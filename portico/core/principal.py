@@ -11,6 +11,7 @@ import anyio
 
 from portico.core.audit import Source
 from portico.core.errors import PorticoError, Unauthenticated, Unavailable
+from portico.core.stranger import strangers
 
 ANSWER_SECONDS = 10.0
 """How long an authenticator may take."""
@@ -55,7 +56,7 @@ class Callers:
         """Who presents ``secret`` (None: nothing was presented). Raises `Unavailable` (``authenticator_failed``)."""
         for authenticator in self._authenticators:
             try:
-                with anyio.fail_after(ANSWER_SECONDS):
+                with anyio.fail_after(ANSWER_SECONDS), strangers():
                     principal = await authenticator.authenticate(secret)
                 if not isinstance(principal, Principal | None):
                     raise TypeError(f"{type(principal).__name__} is no Principal")

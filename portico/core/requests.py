@@ -14,6 +14,8 @@ from portico.core.state import State
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
+    """``mcp_servers``: names of the operator's, or configurations of the caller's own by name."""
+
     session_id: str | None = None
     title: str | None = None
     driver: str | None = None
@@ -24,7 +26,7 @@ class NewSession:
     permission_mode: str | None = None
     allowed_tools: tuple[str, ...] = ()
     disallowed_tools: tuple[str, ...] = ()
-    mcp_servers: Mapping[str, Any] = field(default_factory=dict)
+    mcp_servers: Mapping[str, Any] | tuple[str, ...] = field(default_factory=dict)
     max_turns: int | None = None
     setting_sources: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)

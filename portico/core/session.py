@@ -252,9 +252,9 @@ class Session:
     async def closed(self) -> None:
         """Wait for the end of a session that `close` was called on. Raises `StoreFailed` where it cannot be written."""
         while not self.finished.is_set():
-            if self._closing and self.trouble is not None and self._current is None:
+            await self._turn_over.wait()  # also told of each try to write that has failed
+            if self._closing and self.trouble is not None:
                 raise StoreFailed(self.trouble)
-            await self._turn_over.wait()
 
     def close(self) -> None:
         """Stop the running turn, refuse those that wait, stop the agent; `finished` is set when that is done."""
@@ -500,7 +500,8 @@ class Session:
         self._agent_lost = False
 
     def _spec(self) -> AgentSpec:
-        return AgentSpec(self.record.agent_id, self._folder, Path(self.record.cwd), self.record.options)
+        record = self.record
+        return AgentSpec(record.agent_id, self._folder, Path(record.cwd), record.options, record.owner)
 
     async def _lose_agent(self, failure: PorticoError) -> None:
         with anyio.CancelScope(shield=True):

@@ -15,6 +15,7 @@ from portico.plugins.reloads import Reloads
 
 if TYPE_CHECKING:
     from portico.config.settings import Settings
+    from portico.core.gateway import Gateway
     from portico.transports.base import Routes
 
 
@@ -24,7 +25,8 @@ class Context:
 
     ``plugin_settings`` are the settings that plugins have brought with them, by prefix: of the types that
     ``portico_settings`` has named. ``agent_environment`` is what agents may have of the server's environment, and
-    ``ziti_environment`` what Ziti's library may have. ``callers`` finds out who is calling; ``routes`` are those of
+    ``ziti_environment`` what Ziti's library may have. ``gateway`` is the agents' way to the model API; None where they
+    have the credential themselves, or there is none. ``callers`` finds out who is calling; ``routes`` are those of
     plugins. Both are empty while they are being made: a transport's factory sees them. ``reloads`` is for what can take
     new settings while the server runs. ``tickets`` are what browsers may have in place of credentials;
     ``stream_quota`` is for a transport's `Streams`.
@@ -40,6 +42,7 @@ class Context:
     reloads: Reloads = field(default_factory=Reloads)
     tickets: Tickets = field(default_factory=lambda: Tickets(secrets.token_bytes(KEY_BYTES)))
     stream_quota: StreamQuota = field(default_factory=StreamQuota)
+    gateway: Gateway | None = None
 
     def with_authenticators(self, *authenticators: Authenticator) -> Context:
         return replace(self, callers=Callers(authenticators))

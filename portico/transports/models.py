@@ -129,6 +129,12 @@ def _block_form(value: Any) -> str | None:
     return f"<{value.get('type')}>" if isinstance(value, dict) else None
 
 
+def _servers_form(value: Any) -> str | None:
+    if isinstance(value, list):
+        return "<names>"
+    return "<servers>" if isinstance(value, dict) else None
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 TurnId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 RequestId = Annotated[str, StringConstraints(min_length=1)]
@@ -140,11 +146,17 @@ Prompt = Annotated[str, AfterValidator(_argument), _told(pattern=NO_NUL, maxLeng
 ToolRule = Annotated[_Passable, StringConstraints(min_length=1, max_length=512)]
 ToolRules = Annotated[list[ToolRule], Field(max_length=512), AfterValidator(_arguments)]
 # Blanks and all, as the agent's command line will have it.
-McpServers = Annotated[
+OwnServers = Annotated[
     dict[Name, dict[str, Any]],
     Field(max_length=64),
     _bounded(100 * KIB, separators=(", ", ": ")),
     _told(additionalProperties=False),
+]
+McpServers = Annotated[
+    Annotated[list[Name], Field(max_length=64), Tag("<names>")] | Annotated[OwnServers, Tag("<servers>")],
+    Discriminator(
+        _servers_form, custom_error_type="servers", custom_error_message="must be a list of names or an object"
+    ),
 ]
 WHOLE = BeforeValidator(_integral)
 """For whole numbers, behind their limits (or pydantic would not tell of those)."""
@@ -213,6 +225,8 @@ class SessionBody(_Strict):
             "disallowed_tools": tuple(self.disallowed_tools or ()),
             "setting_sources": tuple(self.setting_sources or ()),
         }
+        if isinstance(self.mcp_servers, list):
+            rules["mcp_servers"] = tuple(dict.fromkeys(self.mcp_servers))
         return NewSession(**{**self.model_dump(exclude_none=True), **rules})
 
 

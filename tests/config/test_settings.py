@@ -22,6 +22,8 @@ def test_defaults_are_those_of_the_contract() -> None:
         "anthropic_api_key": None,
         "claude_code_oauth_token": None,
         "anthropic_base_url": None,
+        "key_gateway": True,
+        "budget_usd_per_day": None,
         "claude_model": None,
         "max_tokens": 4096,
         "max_sessions": 10,
@@ -47,6 +49,9 @@ def test_defaults_are_those_of_the_contract() -> None:
         "max_frame": 32 * 1024 * 1024,
         "max_streams_per_principal": 1000,
         "max_connections": None,
+        "sandbox": "auto",
+        "mcp_servers": {},
+        "allow_client_mcp": False,
         "networking_mode": ("http",),
         "driver": ("claude-code",),
         "ziti_identity_file": None,
@@ -100,6 +105,7 @@ def test_settings_do_not_change() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [
+        ("key_gateway", "off", False),
         ("max_tokens", "1000000", 1_000_000),
         ("turn_timeout", "0.1", 0.1),
         ("permission_timeout", "0", 0),
@@ -111,6 +117,9 @@ def test_settings_do_not_change() -> None:
         ("max_body", "1048576", 1_048_576),
         ("max_body", "512 KiB", 512 * 1024),
         ("max_frame", "1MiB", 1_048_576),
+        ("sandbox", "required", "required"),
+        ("mcp_servers", '{"a": {"command": "b"}}', {"a": {"command": "b"}}),
+        ("mcp_servers", '{"mcpServers": {"a": {"url": "http://b"}}}', {"a": {"url": "http://b"}}),
         ("networking_mode", "http, other ,", ("http", "other")),
         ("networking_mode", "websocket", ("websocket",)),
         ("networking_mode", "websocket,other,http", ("other", "http")),
@@ -156,6 +165,8 @@ def test_accepted(name: str, text: str, value: Any) -> None:
         ),
         ("agent_env", ["1A", "A B", "=x", ",", "A,A=1", "HOME", "TMPDIR=/x", "CLAUDE_CONFIG_DIR", "XDG_RUNTIME_DIR"]),
         ("agent_env", ["CLAUDE_CODE_TMPDIR", "PORTICO_AUTH_TOKENS", "PORTICO_X=1"]),
+        ("key_gateway", ["", "perhaps", "2"]),
+        ("budget_usd_per_day", ["0", "-1", "nan", "inf", "1000001", "$5"]),
         ("claude_model", ["-x", "a b", "sonnet\n", "x" * 257]),
         ("max_tokens", ["0", "-1", "1000001", "1.5", "many", "9" * 5000]),
         ("max_sessions", ["0", "100001"]),
@@ -187,6 +198,10 @@ def test_accepted(name: str, text: str, value: Any) -> None:
         ("max_frame", ["1023", "2GiB", "1 parsec", "-1", "9" * 400, "9" * 400 + "KiB", "MiB"]),
         ("ziti_service_name", [",", "=a", "a=", "a=b:root", "a=b=c", "a,a=b"]),
         ("ziti_trust_caller", ["", "perhaps"]),
+        ("sandbox", ["", "bwrap", "AUTO"]),
+        ("mcp_servers", ["a", "[]", "{", "[" * 100_000, '{"a": 1}', '{"a": {}}', '{"a b": {"command": "x"}}']),
+        ("mcp_servers", ['{"a": {"command": 1}}', '{"a": {"command": ""}}', '{"a": {"url": null}}']),
+        ("allow_client_mcp", ["", "perhaps"]),
         ("networking_mode", [",", "http,http", "http;ziti"]),
         ("driver", ["", "../x", "echo,echo"]),
         ("plugins", ["", "my plugin", "../x", "a,a"]),
@@ -268,3 +283,12 @@ def test_auth_none_is_refused_where_any_web_page_can_reach_it() -> None:
     with pytest.raises(ValidationError, match="DNS rebinding"):
         made(auth="none", allowed_hosts="a,*")
     assert made(auth="none", allowed_hosts="a").allowed_hosts == ("a",)
+
+
+def test_a_budget_needs_somebody_who_counts() -> None:
+    counted: dict[str, Any] = {"anthropic_api_key": "k", "budget_usd_per_day": "2.5"}
+    assert made(**counted).budget_usd_per_day == 2.5
+    for wrong in ({"key_gateway": "off"}, {"anthropic_api_key": None}, {"agent_env": "CLAUDE_CODE_USE_BEDROCK=1"}):
+        with pytest.raises(ValidationError, match="count") as caught:
+            made(**{**counted, **wrong})
+        assert {error["loc"][0] for error in caught.value.errors()} - {"workspace_roots"} == {"budget_usd_per_day"}
