@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
 from portico.hardening import blank_environment
-from tests.support.server import running_server
+from tests.support.server import ROOT, running_server
 
 pytestmark = pytest.mark.anyio
 
@@ -28,6 +30,15 @@ async def test_no_secret_is_in_the_environment_that_others_see(tmp_path: Path) -
         assert b"PORTICO_PORT=0\0" in shown and b"ANTHROPIC_API_KEY=\0" in shown
         assert b"secret-" not in shown
         assert b"secret-" not in b"".join(word.encode() for word in psutil.Process(server.process.pid).cmdline())
+
+
+def test_nobody_else_may_look_into_a_process_that_is_closed() -> None:
+    script = (
+        "import ctypes; from portico.hardening import close_to_others; prctl = ctypes.CDLL(None).prctl;"
+        "before = prctl(3, 0, 0, 0, 0); close_to_others(); print(before, prctl(3, 0, 0, 0, 0))"  # PR_GET_DUMPABLE
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "1 0\n"
 
 
 def test_a_name_that_is_not_there_changes_nothing() -> None:

@@ -86,7 +86,8 @@ async def test_a_tool_that_uses_the_socket_itself_gets_messages_and_nothing_else
 
 
 async def test_the_sockets_are_each_sessions_own_and_end_with_their_agent(tmp_path: Path) -> None:
-    async with running_server(tmp_path, "--pool-size", "0") as server, talk(server) as client:
+    options = ("--pool-size", "0", "--sandbox", "none")  # in which the others' sockets are not even there
+    async with running_server(tmp_path, *options) as server, talk(server) as client:
         a, b = [await open_with_bash(client, name) for name in ("a", "b")]
         await run_bash(client, a, 'echo "$ANTHROPIC_UNIX_SOCKET" > path.txt')
         first = Path((Path(a["cwd"]) / "path.txt").read_text().strip())

@@ -28,6 +28,7 @@ LOOK = """
     grep -rashE -D skip '%(find)s' $process/root/%(data)s $process/root/%(home)s
   done
 } 2>/dev/null | tr '\\0' '\\n' | grep -aoE '%(find)s|%(token)s' | sort -u
+echo looked
 """
 
 VARIABLES = {
@@ -68,7 +69,7 @@ async def test_in_the_sandbox_a_tool_finds_no_secret_and_nothing_of_another_sess
     async with two_sessions(tmp_path, PORTICO_SANDBOX="required") as (server, client):
         agents, victim = server.data_dir / "agents", (await client.session("victim"))["cwd"]
         found = await tool(client, "thief", f"umount -l /proc 2>/dev/null; {look(server)}")
-        assert found.split() in ([], [f"{MARK}key"])
+        assert found.split() == ["looked"]
         listed = await tool(client, "thief", f"ls -d {server.data_dir}/* {agents}/*; ls {agents.parent.parent} /home")
         (mine,) = [line for line in listed.splitlines() if line.startswith(f"{agents}/")]
         assert {line for line in listed.splitlines() if line.startswith(f"{server.data_dir}/") and line != mine} <= {
@@ -86,7 +87,7 @@ async def test_outside_of_the_sandbox_a_tool_finds_what_the_log_says_and_no_more
     async with two_sessions(tmp_path, PORTICO_SANDBOX="none") as (server, client):
         found = (await tool(client, "thief", look(server))).split()
         readable = {f"{MARK}workspace", f"{MARK}history", f"{MARK}home", server.token}
-        assert set(found) - {f"{MARK}key"} == readable
+        assert set(found) == readable | {"looked"}
         (warning,) = [line for line in log(server).splitlines() if "not in a sandbox (sandbox=none)" in line]
         assert "other sessions' workspaces and folders, the history, tokens in files, and this user's home" in warning
 
