@@ -115,7 +115,7 @@ async def serve(
             drivers=drivers,
             default_driver=settings.driver[0],
             default_model=settings.claude_model,
-            policy=_policy(settings),
+            policy=policy(settings),
             observers=observers,
             check=lease.check,
         )
@@ -295,7 +295,8 @@ def _gateway(settings: Settings, environment: Mapping[str, str]) -> Gateway | No
     return Gateway(upstream, Ledger(settings.data_dir / "spending.json", settings.budget_usd_per_day))
 
 
-def _policy(settings: Settings) -> Policy:
+def policy(settings: Settings) -> Policy:
+    """What the operator's settings allow."""
     return Policy(
         data_dir=settings.data_dir,
         workspace_roots=settings.workspace_roots,

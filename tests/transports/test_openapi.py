@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +208,11 @@ def test_what_is_said_of_text_is_what_is_checked(type_: Any, schema: Json) -> No
         assert accepted == Draft202012Validator(schema).is_valid(text)
 
     check()
+
+
+def test_portico_openapi_prints_what_a_server_serves(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(PACKAGE.parent)}
+    argv = [sys.executable, "-m", "portico", "openapi", "--api-prefix", "/a", "--data-dir", str(tmp_path / "data")]
+    done = subprocess.run(argv, env=environment, cwd=tmp_path, capture_output=True, check=True)
+    assert json.loads(done.stdout) == made("/a")
+    assert os.listdir(tmp_path) == [], "nothing is made for it"
