@@ -31,6 +31,7 @@ from portico.transports.gate import Gate
 from portico.transports.openapi import document, operations_of
 from portico.transports.operation import Answer, operation
 from portico.transports.streams import Streams
+from tests.support.schemas import flaws, strict
 from tests.support.serving import serving
 
 PACKAGE = Path(__file__).parents[2] / "portico"
@@ -49,25 +50,6 @@ def routes(prefix: str = "/claude", **api: Any) -> list[BaseRoute]:
 
 def made(prefix: str = "/claude", **api: Any) -> Json:
     return document(routes(prefix, **api), prefix)
-
-
-def strict(document: Json, name: str) -> Draft202012Validator:
-    """A validator that, unlike the document, takes no unknown members where the document names some."""
-
-    def closed(node: Any) -> Any:
-        if isinstance(node, list):
-            return [closed(each) for each in node]
-        if not isinstance(node, dict):
-            return node
-        made = {key: closed(value) for key, value in node.items()}
-        return {**made, "additionalProperties": False} if "properties" in made else made
-
-    components = closed(document["components"])
-    return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": components})
-
-
-def flaws(validator: Draft202012Validator, value: Any) -> list[str]:
-    return [error.message for error in validator.iter_errors(value)]
 
 
 @pytest.mark.parametrize("rest", [True, False])
