@@ -97,6 +97,7 @@ async def serve(
             ziti_environment=ziti_environment(environ),
             tickets=Tickets(ticket_key(settings.data_dir)),
             stream_quota=StreamQuota(settings.max_streams_per_principal),
+            settings_files=loaded.files,
             gateway=gateway,
         )
         made = [_made("authenticator", name, make, context) for name, make in make_authenticators.items()]

@@ -59,13 +59,14 @@ class Loaded:
     """`sources`: setting → "default", "environment NAME", ".env NAME" or "option --name".
 
     `warnings` are lines for the log. `plugin_settings`: those of plugins, by their prefix; in `sources` they are named
-    `prefix_field`.
+    `prefix_field`. `files` are those that values were looked for in.
     """
 
     settings: Settings
     sources: dict[str, str]
     warnings: list[str]
     plugin_settings: Mapping[str, BaseModel] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
 
 def here() -> tuple[Mapping[str, str], Path]:
@@ -109,7 +110,7 @@ def load(
     if mistakes:
         raise SettingsError(mistakes)
     sources = {name: winners[name].source if name in winners else "default" for name in names}
-    return Loaded(settings, sources, warnings, plugin_settings)
+    return Loaded(settings, sources, warnings, plugin_settings, _files(winners, cwd))
 
 
 def plugin_choice(
@@ -245,6 +246,11 @@ def _prepared(winners: Mapping[str, Given], cwd: Path, mistakes: list[str], warn
             mistakes.append(f"{servers.label}: the file after @ can't be used: {_why(error)}")
         prepared["mcp_servers"] = Given(servers.label, servers.source, text)
     return prepared
+
+
+def _files(winners: Mapping[str, Given], cwd: Path) -> tuple[Path, ...]:
+    values = (winners[name].value for name in ("auth_tokens", "mcp_servers") if name in winners)
+    return (cwd / _DOTENV, *(cwd / value[1:] for value in values if isinstance(value, str) and value.startswith("@")))
 
 
 def secret_variables() -> frozenset[str]:

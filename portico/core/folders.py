@@ -24,7 +24,7 @@ class Folders:
 
     def __init__(self, data_dir: Path, roots: Sequence[Path]) -> None:
         self._data_dir = data_dir
-        self._agents = data_dir / "agents"
+        self._agents = Path(os.path.realpath(data_dir / "agents"))  # what a sandbox has no links for
         self._roots = roots
         self._made = own_workspaces(data_dir, roots)
 

@@ -39,7 +39,8 @@ class Place:
 
     @property
     def context(self) -> Context:
-        return Context(self.settings, self.settings.data_dir, self.agent_environment)
+        files = self.loaded.files
+        return Context(self.settings, self.settings.data_dir, self.agent_environment, settings_files=files)
 
     @property
     def runs_claude(self) -> bool:

@@ -29,7 +29,8 @@ class Context:
     have the credential themselves, or there is none. ``callers`` finds out who is calling; ``routes`` are those of
     plugins. Both are empty while they are being made: a transport's factory sees them. ``reloads`` is for what can take
     new settings while the server runs. ``tickets`` are what browsers may have in place of credentials;
-    ``stream_quota`` is for a transport's `Streams`.
+    ``stream_quota`` is for a transport's `Streams`. ``settings_files`` are those that settings may have come from,
+    secrets too.
     """
 
     settings: Settings
@@ -42,6 +43,7 @@ class Context:
     reloads: Reloads = field(default_factory=Reloads)
     tickets: Tickets = field(default_factory=lambda: Tickets(secrets.token_bytes(KEY_BYTES)))
     stream_quota: StreamQuota = field(default_factory=StreamQuota)
+    settings_files: tuple[Path, ...] = ()
     gateway: Gateway | None = None
 
     def with_authenticators(self, *authenticators: Authenticator) -> Context:

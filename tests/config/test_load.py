@@ -433,6 +433,7 @@ def test_mcp_servers_from_a_file(loaded: Load, tmp_path: Path) -> None:
     result = loaded({"PORTICO_MCP_SERVERS": "@mcp.json"})
     assert result.settings.mcp_servers == {"a": {"command": "b"}}
     assert result.sources["mcp_servers"] == "environment PORTICO_MCP_SERVERS"
+    assert result.files == (tmp_path / ".env", tmp_path / "mcp.json")
 
 
 # The agents' environment

@@ -101,7 +101,10 @@ async def test_sessions_do_not_see_each_others_sockets(tmp_path: Path) -> None:
     for sandbox, places in (("auto", "/tmp /run /root /home"), ("none", "")):
         folder = tmp_path / sandbox
         folder.mkdir()
-        async with two_sessions(folder, PORTICO_SANDBOX=sandbox) as (_, client):
+        (folder / "kept").mkdir()
+        (folder / "link").symlink_to("kept")  # in the sandbox nothing is found by links that lead there
+        data_dir = str(folder / "link" / "data")
+        async with two_sessions(folder, PORTICO_SANDBOX=sandbox, PORTICO_DATA_DIR=data_dir) as (_, client):
             seen = {}
             for session_id in ("thief", "victim"):
                 *sockets, own = (await tool(client, session_id, look % places)).splitlines()

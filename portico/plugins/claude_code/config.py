@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from portico.core.folders import own_workspaces
 from portico.core.gateway import Gateway
 from portico.plugins.claude_code.visible import server_paths
 from portico.plugins.context import Context
-
-if TYPE_CHECKING:
-    from portico.config.settings import Settings
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -65,13 +61,14 @@ class DriverConfig:
             hidden=(
                 context.data_dir,
                 own_workspaces(context.data_dir, settings.workspace_roots),
-                *_secret_files(settings),
+                *_secret_files(context),
             ),
             roots=settings.workspace_roots,
             gateway=context.gateway,
         )
 
 
-def _secret_files(settings: Settings) -> list[Path]:
-    """Those that this server may have settings from, should they lie where programs do."""
-    return [path for path in (Path.cwd() / ".env", settings.ziti_identity_file) if path is not None]
+def _secret_files(context: Context) -> list[Path]:
+    """Those that this server has secrets from, should they lie where programs do."""
+    named = (getattr(context.settings, name, None) for name in ("ziti_identity_file", "tls_key"))
+    return [*context.settings_files, *(path for path in named if path is not None)]

@@ -75,10 +75,13 @@ class Sandbox:
         plan.bind(tmp, Path("/tmp"))  # noqa: S108
         plan.add("--symlink", Path("/tmp"), Path("/var/tmp"))  # noqa: S108
         plan.add("--dir", Path("/run"))
+        for path in self.roots:
+            if plan.shows_around(path):  # elsewhere nothing is to be seen, and a root may hold programs, as a home does
+                plan.hide(path)
         for path in (*self.visible, *program_paths(Path(argv[0]))):
             if not plan.shows(path):
                 plan.show(path)
-        for path in (*self.hidden, *self.roots):
+        for path in self.hidden:
             plan.hide(path)
         plan.bind(cwd, cwd)
         for path in self.hidden:
@@ -109,6 +112,7 @@ class _Plan:
         self.arguments: list[str] = []
         self.places: dict[Path, bool] = {}
         self._shown: list[Path] = []
+        self._hidden: list[Path] = []
 
     def add(self, option: str, *paths: Path) -> None:
         self.arguments += [option, *map(str, paths)]
@@ -122,7 +126,11 @@ class _Plan:
 
     def shows(self, path: Path) -> bool:
         """Whether it is to be seen already."""
-        return any(path.is_relative_to(shown) for shown in self._shown)
+        shown, hidden = (any(map(path.is_relative_to, paths)) for paths in (self._shown, self._hidden))
+        return shown and not hidden
+
+    def shows_around(self, path: Path) -> bool:
+        return self.shows(path) and path not in self._shown
 
     def show(self, path: Path) -> None:
         self._mount("--ro-bind", path, path)
@@ -134,6 +142,7 @@ class _Plan:
     def hide(self, path: Path) -> None:
         if path.is_symlink():
             return
+        self._hidden.append(path)
         if path.is_file():
             self._mount("--ro-bind", Path(os.devnull), path, folder=False)
         elif path.is_dir():

@@ -99,7 +99,9 @@ def test_the_settings_reach_the_driver(tmp_path: Path) -> None:
         max_tokens=77,
         claude_cli_path=Path("/opt/claude"),
     )
-    config = DriverConfig.from_context(Context(settings, tmp_path, {"PATH": "/p", "TZ": "UTC"}))
+    config = DriverConfig.from_context(
+        Context(settings, tmp_path, {"PATH": "/p", "TZ": "UTC"}, settings_files=(Path("/.env"),))
+    )
     assert config == DriverConfig(
         agents=tmp_path / "agents",
         environment={"PATH": "/p", "TZ": "UTC"},
@@ -110,7 +112,7 @@ def test_the_settings_reach_the_driver(tmp_path: Path) -> None:
         max_tokens=77,
         cli_path=Path("/opt/claude"),
         sandbox="auto",
-        hidden=(tmp_path, tmp_path / "workspaces", Path.cwd() / ".env"),
+        hidden=(tmp_path, tmp_path / "workspaces", Path("/.env")),
         roots=(tmp_path / "workspaces",),
     )
 

@@ -26,7 +26,7 @@ class Inside:
 
     def __init__(self, base: Path, sandbox: Sandbox) -> None:
         self.folder, self.cwd = base / "agents" / "a", base / "work"
-        self.cwd.mkdir()
+        self.cwd.mkdir(exist_ok=True)
         make_folders(self.folder)
         self.sandbox = sandbox
 
@@ -95,11 +95,27 @@ async def test_one_that_is_swapped_after_the_look_is_not_worked_in(inside: Insid
     assert list(inside.cwd.iterdir()) == []
 
 
-async def test_a_hidden_folder_in_the_workspace_is_hidden(tmp_path: Path) -> None:
-    inside = Inside(tmp_path, await working_sandbox(hidden=(tmp_path / "work" / ".others",)))
+async def test_what_is_hidden_is_hidden_in_the_workspace_too(tmp_path: Path) -> None:
+    hidden = (tmp_path / "work" / ".others", tmp_path / "work" / ".env", tmp_path / "seen" / "tokens")
+    for file in hidden[1:]:
+        file.parent.mkdir()
+        file.write_text("secret")
+    inside = Inside(tmp_path, await working_sandbox(hidden=hidden, visible=(tmp_path / "seen",)))
     (inside.cwd / ".others").mkdir()
     (inside.cwd / ".others" / "secret").write_text("x")
-    assert await inside("ls -A . .others") == ".:\n.others\n\n.others:\n"
+    assert await inside("ls -A . .others") == ".:\n.env\n.others\n\n.others:\n"
+    said = await inside(f"cat .env {hidden[2]}")
+    assert said.count("denied") == 2 and "secret" not in said
+
+
+async def test_a_root_may_hold_programs_and_be_a_folder_of_the_system(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "tool").write_text("#!/bin/sh\necho works\n")
+    (tmp_path / "bin" / "tool").chmod(0o755)
+    roots = (tmp_path, Path("/usr"), Path("/"), Path("/usr/share/doc"))
+    visible = (tmp_path / "bin", Path("/usr/share/doc/dash"))
+    inside = Inside(tmp_path, await working_sandbox(visible=filter(Path.exists, visible), roots=roots))
+    assert await inside(f"{tmp_path}/bin/tool; ls /usr/share/doc") in ("works\n", "works\ndash\n")
 
 
 async def test_where_there_is_none_auto_goes_on_and_says_what_that_means(
