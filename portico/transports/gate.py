@@ -62,10 +62,11 @@ class Gate:
         return Caller(principal, None, secret, still)
 
     async def _by_ticket(self, scope: Scope, text: str) -> Caller:
-        address = address_of(scope)
-        self._attempts.check(address, text)
         ticket = self._tickets.read(text)
         if ticket is None:
+            # Only now: what has a signature of ours was not guessed, whatever others at this address have tried.
+            address = address_of(scope)
+            self._attempts.check(address, text)
             self._attempts.failed(address)
             raise Unauthenticated("the ticket is not valid")
         if self._tickets.expired(ticket):
