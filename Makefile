@@ -40,7 +40,8 @@ test-long: .venv ## the tests that take minutes
 bench: .venv ## measures against bare counterparts in the same run
 	$(BIN)/python -m benchmarks
 
-check: .venv ## style and types
+check: .venv ## style, types, and whether what is installed fits together
+	$(BIN)/pip check
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/mypy --strict $(CHECKED)

@@ -28,6 +28,7 @@ from portico import Callers, Context, Engine, PorticoError, Transport, Transport
 from portico.config.values import is_loopback
 from portico.core.errors import MalformedRequest, TooLarge, Unauthenticated, Unavailable
 from portico.core.events import encode_json
+from portico.core.quota import StreamQuota
 from portico.transports.framed import FramedConversation
 from portico.transports.frames import parse_frame
 from portico.transports.listen import listen_tcp, listen_unix
@@ -104,11 +105,14 @@ class JsonLinesTransport:
 
     name = "jsonlines"
 
-    def __init__(self, callers: Callers, listen: str, max_line: int, write_timeout: float) -> None:
+    def __init__(
+        self, callers: Callers, listen: str, max_line: int, write_timeout: float, quota: StreamQuota | None = None
+    ) -> None:
         self._callers, self._listen, self._max_line, self._write_timeout = callers, listen, max_line, write_timeout
+        self._quota = quota
 
     async def serve(self, engine: Engine, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
-        streams = Streams()
+        streams = Streams(self._quota)
         with ExitStack() as stack:
             listeners, address = await self._open(stack)
             stack.callback(streams.stop)
@@ -185,7 +189,7 @@ def _create(context: Context) -> Transport:
     settings, listen = context.settings, context.plugin_settings["jsonlines"].listen
     if "none" in settings.auth and not listen.startswith("unix:") and not is_loopback(listen.rpartition(":")[0]):
         raise TransportFailed(f"jsonlines_listen={listen}: with auth=none anybody who reaches it could use it")
-    return JsonLinesTransport(context.callers, listen, settings.max_frame, settings.write_timeout)
+    return JsonLinesTransport(context.callers, listen, settings.max_frame, settings.write_timeout, context.stream_quota)
 
 
 @hookimpl

@@ -28,17 +28,22 @@ class CountingTransport:
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self.given = 0
+        self._ended = False
         self.dialler: Dialler | None = None
         self.before_write: Callable[[], None] | None = None
         self.after_close: Callable[[], None] | None = None
 
     def write(self, data: bytes) -> None:
-        if self._transport.is_closing():
-            return  # the client has gone, and whoever answers it may not know yet; uvloop would raise RuntimeError
+        if self._ended or self._transport.is_closing():
+            return  # the talk is over, and whoever answers may not know yet; uvloop would raise RuntimeError
         if self.before_write is not None:
             self.before_write()
         self.given += len(data)
         self._transport.write(data)
+
+    def write_eof(self) -> None:
+        self._ended = True
+        self._transport.write_eof()
 
     def close(self) -> None:
         if self._transport.is_closing():

@@ -1,0 +1,86 @@
+"""What a page of another origin can do to a server, in a real browser: nothing, whether or not it asks for tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("playwright", reason="playwright is not installed")
+
+from playwright.async_api import Page, Route
+
+from tests.support.browser import CHROMIUM, PAGES, chromium, serving_pages
+from tests.support.server import RunningServer, running_server
+from tests.support.talk import Talk, talk
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.long,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)"),
+]
+
+BLIND = {"form", "form_get", "beacon"}
+"""What a page may send, and never sees the answer of."""
+EVIL = "evil.example"
+
+
+def told(found: dict[str, str]) -> dict[str, str]:
+    """What the page has learnt, but for the refusals that a browser makes of it."""
+    refused = {"error", "TypeError", "SecurityError", "opaque:", "nothing to see"}
+    return {name: seen for name, seen in found.items() if name not in BLIND and seen not in refused}
+
+
+async def untouched(server: RunningServer, client: Talk) -> None:
+    session = await client.session("s")
+    assert (session["state"], session["turns"], session["queued"]) == ("idle", 0, 0)
+    assert [event["type"] for event in await client.history("s")] == ["session"] * session["last_seq"]
+    listed = (await client.http.get("/sessions")).json()["sessions"]
+    assert [each["session_id"] for each in listed] == ["s"]
+
+
+@pytest.mark.parametrize("auth", ["none", "token"])
+async def test_a_foreign_page_can_neither_read_nor_change_anything(tmp_path: Path, auth: str) -> None:
+    async with running_server(tmp_path, PORTICO_AUTH=auth, PORTICO_DRIVER="echo") as server, talk(server) as client:
+        await client.open(session_id="s")
+        with serving_pages() as origin:
+            async with chromium() as browser:
+                page = await browser.new_page()
+                await page.goto(f"{origin}/foreign.html")
+                # Even with the token, should it have leaked, a browser does not let it.
+                for headers in ({}, {"Authorization": f"Bearer {server.token}"}):
+                    assert told(await attacked(page, server.api, headers)) == {}
+        await untouched(server, client)
+        log = (tmp_path / "server.log").read_text()
+        for arrived in ("GET /claude/stream/s", "POST /claude/stream/s", "OPTIONS /claude/sessions", "WEBSOCKET"):
+            assert arrived in log
+
+
+@pytest.mark.parametrize("auth", ["none", "token"])
+async def test_a_name_that_was_made_to_lead_here_gives_nothing_away(tmp_path: Path, auth: str) -> None:
+    """DNS rebinding: to the browser the page and the server are of one origin."""
+    async with running_server(tmp_path, PORTICO_AUTH=auth, PORTICO_DRIVER="echo") as server, talk(server) as client:
+        await client.open(session_id="s")
+        # Newer browsers keep pages from the local network by themselves, which is not what is to be seen here.
+        flags = (f"--host-resolver-rules=MAP {EVIL} 127.0.0.1", "--disable-features=LocalNetworkAccessChecks")
+        async with chromium(*flags) as browser:
+            page = await browser.new_page()
+            statuses: list[int] = []
+            page.on("response", lambda answer: statuses.append(answer.status) if "/claude/" in answer.url else None)
+            origin = server.url.replace("127.0.0.1", EVIL)
+            await page.route(f"{origin}/", own_page)
+            await page.goto(f"{origin}/")
+            found = await attacked(page, f"{origin}/claude", {})
+            assert {seen for name, seen in told(found).items() if "host_not_allowed" not in seen} <= {"load"}
+            assert set(statuses) == {403}
+        await untouched(server, client)
+
+
+async def own_page(route: Route) -> None:
+    await route.fulfill(body=(PAGES / "foreign.html").read_text(), content_type="text/html")
+
+
+async def attacked(page: Page, api: str, headers: dict[str, str]) -> dict[str, str]:
+    found: Any = await page.evaluate("([api, headers]) => attack(api, headers)", [api, headers])
+    return dict(found)
