@@ -117,18 +117,18 @@ async def serve(
             drivers=drivers,
             default_driver=settings.driver[0],
             default_model=settings.claude_model,
-            policy=_policy(settings),
+            policy=policy(settings),
             observers=observers,
             check=lease.check,
         )
         serving = Serving(engine, transports)
         async with anyio.create_task_group() as working:
-            if gateway is not None:
-                await working.start(gateway.run)
             if audit is not None:
                 working.start_soon(audit.run)
                 context.reloads.add("audit_log", audit.reopen)
             engine.audit.note("server.start", OK)
+            if gateway is not None:
+                await working.start(gateway.run)
             if await _unless_stopped(signals, partial(_begin, working, engine)) is None:
                 working.cancel_scope.cancel()
                 return
@@ -297,7 +297,8 @@ def _gateway(settings: Settings, environment: Mapping[str, str]) -> Gateway | No
     return Gateway(upstream, Ledger(settings.data_dir / "spending.json", settings.budget_usd_per_day))
 
 
-def _policy(settings: Settings) -> Policy:
+def policy(settings: Settings) -> Policy:
+    """What the operator's settings allow."""
     return Policy(
         data_dir=settings.data_dir,
         workspace_roots=settings.workspace_roots,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -166,6 +167,15 @@ def doctor(plugins: Plugins, /, json_output: bool, **options: Any) -> int | None
         return status(findings)
 
     return _run(run)
+
+
+@commands.command(cls=_WithSettings)
+@click.pass_obj
+def openapi(plugins: Plugins, /, **options: Any) -> None:
+    """Print the OpenAPI document of the API, for client generators; without what plugins may add to it."""
+    from portico.describe import api_document
+
+    click.echo(json.dumps(api_document(_load(plugins, options).settings), indent=2))
 
 
 @commands.command("plugins")

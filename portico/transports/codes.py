@@ -39,6 +39,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "upgrade_required": (426, "the path speaks WebSocket"),
     "too_many_attempts": (429, "too many wrong credentials from where the caller is"),
     "too_many_sessions": (429, "as many sessions are open as may be (`max_sessions`)"),
+    "too_many_turns": (429, "the caller has started as many turns in this minute as it may (`max_turns_per_minute`)"),
     "too_many_streams": (429, "the caller has as many streams open as it may (`max_streams_per_principal`)"),
     "too_many_turns": (429, "the caller has begun as many turns in a minute as it may (`max_turns_per_minute`)"),
     "queue_full": (429, "as many turns wait in the session as may (`max_queued_turns`)"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from portico.transports.gate import Gate
 from portico.transports.openapi import document, operations_of
 from portico.transports.operation import Answer, operation
 from portico.transports.streams import Streams
+from tests.support.schemas import flaws, strict
 from tests.support.serving import serving
 
 PACKAGE = Path(__file__).parents[2] / "portico"
@@ -46,25 +50,6 @@ def routes(prefix: str = "/claude", **api: Any) -> list[BaseRoute]:
 
 def made(prefix: str = "/claude", **api: Any) -> Json:
     return document(routes(prefix, **api), prefix)
-
-
-def strict(document: Json, name: str) -> Draft202012Validator:
-    """A validator that, unlike the document, takes no unknown members where the document names some."""
-
-    def closed(node: Any) -> Any:
-        if isinstance(node, list):
-            return [closed(each) for each in node]
-        if not isinstance(node, dict):
-            return node
-        made = {key: closed(value) for key, value in node.items()}
-        return {**made, "additionalProperties": False} if "properties" in made else made
-
-    components = closed(document["components"])
-    return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": components})
-
-
-def flaws(validator: Draft202012Validator, value: Any) -> list[str]:
-    return [error.message for error in validator.iter_errors(value)]
 
 
 @pytest.mark.parametrize("rest", [True, False])
@@ -205,3 +190,11 @@ def test_what_is_said_of_text_is_what_is_checked(type_: Any, schema: Json) -> No
         assert accepted == Draft202012Validator(schema).is_valid(text)
 
     check()
+
+
+def test_portico_openapi_prints_what_a_server_serves(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(PACKAGE.parent)}
+    argv = [sys.executable, "-m", "portico", "openapi", "--api-prefix", "/a", "--data-dir", str(tmp_path / "data")]
+    done = subprocess.run(argv, env=environment, cwd=tmp_path, capture_output=True, check=True)
+    assert json.loads(done.stdout) == made("/a")
+    assert os.listdir(tmp_path) == [], "nothing is made for it"
