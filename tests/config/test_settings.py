@@ -285,7 +285,7 @@ def test_a_budget_needs_somebody_who_counts() -> None:
     for wrong in ({"key_gateway": "off"}, {"anthropic_api_key": None}, {"agent_env": "CLAUDE_CODE_USE_BEDROCK=1"}):
         with pytest.raises(ValidationError, match="count") as caught:
             made(**{**counted, **wrong})
-        assert {error["loc"][0] for error in caught.value.errors()} - {"workspace_roots"} == {"budget_usd_per_day"}
+        assert "budget_usd_per_day" in {error["loc"][0] for error in caught.value.errors()}
 
 
 def test_auth_none_is_refused_where_any_web_page_can_reach_it() -> None:
