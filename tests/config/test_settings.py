@@ -291,5 +291,4 @@ def test_a_budget_needs_somebody_who_counts() -> None:
     for wrong in ({"key_gateway": "off"}, {"anthropic_api_key": None}, {"agent_env": "CLAUDE_CODE_USE_BEDROCK=1"}):
         with pytest.raises(ValidationError, match="count") as caught:
             made(**{**counted, **wrong})
-        found = {error["loc"][0] for error in caught.value.errors()}
-        assert found - {"workspace_roots", "audit_log"} == {"budget_usd_per_day"}
+        assert "budget_usd_per_day" in {error["loc"][0] for error in caught.value.errors()}

@@ -16,10 +16,9 @@ from tests.support.talk import Talk, only, script, talk, text
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
 KEY = "sk-ant-the-servers-own-key"
-# All that a tool can read: its environment, that of every process, its home, the data folder. (But not the server's own
-# environment, which belongs to the same user: only a namespace or PR_SET_DUMPABLE hides it.)
+# All that a tool can read: its environment, that of every process, its home, the data folder.
 LOOK = r"""
-{ env; for p in /proc/[0-9]*; do [ "${p#/proc/}" = SERVER ] || tr '\0' '\n' < $p/environ; cat $p/cmdline; done
+{ env; for p in /proc/[0-9]*; do tr '\0' '\n' < $p/environ; cat $p/cmdline; done
   grep -ra . "$HOME" "$CLAUDE_CONFIG_DIR" DATA; } > found.txt 2> /dev/null; true
 """
 
@@ -45,11 +44,13 @@ def listening(server: RunningServer) -> set[str]:
 
 
 def looking(server: RunningServer) -> str:
-    return LOOK.replace("SERVER", str(server.process.pid)).replace("DATA", str(server.data_dir))
+    return LOOK.replace("DATA", str(server.data_dir))
 
 
-async def test_no_tool_finds_the_credential_and_the_model_is_told_it(tmp_path: Path) -> None:
-    async with running_server(tmp_path, ANTHROPIC_API_KEY=KEY) as server, talk(server) as client:
+@pytest.mark.parametrize("sandbox", [pytest.param("auto", marks=pytest.mark.long), "none"])
+async def test_no_tool_finds_the_credential_and_the_model_is_told_it(tmp_path: Path, sandbox: str) -> None:
+    variables = {"ANTHROPIC_API_KEY": KEY, "PORTICO_SANDBOX": sandbox}
+    async with running_server(tmp_path, **variables) as server, talk(server) as client:
         session = await open_with_bash(client)
         await run_bash(client, session, looking(server))
         found = (Path(session["cwd"]) / "found.txt").read_text(errors="replace")
@@ -82,7 +83,7 @@ async def test_a_socket_takes_requests_for_messages_from_its_own_session_alone(t
       stat -c %a "$ANTHROPIC_UNIX_SOCKET" "$(dirname "$ANTHROPIC_UNIX_SOCKET")" >> codes.txt
       echo "$ANTHROPIC_UNIX_SOCKET" >> codes.txt
     """
-    options = ("--pool-size", "0", "--sandbox", "none")  # in which the others' sockets are not even there
+    options = ("--pool-size", "0", "--sandbox", "none")  # in one the others' sockets are not even there
     async with running_server(tmp_path, *options) as server, talk(server) as client:
         a, b = [await open_with_bash(client, name) for name in ("a", "b")]
         await run_bash(client, a, own)
