@@ -33,18 +33,14 @@ KIB = 1024
 MAX_DEPTH = 32
 
 
-def _whole(text: str) -> str:
+def _passable(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("nul", "must not hold NUL characters")
     try:
         text.encode()
     except UnicodeEncodeError:
         raise PydanticCustomError("surrogate", "must not hold half of a surrogate pair") from None
     return text
-
-
-def _passable(text: str) -> str:
-    if "\0" in text:
-        raise PydanticCustomError("nul", "must not hold NUL characters")
-    return _whole(text)
 
 
 def _argument(text: str) -> str:
@@ -56,7 +52,7 @@ def _argument(text: str) -> str:
 def _not_blank(text: str) -> str:
     if not text.strip():
         raise PydanticCustomError("blank", "must not be blank")
-    return _whole(text)
+    return text
 
 
 def _base64(text: str) -> str:

@@ -126,16 +126,3 @@ async def test_a_body_whose_chunks_never_end_is_timed_out(tmp_path: Path, monkey
     async with serving(tmp_path) as served:
         stream = await served.raw(CHUNKED + b"2;")
         assert (await answer_to(stream)).startswith(b"HTTP/1.1 408 ")
-
-
-@pytest.mark.parametrize("query", ["\ud800", [{"type": "text", "text": "a\udfff"}]])
-async def test_half_a_character_is_no_query(tmp_path: Path, query: object) -> None:
-    async with serving(tmp_path) as served:
-        await served.session()
-        body = json.dumps({"query": query})
-        headers = {"content-type": "application/json"}
-        answer = await served.client.post("/claude/sessions/s/turns", content=body, headers=headers)
-        assert answer.status_code == 422
-        async with talking(served.url, v1=True) as client:
-            nack = await client.ask({"type": "query", "content": query})
-            assert (nack["type"], nack["status"]) == ("nack", 422)
