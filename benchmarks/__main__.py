@@ -7,7 +7,7 @@ from importlib import import_module
 
 NAMES = (
     *("startup", "memory", "replay", "websocket", "first_token", "interrupt", "viewers"),
-    *("pool", "durable", "many", "large"),
+    *("pool", "durable", "many", "large", "gateway", "ziti"),
 )
 
 

@@ -12,17 +12,28 @@ from typing import Any, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from portico.config.load import Loaded, SettingsError, agent_environment, ziti_environment
+from portico.audit import AuditLog
+from portico.config.load import Loaded, SettingsError, agent_environment, secret_variables, ziti_environment
 from portico.config.settings import Settings
+from portico.config.values import another_provider
 from portico.core.agent import AgentDriver
+from portico.core.audit import OK, NoAudit
+from portico.core.audited import AuditedEngine
 from portico.core.engine import Engine
 from portico.core.errors import PorticoError
 from portico.core.observer import Observer
 from portico.core.policy import Policy
 from portico.core.quota import StreamQuota
 from portico.core.store import EventStore
+from portico.core.tickets import Tickets
+from portico.gateway.gateway import Gateway
+from portico.gateway.ledger import Ledger
+from portico.gateway.upstream import API, Upstream
+from portico.hardening import blank_environment, close_to_others
+from portico.keys import ticket_key
 from portico.lease import advertise, hold
 from portico.plugins.context import Context
+from portico.plugins.metrics.store import metered
 from portico.plugins.registry import PluginError, Registry
 from portico.reloading import ends_with_terminal, reload_at
 from portico.serving import Serving
@@ -59,6 +70,8 @@ async def serve(
     where something that was asked for cannot start.
     """
     settings = loaded.settings
+    close_to_others()
+    blank_environment(secret_variables())
     for warning in loaded.warnings:
         log.warning("%s", warning)
     for name, reason in registry.failures.items():
@@ -75,13 +88,18 @@ async def serve(
         terminal = ends_with_terminal()
         hangups = stack.enter_context(anyio.open_signal_receiver(signal.SIGHUP))
         lease = stack.enter_context(hold(settings.data_dir))
+        passed_on = agent_environment(settings, environ)
+        gateway = _gateway(settings, passed_on)
         context = Context(
             settings,
             settings.data_dir,
-            agent_environment(settings, environ),
+            passed_on,
             dict(loaded.plugin_settings),
             ziti_environment=ziti_environment(environ),
+            tickets=Tickets(ticket_key(settings.data_dir)),
             stream_quota=StreamQuota(settings.max_streams_per_principal),
+            settings_files=loaded.files,
+            gateway=gateway,
         )
         made = [_made("authenticator", name, make, context) for name, make in make_authenticators.items()]
         context = context.with_authenticators(*made)
@@ -90,18 +108,29 @@ async def serve(
         context = context.with_routes(routes)
         transports = {name: _made("transport", name, make, context) for name, make in make_transports.items()}
         drivers = {name: _made("driver", name, make, context) for name, make in make_drivers.items()}
-        engine = Engine(
-            store=_made("store", settings.store, make_store, context),
+        audit = AuditLog(settings.audit_log) if settings.audit_log else None
+        if audit is not None:
+            audit.check()
+        engine = AuditedEngine(
+            audit=audit or NoAudit(),
+            store=metered(_made("store", settings.store, make_store, context), context.metrics),
             drivers=drivers,
             default_driver=settings.driver[0],
             default_model=settings.claude_model,
-            policy=_policy(settings),
+            policy=policy(settings),
             observers=observers,
             check=lease.check,
         )
         serving = Serving(engine, transports)
         async with anyio.create_task_group() as working:
+            if audit is not None:
+                working.start_soon(audit.run)
+                context.reloads.add("audit_log", audit.reopen)
+            engine.audit.note("server.start", OK)
+            if gateway is not None:
+                await working.start(gateway.run)
             if await _unless_stopped(signals, partial(_begin, working, engine)) is None:
+                working.cancel_scope.cancel()
                 return
             async with anyio.create_task_group() as transporting:
                 addresses = await _unless_stopped(signals, partial(serving.start, transporting))
@@ -123,6 +152,7 @@ async def serve(
                 _be_gone_within(settings.drain_timeout + STOP_SECONDS)
                 await _drain(engine, signals, settings.drain_timeout)
                 transporting.cancel_scope.cancel()
+            engine.audit.note("server.stop", OK)
             working.cancel_scope.cancel()
     log.info("stopped")
     if serving.over.is_set():
@@ -253,12 +283,29 @@ async def _drain(engine: Engine, signals: AsyncIterator[signal.Signals], seconds
         draining.cancel_scope.cancel()
 
 
-def _policy(settings: Settings) -> Policy:
+def _gateway(settings: Settings, environment: Mapping[str, str]) -> Gateway | None:
+    """None where agents have the credential themselves, where there is none, and where another provider is asked."""
+    key, token = settings.anthropic_api_key, settings.claude_code_oauth_token
+    if not settings.key_gateway or (key is None and token is None) or another_provider(settings.agent_env):
+        return None
+    upstream = Upstream(
+        settings.anthropic_base_url or API,
+        api_key=key.get_secret_value() if key else None,
+        oauth_token=token.get_secret_value() if token else None,
+        environment=environment,
+    )
+    return Gateway(upstream, Ledger(settings.data_dir / "spending.json", settings.budget_usd_per_day))
+
+
+def policy(settings: Settings) -> Policy:
+    """What the operator's settings allow."""
     return Policy(
         data_dir=settings.data_dir,
         workspace_roots=settings.workspace_roots,
         permission_modes=settings.permission_modes,
         max_sessions=settings.max_sessions,
+        max_sessions_per_principal=settings.max_sessions_per_principal,
+        max_turns_per_minute=settings.max_turns_per_minute,
         max_processes=settings.max_processes or settings.max_sessions,
         pool_size=settings.pool_size,
         max_queued_turns=settings.max_queued_turns,
@@ -269,4 +316,6 @@ def _policy(settings: Settings) -> Policy:
         setting_sources=frozenset(settings.setting_sources),
         allowed_tools=settings.allowed_tools,
         disallowed_tools=settings.disallowed_tools,
+        mcp_servers=settings.mcp_servers,
+        allow_client_mcp=settings.allow_client_mcp,
     )

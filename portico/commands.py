@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,11 @@ import click
 
 from portico import __version__
 from portico.client.invocation import Invocation, this_program
+from portico.config import values
 from portico.config.load import Loaded, SettingsError, data_dir, describe, here, load, plugin_choice, ziti_environment
 from portico.config.origins import option
 from portico.config.settings import Settings, accepts
+from portico.config.values import Token
 from portico.plugins.manager import Plugins, load_plugins
 from portico.plugins.registry import PluginError, Registry
 from portico.status import STOPPED
@@ -141,6 +144,40 @@ def config(plugins: Plugins, /, **options: Any) -> None:
         click.echo(f"{name:{widths[0]}}  {value:{min(widths[1], 48)}}  {source}")
 
 
+@commands.command(cls=_WithSettings)
+@click.option("--json", "json_output", is_flag=True, help="One JSON object a line.")
+@click.pass_obj
+def doctor(plugins: Plugins, /, json_output: bool, **options: Any) -> int | None:
+    """Find out what would stop `portico serve` from working here, and how to mend it. Changes nothing."""
+    from portico.config.load import agent_environment
+    from portico.doctor.examine import as_json, as_text, examine, settings_failures, status
+    from portico.doctor.finding import Finding, Place
+
+    async def run() -> int:
+        findings: dict[str, Finding]
+        try:
+            loaded = _load(plugins, options)
+        except SettingsError as error:
+            findings = settings_failures(error.lines)
+        else:
+            environment = agent_environment(loaded.settings, here()[0])
+            findings = await examine(Place(loaded, plugins.registry, plugins.found, environment))
+        for line in as_json(findings) if json_output else as_text(findings):
+            click.echo(line)
+        return status(findings)
+
+    return _run(run)
+
+
+@commands.command(cls=_WithSettings)
+@click.pass_obj
+def openapi(plugins: Plugins, /, **options: Any) -> None:
+    """Print the OpenAPI document of the API, for client generators; without what plugins may add to it."""
+    from portico.describe import api_document
+
+    click.echo(json.dumps(api_document(_load(plugins, options).settings), indent=2))
+
+
 @commands.command("plugins")
 @click.option("--plugins", "modules", metavar="MODULES", help="Modules to load as plugins too, comma-separated.")
 @click.option("--disabled-plugins", "disabled", metavar="NAMES", help="Plugins not to load, comma-separated.")
@@ -184,13 +221,47 @@ def new_plugin(name: str, kind: str, path: str) -> None:
         click.echo(f"    {line}")
 
 
-@commands.command()
+@commands.group(invoke_without_command=True)
 @click.option("--data-dir", help="The server's data folder.")
-def token(data_dir: str | None) -> None:
-    """Print the admin token that was made at the first start."""
+@click.pass_context
+def token(context: click.Context, /, data_dir: str | None) -> None:
+    """Print the admin token that was made at the first start; or make and hash tokens for `auth_tokens=@FILE`."""
     from portico.plugins.token_auth.first_token import read_token
 
-    click.echo(read_token(_data_dir(data_dir)))
+    if context.invoked_subcommand is None:
+        click.echo(read_token(_data_dir(data_dir)))
+    elif data_dir is not None:
+        raise click.UsageError(f"--data-dir does not go with {context.invoked_subcommand}")
+
+
+@token.command("new")
+@click.argument("name")
+@click.option("--admin", is_flag=True, help="It may see and steer everybody's sessions.")
+def new_token(name: str, admin: bool) -> None:
+    """Print the line of a new token, hashed, for the file; and its secret, this once, to standard error."""
+    import secrets
+
+    secret = secrets.token_urlsafe(32)
+    made = _token(f"{name}:{secret}{':admin' if admin else ''}")
+    click.echo(made.line())
+    click.echo(f"The secret, which nobody can show again: {secret}", err=True)
+
+
+@token.command("hash")
+@click.argument("file", type=click.File("r", lazy=False), default="-")
+def hash_tokens(file: Iterable[str]) -> None:
+    """Print FILE (default: standard input), which is one of `auth_tokens`, with hashes for its secrets."""
+    for line in file:
+        text, comment = re.fullmatch(r"(.*?)((?:(?:^|\s)#.*)?)", line.rstrip("\n"), re.DOTALL).groups()  # type: ignore[union-attr]
+        click.echo((_token(text.strip()).line() if text.strip() else "") + comment)
+
+
+def _token(text: str) -> Token:
+    try:
+        made: Token = values.token(text)
+    except ValueError:
+        raise click.UsageError(f"a token is {accepts('auth_tokens')}") from None
+    return made
 
 
 def _data_dir(given: str | None) -> Path:
@@ -309,6 +380,16 @@ def sessions(context: click.Context, /, closed: bool, json_output: bool, **of_se
         context.default_map = {context.invoked_subcommand: of_server}
         return None
     return _run(partial(run, _endpoint(**of_server), closed=closed, json_output=json_output))
+
+
+@commands.command()
+@click.option("--once", is_flag=True, help="Show them once, as without a terminal.")
+@_of_a_server
+def top(once: bool, **of_server: Any) -> int | None:
+    """Watch the open sessions of a running server, anew each second, until Ctrl-C."""
+    from portico.client.top import top as run
+
+    return _run(partial(run, _endpoint(**of_server), once=once))
 
 
 @sessions.command()

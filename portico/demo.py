@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from portico.app import serve
 from portico.client.api import Client, Event
 from portico.client.connection import Endpoint, find_endpoint
-from portico.config.load import Loaded
+from portico.config.load import Loaded, SettingsError
 from portico.config.settings import Settings
 from portico.logs import configure
 from portico.plugins.demo.server import serve_model
@@ -63,8 +63,10 @@ async def demo(load: Load, registry: Registry, environ: Mapping[str, str], progr
 
 def _endpoint(settings: Settings) -> Endpoint:
     """Where this server says that it is. Nothing of the user's own PORTICO_URL and PORTICO_TOKEN counts here."""
-    token = settings.auth_tokens[0].secret.get_secret_value() if settings.auth_tokens else None
-    return find_endpoint({}, Path(settings.data_dir), token=token)
+    plain = [token.secret.get_secret_value() for token in settings.auth_tokens if not token.hashed]
+    if settings.auth_tokens and not plain:
+        raise SettingsError(["auth_tokens: the demo needs a token that it can show, neither hashed nor in a file"])
+    return find_endpoint({}, Path(settings.data_dir), token=plain[0] if plain else None)
 
 
 async def _show(endpoint: Endpoint, program: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from portico.core.engine import Engine
 from portico.core.errors import PorticoError
+from portico.core.stranger import strangers
 from portico.transports.base import Transport, TransportFailed
 
 START_SECONDS = 60.0
@@ -28,6 +29,7 @@ class Serving:
         self._engine = engine
         self._transports = dict(transports)
         self._started: set[str] = set()
+        self._all_started = False
 
     async def start(self, tasks: TaskGroup) -> tuple[str, ...]:
         """Start all; returns their addresses. Raises `TransportFailed`."""
@@ -37,12 +39,15 @@ class Serving:
                 addresses.append(str(await tasks.start(self._serve, name, transport, name=f"transport {name}")))
                 continue
             raise TransportFailed(f"the transport {name} is not reachable after {START_SECONDS:g} s")
+        self._all_started = True
+        self._see_whether_any_is_left()
         return tuple(addresses)
 
     async def _serve(self, name: str, transport: Transport, *, task_status: TaskStatus[str]) -> None:
         reason = "it ended by itself"
         try:
-            await transport.serve(self._engine, task_status=_Noting(task_status, partial(self._started.add, name)))
+            with strangers():
+                await transport.serve(self._engine, task_status=_Noting(task_status, partial(self._started.add, name)))
         except Exception as error:
             cause = _leaf(error)
             if name not in self._started and isinstance(cause, PorticoError):
@@ -54,7 +59,10 @@ class Serving:
         log.error("the transport %s serves no more: %s", name, reason)
         self._engine.failed[f"transport {name}"] = reason
         self._started.remove(name)
-        if not self._started:
+        self._see_whether_any_is_left()
+
+    def _see_whether_any_is_left(self) -> None:
+        if self._all_started and not self._started:  # one that dies at once must not end what the others begin
             self.over.set()
 
 

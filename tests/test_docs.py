@@ -27,10 +27,29 @@ def test_the_page_of_settings_is_that_of_the_code() -> None:
     assert (ROOT / "docs" / "settings.md").read_text() == page(), "python -m tests.settings_page > docs/settings.md"
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name)
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_no_link_leads_nowhere(path: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text())
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+SHOWN = [ROOT / "SECURITY.md", ROOT / "docs" / "guarantees.md", ROOT / "docs" / "security-isolation.md"]
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.name)
+def test_every_test_that_is_said_to_show_something_exists(path: Path) -> None:
+    """A row names a file of tests, and behind it tests in it; or a file alone."""
+    known = None
+    named = re.findall(r"`([\w/]+\.py)`|`(test_\w+)`", path.read_text())
+    assert named
+    for file, test in named:
+        if file:
+            known = (ROOT / "tests" / file).read_text()
+        else:
+            assert known is not None and f"def {test}(" in known, test
 
 
 def test_every_command_is_named_in_the_readme_or_in_its_help() -> None:

@@ -18,9 +18,11 @@ MAY_IMPORT = {
     "core": set[str](),
     "config": set[str](),
     "ziti": set[str](),
+    "gateway": {"core"},
+    "metrics": set[str](),
     "client": {"ziti"},
-    "transports": {"core", "plugins"},
-    "plugins": {"core"},
+    "transports": {"core", "metrics", "plugins", "ziti"},
+    "plugins": {"core", "metrics"},
 }
 NOT_IN_CORE = {"pluggy", "pydantic_settings", "sse_starlette", "socket", "starlette", "uvicorn", "httpx"}
 

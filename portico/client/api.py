@@ -119,6 +119,17 @@ class Client:
                 return found
             parameters["cursor"] = page["next_cursor"]
 
+    async def some_sessions(self, state: str, limit: int) -> list[dict[str, Any]]:
+        """The newest sessions in this state, at most ``limit`` (up to 100)."""
+        found: list[dict[str, Any]] = (await self._call("GET", "/sessions", params={"state": state, "limit": limit}))[
+            "sessions"
+        ]
+        return found
+
+    async def metrics(self) -> str:
+        """The server's numbers, in Prometheus' text format."""
+        return (await self._answer("GET", f"{self._endpoint.url}/metrics")).text
+
     async def close_session(self, session_id: str, *, purge: bool = False) -> None:
         """``purge``: delete its history and its workspace too."""
         await self._call("DELETE", _path(session_id), params={"purge": "true"} if purge else {})
@@ -255,7 +266,7 @@ class Client:
             method, path, json=json, params=parameters, headers=headers, timeout=self._stream_timeout
         )
 
-    async def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+    async def _answer(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
             with anyio.fail_after(CALL_SECONDS):
                 response = await self._http.request(method, path, **arguments)
@@ -266,6 +277,10 @@ class Client:
             raise Unreachable(f"{self._endpoint.address} does not answer") from None
         except _GatewayTrouble as error:
             raise Unreachable(str(error)) from None
+        return response
+
+    async def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        response = await self._answer(method, path, **arguments)
         if not response.content:
             return {}
         try:

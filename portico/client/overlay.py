@@ -55,10 +55,10 @@ class Dialler:
             child = await self._loaded()
             self._number += 1
             try:
-                await child.send({"dial": self._number, "service": self._overlay.service})
+                child.send({"dial": self._number, "service": self._overlay.service})
                 while True:
                     what = f"dialling the service {self._overlay.service}"
-                    answer, connection = await child.receive(DIAL_SECONDS + MARGIN, what)
+                    answer, connection = await child.answer(DIAL_SECONDS + MARGIN, what)
                     if answer["dialled"] == self._number:
                         break
                     if connection is not None:  # for one who was cancelled while they waited
@@ -81,9 +81,9 @@ class Dialler:
         try:
             check_identity(self._overlay.identity)
             arguments = (str(self._overlay.identity),)
-            child = await Child.start("portico.client.dialler", *arguments, environment=self._overlay.environment)
+            child = Child.start("portico.client.dialler", *arguments, environment=self._overlay.environment)
             try:
-                answer, _ = await child.receive(LOAD_SECONDS + MARGIN, f"logging in with {self._overlay.identity}")
+                answer, _ = await child.answer(LOAD_SECONDS + MARGIN, f"logging in with {self._overlay.identity}")
             except BaseException:
                 await child.close()
                 raise
@@ -99,7 +99,9 @@ class Dialler:
 def transport(dialler: Dialler) -> httpx.AsyncHTTPTransport:
     """One whose connections all lead to the dialler's service, whatever the host of a URL."""
     made = httpx.AsyncHTTPTransport()
-    made._pool = httpcore.AsyncConnectionPool(network_backend=_Backend(dialler))  # httpx has no option for it
+    made._pool = httpcore.AsyncConnectionPool(  # httpx has no option for it; the limits are its own
+        network_backend=_Backend(dialler), max_connections=100, max_keepalive_connections=20, keepalive_expiry=5
+    )
     return made
 
 

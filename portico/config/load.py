@@ -22,7 +22,8 @@ from pydantic import BaseModel, ValidationError
 from .mask import masked
 from .mistakes import SettingsError, explain, explain_plugin, unknown_options, unknown_variables
 from .origins import BARE_NAMES, PREFIX, Given, from_options, from_variables, read
-from .settings import Settings
+from .settings import Settings, is_secret
+from .values import Token, token
 
 __all__ = [
     "Loaded",
@@ -33,12 +34,14 @@ __all__ = [
     "here",
     "load",
     "plugin_choice",
+    "secret_variables",
     "ziti_environment",
 ]
 
 _DOTENV = ".env"
 _LARGEST_FILE = 1024 * 1024
 _PATHS = (
+    "audit_log",
     "claude_cli_path",
     "uds",
     "data_dir",
@@ -46,6 +49,7 @@ _PATHS = (
     "tls_key",
     "ziti_identity_file",
 )  # these may be relative to the working directory
+_NO_PATH = ("audit_log", "off")
 _ALWAYS_FOR_AGENTS = ("PATH", "LANG", "LC_ALL", "TZ")
 _FOR_ZITI = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "ZITI_LOG", "ZITI_TIME_FORMAT")
 
@@ -55,13 +59,14 @@ class Loaded:
     """`sources`: setting → "default", "environment NAME", ".env NAME" or "option --name".
 
     `warnings` are lines for the log. `plugin_settings`: those of plugins, by their prefix; in `sources` they are named
-    `prefix_field`.
+    `prefix_field`. `files` are those that values were looked for in.
     """
 
     settings: Settings
     sources: dict[str, str]
     warnings: list[str]
     plugin_settings: Mapping[str, BaseModel] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
 
 def here() -> tuple[Mapping[str, str], Path]:
@@ -105,7 +110,7 @@ def load(
     if mistakes:
         raise SettingsError(mistakes)
     sources = {name: winners[name].source if name in winners else "default" for name in names}
-    return Loaded(settings, sources, warnings, plugin_settings)
+    return Loaded(settings, sources, warnings, plugin_settings, _files(winners, cwd))
 
 
 def plugin_choice(
@@ -217,11 +222,11 @@ def _read_dotenv(path: Path, mistakes: list[str]) -> dict[str, str]:
 
 
 def _prepared(winners: Mapping[str, Given], cwd: Path, mistakes: list[str], warnings: list[str]) -> dict[str, Given]:
-    """What needs the world before it can be checked: paths made absolute, and the tokens of an `@FILE`."""
+    """What needs the world before it can be checked: paths made absolute, and what stands in an `@FILE`."""
     prepared = {}
     for name in _PATHS:
         given = winners.get(name)
-        if given and given.source != "default" and isinstance(given.value, str):
+        if given and given.source != "default" and isinstance(given.value, str) and (name, given.value) != _NO_PATH:
             prepared[name] = Given(given.label, given.source, str(_path(cwd, given.value)))
     tokens = winners.get("auth_tokens")
     if tokens and isinstance(tokens.value, str) and tokens.value.startswith("@"):
@@ -232,16 +237,53 @@ def _prepared(winners: Mapping[str, Given], cwd: Path, mistakes: list[str], warn
             # The name of the file stays unsaid: it may be a secret that begins with @.
             mistakes.append(f"{tokens.label}: the file after @ can't be used: {_why(error)}")
         prepared["auth_tokens"] = Given(tokens.label, tokens.source, entries)
+    servers = winners.get("mcp_servers")
+    if servers and isinstance(servers.value, str) and servers.value.startswith("@"):
+        text = "{}"
+        try:
+            text = _read_file(cwd / servers.value[1:])
+        except (OSError, ValueError) as error:
+            mistakes.append(f"{servers.label}: the file after @ can't be used: {_why(error)}")
+        prepared["mcp_servers"] = Given(servers.label, servers.source, text)
     return prepared
+
+
+def _files(winners: Mapping[str, Given], cwd: Path) -> tuple[Path, ...]:
+    values = (winners[name].value for name in ("auth_tokens", "mcp_servers") if name in winners)
+    return (cwd / _DOTENV, *(cwd / value[1:] for value in values if isinstance(value, str) and value.startswith("@")))
+
+
+def secret_variables() -> frozenset[str]:
+    """The names of all variables in which a setting may stand that must not be shown."""
+    names = {name for name in Settings.model_fields if is_secret(name)}
+    return frozenset({PREFIX + name.upper() for name in names} | {name.upper() for name in names & BARE_NAMES})
 
 
 def _read_tokens(path: Path, label: str, warnings: list[str]) -> tuple[str, ...]:
     lines = (re.sub(r"(^|\s)#.*", "", line).strip() for line in _read_file(path).splitlines())
     if not (entries := tuple(filter(None, lines))):
         raise ValueError("there is no token in it")
-    if (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o002:
+        raise ValueError(
+            f"everybody on this machine could put a token of their own in it (mode {mode:04o}); chmod 600 it"
+        )
+    plain = any("$" not in entry for entry in entries)
+    # Not refused: what runs containers mounts secrets so that everybody in the container may read them.
+    if mode & (0o077 if plain else 0o022):
         warnings.append(f"{label}: others on this machine can get at {path} (mode {mode:04o}); chmod 600 it")
-    return entries
+    if plain:
+        warnings.append(f"{label}: there are secrets in {path} that are not hashed; `portico token hash` hashes them")
+    return tuple(_hashed(entry) for entry in entries)
+
+
+def _hashed(entry: str) -> str:
+    """``entry`` without its secret; what is wrong with it is the setting's to say."""
+    try:
+        found: Token = token(entry)
+    except ValueError:
+        return entry
+    return found.line()
 
 
 def _read_file(path: Path) -> str:

@@ -14,6 +14,8 @@ def masked(value: Any) -> str:
     match value:
         case None | ():
             return "none"
+        case dict():
+            return ",".join(f"{name}={MASK}" for name in value) or "none"
         case tuple():
             return ",".join(masked(entry) for entry in value)
         case SecretStr():

@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     anthropic_api_key: HeaderSecret | None = _setting(
-        "API key for the model API. Agents get it in their environment; it is never logged.",
+        "API key for the model API. With `key_gateway` no agent gets to see it; it is never logged.",
         "printable ASCII without blanks",
         None,
         secret=True,
@@ -71,8 +71,14 @@ class Settings(BaseSettings):
         None,
         secret=True,
     )
+    key_gateway: bool = _setting(
+        "Agents reach the model API through the server, which adds the credential: a Unix socket for each, no port. "
+        "Off: the credential is in the agents' environment, for each of their tools to read.",
+        "on or off",
+        True,
+    )
     anthropic_base_url: Annotated[str, AfterValidator(values.base_url)] | None = _setting(
-        "Base URL of the model API, handed to the agent. Default: the API's own.",
+        "Base URL of the model API: where the gateway sends to, or, without it, the agents. Default: the API's own.",
         "an http:// or https:// URL without credentials, query and fragment",
         None,
     )
@@ -87,6 +93,15 @@ class Settings(BaseSettings):
         tuple(AgentVariable(name) for name in _PROXY_AND_CA),
         secret=True,
     )
+    budget_usd_per_day: float | None = _setting(
+        "US dollars that the model may cost each principal a day (UTC), by list prices; then turns end with "
+        "`budget_exceeded`. Default: any number. Needs `key_gateway` and a credential.",
+        "a number of US dollars above 0, at most 1000000",
+        None,
+        gt=0,
+        le=1e6,
+        validate_default=True,
+    )
     claude_model: str | None = _setting(
         "Model of new sessions, e.g. `sonnet` or `claude-opus-5-5`. Default: the CLI's own.",
         "a model's name, such as sonnet",
@@ -98,6 +113,20 @@ class Settings(BaseSettings):
     )
     max_sessions: int = _setting(
         "Open sessions; one more is refused.", "a whole number from 1 to 100000", 10, ge=1, le=100_000
+    )
+    max_sessions_per_principal: int | None = _setting(
+        "Open sessions of one principal; one more is refused. Default: as many as there may be.",
+        "a whole number from 1 to 100000",
+        None,
+        ge=1,
+        le=100_000,
+    )
+    max_turns_per_minute: int | None = _setting(
+        "Turns that one principal may start in any minute; one more is refused. Default: any number.",
+        "a whole number from 1 to 100000",
+        None,
+        ge=1,
+        le=100_000,
     )
     session_timeout: float = _setting(
         "Seconds that an idle session stays open; then it gives up its slot and its process, and its next query opens "
@@ -208,6 +237,12 @@ class Settings(BaseSettings):
         None,
         ge=1,
         le=1_000_000,
+    )
+    sandbox: Literal["auto", "bubblewrap", "none", "required"] = _setting(
+        "Where agents see their own folders and the system alone: `auto` where bubblewrap works, `bubblewrap` and "
+        "`required` always (else the server does not start), `none` nowhere.",
+        "auto, bubblewrap, none, required",
+        "auto",
     )
     networking_mode: Annotated[
         tuple[Name, ...],
@@ -354,6 +389,19 @@ class Settings(BaseSettings):
         "default, acceptEdits, plan, dontAsk and bypassPermissions, comma-separated",
         ("default", "acceptEdits", "plan", "dontAsk"),
     )
+    mcp_servers: Annotated[dict[str, dict[str, Any]], BeforeValidator(values.mcp_servers)] = _setting(
+        "MCP servers that clients may ask for by name. Default: none.",
+        'a JSON object such as {"name": {"command": "...", "args": [...]}} or '
+        '{"name": {"type": "http", "url": "..."}}, or @FILE that holds one',
+        default_factory=cast(Callable[[], Any], dict),
+        secret=True,
+        repr=False,
+    )
+    allow_client_mcp: bool = _setting(
+        "Whether clients may bring MCP servers of their own: programs that run beside the agent, and ask nobody.",
+        "true or false",
+        False,
+    )
     setting_sources: Annotated[
         tuple[SettingSource, ...], BeforeValidator(values.split), AfterValidator(values.distinct)
     ] = _setting(
@@ -390,10 +438,10 @@ class Settings(BaseSettings):
         BeforeValidator(values.split),
         AfterValidator(values.distinct_tokens),
     ] = _setting(
-        "Callers' tokens, or `@FILE` with one a line and # comments. Default: one admin token, made at the "
-        "first start and kept in `data_dir`.",
+        "Callers' tokens, or `@FILE` with one a line and # comments, in which `portico token hash` puts "
+        "hashes for secrets. Default: one admin token, made at the first start and kept in `data_dir`.",
         "name:secret or name:secret:admin, comma-separated, or @FILE with one a line; "
-        "in names letters, digits and ._@-, in secrets letters, digits and ._~+/=-",
+        "in names letters, digits and ._@-, in secrets letters, digits and ._~+/=-, or sha256$ and a hash",
         (),
         secret=True,
         reloadable=True,
@@ -402,6 +450,12 @@ class Settings(BaseSettings):
         "Path that the API lies under.",
         "a path such as /claude or /a/b, without a / at its end, of letters, digits and ._~-",
         "/claude",
+    )
+    audit_log: Annotated[AbsolutePath | None, BeforeValidator(values.path_or_off)] = _setting(
+        "File for the audit log: a JSON line for each thing that a caller changes or is refused, without content; mode "
+        "0600. Default: `audit.jsonl` in `data_dir`.",
+        "a path, or off",
+        default_factory=cast(Callable[[], Any], lambda known: known["data_dir"] / "audit.jsonl"),
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "Least level that is logged.", "debug, info, warning, error", "info"
@@ -431,6 +485,20 @@ class Settings(BaseSettings):
             raise ValueError("the mode ziti needs it")
         return value
 
+    @field_validator("budget_usd_per_day")
+    @classmethod
+    def _counted_by_the_gateway(cls, budget: float | None, info: ValidationInfo) -> float | None:
+        found = info.data
+        if budget is None or not {"key_gateway", "anthropic_api_key", "claude_code_oauth_token"} <= found.keys():
+            return budget
+        if not found["key_gateway"]:
+            raise ValueError("with key_gateway=off nobody counts what the model costs")
+        if found["anthropic_api_key"] is None and found["claude_code_oauth_token"] is None:
+            raise ValueError("without anthropic_api_key or claude_code_oauth_token there is no gateway to count")
+        if values.another_provider(found.get("agent_env", ())):
+            raise ValueError("agents that agent_env sends to another provider are not counted")
+        return budget
+
     @field_validator("auth")
     @classmethod
     def _none_stays_local(cls, auth: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
@@ -442,6 +510,8 @@ class Settings(BaseSettings):
             host, uds = info.data["host"], info.data["uds"]
             if uds is None and not values.is_loopback(host):
                 raise ValueError(f"anybody who reaches host {host} could use it")
+            if uds is None and "*" in info.data.get("allowed_hosts", ()):
+                raise ValueError("with allowed_hosts=* any web page could use it (DNS rebinding)")
         return auth
 
     @classmethod

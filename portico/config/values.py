@@ -4,11 +4,13 @@ Every function raises ValueError for what it refuses. Its message never quotes a
 """
 
 import ipaddress
+import json
 import os
 import re
 import sys
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -18,6 +20,7 @@ from pydantic import SecretStr
 # What breaks a session's isolation when it comes from outside: its own folders, and the server's settings.
 _OWN_TO_A_SESSION = frozenset({"HOME", "CLAUDE_CONFIG_DIR", "XDG_RUNTIME_DIR", "TMPDIR", "CLAUDE_CODE_TMPDIR"})
 _OWN_TO_THE_SERVER = "PORTICO_"
+_HASHED = "sha256$"  # no secret has a $ in it
 _FIXED_PATHS = ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json")
 _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # sun_path in unix(7) and on the BSDs, less its NUL
 
@@ -26,11 +29,26 @@ T = TypeVar("T", bound=Hashable)
 
 @dataclass(frozen=True)
 class Token:
-    """A caller's credential: `name` is the principal that it stands for."""
+    """A caller's credential: `name` is the principal that it stands for. `secret` may be hashed: `sha256$HEX`."""
 
     name: str
     secret: SecretStr
     admin: bool = False
+
+    @property
+    def hashed(self) -> bool:
+        return self.secret.get_secret_value().startswith(_HASHED)
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the secret."""
+        text = self.secret.get_secret_value()
+        return bytes.fromhex(text.removeprefix(_HASHED)) if self.hashed else sha256(text.encode()).digest()
+
+    def line(self) -> str:
+        """As it stands in a file, hashed."""
+        # A fast hash without salt is enough: secrets are random, 256 bits of them, and not somebody's password.
+        return f"{self.name}:{_HASHED}{self.digest.hex()}" + (":admin" if self.admin else "")
 
 
 @dataclass(frozen=True)
@@ -66,10 +84,10 @@ def distinct(entries: tuple[T, ...]) -> tuple[T, ...]:
 
 
 def token(value: Any) -> Any:
-    """`name:secret` or `name:secret:admin` → Token."""
+    """`name:secret` or `name:secret:admin`, the secret plain or as `sha256$HEX` → Token."""
     if not isinstance(value, str):
         return value
-    form = r"([A-Za-z0-9][A-Za-z0-9._@-]{0,63}):([A-Za-z0-9._~+/=-]{1,512})(:admin)?"
+    form = r"([A-Za-z0-9][A-Za-z0-9._@-]{0,63}):(sha256\$[0-9a-f]{64}|[A-Za-z0-9._~+/=-]{1,512})(:admin)?"
     if not (match := re.fullmatch(form, value)):
         raise ValueError("it has another form")
     return Token(match[1], SecretStr(match[2]), admin=bool(match[3]))
@@ -93,7 +111,7 @@ def distinct_services(services: tuple[ZitiService, ...]) -> tuple[ZitiService, .
 def distinct_tokens(tokens: tuple[Token, ...]) -> tuple[Token, ...]:
     """One name is one token, and one secret is one principal."""
     _refuse_twins((token.name for token in tokens), "have the same name")
-    _refuse_twins((token.secret.get_secret_value() for token in tokens), "have the same secret")
+    _refuse_twins((token.digest for token in tokens), "have the same secret")
     return tokens
 
 
@@ -114,6 +132,31 @@ def agent_variable(value: Any) -> Any:
 def distinct_variables(variables: tuple[AgentVariable, ...]) -> tuple[AgentVariable, ...]:
     _refuse_twins((variable.name for variable in variables), "have the same name")
     return variables
+
+
+def another_provider(variables: tuple[AgentVariable, ...]) -> bool:
+    """Whether agents ask another cloud's API for the model, with credentials of its own (Bedrock, Vertex ...)."""
+    return any(variable.name.startswith("CLAUDE_CODE_USE_") for variable in variables)
+
+
+def mcp_servers(value: Any) -> Any:
+    """JSON text → name → configuration; also of the form of a file ``.mcp.json``, with all under ``mcpServers``."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError("it is not JSON") from None
+    if isinstance(value, dict) and value.keys() == {"mcpServers"}:
+        value = value["mcpServers"]
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")
+    for place, (name, server) in enumerate(value.items(), start=1):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+            raise ValueError(f"the name of server {place} has another form")
+        program = server.get("command", server.get("url")) if isinstance(server, dict) else None
+        if not isinstance(program, str) or not program:
+            raise ValueError(f"server {place} names neither a command nor a url")
+    return value
 
 
 def header_secret(value: SecretStr) -> SecretStr:
@@ -196,6 +239,11 @@ def absolute(path: Path) -> Path:
     if "\0" in str(path):
         raise ValueError("it holds a NUL character")
     return Path(os.path.normpath(path))
+
+
+def path_or_off(value: Any) -> Any:
+    """`off` → None."""
+    return None if value == "off" else value
 
 
 def socket_path(path: Path) -> Path:

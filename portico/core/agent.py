@@ -35,12 +35,14 @@ class AgentSpec:
 
     ``agent_id`` is a UUID and stays the same over the life of a session; ``folder`` is the agent's own (HOME, settings,
     temporary files) and is kept as long; ``cwd`` is where it works. No two live agents ever share an ``agent_id``.
+    ``owner`` is the principal whose session it is, None for an agent that was started ahead and not claimed.
     """
 
     agent_id: str
     folder: Path
     cwd: Path
     options: AgentOptions
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from portico.core.agent import AgentDriver, AgentOptions, Decision, require
+from portico.core.audit import Audit, NoAudit
 from portico.core.changes import SessionChanges
 from portico.core.clock import rfc3339
 from portico.core.errors import Conflict, Exhausted, InvalidRequest, NotFound, StoreFailed, Unavailable
@@ -21,9 +23,11 @@ from portico.core.feed import Feed
 from portico.core.folders import Folders
 from portico.core.guard import GuardedDriver
 from portico.core.observer import Observation, Observer
+from portico.core.occupancy import Occupancy
 from portico.core.policy import Policy
 from portico.core.pool import Pool, Pooled
 from portico.core.principal import Principal
+from portico.core.rates import TurnRate
 from portico.core.reader import Reader
 from portico.core.recovery import recover
 from portico.core.requests import NewSession, NewTurn, SessionView, TurnView
@@ -51,6 +55,8 @@ class Engine:
     All raise errors of `portico.core.errors` only.
     """
 
+    audit: Audit = NoAudit()
+
     def __init__(
         self,
         *,
@@ -74,13 +80,14 @@ class Engine:
         self._default_driver = default_driver
         self._default_model = default_model
         self._policy = policy
-        self._folders = Folders(policy.data_dir / "agents", policy.workspace_roots)
+        self._folders = Folders(policy.data_dir, policy.workspace_roots)
         self._slots = ProcessSlots(policy.max_processes)
         self._pool: Pool | None = None
         self._live: dict[str, Session] = {}
         self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()
         self._observations = [Observation(*each, self._observed) for each in (observers or {}).items()]
-        self._opening: set[str] = set()
+        self._opening: dict[str, str] = {}  # session -> its owner
+        self._rate = TurnRate(policy.max_turns_per_minute)
         self._tasks: TaskGroup | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -166,6 +173,19 @@ class Engine:
             reasons.append(fault)
         return reasons + sorted({session.trouble for session in self._live.values() if session.trouble})
 
+    def occupancy(self) -> Occupancy:
+        sessions = list(self._live.values())
+        return Occupancy(
+            sessions=Counter(str(session.record.state) for session in sessions),
+            processes=self._slots.taken,
+            process_limit=self._slots.limit,
+            process_queue=self._slots.waiting,
+            pooled=self._pool.ready if self._pool else 0,
+            turn_queue=sum(session.queued for session in sessions),
+            permissions=sum(len(session.permissions.pending) for session in sessions),
+            observers={observation.name: observation.behind for observation in self._observations},
+        )
+
     # Sessions.
 
     async def create(self, principal: Principal, request: NewSession) -> SessionView:
@@ -180,8 +200,8 @@ class Engine:
         options = self._policy.options(request, self._default_model)
         if session_id in self._opening:
             raise Conflict(f"session {session_id!r} exists already", code="session_exists")
-        self._refuse_too_many()
-        self._opening.add(session_id)
+        self._refuse_too_many(principal.name)
+        self._opening[session_id] = principal.name
         try:
             if await self._store.get(session_id) is not None:
                 raise Conflict(f"session {session_id!r} exists already", code="session_exists")
@@ -189,7 +209,7 @@ class Engine:
             with anyio.CancelScope(shield=True):
                 session = await self._create(principal, session_id, driver, options, request)
         finally:
-            self._opening.discard(session_id)
+            self._opening.pop(session_id, None)
         return session.view()
 
     async def _create(
@@ -277,6 +297,16 @@ class Engine:
     async def session(self, principal: Principal, session_id: str) -> SessionView:
         return self._view(await self._record(principal, session_id))
 
+    async def identity(self, principal: Principal, session_id: str) -> str:
+        """What this session has in common with no other, not even a later one of its id.
+
+        Raises `Conflict` (``session_closed``).
+        """
+        record = await self._record(principal, session_id)
+        if record.state is State.CLOSED:
+            raise Conflict("the session is closed", code="session_closed")
+        return record.agent_id
+
     async def change(self, principal: Principal, session_id: str, changes: SessionChanges) -> SessionView:
         """Change a session; model and permission mode hold from its next turn on.
 
@@ -329,7 +359,7 @@ class Engine:
                 self._refuse_while_draining()
             session = await self._open(principal, session_id)
             try:
-                return await session.accept(principal, request, draining=self.draining)
+                return await session.accept(principal, request, self._rate, draining=self.draining)
             except Retired:
                 await session.finished.wait()
 
@@ -431,7 +461,7 @@ class Engine:
             return session
         if record.state in (State.CLOSED, State.FAILED):
             raise Conflict(f"the session is {record.state}", code="session_closed")
-        self._refuse_too_many()
+        self._refuse_too_many(record.owner)
         return self._start(record, self._feed(record))
 
     def _feed(self, record: SessionRecord) -> Feed:
@@ -459,13 +489,24 @@ class Engine:
         if self.draining:
             raise Unavailable("the server is stopping", code="draining")
 
-    def _refuse_too_many(self) -> None:
+    def _refuse_too_many(self, owner: str) -> None:
         if len(self._live) + len(self._opening) >= self._policy.max_sessions:
             raise Exhausted(
                 f"{self._policy.max_sessions} sessions are open, which is the limit (max_sessions)",
                 code="too_many_sessions",
                 retry_after=30,
             )
+        limit = self._policy.max_sessions_per_principal
+        if limit is not None and self._count_sessions(owner) >= limit:
+            raise Exhausted(
+                f"{limit} sessions of {owner} are open, which is the limit (max_sessions_per_principal)",
+                code="too_many_sessions",
+                retry_after=30,
+            )
+
+    def _count_sessions(self, owner: str) -> int:
+        live = (session.record.owner for session in self._live.values())
+        return sum(name == owner for name in (*live, *self._opening.values()))
 
     def _driver(self, name: str | None) -> AgentDriver:
         name = name or self._default_driver

@@ -10,10 +10,24 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict  # pydantic makes schemas of these, and needs it before Python 3.12
+
+from portico.core.state import State
 
 Content = str | list[dict[str, Any]]
 """Text, or a list of Messages API content blocks."""
+
+
+class Head(TypedDict):
+    """What all events have. ``seq`` counts 1, 2, 3 ... in each session; ``time`` is RFC 3339 in UTC."""
+
+    type: str
+    session_id: str
+    seq: int
+    time: str
+    turn_id: NotRequired[str]
 
 
 class Delta(TypedDict):
@@ -48,6 +62,8 @@ class Message(TypedDict):
 
 
 class ToolUse(TypedDict):
+    """The agent uses a tool, once its input is complete."""
+
     type: Literal["tool_use"]
     tool_use_id: str
     tool_name: str
@@ -56,6 +72,8 @@ class ToolUse(TypedDict):
 
 
 class ToolResult(TypedDict):
+    """What a tool has returned."""
+
     type: Literal["tool_result"]
     tool_use_id: str
     content: Content
@@ -84,6 +102,8 @@ class PermissionWithdrawn(TypedDict):
 
 
 class PermissionResolved(TypedDict):
+    """A request is settled: by ``principal``, where somebody has answered it."""
+
     type: Literal["permission_resolved"]
     request_id: str
     behavior: Literal["allow", "deny"]
@@ -100,6 +120,8 @@ class Notice(TypedDict):
 
 
 class ErrorEvent(TypedDict):
+    """What went wrong in a turn: ``error`` is for people, ``code`` is stable."""
+
     type: Literal["error"]
     error: str
     code: str
@@ -127,7 +149,7 @@ class SessionChange(TypedDict):
     """Every change of a session's state."""
 
     type: Literal["session"]
-    state: str
+    state: State
     reason: NotRequired[str]
 
 
@@ -146,6 +168,22 @@ AgentEvent = (
 """What an agent may yield in a turn. `Complete` ends the turn."""
 
 EventBody = AgentEvent | PermissionResolved | Query | SessionChange
+
+
+class Gap(TypedDict):
+    """History was deleted: the next event is ``min_seq``. It is no event itself, and so has no ``seq``."""
+
+    type: Literal["gap"]
+    session_id: str
+    after: int
+    min_seq: int
+
+
+WRITTEN = (
+    *(SessionChange, Query, Delta, Thinking, Message, ToolUse, ToolResult, PermissionRequest, PermissionResolved),
+    *(Notice, ErrorEvent, Complete),
+)
+"""The bodies that go into a history, each behind a `Head`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,11 +270,10 @@ def encode_event(session_id: str, seq: int, time: str, draft: Draft) -> Event:
     """Give ``draft`` its place in the history, and encode it."""
     body = dict(draft.body)
     kind = str(body.pop("type"))
-    head: dict[str, Any] = {"type": kind, "session_id": session_id, "seq": seq, "time": time}
+    head = Head(type=kind, session_id=session_id, seq=seq, time=time)
     if draft.turn_id is not None:
         head["turn_id"] = draft.turn_id
-    head.update(body)
-    return Event(seq, kind, draft.turn_id, encode_json(head))
+    return Event(seq, kind, draft.turn_id, encode_json({**head, **body}))
 
 
 def gap_event(session_id: str, after: int, min_seq: int) -> Event:
@@ -244,5 +281,5 @@ def gap_event(session_id: str, after: int, min_seq: int) -> Event:
 
     It has no place in the history; ``seq`` is here that of the last event deleted, from where reading goes on.
     """
-    body = {"type": "gap", "session_id": session_id, "after": after, "min_seq": min_seq}
+    body = Gap(type="gap", session_id=session_id, after=after, min_seq=min_seq)
     return Event(min_seq - 1, "gap", None, encode_json(body))

@@ -15,6 +15,7 @@ from portico.core.clock import rfc3339
 from portico.core.errors import StoreFailed
 from portico.core.events import Draft, Event, encode_event, first_of
 from portico.core.store import EventStore, SessionRecord
+from portico.core.stranger import strangers
 
 TAIL_BYTES = 64 * 1024
 """What is kept in memory for readers that keep up. Who is further behind reads from the store."""
@@ -103,7 +104,8 @@ class Feed:
         if record is not None:
             record = replace(record, last_seq=last_seq)
         try:
-            await self._store.append(self.session_id, self.last_seq, events, record)
+            with strangers():
+                await self._store.append(self.session_id, self.last_seq, events, record)
         except Exception as error:
             failure = error
             if not isinstance(error, StoreFailed):

@@ -11,13 +11,22 @@ from anyio import to_thread
 
 from portico.core.errors import InvalidRequest, NotAllowed
 
+OWN_WORKSPACES = ".portico-workspaces"
+
+
+def own_workspaces(data_dir: Path, roots: Sequence[Path]) -> Path:
+    """Where the workspaces lie that we make: in the first of ``roots``, apart from what clients may name there."""
+    return roots[0] if roots[0] == data_dir / "workspaces" else roots[0] / OWN_WORKSPACES
+
 
 class Folders:
-    """``agents`` holds a folder for each agent; workspaces that we make lie in the first of ``roots``."""
+    """In ``data_dir`` there is a folder for each agent; clients may name folders in ``roots``."""
 
-    def __init__(self, agents: Path, roots: Sequence[Path]) -> None:
-        self._agents = agents
+    def __init__(self, data_dir: Path, roots: Sequence[Path]) -> None:
+        self._data_dir = data_dir
+        self._agents = Path(os.path.realpath(data_dir / "agents"))  # what a sandbox has no links for
         self._roots = roots
+        self._made = own_workspaces(data_dir, roots)
 
     def agent(self, agent_id: str) -> Path:
         """The agent's own folder; its driver makes it."""
@@ -25,16 +34,15 @@ class Folders:
 
     async def workspace(self, agent_id: str) -> Path:
         """Make a workspace that only we may enter."""
-        folder = self._roots[0] / agent_id
-        await to_thread.run_sync(_make_private, folder)
-        return folder
+        return await to_thread.run_sync(_make_workspace, self._made, agent_id)
 
     async def given(self, cwd: str) -> Path:
         """The folder that a client names, symlinks and ``..`` resolved.
 
-        Raises `NotAllowed` outside of the roots, `InvalidRequest` where there is no such folder.
+        Raises `NotAllowed` outside of the roots, for what other sessions or this server keep there, and for what that
+        lies in; `InvalidRequest` where there is no such folder.
         """
-        return await to_thread.run_sync(_resolve, cwd, self._roots)
+        return await to_thread.run_sync(_resolve, cwd, self._roots, self._data_dir, self._made)
 
     async def drop(self, agent_id: str, workspace: Path | None) -> None:
         """Delete an agent's folder, and a workspace that we made; what cannot be deleted stays."""
@@ -43,17 +51,28 @@ class Folders:
                 await to_thread.run_sync(_remove, folder)
 
 
-def _make_private(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
+def _make_workspace(base: Path, name: str) -> Path:
+    for folder in (base, base / name):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    return Path(os.path.realpath(base / name))
 
 
-def _resolve(cwd: str, roots: Sequence[Path]) -> Path:
+def _resolve(cwd: str, roots: Sequence[Path], data_dir: Path, made: Path) -> Path:
     if not os.path.isabs(cwd) or "\0" in cwd:
         raise InvalidRequest("cwd must be an absolute path", code="invalid_cwd")
     path = Path(os.path.realpath(cwd))
-    if not any(path.is_relative_to(os.path.realpath(root)) for root in roots):
+    inside = [Path(os.path.realpath(root)) for root in roots]
+    if not any(path.is_relative_to(root) for root in inside):
         raise NotAllowed("cwd lies outside of the folders that the operator allows (workspace_roots)")
+    data = Path(os.path.realpath(data_dir))
+    if path.is_relative_to(os.path.realpath(made)):
+        raise NotAllowed("cwd is another session's own, or where these lie")
+    ours = path.is_relative_to(data) and not any(
+        path.is_relative_to(r) and r.is_relative_to(data) and r != data for r in inside
+    )
+    if ours or data.is_relative_to(path):
+        raise NotAllowed("cwd is the server's own data folder, or lies in it, or holds it")
     if not path.is_dir():
         raise InvalidRequest("cwd is not a folder", code="invalid_cwd")
     return path

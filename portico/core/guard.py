@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from portico.core.agent import Agent, AgentDriver, AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError
 from portico.core.events import AgentEvent
+from portico.core.stranger import strangers
 
 START_SECONDS = 120.0
 CALL_SECONDS = 30.0
@@ -98,8 +99,9 @@ async def _kept(
 ) -> AsyncIterator[None]:
     try:
         # Not a cancel scope: a driver may enter one of its own in `open`, or a task group, and leave it in `close`.
-        async with asyncio.timeout(seconds):
-            yield
+        with strangers():
+            async with asyncio.timeout(seconds):
+                yield
     except PorticoError:
         raise
     except TimeoutError:

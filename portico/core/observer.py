@@ -14,6 +14,7 @@ from portico.core.events import Event
 from portico.core.feed import Feed
 from portico.core.reader import Reader
 from portico.core.requests import SessionView
+from portico.core.stranger import strangers
 from portico.core.wakeup import Wakeup
 
 OBSERVE_SECONDS = 30.0
@@ -63,6 +64,11 @@ class Observation:
         self._behind.setdefault(feed, first_seq - 1)
         self._wakeup.set()
 
+    @property
+    def behind(self) -> int:
+        """How many sessions have something that the observer was not told yet."""
+        return len(self._behind)
+
     async def caught_up(self) -> None:
         """Wait until the observer was told all that there is, and has come back from it."""
         await self._caught_up.wait()
@@ -74,12 +80,13 @@ class Observation:
         # One scope around all of it, whose deadline moves: what is entered may hold scopes of its own.
         with anyio.CancelScope(deadline=anyio.current_time() + OBSERVE_SECONDS) as scope:
             try:
-                async with self._observer:
-                    scope.deadline = math.inf
-                    try:
-                        await self._tell_all()
-                    finally:
-                        scope.shield, scope.deadline = True, anyio.current_time() + LEAVE_SECONDS
+                with strangers():
+                    async with self._observer:
+                        scope.deadline = math.inf
+                        try:
+                            await self._tell_all()
+                        finally:
+                            scope.shield, scope.deadline = True, anyio.current_time() + LEAVE_SECONDS
             except Exception:
                 log.exception("observer %s failed at its beginning or end", self.name)
         if scope.cancelled_caught:
@@ -108,7 +115,7 @@ class Observation:
             if session is None:
                 return feed.last_seq
             events = await reader.read()
-            with anyio.move_on_after(OBSERVE_SECONDS) as scope:
+            with anyio.move_on_after(OBSERVE_SECONDS) as scope, strangers():
                 await self._observer.observe(session, events)
             if scope.cancelled_caught:
                 log.warning("observer %s took over %g s; it is not told again", self.name, OBSERVE_SECONDS)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from portico.core.agent import AgentOptions
 from portico.core.errors import NotAllowed
@@ -16,7 +17,8 @@ class Policy:
     """Limits and permissions of one engine. Times are in seconds.
 
     ``allowed_tools`` are those that sessions may use without asking; empty: whatever a client says.
-    ``disallowed_tools`` no session has.
+    ``disallowed_tools`` no session has. ``mcp_servers`` are those that a session may ask for, by name;
+    ``allow_client_mcp``: it may also bring its own.
     """
 
     data_dir: Path
@@ -30,9 +32,13 @@ class Policy:
     permission_timeout: float
     session_timeout: float
     process_wait: float
+    max_sessions_per_principal: int | None = None
+    max_turns_per_minute: int | None = None
     setting_sources: frozenset[str] = frozenset()
     allowed_tools: tuple[str, ...] = ()
     disallowed_tools: tuple[str, ...] = ()
+    mcp_servers: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    allow_client_mcp: bool = False
 
     def options(self, request: NewSession, default_model: str | None) -> AgentOptions:
         """What a client's session is started with. Raises `NotAllowed`."""
@@ -53,10 +59,20 @@ class Policy:
             append_system_prompt=request.append_system_prompt,
             allowed_tools=request.allowed_tools or self.allowed_tools,
             disallowed_tools=(*self.disallowed_tools, *request.disallowed_tools),
-            mcp_servers=request.mcp_servers,
+            mcp_servers=self._mcp_servers(request.mcp_servers),
             max_turns=request.max_turns,
             setting_sources=request.setting_sources,
         )
+
+    def _mcp_servers(self, asked: Mapping[str, Any] | tuple[str, ...]) -> Mapping[str, Any]:
+        if isinstance(asked, Mapping):
+            if asked and not self.allow_client_mcp:
+                raise NotAllowed("MCP servers of a client's own are not allowed here (allow_client_mcp); name some")
+            return asked
+        for name in asked:
+            if name not in self.mcp_servers:
+                raise NotAllowed(f"the MCP server {name!r} is not among those that there are here (mcp_servers)")
+        return {name: self.mcp_servers[name] for name in asked}
 
     def check_mode(self, mode: str) -> None:
         """Raises `NotAllowed`."""

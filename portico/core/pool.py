@@ -54,6 +54,11 @@ class Pool:
         self._ready: list[Pooled] = []
         self._claimed_at = -PAUSE
 
+    @property
+    def ready(self) -> int:
+        """How many could be claimed."""
+        return len(self._ready)
+
     def claim(self, options: AgentOptions) -> Pooled | None:
         """One that may become an agent with ``options``, its process slot included; None where there is none."""
         if not self._ready or self._driver.fixed(options) != self._driver.fixed(self._options):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import anyio
 
+from portico.core.audit import Source
 from portico.core.errors import PorticoError, Unauthenticated, Unavailable
+from portico.core.stranger import strangers
 
 ANSWER_SECONDS = 10.0
 """How long an authenticator may take."""
@@ -19,16 +21,25 @@ log = logging.getLogger("portico.auth")
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller. Owns the sessions that it creates; an ``admin`` sees and steers all."""
+    """A caller. Owns the sessions that it creates; an ``admin`` sees and steers all.
+
+    ``via`` is the authenticator that knows it, where one does; ``expires`` is when its credentials do (in seconds since
+    1970), if they ever do; ``source`` is where it is, where its transport tells.
+    """
 
     name: str
     admin: bool = False
+    via: str = field(default="", compare=False)
+    expires: float | None = field(default=None, compare=False)
+    source: Source | None = field(default=None, compare=False)
 
     def may_see(self, owner: str) -> bool:
         return self.admin or self.name == owner
 
 
 class Authenticator(Protocol):
+    """It may also have ``knows(principal) -> bool``: whether it would still let this one in, who has come before."""
+
     name: str
 
     async def authenticate(self, secret: str | None) -> Principal | None:
@@ -45,7 +56,7 @@ class Callers:
         """Who presents ``secret`` (None: nothing was presented). Raises `Unavailable` (``authenticator_failed``)."""
         for authenticator in self._authenticators:
             try:
-                with anyio.fail_after(ANSWER_SECONDS):
+                with anyio.fail_after(ANSWER_SECONDS), strangers():
                     principal = await authenticator.authenticate(secret)
                 if not isinstance(principal, Principal | None):
                     raise TypeError(f"{type(principal).__name__} is no Principal")
@@ -55,8 +66,16 @@ class Callers:
                 log.exception("the authenticator %s failed", getattr(authenticator, "name", authenticator))
                 raise Unavailable("who you are cannot be found out now", code="authenticator_failed") from error
             if principal is not None:
-                return principal
+                return replace(principal, via=getattr(authenticator, "name", ""))
         return None
+
+    def knows(self, principal: Principal) -> bool:
+        """Whether who was let in before would be once more, as far as its authenticator can tell without a secret."""
+        for authenticator in self._authenticators:
+            if authenticator.name == principal.via:
+                knows: Callable[[Principal], bool] = getattr(authenticator, "knows", lambda principal: True)
+                return knows(principal)
+        return not principal.via  # an authenticator that is used no more
 
     async def principal(self, secret: str | None) -> Principal:
         """As `find`. Raises `Unauthenticated` where nobody knows the caller."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
-from portico.core.events import Content
+from typing_extensions import TypedDict
+
+from portico.core.events import Content, PermissionRequest
+from portico.core.state import State
 
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
+    """``mcp_servers``: names of the operator's, or configurations of the caller's own by name."""
+
     session_id: str | None = None
     title: str | None = None
     driver: str | None = None
@@ -21,7 +26,7 @@ class NewSession:
     permission_mode: str | None = None
     allowed_tools: tuple[str, ...] = ()
     disallowed_tools: tuple[str, ...] = ()
-    mcp_servers: Mapping[str, Any] = field(default_factory=dict)
+    mcp_servers: Mapping[str, Any] | tuple[str, ...] = field(default_factory=dict)
     max_turns: int | None = None
     setting_sources: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -52,9 +57,11 @@ class TurnView:
 
 
 class SessionView(TypedDict):
+    """A session. Times are RFC 3339 in UTC; ``usage`` (tokens) and ``cost_usd`` are of all its turns."""
+
     session_id: str
     title: str | None
-    state: str
+    state: State
     driver: str
     model: str | None
     cwd: str
@@ -65,7 +72,7 @@ class SessionView(TypedDict):
     last_seq: int
     turns: int
     queued: int
-    pending_permissions: list[dict[str, Any]]
+    pending_permissions: list[PermissionRequest]
     usage: dict[str, Any]
     cost_usd: float
     metadata: dict[str, Any]

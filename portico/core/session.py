@@ -32,6 +32,7 @@ from portico.core.feed import Feed
 from portico.core.permissions import Permissions
 from portico.core.policy import Policy
 from portico.core.principal import Principal
+from portico.core.rates import TurnRate
 from portico.core.requests import NewTurn, SessionView, TurnState, TurnView
 from portico.core.seat import Seat
 from portico.core.slots import ProcessSlots
@@ -116,20 +117,27 @@ class Session:
         """Whether there is a turn that is not complete."""
         return self._current is not None or bool(self._queue)
 
+    @property
+    def queued(self) -> int:
+        """How many turns wait."""
+        return len(self._queue)
+
     def view(self) -> SessionView:
-        pending = [dict(body) for body in self.permissions.pending]
-        return session_view(self.record, last_seq=self.feed.last_seq, queued=len(self._queue), pending=pending)
+        pending = self.permissions.pending
+        return session_view(self.record, last_seq=self.feed.last_seq, queued=self.queued, pending=pending)
 
     async def quiet(self) -> None:
         """Wait until every turn is complete, or the session is over."""
         while self.busy and not self.finished.is_set():
             await self._turn_over.wait()
 
-    async def accept(self, principal: Principal, request: NewTurn, *, draining: bool = False) -> TurnView:
+    async def accept(
+        self, principal: Principal, request: NewTurn, rate: TurnRate, *, draining: bool = False
+    ) -> TurnView:
         """Take a query in: its `Query` event is stored, and it will be run whoever goes away.
 
-        Raises `Conflict` (``busy``, ``session_closed``), `Exhausted` (``queue_full``), `Unavailable` (``draining``, but
-        not for a turn that is known) or `Retired`.
+        Raises `Conflict` (``busy``, ``session_closed``), `Exhausted` (``queue_full``, ``too_many_turns``),
+        `Unavailable` (``draining``, but not for a turn that is known) or `Retired`.
         """
         turn_id = request.turn_id or uuid.uuid4().hex
         async with self._accepting:
@@ -138,6 +146,7 @@ class Session:
             if draining:
                 raise Unavailable("the server is stopping", code="draining")
             self._refuse(request)
+            rate.take(principal.name)
             ahead = self.busy and request.if_busy not in ("interrupt", "steer")
             with anyio.CancelScope(shield=True):  # a caller that leaves must not tear the event from the queue
                 first_seq = await self._enqueue(principal, turn_id, request)
@@ -248,9 +257,9 @@ class Session:
     async def closed(self) -> None:
         """Wait for the end of a session that `close` was called on. Raises `StoreFailed` where it cannot be written."""
         while not self.finished.is_set():
-            if self._closing and self.trouble is not None and self._current is None:
+            await self._turn_over.wait()  # also told of each try to write that has failed
+            if self._closing and self.trouble is not None:
                 raise StoreFailed(self.trouble)
-            await self._turn_over.wait()
 
     def close(self) -> None:
         """Stop the running turn, refuse those that wait, stop the agent; `finished` is set when that is done."""
@@ -496,7 +505,8 @@ class Session:
         self._agent_lost = False
 
     def _spec(self) -> AgentSpec:
-        return AgentSpec(self.record.agent_id, self._folder, Path(self.record.cwd), self.record.options)
+        record = self.record
+        return AgentSpec(record.agent_id, self._folder, Path(record.cwd), record.options, record.owner)
 
     async def _lose_agent(self, failure: PorticoError) -> None:
         with anyio.CancelScope(shield=True):

@@ -31,6 +31,7 @@ class ProcessSlots:
     def __init__(self, limit: int) -> None:
         self.freed = Wakeup()
         """For the one who takes only what nobody waits for."""
+        self.limit = limit
         self._free = limit
         self._waiters: deque[_Waiter] = deque()
         self._resting: OrderedDict[Holder, None] = OrderedDict()
@@ -40,6 +41,15 @@ class ProcessSlots:
     def free(self) -> bool:
         """Whether one could be had at once."""
         return self._free > 0
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for one."""
+        return len(self._waiters)
+
+    @property
+    def taken(self) -> int:
+        return self.limit - self._free
 
     def take_free(self) -> bool:
         """Take one if that keeps nobody waiting."""

@@ -16,6 +16,7 @@ from portico.core.events import AgentEvent, Complete, ErrorEvent, EventBody, fla
 from portico.core.inbox import Inbox
 from portico.core.permissions import Permissions
 from portico.core.state import State
+from portico.core.stranger import strangers
 from portico.core.wakeup import Wakeup
 
 INTERRUPT_GRACE = 10.0
@@ -107,7 +108,7 @@ class TurnRun:
 
     async def _pump(self) -> None:
         try:
-            with self._pumping:
+            with self._pumping, strangers():
                 async with aclosing(cast(Any, self._agent.run(self._turn))) as events:
                     async for event in events:
                         if (fault := flaw(event)) is not None:

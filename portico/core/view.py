@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from portico.core.events import PermissionRequest
 from portico.core.requests import SessionView
 from portico.core.store import SessionRecord
 
@@ -13,7 +12,7 @@ def session_view(
     *,
     last_seq: int | None = None,
     queued: int = 0,
-    pending: list[dict[str, Any]] | None = None,
+    pending: list[PermissionRequest] | None = None,
 ) -> SessionView:
     """What a record tells, and what only a live session knows."""
     return SessionView(

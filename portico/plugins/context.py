@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from portico.core.principal import Authenticator, Callers
 from portico.core.quota import StreamQuota
+from portico.core.tickets import KEY_BYTES, Tickets
+from portico.metrics.metrics import Metrics
 from portico.plugins.reloads import Reloads
 
 if TYPE_CHECKING:
     from portico.config.settings import Settings
+    from portico.core.gateway import Gateway
     from portico.transports.base import Routes
 
 
@@ -24,7 +28,11 @@ class Context:
     ``portico_settings`` has named. ``agent_environment`` is what agents may have of the server's environment, and
     ``ziti_environment`` what Ziti's library may have. ``callers`` finds out who is calling; ``routes`` are those of
     plugins. Both are empty while they are being made: a transport's factory sees them. ``reloads`` is for what can take
-    new settings while the server runs; ``stream_quota`` for a transport's `Streams`.
+    new settings while the server runs. ``tickets`` are what browsers may have in place of credentials;
+    ``stream_quota`` is for a transport's `Streams`.
+    ``gateway`` is the agents' way to the model API; None where they have the credential themselves, or there is none.
+    ``metrics`` are the server's numbers, to which everybody may add. ``settings_files`` are those that settings may
+    have come from, secrets too.
     """
 
     settings: Settings
@@ -35,7 +43,11 @@ class Context:
     routes: Mapping[str, Routes] = field(default_factory=dict)
     ziti_environment: Mapping[str, str] = field(default_factory=dict)
     reloads: Reloads = field(default_factory=Reloads)
+    tickets: Tickets = field(default_factory=lambda: Tickets(secrets.token_bytes(KEY_BYTES)))
     stream_quota: StreamQuota = field(default_factory=StreamQuota)
+    settings_files: tuple[Path, ...] = ()
+    gateway: Gateway | None = None
+    metrics: Metrics = field(default_factory=Metrics)
 
     def with_authenticators(self, *authenticators: Authenticator) -> Context:
         return replace(self, callers=Callers(authenticators))

@@ -30,8 +30,10 @@ BUILT_INS: Mapping[str, str] = {
     "claude-agent-sdk": "portico.plugins.claude_agent_sdk",
     "echo": "portico.plugins.echo",
     "memory-store": "portico.plugins.memory_store",
+    "metrics": "portico.plugins.metrics",
     "sqlite-store": "portico.plugins.sqlite_store",
     "token-auth": "portico.plugins.token_auth",
+    "jwt-auth": "portico.plugins.jwt_auth",
 }
 """Name and module of what is built in. Importing them is cheap; what they offer is imported by its factory."""
 

@@ -55,7 +55,7 @@ class TakeUp:
 class Fail:
     """A step: raises ``error``. One that is no `PorticoError` is what a driver with a fault raises."""
 
-    error: Exception
+    error: BaseException
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,25 +20,33 @@ CLIENT_GONE = 499
 MAX_PATH = 256
 
 
+Ended = Callable[[Scope, int, float | None], None]
+"""Told of each request: its scope, its status, and the seconds until its answer began, None where it had none."""
+
+
 class AccessLog:
     """The status of a WebSocket is the code with which it was closed, by whomever."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, ended: Ended = lambda scope, status, began: None) -> None:
         self._app = app
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = time.monotonic()
         status, sent = CLIENT_GONE, 0
+        began: float | None = None
 
         def counting(message: Message) -> Awaitable[None]:  # no coroutine of its own: it is called for each event
-            nonlocal status, sent
+            nonlocal status, sent, began
             match message["type"]:
                 case "http.response.body" | "websocket.http.response.body":
                     sent += len(message.get("body", b""))
                 case "websocket.send":
                     sent += len(message.get("text") or "") + sum(map(len, message.get("texts", ())))
                 case "http.response.start" | "websocket.http.response.start":
-                    status = message["status"]
+                    status, began = message["status"], time.monotonic() - start
+                case "websocket.accept":
+                    began = time.monotonic() - start
                 case "websocket.close":
                     status = message.get("code", 1000)
             return send(message)
@@ -53,6 +61,7 @@ class AccessLog:
         try:
             await self._app(scope, noticing, counting)
         finally:
+            self._ended(scope, status, began)
             principal = scope.get("state", {}).get("principal")
             fields = {
                 "method": scope.get("method", "WEBSOCKET"),

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+import secrets
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from portico.core.engine import Engine
 from portico.core.errors import Unavailable
 from portico.core.events import encode_json
 from portico.core.principal import Callers
-from portico.transports.access import AccessLog
+from portico.core.tickets import KEY_BYTES, Tickets
+from portico.metrics.metrics import OTHER, Metrics
+from portico.transports.access import AccessLog, Ended
+from portico.transports.answers import Health
 from portico.transports.auth import Authentication
 from portico.transports.base import Routes
+from portico.transports.documentation import Documentation
 from portico.transports.endpoint import no_such_path, route
+from portico.transports.gate import Gate
 from portico.transports.guarded import Guarded
 from portico.transports.hosts import HostCheck
+from portico.transports.operation import JSON, Answer, operation
 from portico.transports.origins import Cors, OriginCheck
 from portico.transports.problems import Problems
 from portico.transports.proxies import ProxyHeaders
+from portico.transports.refusals import Refusals
 from portico.transports.sessions import Sessions
 from portico.transports.sse import EventRoutes
 from portico.transports.streams import Streams
@@ -36,7 +44,8 @@ log = logging.getLogger("portico.transports")
 class Api:
     """What is served: ``prefix`` is the path that the API lies under, such as ``/claude``; ``max_body`` is in bytes;
     ``hosts`` as `HostCheck` has them; ``origins`` are those of other servers' web pages. ``rest`` is all but WebSocket,
-    and goes with the ``routes`` of plugins, which come behind all others. ``proxies`` as `ProxyHeaders` has them.
+    and goes with the ``routes`` of plugins, which come behind all others. ``tickets`` may stand for credentials.
+    ``proxies`` as `ProxyHeaders` has them. ``metrics`` is where requests are counted.
     """
 
     prefix: str
@@ -45,20 +54,47 @@ class Api:
     origins: Collection[str]
     rest: bool = True
     routes: Mapping[str, Routes] = field(default_factory=dict)
+    tickets: Tickets = field(default_factory=lambda: Tickets(secrets.token_bytes(KEY_BYTES)))
     proxies: Collection[str] = ()
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
-    routes: list[BaseRoute] = [*WebSocketRoutes(engine, streams, callers, api.prefix).routes(), *_health(engine)]
-    if api.rest:
-        routes += Sessions(engine, api.prefix, api.max_body).routes()
-        routes += EventRoutes(engine, streams, api.prefix, api.max_body).routes()
-        routes += _of_plugins(engine, api.routes)
+    gate = Gate(engine, callers, api.tickets)
+    routes = routes_of(engine, gate, streams, api)
     # Starlette's app class would answer errors itself, in its own way.
     router = Router(routes, redirect_slashes=False, default=no_such_path)
-    checked = OriginCheck(Authentication(router, callers), api.origins, f"{api.prefix}/stream/")
-    app = AccessLog(Guarded(Cors(Problems(HostCheck(checked, api.hosts)), api.origins)))
+    checked = OriginCheck(Authentication(router, gate, api.prefix), api.origins, f"{api.prefix}/stream/")
+    noted = Refusals(HostCheck(checked, api.hosts), engine.audit)
+    logged = Guarded(Cors(Problems(noted), api.origins))
+    app = AccessLog(logged, _counting(dict(_templates(routes)), api.metrics))
     return ProxyHeaders(app, api.proxies) if api.proxies else app
+
+
+def routes_of(engine: Engine, gate: Gate, streams: Streams, api: Api) -> list[BaseRoute]:
+    """All that there is to call, what tells of it last."""
+    routes: list[BaseRoute] = [*WebSocketRoutes(engine, streams, gate, api.prefix).routes(), *_health(engine)]
+    if api.rest:
+        routes += Sessions(engine, api.prefix, api.max_body, api.tickets).routes()
+        routes += EventRoutes(engine, streams, api.prefix, api.max_body).routes()
+        routes += _of_plugins(engine, api.routes)
+    return [*routes, *Documentation(routes, api.prefix).routes()]
+
+
+def _templates(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[int, str]]:
+    """What a route leaves in the scope, by its identity, and the template of its path."""
+    for each in routes:
+        path = prefix + getattr(each, "path", "")
+        yield id(getattr(each, "endpoint", getattr(each, "app", each))), path or "/"
+        yield from _templates(getattr(each, "routes", None) or (), path)
+
+
+def _counting(templates: Mapping[int, str], metrics: Metrics) -> Ended:
+    def ended(scope: Scope, status: int, began: float | None) -> None:
+        template = templates.get(id(scope.get("endpoint")), OTHER)
+        metrics.request(template, scope.get("method", "WEBSOCKET"), status, began)
+
+    return ended
 
 
 def _of_plugins(engine: Engine, plugins: Mapping[str, Routes]) -> Iterator[BaseRoute]:
@@ -70,13 +106,21 @@ def _of_plugins(engine: Engine, plugins: Mapping[str, Routes]) -> Iterator[BaseR
 
 
 def _health(engine: Engine) -> list[Route]:
+    @operation("isAlive", "Whether the server lives", Answer(200, "It does.", Health), public=True)
     async def alive(request: Request) -> Response:
-        return Response(b'{"status":"ok"}', media_type="application/json")
+        return Response(encode_json(Health(status="ok")), media_type=JSON)
 
+    @operation(
+        "isReady",
+        "Whether new work would be taken",
+        Answer(200, "It would.", Health),
+        codes=("not_ready",),
+        public=True,
+    )
     async def ready(request: Request) -> Response:
         if reasons := engine.readiness():
             raise Unavailable("; ".join(reasons), code="not_ready", reasons=reasons)
-        body = {"status": "ok", "failed": engine.failed} if engine.failed else {"status": "ok"}
-        return Response(encode_json(body), media_type="application/json")
+        body = Health(status="ok", failed=engine.failed) if engine.failed else Health(status="ok")
+        return Response(encode_json(body), media_type=JSON)
 
     return [route("/healthz", GET=alive), route("/readyz", GET=ready)]

@@ -2,55 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from portico.core.errors import Unauthenticated
-from portico.core.principal import Callers, Principal
-from portico.transports.dialler import dialler_of
+from portico.core.principal import Principal
+from portico.transports.caller import Caller
+from portico.transports.gate import HOW, Gate, take_ticket
+from portico.transports.refusals import source_of
+from portico.transports.scopes import check_ticket
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 
 
 class Authentication:
     """Lets requests with good credentials through, or from whom the network vouches for. The rest get 401.
 
-    Their principal is in the scope's state.
+    Their `Caller` is in the scope's state, and its principal. ``prefix`` is the path that the API lies under.
 
-    A WebSocket without an Authorization header gets through without a principal: it may still send its credentials.
+    A WebSocket without credentials gets through without a principal: it may still send them.
     """
 
-    def __init__(self, app: ASGIApp, callers: Callers) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate, prefix: str) -> None:
         self._app = app
-        self._callers = callers
+        self._gate = gate
+        self._prefix = prefix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket" and not any(name == b"authorization" for name, _ in scope["headers"]):
-            scope.setdefault("state", {})["principal"] = _vouched(scope) or await self._callers.find(None)
-        elif scope["type"] == "websocket" or scope["path"] not in OPEN_PATHS:
-            secret = _bearer(scope)
-            try:
-                scope.setdefault("state", {})["principal"] = _vouched(scope) or await self._callers.principal(secret)
-            except Unauthenticated as error:
-                if secret is not None:
-                    raise
-                raise Unauthenticated(f"{error.detail}: send the header Authorization: Bearer TOKEN") from None
+        ticket = take_ticket(scope)
+        if scope["type"] == "websocket" or scope["path"] not in OPEN_PATHS:
+            caller = await self._gate.enter(scope, ticket)
+            if caller is None and scope["type"] != "websocket":
+                raise Unauthenticated(HOW)
+            set_caller(scope, caller)
+            if caller is not None and caller.ticket is not None:
+                check_ticket(scope, caller.ticket, self._prefix)
         await self._app(scope, receive, send)
+
+
+def set_caller(scope: Scope, caller: Caller | None) -> None:
+    """Note who it is that sends this request, and from where."""
+    if caller is not None:
+        caller.principal = replace(caller.principal, source=source_of(scope))
+    scope.setdefault("state", {}).update(caller=caller, principal=caller.principal if caller else None)
 
 
 def principal_of(request: Request) -> Principal:
     principal: Principal = request.scope["state"]["principal"]
     return principal
-
-
-def _vouched(scope: Scope) -> Principal | None:
-    dialler = dialler_of(scope)
-    return dialler.principal if dialler else None
-
-
-def _bearer(scope: Scope) -> str | None:
-    values = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(values) != 1:
-        return None
-    scheme, _, secret = values[0].decode("utf-8", "replace").partition(" ")
-    return secret.strip() if scheme.lower() == "bearer" and secret.strip() else None

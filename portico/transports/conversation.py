@@ -12,6 +12,7 @@ from portico.core.engine import Engine
 from portico.core.events import Event, encode_json
 from portico.core.principal import Principal
 from portico.core.reader import Reader
+from portico.transports.caller import Caller
 from portico.transports.peer import Peer
 from portico.transports.streams import Streams
 
@@ -24,11 +25,22 @@ class Conversation:
     What a message means is said by `_hear`, which subclasses have.
     """
 
-    def __init__(self, peer: Peer, engine: Engine, streams: Streams, principal: Principal, session_id: str) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        engine: Engine,
+        streams: Streams,
+        principal: Principal,
+        session_id: str,
+        *,
+        caller: Caller | None = None,
+    ) -> None:
+        """``caller`` is who ``principal`` has come as, if that is known."""
         self._peer = peer
         self._engine = engine
         self._streams = streams
         self._principal = principal
+        self._caller = caller
         self._session_id = session_id
         self._reader: Reader | None = None
         self._next: tuple[Reader, Answer | None, anyio.Event] | None = None
@@ -70,7 +82,7 @@ class Conversation:
 
     async def _follow(self, reader: Reader) -> None:
         self._reader = reader
-        with self._streams.following(reader):
+        with self._streams.following(reader, "websocket", self._caller):
             while events := await reader.read():
                 if self._next is not None:
                     return
@@ -90,6 +102,11 @@ class Conversation:
         if self._reader is not None:
             self._reader.stop()
         await switched.wait()
+
+    def _check_query(self) -> None:
+        """Raises `NotAllowed` where the client may only read."""
+        if self._caller is not None:
+            self._caller.check_query()
 
     async def _listen(self) -> None:
         while True:

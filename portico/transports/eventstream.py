@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from portico.core.errors import PorticoError
 from portico.core.reader import Reader
 from portico.transports import wire
+from portico.transports.caller import caller_of
 from portico.transports.connection import half_closed
 from portico.transports.streams import Streams
 
@@ -53,7 +54,7 @@ class EventStream(Response):
             tasks.start_soon(listen)
             tasks.start_soon(_ping, half_closed(scope), send)
             try:
-                await self._tell(send)
+                await self._tell(scope, send)
             except PorticoError as error:
                 failure = error
             tasks.cancel_scope.cancel()
@@ -62,9 +63,9 @@ class EventStream(Response):
         if not gone:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _tell(self, send: Send) -> None:
+    async def _tell(self, scope: Scope, send: Send) -> None:
         await send({"type": "http.response.body", "body": wire.RETRY, "more_body": True})
-        with self._streams.following(self._reader):
+        with self._streams.following(self._reader, "sse", caller_of(scope)):
             while events := await self._reader.read():
                 await send({"type": "http.response.body", "body": self._streams.frames(events), "more_body": True})
 

@@ -11,6 +11,7 @@ from portico.core.reader import Reader
 from portico.transports import wire
 from portico.transports.conversation import Answer, Conversation
 from portico.transports.frames import (
+    FRAMES,
     AuthFrame,
     ClientFrame,
     InterruptFrame,
@@ -23,10 +24,20 @@ from portico.transports.parse import check
 
 
 class FramedConversation(Conversation):
-    """Each type of frame has its method; `callers` says who an ``auth`` frame is from."""
+    """Each type of frame has its method; `callers` says who an ``auth`` frame is from.
 
-    def __init__(self, *args: Any, callers: Callers) -> None:
-        super().__init__(*args)
+    ``note_refusal`` is told of what refuses a frame, and does not end the connection.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        callers: Callers,
+        note_refusal: Callable[[PorticoError], None] = lambda error: None,
+        **options: Any,
+    ) -> None:
+        super().__init__(*args, **options)
+        self._note_refusal = note_refusal
         self._callers = callers
         self._actions: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[Answer]]] = {
             "query": self._query,
@@ -52,6 +63,7 @@ class FramedConversation(Conversation):
         except PorticoError as error:
             if frame.id is None and isinstance(error, MalformedRequest | InvalidRequest):
                 raise
+            self._note_refusal(error)
             await self._tell(frame.answer(wire.nack(error)))
         else:
             if frame.id is not None:
@@ -59,7 +71,9 @@ class FramedConversation(Conversation):
 
     def _action(self, frame: ClientFrame) -> Callable[[Mapping[str, Any]], Awaitable[Answer]]:
         if not isinstance(frame.type, str) or frame.type not in self._actions:
-            raise MalformedRequest(f"type must be one of {', '.join(sorted([*self._actions, 'resume']))}")
+            raise MalformedRequest(f"type must be one of {', '.join(sorted(FRAMES))}")
+        if frame.type != "auth":
+            self._check_query()
         return self._actions[frame.type]
 
     async def _query(self, members: Mapping[str, Any]) -> Answer:

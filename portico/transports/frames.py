@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from starlette.types import Scope
 
 from portico.core.errors import MalformedRequest
-from portico.transports.models import Line, PermissionBody, Query, TurnBody
+from portico.transports.models import WHOLE, Line, PermissionBody, Query, TurnBody
 from portico.transports.parse import parse_object
 
 SUBPROTOCOL = "portico.v1"
 MAX_ID = 256
+
+FrameId = Annotated[str, StringConstraints(max_length=MAX_ID)] | Annotated[int, Field(ge=-(10**18), le=10**18)]
+"""A client's own name of a frame, by which its answer is known."""
 
 
 def subprotocol_of(scope: Scope) -> str | None:
@@ -23,13 +26,13 @@ def subprotocol_of(scope: Scope) -> str | None:
 
 
 class QueryFrame(TurnBody):
-    """``{type: "query", content, ...}``: a turn as `TurnBody` has it, with the query in ``content``."""
+    """Starts a turn, as `TurnBody` does, with the query in ``content``."""
 
     query: Query = Field(alias="content")
 
 
 class PermissionFrame(PermissionBody):
-    """``{type: "permission", request_id, behavior, ...}``."""
+    """Answers a permission request."""
 
     request_id: Line
 
@@ -39,19 +42,29 @@ class _Strict(BaseModel):
 
 
 class InterruptFrame(_Strict):
-    """``{type: "interrupt"}``."""
+    """Stops the running turn."""
 
 
 class ResumeFrame(_Strict):
-    """``{type: "resume", after}``."""
+    """Goes (back) to what follows ``after``, and on from there."""
 
-    after: Annotated[int, Field(ge=0, le=10**18)]
+    after: Annotated[int, Field(ge=0, le=10**18), WHOLE]
 
 
 class AuthFrame(_Strict):
-    """``{type: "auth", token}``."""
+    """The credentials, as the first frame, where no header can be sent."""
 
     token: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+FRAMES: Mapping[str, type[BaseModel]] = {
+    "query": QueryFrame,
+    "interrupt": InterruptFrame,
+    "permission": PermissionFrame,
+    "resume": ResumeFrame,
+    "auth": AuthFrame,
+}
+"""What may be in the frames of each type, beside ``type`` and ``id``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +80,14 @@ class ClientFrame:
         return dict(body) if self.id is None else {**body, "id": self.id}
 
 
+_FRAME_ID: TypeAdapter[str | int | None] = TypeAdapter(FrameId | None)
+
+
 def parse_frame(text: str) -> ClientFrame:
     """Raises `MalformedRequest` for what is not a JSON object, or has an ``id`` that can't be one."""
     members = dict(parse_object(text.encode()))
     kind, frame_id = members.pop("type", None), members.pop("id", None)
-    if isinstance(frame_id, bool) or not isinstance(frame_id, str | int | None) or len(str(frame_id)) > MAX_ID:
-        raise MalformedRequest(f"id must be a string of at most {MAX_ID} characters, or a whole number")
-    return ClientFrame(kind, frame_id, members)
+    try:
+        return ClientFrame(kind, _FRAME_ID.validate_python(frame_id, strict=True), members)
+    except ValidationError:
+        raise MalformedRequest(f"id must be a string of at most {MAX_ID} characters, or a whole number") from None

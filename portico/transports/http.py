@@ -40,6 +40,7 @@ class HttpTransport:
         limits: Limits,
         tls: Tls | None = None,
         quota: StreamQuota | None = None,
+        loopback_only: bool = False,
     ) -> None:
         self.name = name
         self._tls = tls
@@ -50,18 +51,19 @@ class HttpTransport:
         self._uds = uds
         self._api = api
         self._limits = limits
+        self._loopback_only = loopback_only
 
     async def serve(self, engine: Engine, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         with ExitStack() as stack:
             if self._uds is not None:
                 sockets, address = [stack.enter_context(listen_unix(self._uds))], f"unix:{self._uds}"
             else:
-                sockets, address = await listen_tcp(self._host, self._port)
+                sockets, address = await listen_tcp(self._host, self._port, loopback_only=self._loopback_only)
                 for listener in sockets:
                     stack.enter_context(listener)
             scheme = ("http" if self._api.rest else "ws") + ("s" if self._tls else "")
             address = address.replace("http://", f"{scheme}://")
-            streams = Streams(self._quota)
+            streams = Streams(self._quota, self._api.metrics)
             app = create_app(engine, self._callers, streams, self._api)
             await serve_app(
                 app,
@@ -98,9 +100,12 @@ def create(context: Context, *, name: str = "http") -> Transport:
             settings.allowed_origins,
             rest=name == "http",
             routes=context.routes,
+            tickets=context.tickets,
             proxies=settings.trusted_proxies if settings.proxy_headers else (),
+            metrics=context.metrics,
         ),
         limits=limits(settings),
         tls=tls,
         quota=context.stream_quota,
+        loopback_only="none" in settings.auth,  # the setting knows names only, and a name may lead anywhere
     )

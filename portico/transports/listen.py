@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 import anyio
@@ -24,12 +25,16 @@ _REASONS = {
 }
 
 
-async def listen_tcp(host: str, port: int) -> tuple[list[socket.socket], str]:
+async def listen_tcp(host: str, port: int, *, loopback_only: bool = False) -> tuple[list[socket.socket], str]:
     """Sockets bound to every address of ``host``, all on one port, and the URL. Raises `TransportFailed`."""
     try:
         found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
     except OSError as error:
         raise TransportFailed(f"cannot listen on {host}: the name is not known ({error.strerror})") from error
+    if loopback_only:
+        for *_, address in found:
+            if not ip_address(address[0].partition("%")[0]).is_loopback:
+                raise TransportFailed(f"{host} is {address[0]} here, where with auth=none anybody could use the server")
     sockets: list[socket.socket] = []
     refusals: list[OSError] = []
     with ExitStack() as stack:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -21,6 +22,7 @@ from pydantic import (
     Tag,
     model_validator,
 )
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from portico.core.agent import Decision
@@ -31,6 +33,19 @@ from portico.core.state import State
 
 KIB = 1024
 MAX_DEPTH = 32
+MAX_TTL = 86_400
+"""Of a ticket: a day."""
+
+
+# Python's own idea of what a blank is (`str.strip`), for who reads the OpenAPI document.
+NOT_BLANK = r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+NO_NUL = r"^[^\x00]*$"
+BASE64 = r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+
+
+def _told(**schema: Any) -> Any:
+    """What a validator checks, in words of JSON Schema."""
+    return Field(json_schema_extra=schema)
 
 
 def _passable(text: str) -> str:
@@ -53,6 +68,11 @@ def _not_blank(text: str) -> str:
     if not text.strip():
         raise PydanticCustomError("blank", "must not be blank")
     return text
+
+
+def _integral(value: Any) -> Any:
+    # JSON has no integers: to JSON Schema 1.0 is one, and some languages write them so.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _base64(text: str) -> str:
@@ -105,16 +125,38 @@ def _block_form(value: Any) -> str | None:
     return f"<{value.get('type')}>" if isinstance(value, dict) else None
 
 
+def _servers_form(value: Any) -> str | None:
+    if isinstance(value, list):
+        return "<names>"
+    return "<servers>" if isinstance(value, dict) else None
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 TurnId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
-Line = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_passable)]
-Folder = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_passable)]
-Prompt = Annotated[str, AfterValidator(_argument)]
-ToolRule = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_passable)]
+RequestId = Annotated[str, StringConstraints(min_length=1)]
+EventId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")]
+_Passable = Annotated[str, AfterValidator(_passable), _told(pattern=NO_NUL)]
+Line = Annotated[_Passable, StringConstraints(min_length=1, max_length=256)]
+Folder = Annotated[_Passable, StringConstraints(min_length=1, max_length=4096)]
+Prompt = Annotated[str, AfterValidator(_argument), _told(pattern=NO_NUL, maxLength=100 * KIB)]
+ToolRule = Annotated[_Passable, StringConstraints(min_length=1, max_length=512)]
 ToolRules = Annotated[list[ToolRule], Field(max_length=512), AfterValidator(_arguments)]
 # Blanks and all, as the agent's command line will have it.
-McpServers = Annotated[dict[Name, dict[str, Any]], Field(max_length=64), _bounded(100 * KIB, separators=(", ", ": "))]
-NonBlank = Annotated[str, AfterValidator(_not_blank)]
+WHOLE = BeforeValidator(_integral)
+"""For whole numbers, behind their limits (or pydantic would not tell of those)."""
+NonBlank = Annotated[str, AfterValidator(_not_blank), _told(pattern=NOT_BLANK)]
+OwnServers = Annotated[
+    dict[Name, dict[str, Any]],
+    Field(max_length=64),
+    _bounded(100 * KIB, separators=(", ", ": ")),
+    _told(additionalProperties=False),
+]
+McpServers = Annotated[
+    Annotated[list[Name], Field(max_length=64), Tag("<names>")] | Annotated[OwnServers, Tag("<servers>")],
+    Discriminator(
+        _servers_form, custom_error_type="servers", custom_error_message="must be a list of names or an object"
+    ),
+]
 
 
 class _Strict(BaseModel):
@@ -137,7 +179,7 @@ class TextBlock(_Strict):
 class ImageSource(_Strict):
     type: Literal["base64"]
     media_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
-    data: Annotated[str, AfterValidator(_base64)]
+    data: Annotated[str, AfterValidator(_base64), _told(pattern=BASE64, minLength=4, contentEncoding="base64")]
 
 
 class ImageBlock(_Strict):
@@ -156,7 +198,7 @@ Query = Annotated[
 
 
 class SessionBody(_Strict):
-    """``POST /sessions``."""
+    """What a new session is to be; all of it optional. Null is as if it were not there."""
 
     session_id: Name | None = None
     title: Line | None = None
@@ -169,7 +211,7 @@ class SessionBody(_Strict):
     allowed_tools: ToolRules | None = None
     disallowed_tools: ToolRules | None = None
     mcp_servers: McpServers | None = None
-    max_turns: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_turns: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = None
     setting_sources: Annotated[list[Literal["user", "project", "local"]], Field(max_length=3)] | None = None
     metadata: Annotated[dict[str, Any], _bounded(16 * KIB)] | None = None
 
@@ -179,11 +221,13 @@ class SessionBody(_Strict):
             "disallowed_tools": tuple(self.disallowed_tools or ()),
             "setting_sources": tuple(self.setting_sources or ()),
         }
+        if isinstance(self.mcp_servers, list):
+            rules["mcp_servers"] = tuple(dict.fromkeys(self.mcp_servers))
         return NewSession(**{**self.model_dump(exclude_none=True), **rules})
 
 
 class SessionPatch(_Strict):
-    """``PATCH /sessions/{id}``. Null takes a title away, and goes back to the agent's own model."""
+    """What is to change. Null takes a title away, and goes back to the agent's own model."""
 
     title: Line | None = None
     model: Line | None = None
@@ -195,7 +239,7 @@ class SessionPatch(_Strict):
 
 
 class TurnBody(_Strict):
-    """``POST /stream/{id}`` and ``POST /sessions/{id}/turns``."""
+    """A query, and what is to become of it."""
 
     query: Query
     turn_id: TurnId | None = None
@@ -208,8 +252,17 @@ class TurnBody(_Strict):
         return NewTurn(content, self.turn_id, self.if_busy, self.commands)
 
 
+# What goes with which behavior, in words of JSON Schema; `PermissionBody` checks it.
+_ALLOW: JsonDict = {"properties": {"behavior": {"const": "allow"}, "message": {"type": "null"}}}
+_DENY: JsonDict = {
+    "properties": {"behavior": {"const": "deny"}, "updated_input": {"type": "null"}, "remember": {"const": False}}
+}
+
+
 class PermissionBody(_Strict):
-    """``POST /sessions/{id}/permissions/{request_id}``."""
+    """The answer to a permission request. ``updated_input`` and ``remember`` go with allow, ``message`` with deny."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [_ALLOW, _DENY]})
 
     behavior: Literal["allow", "deny"]
     updated_input: Annotated[dict[str, Any], _bounded(1024 * KIB)] | None = None
@@ -227,6 +280,13 @@ class PermissionBody(_Strict):
     def decision(self) -> Decision:
         updated: Mapping[str, Any] | None = self.updated_input
         return Decision(self.behavior, updated, self.message, self.remember)
+
+
+class TicketBody(_Strict):
+    """A ticket to read, or also to query and answer (``query``); ``ttl`` is in seconds."""
+
+    ttl: Annotated[int, Field(ge=1, le=MAX_TTL), WHOLE] = 3600
+    scope: Literal["read", "query"] = "read"
 
 
 class StreamParameters(_Parameters):

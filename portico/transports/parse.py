@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from portico.core.errors import InvalidRequest, MalformedRequest
+from portico.transports.models import EventId
 
 MAX_MEMBERS = 1000
 """Of one JSON object: each unknown one costs an error message."""
@@ -54,9 +54,10 @@ def parse_event_id(header: str | None) -> int | None:
     """The sequence number in a ``Last-Event-ID`` header. Raises `MalformedRequest`."""
     if header is None:
         return None
-    if not re.fullmatch(r"[0-9]{1,18}", header):
-        raise MalformedRequest("Last-Event-ID is none that this server has given")
-    return int(header)
+    try:
+        return int(_EVENT_ID.validate_python(header))
+    except ValidationError:
+        raise MalformedRequest("Last-Event-ID is none that this server has given") from None
 
 
 def with_idempotency_key(request: Request, values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -75,12 +76,12 @@ def check(model: type[M], values: Mapping[str, Any]) -> M:
         return model.model_validate(values)
     except ValidationError as failure:
         # Neither the input (it may be huge, or a secret) nor pydantic's links belong in an answer.
-        errors = [
+        errors: list[dict[str, Any]] = [
             {"loc": _location(error["loc"]), "msg": error["msg"], "type": error["type"]}
             for error in failure.errors(include_url=False, include_context=False, include_input=False)[:MAX_ERRORS]
         ]
-    first = errors[0]
-    raise InvalidRequest(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", errors=errors)
+    where, what = ".".join(map(str, errors[0]["loc"])), errors[0]["msg"]
+    raise InvalidRequest(f"{where}: {what}" if where else what, errors=errors)
 
 
 def _location(loc: tuple[int | str, ...]) -> list[int | str]:
@@ -114,4 +115,5 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
+_EVENT_ID = TypeAdapter(EventId)
 _DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_float=_number, parse_int=_whole, parse_constant=_refuse)

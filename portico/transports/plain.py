@@ -9,6 +9,7 @@ from typing import Any
 from portico.core.errors import PorticoError
 from portico.core.events import Event
 from portico.transports import wire
+from portico.transports.answers import PlainError
 from portico.transports.conversation import Conversation
 from portico.transports.models import TurnBody
 from portico.transports.parse import check
@@ -17,12 +18,13 @@ from portico.transports.parse import check
 class PlainConversation(Conversation):
     """With ``own_only`` the client is told of its own turns, and of nothing else."""
 
-    def __init__(self, *args: Any, own_only: bool) -> None:
-        super().__init__(*args)
+    def __init__(self, *args: Any, own_only: bool, **options: Any) -> None:
+        super().__init__(*args, **options)
         self._own: set[str | None] = set()
         self._own_only = own_only
 
     async def _hear(self, text: str) -> None:
+        self._check_query()
         turn_id = uuid.uuid4().hex
         self._own.add(turn_id)  # before there is an event of it
         try:
@@ -30,8 +32,14 @@ class PlainConversation(Conversation):
             await self._engine.query(self._principal, self._session_id, turn)
         except PorticoError as error:
             self._own.remove(turn_id)
-            told = {"error": error.detail, "code": error.code, "status": wire.status_of(error)}
-            await self._tell({"type": "error", "session_id": self._session_id, **told})
+            told = PlainError(
+                type="error",
+                session_id=self._session_id,
+                error=error.detail,
+                code=error.code,
+                status=wire.status_of(error),
+            )
+            await self._tell(told)
 
     def _select(self, events: Sequence[Event]) -> Sequence[Event]:
         if not self._own_only:

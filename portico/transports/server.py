@@ -163,6 +163,7 @@ async def serve_app(
     server = _Server(_config(app, limits, crowd), crowd)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, [] if tls else list(sockets))
+        tasks.start_soon(streams.watch)
         try:
             await server.up.wait()
             if tls is not None:
@@ -176,6 +177,7 @@ async def serve_app(
                     except OSError:  # it has gone already
                         connection.close()
             await server.down.wait()
+            tasks.cancel_scope.cancel()
         finally:
             server.should_exit = True
             streams.stop()

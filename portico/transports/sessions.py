@@ -9,11 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from portico.core.audit import OK
 from portico.core.engine import Engine
 from portico.core.events import encode_json
-from portico.core.requests import NewTurn
+from portico.core.requests import SessionView
+from portico.core.tickets import Tickets
+from portico.transports.answers import PermissionAnswer, SessionPage, TicketAnswer, TurnAnswer
 from portico.transports.auth import principal_of
-from portico.transports.body import read_object
 from portico.transports.endpoint import route
 from portico.transports.models import (
     DeleteParameters,
@@ -21,82 +23,148 @@ from portico.transports.models import (
     PermissionBody,
     SessionBody,
     SessionPatch,
+    TicketBody,
     TurnBody,
 )
-from portico.transports.parse import check, parse_query, with_idempotency_key
+from portico.transports.operation import IDEMPOTENCY_KEY, JSON, LOCATION, Answer, operation
+
+TURN_CODES = (
+    *("not_supported", "session_closed", "busy", "queue_full", "too_many_sessions", "too_many_turns", "draining"),
+    *("turn_id_mismatch", "driver_not_loaded"),
+)
+"""What may be wrong with a turn, wherever it is started."""
 
 
 class Sessions:
     """``prefix`` is the path that the API lies under; ``max_body`` is in bytes."""
 
-    def __init__(self, engine: Engine, prefix: str, max_body: int) -> None:
+    def __init__(self, engine: Engine, prefix: str, max_body: int, tickets: Tickets) -> None:
         self._engine = engine
         self._prefix = prefix
         self._max_body = max_body
+        self._tickets = tickets
 
     def routes(self) -> list[Route]:
-        one = f"{self._prefix}/sessions/{{session_id}}"
+        one, max_body = f"{self._prefix}/sessions/{{session_id}}", self._max_body
         return [
-            route(f"{self._prefix}/sessions", GET=self._list, POST=self._create),
-            route(one, GET=self._get, PATCH=self._patch, DELETE=self._delete),
-            route(f"{one}/turns", POST=self._query),
+            route(f"{self._prefix}/sessions", max_body=max_body, GET=self._list, POST=self._create),
+            route(one, max_body=max_body, GET=self._get, PATCH=self._patch, DELETE=self._delete),
+            route(f"{one}/turns", max_body=max_body, POST=self._query),
             route(f"{one}/turns/{{turn_id}}", DELETE=self._withdraw),
             route(f"{one}/interrupt", POST=self._interrupt),
-            route(f"{one}/permissions/{{request_id}}", POST=self._answer),
+            route(f"{one}/permissions/{{request_id}}", max_body=max_body, POST=self._answer),
+            route(f"{one}/tickets", max_body=max_body, POST=self._ticket),
         ]
 
-    async def _create(self, request: Request) -> Response:
-        body = check(SessionBody, await read_object(request, self._max_body))
+    @operation(
+        "createSession",
+        "Open a session",
+        Answer(201, "The session.", SessionView, headers=(LOCATION,)),
+        codes=(
+            *("not_allowed", "session_exists", "unknown_driver", "invalid_cwd", "too_many_sessions", "draining"),
+            "agent_unavailable",
+        ),
+    )
+    async def _create(self, request: Request, body: SessionBody) -> Response:
+        """Its agent starts with its first turn, unless one is ready. Without `session_id` it is given an id."""
         session = await self._engine.create(principal_of(request), body.request())
         return _json(session, 201, {"location": f"{self._prefix}/sessions/{session['session_id']}"})
 
-    async def _list(self, request: Request) -> Response:
-        asked = check(ListParameters, parse_query(request.scope["query_string"]))
+    @operation(
+        "listSessions", "List the caller's sessions", Answer(200, "A page.", SessionPage), codes=("invalid_cursor",)
+    )
+    async def _list(self, request: Request, query: ListParameters) -> Response:
+        """Newest first; an admin's are everybody's."""
         sessions, cursor = await self._engine.sessions(
-            principal_of(request), state=asked.state, limit=asked.limit, cursor=asked.cursor
+            principal_of(request), state=query.state, limit=query.limit, cursor=query.cursor
         )
-        return _json({"sessions": sessions, "next_cursor": cursor})
+        return _json(SessionPage(sessions=sessions, next_cursor=cursor))
 
+    @operation("getSession", "Look at a session", Answer(200, "The session.", SessionView))
     async def _get(self, request: Request) -> Response:
         return _json(await self._engine.session(principal_of(request), request.path_params["session_id"]))
 
-    async def _patch(self, request: Request) -> Response:
-        body = check(SessionPatch, await read_object(request, self._max_body))
+    @operation(
+        "changeSession",
+        "Change a session",
+        Answer(200, "The session.", SessionView),
+        codes=("not_allowed", "session_closed", "not_supported", "driver_not_loaded"),
+    )
+    async def _patch(self, request: Request, body: SessionPatch) -> Response:
+        """Model and permission mode hold from the next turn on."""
         session_id = request.path_params["session_id"]
         return _json(await self._engine.change(principal_of(request), session_id, body.changes()))
 
-    async def _delete(self, request: Request) -> Response:
-        asked = check(DeleteParameters, parse_query(request.scope["query_string"]))
-        await self._engine.close(principal_of(request), request.path_params["session_id"], purge=asked.purge)
+    @operation(
+        "closeSession",
+        "Close a session",
+        Answer(204, "It is closed, and with `purge` forgotten."),
+        codes=("still_stopping", "driver_not_loaded"),
+    )
+    async def _delete(self, request: Request, query: DeleteParameters) -> Response:
+        """Its agent is stopped and its slot freed; its history stays, unless `purge` is true."""
+        await self._engine.close(principal_of(request), request.path_params["session_id"], purge=query.purge)
         return Response(status_code=204)
 
-    async def _query(self, request: Request) -> Response:
-        turn = await self._engine.query(
-            principal_of(request), request.path_params["session_id"], await read_turn(request, self._max_body)
-        )
-        return _json({"turn_id": turn.turn_id, "session_id": turn.session_id, "state": turn.state}, 202)
+    @operation(
+        "startTurn",
+        "Start a turn, and leave",
+        Answer(202, "It is accepted, and runs whoever goes away.", TurnAnswer),
+        codes=TURN_CODES,
+        headers=(IDEMPOTENCY_KEY,),
+    )
+    async def _query(self, request: Request, body: TurnBody) -> Response:
+        """Read its events where you read those of the session. A known `turn_id` starts nothing again."""
+        turn = await self._engine.query(principal_of(request), request.path_params["session_id"], body.request())
+        return _json(TurnAnswer(turn_id=turn.turn_id, session_id=turn.session_id, state=turn.state), 202)
 
+    @operation(
+        "withdrawTurn",
+        "Take a turn out of the queue",
+        Answer(204, "It will not run."),
+        codes=("turn_not_found", "not_queued"),
+    )
     async def _withdraw(self, request: Request) -> Response:
         session_id, turn_id = request.path_params["session_id"], request.path_params["turn_id"]
         await self._engine.withdraw(principal_of(request), session_id, turn_id)
         return Response(status_code=204)
 
+    @operation(
+        "interruptTurn",
+        "Stop the running turn",
+        Answer(202, "It will end soon, with its `complete`."),
+        codes=("not_running", "not_supported", "driver_not_loaded"),
+    )
     async def _interrupt(self, request: Request) -> Response:
         await self._engine.interrupt(principal_of(request), request.path_params["session_id"])
         return Response(status_code=202)
 
-    async def _answer(self, request: Request) -> Response:
-        body = check(PermissionBody, await read_object(request, self._max_body))
+    @operation(
+        "answerPermission",
+        "Answer a permission request",
+        Answer(200, "The answer counts.", PermissionAnswer),
+        codes=("request_not_found", "already_resolved", "not_supported", "driver_not_loaded"),
+    )
+    async def _answer(self, request: Request, body: PermissionBody) -> Response:
+        """The first answer wins; later ones learn whose it was."""
         request_id = request.path_params["request_id"]
         await self._engine.answer(principal_of(request), request.path_params["session_id"], request_id, body.decision())
-        return _json({"request_id": request_id, "behavior": body.behavior})
+        return _json(PermissionAnswer(request_id=request_id, behavior=body.behavior))
 
-
-async def read_turn(request: Request, max_body: int) -> NewTurn:
-    """The query in a body. The header ``Idempotency-Key`` is another way to give its ``turn_id``."""
-    values = await read_object(request, max_body)
-    return check(TurnBody, with_idempotency_key(request, values)).request()
+    @operation(
+        "createTicket",
+        "Make a ticket, for `EventSource` and browser WebSockets",
+        Answer(201, "The ticket.", TicketAnswer),
+        codes=("not_allowed", "session_closed"),
+    )
+    async def _ticket(self, request: Request, body: TicketBody) -> Response:
+        """In the parameter `ticket` it stands for its maker's credentials: on this one session, until it expires."""
+        principal, session_id = principal_of(request), request.path_params["session_id"]
+        identity = await self._engine.identity(principal, session_id)
+        self._engine.audit.note("ticket.create", OK, principal, session_id=session_id, scope=body.scope)
+        ticket, expires_at = self._tickets.make(principal, session_id, identity, body.scope, body.ttl)
+        return _json(TicketAnswer(ticket=ticket, expires_at=expires_at), 201, {"cache-control": "no-store"})
 
 
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(encode_json(value), status, headers, "application/json")
+    return Response(encode_json(value), status, headers, JSON)

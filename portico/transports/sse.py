@@ -16,10 +16,18 @@ from portico.transports import wire
 from portico.transports.auth import principal_of
 from portico.transports.endpoint import method_not_allowed, route
 from portico.transports.eventstream import EventStream
-from portico.transports.models import EventParameters, StreamParameters
-from portico.transports.parse import check, parse_event_id, parse_query, with_idempotency_key
-from portico.transports.sessions import read_turn
+from portico.transports.models import EventParameters, StreamParameters, TurnBody
+from portico.transports.operation import IDEMPOTENCY_KEY, JSON, LAST_EVENT_ID, Answer, operation
+from portico.transports.parse import parse_event_id
+from portico.transports.sessions import TURN_CODES
+from portico.transports.shapes import EventPage, ServerSentEvent
 from portico.transports.streams import Streams
+
+EVENT_STREAM = "text/event-stream"
+TURN_STREAM = (
+    Answer(200, "The events of the turn, `query` first and `complete` last.", ServerSentEvent, EVENT_STREAM),
+    Answer(204, "With `Last-Event-ID`: the turn is over, and all of it told."),
+)
 
 PAGE_EVENTS = 500
 PAGE_BYTES = 8 * 1024 * 1024
@@ -36,20 +44,37 @@ class EventRoutes:
         self._max_body = max_body
 
     def routes(self) -> list[Route]:
+        stream = f"{self._prefix}/stream/{{session_id}}"
         return [
-            route(f"{self._prefix}/stream/{{session_id}}", head=False, GET=self._get_turn, POST=self._post_turn),
+            route(stream, head=False, max_body=self._max_body, GET=self._get_turn, POST=self._post_turn),
             route(f"{self._prefix}/sessions/{{session_id}}/events", GET=self._events),
         ]
 
-    async def _get_turn(self, request: Request) -> Response:
+    @operation(
+        "streamQuery",
+        "Start a turn, and stream it",
+        *TURN_STREAM,
+        codes=(*TURN_CODES, "method_not_allowed", "too_many_streams", "turn_not_found", "after_too_large"),
+        headers=(LAST_EVENT_ID, IDEMPOTENCY_KEY),
+    )
+    async def _get_turn(self, request: Request, query: StreamParameters) -> Response:
+        """For `EventSource`. The stream ends after the turn's `complete`. With `Last-Event-ID` it resumes the turn to
+        which that event belongs, and never runs the query again. HEAD and prefetches get 405."""
         # A GET that does something: what fetches without being asked to must not set it off.
         if any("prefetch" in request.headers.get(name, "").lower() for name in ("sec-purpose", "purpose")):
             raise method_not_allowed("GET", "POST")
-        values = with_idempotency_key(request, parse_query(request.scope["query_string"]))
-        return await self._turn(request, check(StreamParameters, values).request())
+        return await self._turn(request, query.request())
 
-    async def _post_turn(self, request: Request) -> Response:
-        return await self._turn(request, await read_turn(request, self._max_body))
+    @operation(
+        "streamTurn",
+        "Start a turn, and stream it, with the query out of URLs and logs",
+        *TURN_STREAM,
+        codes=(*TURN_CODES, "too_many_streams", "turn_not_found", "after_too_large"),
+        headers=(LAST_EVENT_ID, IDEMPOTENCY_KEY),
+    )
+    async def _post_turn(self, request: Request, body: TurnBody) -> Response:
+        """The stream ends after the turn's `complete`. The turn goes on when its client leaves."""
+        return await self._turn(request, body.request())
 
     async def _turn(self, request: Request, turn: NewTurn) -> Response:
         principal, session_id = principal_of(request), request.path_params["session_id"]
@@ -65,12 +90,21 @@ class EventRoutes:
             )
             return self._stream(reader, held)
 
-    async def _events(self, request: Request) -> Response:
-        asked = check(EventParameters, parse_query(request.scope["query_string"]))
+    @operation(
+        "readEvents",
+        "Read a session's events",
+        Answer(200, "The events, live and for ever.", ServerSentEvent, EVENT_STREAM),
+        Answer(200, "With `live=false`: a page of them.", EventPage),
+        Answer(204, "All is told, and the session is closed: a browser need not come back."),
+        codes=("after_too_large", "too_many_streams"),
+        headers=(LAST_EVENT_ID,),
+    )
+    async def _events(self, request: Request, query: EventParameters) -> Response:
+        """All events behind `after` (or `Last-Event-ID`), and then what happens."""
         last_seq = parse_event_id(request.headers.get("last-event-id"))
-        after = asked.after if last_seq is None else last_seq
+        after = query.after if last_seq is None else last_seq
         principal, session_id = principal_of(request), request.path_params["session_id"]
-        if asked.live:
+        if query.live:
             session = await self._engine.session(principal, session_id)
             if last_seq is not None and session["state"] == "closed" and last_seq == session["last_seq"]:
                 return Response(status_code=204)  # ends a browser's coming back
@@ -78,11 +112,11 @@ class EventRoutes:
                 held.enter_context(self._streams.hold(principal))
                 return self._stream(await self._engine.reader(principal, session_id, after=after), held)
         events, has_more = await self._engine.history(
-            principal, session_id, after=after, limit=asked.limit or PAGE_EVENTS
+            principal, session_id, after=after, limit=query.limit or PAGE_EVENTS
         )
         page = first_of(events, PAGE_BYTES)
         next_after = page[-1].seq if page else after
-        return Response(wire.page(page, next_after, has_more or len(page) < len(events)), media_type="application/json")
+        return Response(wire.page(page, next_after, has_more or len(page) < len(events)), media_type=JSON)
 
     def _stream(self, reader: Reader, held: ExitStack) -> EventStream:
         return EventStream(reader, self._streams, held.pop_all())

@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from anyio import CancelScope, current_time
+from anyio import CancelScope, current_time, sleep
 
 from portico.core.events import Event
 from portico.core.quota import StreamQuota
 from portico.core.reader import Reader
+from portico.metrics.metrics import OTHER, Metrics
 from portico.transports import wire
+from portico.transports.caller import Caller
 
 FINISH_SECONDS = 3.0
 """For streams to end by themselves at a stop; then they are cut, whoever is at their other end."""
-
+RECHECK_SECONDS = 5.0
+"""Between two looks at whether who reads may still do so."""
 
 T = TypeVar("T")
 
@@ -37,25 +40,44 @@ class Latest(Generic[T]):
 class Streams:
     """``quota`` is that of the whole server; None: everybody may have as many as they like."""
 
-    def __init__(self, quota: StreamQuota | None = None) -> None:
+    def __init__(self, quota: StreamQuota | None = None, metrics: Metrics | None = None) -> None:
+        self._metrics = metrics or Metrics()
         self.stopped = False
         self.hold = (quota or StreamQuota()).hold
         self.frames = Latest(wire.frames)
         self.texts = Latest(_texts)
-        self._following: set[Reader] = set()
+        self._following: dict[Reader, Caller | None] = {}
         self._waiting: set[CancelScope] = set()
         self._finishing: set[CancelScope] = set()
 
     @contextmanager
-    def following(self, reader: Reader) -> Iterator[None]:
-        """In here ``reader`` is stopped as soon as this server stops."""
+    def following(self, reader: Reader, kind: str = OTHER, caller: Caller | None = None) -> Iterator[None]:
+        """In here ``reader`` is stopped as soon as this server stops, or ``caller`` would not be let in any more.
+
+        ``kind`` of stream: sse or websocket.
+        """
         if self.stopped:
             reader.stop()
-        self._following.add(reader)
+        self._following[reader] = caller
         try:
-            yield
+            with self._metrics.stream(kind):
+                yield
         finally:
-            self._following.remove(reader)
+            del self._following[reader]
+
+    async def watch(self) -> None:
+        """Stop what is read by whom the credentials of no more hold, until cancelled."""
+        while True:
+            await sleep(RECHECK_SECONDS)
+            found: dict[str, bool] = {}
+            for reader, caller in list(self._following.items()):
+                if caller is None or caller.credential is None:
+                    continue
+                if caller.credential not in found:
+                    found[caller.credential] = await caller.still()
+                if not found[caller.credential]:
+                    caller.over = True
+                    reader.stop()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, NoReturn
 
 import anyio
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.types import Scope
 from starlette.websockets import WebSocket
 
 from portico.core.engine import Engine
 from portico.core.errors import PorticoError, Unauthenticated, Unavailable
 from portico.core.events import encode_json
-from portico.core.principal import Callers, Principal
 from portico.transports import wire
+from portico.transports.auth import set_caller
+from portico.transports.caller import Caller, caller_of
 from portico.transports.endpoint import route
 from portico.transports.framed import FramedConversation
 from portico.transports.frames import AuthFrame, parse_frame, subprotocol_of
+from portico.transports.gate import Gate
+from portico.transports.operation import Answer, operation
 from portico.transports.parse import check, parse_query
 from portico.transports.peer import WebSocketPeer
 from portico.transports.plain import PlainConversation
+from portico.transports.refusals import note_refusal
 from portico.transports.streams import Streams
 
 AUTH_SECONDS = 10.0
@@ -39,10 +45,10 @@ class SocketParameters(BaseModel):
 class WebSocketRoutes:
     """``prefix`` is the path that the API lies under."""
 
-    def __init__(self, engine: Engine, streams: Streams, callers: Callers, prefix: str) -> None:
+    def __init__(self, engine: Engine, streams: Streams, gate: Gate, prefix: str) -> None:
         self._engine = engine
         self._streams = streams
-        self._callers = callers
+        self._gate = gate
         self._prefix = prefix
 
     def routes(self) -> Sequence[BaseRoute]:
@@ -52,23 +58,27 @@ class WebSocketRoutes:
     async def _serve(self, socket: WebSocket) -> None:
         framed = (subprotocol := subprotocol_of(socket.scope)) is not None
         await socket.accept(subprotocol)
-        peer, state = WebSocketPeer(socket), socket.scope["state"]
-        if state["principal"] is None:
-            state["principal"] = await self._authenticate(peer, framed)
+        peer, scope = WebSocketPeer(socket), socket.scope
+        if (caller := caller_of(scope)) is None:
+            caller = await self._authenticate(peer, scope, framed)
+            set_caller(scope, caller)
         else:
             peer.trust()
-        principal: Principal = state["principal"]
         session_id = socket.path_params["session_id"]
-        asked = check(SocketParameters, parse_query(socket.scope["query_string"]))
-        parts = peer, self._engine, self._streams, principal, session_id
+        asked = check(SocketParameters, parse_query(scope["query_string"]))
+        parts = peer, self._engine, self._streams, caller.principal, session_id
         if framed:
-            await FramedConversation(*parts, callers=self._callers).run(asked.after)
+            callers, noting = self._gate.callers(scope), partial(note_refusal, self._engine.audit, scope)
+            talk = FramedConversation(*parts, caller=caller, callers=callers, note_refusal=noting)
+            await talk.run(asked.after)
         else:
-            await PlainConversation(*parts, own_only=asked.after is None).run(asked.after)
+            await PlainConversation(*parts, caller=caller, own_only=asked.after is None).run(asked.after)
+        if caller.over:
+            raise Unauthenticated("the credentials are not valid any more")
         stopping = self._streams.stopped or self._engine.draining
         await socket.close(wire.GOING_AWAY if stopping else wire.NORMAL)
 
-    async def _authenticate(self, peer: WebSocketPeer, framed: bool) -> Principal:
+    async def _authenticate(self, peer: WebSocketPeer, scope: Scope, framed: bool) -> Caller:
         """Who it is that brings its credentials in its first frame. Raises `Unauthenticated`."""
         if not framed:
             raise Unauthenticated("credentials are missing: send them in a header, or in an auth frame of portico.v1")
@@ -80,7 +90,7 @@ class WebSocketRoutes:
         if frame is None or frame.type != "auth":
             raise Unauthenticated(f"the first frame must be auth, and come within {AUTH_SECONDS:g} s")
         try:
-            principal = await self._callers.principal(check(AuthFrame, frame.members).token)
+            caller = await self._gate.by_secret(scope, check(AuthFrame, frame.members).token)
         except PorticoError as error:
             if frame.id is not None:
                 await peer.send([encode_json(frame.answer(wire.nack(error)))])
@@ -88,9 +98,24 @@ class WebSocketRoutes:
         peer.trust()
         if frame.id is not None:
             await peer.send([encode_json(frame.answer({"type": "ack"}))])
-        return principal
+        return caller
 
 
-async def _no_handshake(request: Request) -> NoReturn:
+@operation(
+    "openWebSocket",
+    "A session's events as they happen, and its client's queries, answers and interrupts",
+    Answer(101, "From here on the connection speaks WebSocket."),
+    codes=("upgrade_required",),
+)
+async def _no_handshake(request: Request, query: SocketParameters) -> NoReturn:
+    """Without a subprotocol every text message is a query, and what is told are messages as in `PlainMessage`. With the
+    subprotocol `portico.v1` the client sends `ClientMessage`s and is sent `ServerMessage`s. With `after` all events
+    behind it are told, and then what happens.
+
+    Credentials are a header, or, with the subprotocol, the first frame. Only a wrong Host or Origin is refused at the
+    handshake; all else is accepted first, and then closed with a code: 1000 the session is closed, 1001 the server
+    stops, 1008 refused by a rule that has no code of its own, 1009 a message is too large, 1011 a fault in the server,
+    1013 the server can't do it now, 4400 malformed, 4401 no credentials or wrong ones, 4403 not allowed, 4404 no such
+    session, 4429 a limit is reached."""
     headers = {"upgrade": "websocket", "connection": "upgrade"}
     raise wire.HttpError(426, "upgrade_required", "this path speaks WebSocket", headers)

@@ -20,6 +20,7 @@ from portico.core.errors import (
     Unavailable,
 )
 from portico.core.events import Event, encode_json
+from portico.transports.answers import Nack, Problem
 
 PROBLEM_TYPE = "application/problem+json"
 RETRY = b"retry: 1000\n\n"
@@ -103,15 +104,14 @@ def problem(error: PorticoError) -> tuple[int, dict[str, str], bytes]:
             headers["retry-after"] = str(error.retry_after)
         case Unavailable(code="draining"):
             headers["retry-after"] = str(DRAINING_SECONDS)
-    body = {
-        **error.extra,
-        "type": f"urn:portico:problem:{error.code}",
-        "title": phrase(status),
-        "status": status,
-        "detail": error.detail,
-        "code": error.code,
-    }
-    return status, headers, encode_json(body)
+    told = Problem(
+        type=f"urn:portico:problem:{error.code}",
+        title=phrase(status),
+        status=status,
+        detail=error.detail,
+        code=error.code,
+    )
+    return status, headers, encode_json({**error.extra, **told})
 
 
 def phrase(status: int) -> str:
@@ -120,7 +120,7 @@ def phrase(status: int) -> str:
 
 def nack(error: PorticoError) -> dict[str, Any]:
     """Why a WebSocket client's frame was refused."""
-    return {**error.extra, "type": "nack", "error": error.detail, "code": error.code, "status": status_of(error)}
+    return {**error.extra, **Nack(type="nack", error=error.detail, code=error.code, status=status_of(error))}
 
 
 def close_code(error: PorticoError) -> tuple[int, str]:

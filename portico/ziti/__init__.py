@@ -1,1 +1,5 @@
-"""OpenZiti's library, kept at arm's length: it is loaded only in children of ours. Imports nothing else of ours."""
+"""What the transport ``ziti`` and the clients have in common: OpenZiti's library, kept at arm's length.
+
+It is loaded only in children of ours. What these import (`control`, `library`, `descriptors`, `limits`) needs nothing
+but the standard library, so that they start fast. Imports nothing else of ours.
+"""

@@ -1,4 +1,4 @@
-"""A child's end of the socket over which its parent steers it. Standard library only: the child is to start fast."""
+"""A child's end of the socket over which its parent steers it."""
 
 from __future__ import annotations
 
@@ -9,39 +9,54 @@ import select
 import signal
 import socket
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 LARGEST = 128 * 1024
 """Bytes of one message."""
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
+Message = dict[str, Any]
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    return json.dumps(message).encode()
+
 
 class Control:
     """Messages are JSON objects, one a datagram of an AF_UNIX SOCK_SEQPACKET pair; one may carry a descriptor.
 
-    The process ends with its parent: also while the library hangs in C, and also if the parent was killed.
+    The kernel ends the process together with ``parent``, also while the library hangs in C. May be used by several
+    threads at once.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        self._socket = socket.socket(fileno=fd)
-        # The signal is not sent where the parent had gone before it was asked for; the hang-up is always seen.
+        if os.getppid() != parent:  # it had gone before that was asked for
+            os._exit(0)
+        self._end = socket.socket(fileno=fd)
+
+    def fileno(self) -> int:
+        return self._end.fileno()
+
+    def receive(self) -> Message | None:
+        """The next message; None once the parent has closed its end. Blocks."""
+        try:
+            data = self._end.recv(LARGEST)
+        except ConnectionError:
+            return None
+        return json.loads(data) if data else None
+
+    def send(self, message: Mapping[str, Any], *, passing: int | None = None, flags: int = 0) -> None:
+        """``passing``: a descriptor of which the parent gets a copy. Raises OSError once the parent has gone."""
+        socket.send_fds(self._end, [encode(message)], [] if passing is None else [passing], flags)
+
+    def end_with_parent(self) -> None:
+        """For a main thread that may hang in the library: end the process as soon as the parent closes its end."""
         threading.Thread(target=self._watch, daemon=True).start()
-
-    def receive(self) -> dict[str, Any]:
-        """The next message. Blocks; never returns once there is nobody to send one."""
-        data = self._socket.recv(LARGEST)
-        if not data:
-            os._exit(0)  # the library's threads would hold up an orderly end
-        message: dict[str, Any] = json.loads(data)
-        return message
-
-    def send(self, message: dict[str, Any], *, passing: int | None = None) -> None:
-        """``passing``: a descriptor of which the parent gets a copy."""
-        socket.send_fds(self._socket, [json.dumps(message).encode()], [] if passing is None else [passing])
 
     def _watch(self) -> None:
         poll = select.poll()
-        poll.register(self._socket, 0)  # a hang-up is always reported
+        poll.register(self._end, 0)  # a hang-up is always reported
         poll.poll()
-        os._exit(0)
+        os._exit(0)  # the library's threads would hold up an orderly end

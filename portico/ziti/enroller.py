@@ -1,4 +1,4 @@
-"""``python -m portico.ziti.enroller FD``: trades an enrolment token for an identity, in a process of its own.
+"""``python -m portico.ziti.enroller FD PARENT``: trades an enrolment token for an identity, in a process of its own.
 
 One message in, ``{"token": JWT}``, and one out: ``{"identity": JSON TEXT}`` or ``{"failed": TEXT}``.
 """
@@ -8,18 +8,20 @@ from __future__ import annotations
 import sys
 
 from portico.ziti.control import Control
-from portico.ziti.library import Library, LibraryFailed
+from portico.ziti.library import Library, LibraryError
 
 
-def main(fd: int) -> None:
-    control = Control(fd)
-    token = control.receive()["token"]
+def main(fd: int, parent: int) -> None:
+    control = Control(fd, parent)
+    control.end_with_parent()
+    if (asked := control.receive()) is None:
+        return
     try:
-        control.send({"identity": Library().enroll(token)})
-    except LibraryFailed as error:
-        control.send({"failed": str(error)})
+        control.send({"identity": Library().enroll(asked["token"])})
+    except LibraryError as error:
+        control.send({"failed": error.words})
     control.receive()  # its end is the parent's to bring about
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))

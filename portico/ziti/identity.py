@@ -1,107 +1,111 @@
-"""Whether a file can be a Ziti identity. The library is asked only then: 0.6.0 crashes on JSON that lacks a field."""
+"""Looks at an identity file before Ziti's library does, which crashes on some that are none, and hardly says why."""
 
 from __future__ import annotations
 
+import datetime
 import json
-import ssl
+import os
+import re
 import stat
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-LARGEST = 1024 * 1024
-"""Bytes."""
+LARGEST_BYTES = 1024 * 1024
 
 
 class IdentityError(Exception):
-    """The text names the file and says what is wrong with it."""
+    """The text says what to do."""
 
 
-def check_identity(path: Path, now: datetime | None = None) -> None:
-    """Raises `IdentityError` for what cannot heal: no such file, not an identity, expired, or readable for others."""
+def check_identity(path: Path) -> None:
+    """Raises `IdentityError`, which names the file."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise IdentityError(f"{path} is not a file")
-        with path.open("rb") as file:
-            data = file.read(LARGEST + 1)
-    except FileNotFoundError:
-        raise IdentityError(f"there is no identity file {path}") from None
-    except OSError as error:
-        raise IdentityError(f"the identity file {path} can't be read: {error.strerror}") from None
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        mode = f"{stat.S_IMODE(found.st_mode):04o}"
-        raise IdentityError(f"others on this machine can get at the private key in {path} (mode {mode}): chmod 600 it")
-    try:
-        check_content(data, now)
-    except ValueError as error:
-        raise IdentityError(f"{path} can't be used as a Ziti identity: {error}") from None
+        check_content(_read(path))
+    except IdentityError as error:
+        raise IdentityError(f"the Ziti identity {path} can't be used: {error}") from error
 
 
-def check_content(data: bytes, now: datetime | None = None) -> None:
-    """Raises ValueError, whose text says why the library could not use an identity of this content."""
-    if len(data) > LARGEST:
-        raise ValueError("it is too large")
+def check_content(data: bytes) -> None:
+    """Raises `IdentityError`."""
+    if len(data) > LARGEST_BYTES:
+        raise IdentityError("it is too large for one")
     if data.startswith(b"eyJ"):
-        raise ValueError("it is an enrolment token, which `portico ziti enroll` trades for one")
+        raise IdentityError("it is an enrolment token, which `portico ziti enroll` trades for one")
     try:
-        identity: Any = json.loads(data)
+        content = json.loads(data.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
-        raise ValueError("it is not JSON") from None
-    keys = identity.get("id") if isinstance(identity, dict) else None
-    if not isinstance(keys, dict):
-        raise ValueError("it lacks the field id")
-    for name, value in (("ztAPI", identity.get("ztAPI")), ("id.cert", keys.get("cert")), ("id.key", keys.get("key"))):
-        if not isinstance(value, str) or not value:
-            raise ValueError(f"it lacks the field {name}")
-    if not isinstance(keys.get("ca", ""), str | None):
-        raise ValueError("its field id.ca is no text")
-    controller = urlsplit(identity["ztAPI"])
-    if controller.scheme != "https" or not controller.hostname:
-        raise ValueError("its field ztAPI is no https:// address")
-    until = _valid_until(keys["cert"])
-    if until is not None and until < (now or datetime.now(UTC)):
-        raise ValueError(f"its certificate expired on {until:%Y-%m-%d}: enrol it again")
+        content = None
+    if not isinstance(content, dict) or not isinstance(content.get("id"), dict):
+        raise IdentityError("it is no enrolled identity: enroll one, and name the JSON file that this makes")
+    if not re.match(r"https?://[^/\s]", str(content.get("ztAPI"))):
+        raise IdentityError("it does not name its controller (ztAPI): enroll it again")
+    for name, what in (("cert", "certificate"), ("key", "key")):
+        if not isinstance(content["id"].get(name), str) or not content["id"][name]:
+            raise IdentityError(f"it has no {what} (id.{name}): enroll it again")
+    if not isinstance(content["id"].get("ca", ""), str | None):
+        raise IdentityError("its authorities (id.ca) are none: enroll it again")
+    _check_certificate(content["id"])
 
 
-def _valid_until(certificate: str) -> datetime | None:
-    """The end of validity of ``pem:`` text. None where the certificate is elsewhere, as in ``file://`` or ``pkcs11://``."""
-    head, found, _ = certificate.partition("-----BEGIN CERTIFICATE-----")
-    if not found:
-        if head.startswith("pem:"):
-            raise ValueError("there is no certificate in its field id.cert")
-        return None
-    text = certificate[len(head) :].partition("-----END CERTIFICATE-----")
+def _read(path: Path) -> bytes:
     try:
-        return _not_after(ssl.PEM_cert_to_DER_cert(text[0] + text[1]))
-    except (ValueError, IndexError):
-        raise ValueError("its certificate is damaged") from None
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise IdentityError("it is not a file")
+            _check_mode(path, status)
+            return file.read(LARGEST_BYTES + 1)
+    except FileNotFoundError:
+        raise IdentityError("there is no such file") from None
+    except IsADirectoryError:
+        raise IdentityError("it is not a file") from None
+    except OSError as error:
+        raise IdentityError(f"it can't be read: {error.strerror}") from error
 
 
-def _not_after(der: bytes) -> datetime:
-    """``tbsCertificate.validity.notAfter`` (RFC 5280, 4.1)."""
-    _, certificate, _ = _element(der)
-    _, fields, _ = _element(certificate)
-    if fields[0] == 0xA0:  # the version, which may be missing
-        _, _, fields = _element(fields)
-    for _ in ("serialNumber", "signature", "issuer"):
-        _, _, fields = _element(fields)
-    _, validity, _ = _element(fields)
-    _, _, rest = _element(validity)
-    tag, value, _ = _element(rest)
-    text = value.decode("ascii")
-    if tag == 0x17:  # UTCTime, whose years are of 1950 to 2049
-        text = ("19" if text >= "50" else "20") + text
-    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
 
 
-def _element(der: bytes) -> tuple[int, bytes, bytes]:
-    """Tag, value, and what follows."""
-    length, start = der[1], 2
-    if length & 0x80:
-        start += length & 0x7F
-        length = int.from_bytes(der[2:start], "big")
-    if start + length > len(der):
-        raise ValueError("cut short")
-    return der[0], der[start : start + length], der[start + length :]
+def _check_mode(path: Path, status: os.stat_result) -> None:
+    if (mode := stat.S_IMODE(status.st_mode)) & 0o077:
+        raise IdentityError(f"others on this machine can get at its key (mode {mode:04o}): chmod 600 {path}")
+
+
+def _check_certificate(identity: dict[str, Any]) -> None:
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    except ImportError as error:
+        raise IdentityError(f"{error.name} is missing, which reads it: pip install 'portico[ziti]'") from error
+    try:
+        pem = _pem(identity["cert"])
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+    except ValueError as error:
+        raise IdentityError("its certificate (id.cert) is none: enroll it again") from error
+    now, last = datetime.datetime.now(datetime.UTC), certificate.not_valid_after_utc
+    if last < now:
+        raise IdentityError(f"its certificate has expired ({last:%Y-%m-%d %H:%M} UTC): enroll it again")
+    if re.match(r"(?!pem:|file:)[a-z][a-z0-9+.-]+:", identity["key"]):
+        return  # in a hardware token or a keychain, which only the library can ask
+    try:
+        key = load_pem_private_key(_pem(identity["key"], private=True).encode(), None)
+    except (ValueError, TypeError) as error:
+        raise IdentityError("its key (id.key) is none: enroll it again") from error
+    if key.public_key() != certificate.public_key():
+        raise IdentityError("its key and its certificate do not belong together: enroll it again")
+
+
+def _pem(value: str, *, private: bool = False) -> str:
+    """``pem:TEXT``, or what lies in ``file:PATH``, as ziti-sdk-c has it."""
+    if value.startswith("pem:"):
+        return value.removeprefix("pem:")
+    if value.startswith("-----BEGIN"):
+        return value
+    other = Path(value.removeprefix("file:").removeprefix("//"))
+    try:
+        if private:
+            _check_mode(other, other.stat())
+        return other.read_text("ascii")
+    except OSError as error:
+        raise IdentityError(f"it refers to {other}, which can't be read: {error.strerror}") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from portico.ziti.child import Child, ChildFailed, ChildHung
-from portico.ziti.identity import check_content
+from portico.ziti.identity import IdentityError, check_content
 from portico.ziti.limits import ENROLL_SECONDS
 from portico.zitisetup.errors import EnrollFailed
 from portico.zitisetup.token import read_token
@@ -50,10 +50,10 @@ def _draft(out: Path, force: bool) -> tuple[Path, BinaryIO]:
 
 async def _trade(token: str, environment: Mapping[str, str]) -> bytes:
     try:
-        child = await Child.start("portico.ziti.enroller", environment=environment)
+        child = Child.start("portico.ziti.enroller", environment=environment)
         try:
-            await child.send({"token": token})
-            answer, _ = await child.receive(ENROLL_SECONDS, "enrolling")
+            child.send({"token": token})
+            answer, _ = await child.answer(ENROLL_SECONDS, "enrolling")
         finally:
             await child.close()
     except ChildFailed as error:
@@ -68,6 +68,6 @@ async def _trade(token: str, environment: Mapping[str, str]) -> bytes:
     identity: bytes = answer["identity"].encode()
     try:
         check_content(identity)
-    except ValueError as error:
+    except IdentityError as error:
         raise EnrollFailed(f"what the controller gave is no identity: {error}") from None
     return identity

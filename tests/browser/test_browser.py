@@ -74,13 +74,19 @@ class World:
 
 
 @asynccontextmanager
-async def world(folder: Path, name: str, *cuts: int | None, welcome: bool = True) -> AsyncIterator[World]:
-    """The page ``name`` is open, and there is a session ``s``. The page's origin is allowed, if it is ``welcome``."""
+async def world(
+    folder: Path, name: str, *cuts: int | None, welcome: bool = True, tokens: bool = False
+) -> AsyncIterator[World]:
+    """The page ``name`` is open, and there is a session ``s``. The page's origin is allowed, if it is ``welcome``.
+
+    With ``tokens`` the client has one, and the page has none.
+    """
     with serving_pages() as origin:
-        settings = {"PORTICO_AUTH": "none", **({"PORTICO_ALLOWED_ORIGINS": origin} if welcome else {})}
+        auth = {"PORTICO_AUTH_TOKENS": "owner:owner-secret"} if tokens else {"PORTICO_AUTH": "none"}
+        settings = {**auth, **({"PORTICO_ALLOWED_ORIGINS": origin} if welcome else {})}
         async with (
             running_server(folder, **settings) as server,
-            talk(server) as client,
+            talk(server, "owner-secret" if tokens else None) as client,
             proxy(server.url, list(cuts)) as network,
             chromium() as browser,
         ):
@@ -212,6 +218,64 @@ async def test_a_permission_is_answered_in_the_page(tmp_path: Path, name: str, b
         assert resolved["behavior"] == behavior
         assert await here.page.locator("#question").text_content() == f"{behavior} by {resolved['principal']}"
         assert (await here.shown()).endswith("after")
+
+
+async def ticket(world: World, scope: str) -> str:
+    answer = await world.client.http.post("/sessions/s/tickets", json={"scope": scope})
+    return str(answer.raise_for_status().json()["ticket"])
+
+
+async def test_eventsource_asks_comes_back_and_answers_with_a_ticket(tmp_path: Path) -> None:
+    async with world(tmp_path, "eventsource", tokens=True) as here:
+        await watch(here, turn_of(here.stream, SLOW))
+        await here.wait("source.readyState === EventSource.CLOSED")  # without a ticket: 401
+        asking = await ticket(here, "query")
+        target = await here.workspace() / "file.txt"
+        tool = {"name": "Write", "input": {"file_path": str(target), "content": "written"}}
+        asked = script({"words": 30, "say": "w ", "gap_ms": 20, "tool": tool}, {"say": "after"})
+        await watch(here, f"{turn_of(here.stream, asked)}&ticket={asking}")
+        await here.wait("seen.length > 5")
+        here.network.go_down()
+        await here.wait("errors >= 2")
+        here.network.come_back()
+        await here.page.get_by_role("button", name="allow").click(timeout=MILLISECONDS)
+        await here.wait("source.readyState === EventSource.CLOSED")
+        history = [event for event in await here.client.history("s") if event.get("turn_id") == "the-turn"]
+        assert await here.seen() == history
+        assert history[0]["principal"] == only(history, "permission_resolved")["principal"] == "owner"
+        assert target.read_text() == "written"
+        assert (await here.client.session("s"))["turns"] == 1
+        assert asking not in (tmp_path / "server.log").read_text()
+
+
+async def test_a_websocket_page_asks_and_comes_back_with_a_ticket(tmp_path: Path) -> None:
+    async with world(tmp_path, "websocket", 200, 700, tokens=True) as here:
+        await watch(here, f"{here.socket}?ticket={await ticket(here, 'query')}")
+        await here.page.evaluate("text => query(text)", SLOW)
+        await here.wait(has("complete"))
+        await here.wait('JSON.parse(seen.at(-1)).state === "idle"')
+        assert await here.seen() == await here.client.history("s")
+        assert (await here.client.session("s"))["turns"] == 1
+        await here.page.reload()
+        await watch(here, f"{here.socket}?ticket={await ticket(here, 'read')}")
+        await here.wait(has("complete"))
+        await here.page.evaluate("text => query(text)", "more")
+        await here.wait("opened === 1")
+        assert (await here.client.session("s"))["turns"] == 1
+        await here.page.evaluate("socket.close()")
+        await watch(here, f"{here.socket}?ticket=wrong")
+        await here.wait("closes.includes(4401)")
+
+
+async def test_a_ticket_does_not_make_a_foreign_page_welcome(tmp_path: Path) -> None:
+    async with world(tmp_path, "eventsource", welcome=False, tokens=True) as here:
+        asking = await ticket(here, "query")
+        await watch(here, f"{turn_of(here.stream, 'hello')}&ticket={asking}")
+        await here.wait("source.readyState === EventSource.CLOSED")
+        await watch(here, f"{here.events}?ticket={asking}")  # sent, and not shown to the page
+        await here.wait("source.readyState === EventSource.CLOSED")
+        assert await here.page.evaluate("[seen, opened]") == [[], 0]
+        assert (await here.client.session("s"))["turns"] == 0
 
 
 async def test_two_pages_answer_at_once_and_both_show_who_was_first(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import traceback
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -113,23 +114,33 @@ def test_the_seeds_names_are_read_bare_and_no_others(loaded: Load) -> None:
 
 
 def test_every_setting_is_read_with_the_prefix_and_as_an_option(loaded: Load, tmp_path: Path) -> None:
-    changed = {name: OTHER_VALUES.get(name, str(tmp_path / name)) for name in Settings.model_fields}
+    values = {name: OTHER_VALUES.get(name, str(tmp_path / name)) for name in Settings.model_fields}
     plain = dict((name, shown) for name, shown, _ in describe(loaded()))
-    for result in (loaded({f"PORTICO_{name.upper()}": value for name, value in changed.items()}), loaded({}, changed)):
-        for name, shown, source in describe(result):
-            assert shown != plain[name], name
-            spelled = "--" + name.replace("_", "-")
-            assert source in (f"environment PORTICO_{name.upper()}", f"option {spelled}")
+    apart = {"key_gateway": values.pop("key_gateway")}  # a budget needs it as it is
+    for changed in (values, apart):
+        for result in (
+            loaded({f"PORTICO_{name.upper()}": value for name, value in changed.items()}),
+            loaded({}, changed),
+        ):
+            for name, shown, source in describe(result):
+                if name in changed:
+                    assert shown != plain[name], name
+                    spelled = "--" + name.replace("_", "-")
+                    assert source in (f"environment PORTICO_{name.upper()}", f"option {spelled}")
 
 
 OTHER_VALUES = {
     "anthropic_api_key": "k",
     "claude_code_oauth_token": "k",
     "anthropic_base_url": "http://127.0.0.1:1",
+    "key_gateway": "off",
+    "budget_usd_per_day": "0.5",
     "agent_env": "X=1",
     "claude_model": "sonnet",
     "max_tokens": "1",
     "max_sessions": "1",
+    "max_sessions_per_principal": "1",
+    "max_turns_per_minute": "1",
     "turn_timeout": "0.5",
     "permission_timeout": "0",
     "max_queued_turns": "0",
@@ -154,6 +165,9 @@ OTHER_VALUES = {
     "retention_days": "1.5",
     "retention_mb": "100",
     "max_body": "1MiB",
+    "sandbox": "none",
+    "mcp_servers": '{"a": {"command": "b"}}',
+    "allow_client_mcp": "true",
     "networking_mode": "http,other",
     "driver": "other",
     "plugins": "my.plugin",
@@ -249,8 +263,8 @@ def test_the_mode_ziti_says_what_it_needs(refused: Refused, given: dict[str, str
     assert {line.partition(";")[0] for line in lines} == {f"PORTICO_{name}: the mode ziti needs it" for name in needed}
 
 
-@pytest.mark.parametrize("name", ["KEY_GATEWAY", "SANDBOX"])
-def test_settings_of_later_versions_are_unknown(refused: Refused, name: str) -> None:
+@pytest.mark.parametrize("name", ["KEY_GATEWAYS", "SANDBOXES"])
+def test_what_is_no_setting_is_refused(refused: Refused, name: str) -> None:
     assert refused({f"PORTICO_{name}": "5"})[0].startswith(f"PORTICO_{name}: unknown setting")
 
 
@@ -295,6 +309,10 @@ WRONG_SECRETS = [
     ("PORTICO_AGENT_ENV", f"A={SECRET},A={SECRET}"),
     ("PORTICO_AGENT_ENV", f"1={SECRET}"),
     ("PORTICO_ANTHROPIC_KEY", SECRET),
+    ("PORTICO_MCP_SERVERS", f'{{"{SECRET}": '),
+    ("PORTICO_MCP_SERVERS", f'["{SECRET}"]'),
+    ("PORTICO_MCP_SERVERS", f'{{"a": {{"env": {{"KEY": "{SECRET}"}}}}}}'),
+    ("PORTICO_MCP_SERVERS", f"@{SECRET}"),
 ]
 
 
@@ -320,6 +338,7 @@ def test_nothing_that_is_shown_holds_a_secret(loaded: Load) -> None:
             "CLAUDE_CODE_OAUTH_TOKEN": SECRET,
             "PORTICO_AUTH_TOKENS": f"ops:{SECRET}1:admin,alice:{SECRET}2",
             "PORTICO_AGENT_ENV": f"AWS_REGION,AWS_SECRET={SECRET}",
+            "PORTICO_MCP_SERVERS": f'{{"a": {{"url": "{SECRET}"}}, "b": {{"url": "{SECRET}"}}}}',
         }
     )
     assert SECRET not in repr(result) + str(result.settings) + repr(describe(result))
@@ -327,6 +346,7 @@ def test_nothing_that_is_shown_holds_a_secret(loaded: Load) -> None:
     assert shown["anthropic_api_key"] == "********"
     assert shown["auth_tokens"] == "ops:********:admin,alice:********"
     assert shown["agent_env"] == "AWS_REGION,AWS_SECRET=********"
+    assert shown["mcp_servers"] == "a=********,b=********"
 
 
 def test_values_are_shown_as_they_are_written(loaded: Load) -> None:
@@ -346,13 +366,29 @@ def test_values_are_shown_as_they_are_written(loaded: Load) -> None:
 
 def test_tokens_from_a_file(loaded: Load, tmp_path: Path) -> None:
     file = tmp_path / "tokens"
-    file.write_text(f"# people\nalice:{SECRET}1  # on holiday\n\n  ops:{SECRET}2:admin\r\n")
+    hashed = sha256(f"{SECRET}2".encode()).hexdigest()
+    file.write_text(f"# people\nalice:{SECRET}1  # on holiday\n\n  ops:sha256${hashed}:admin\r\n")
     file.chmod(0o600)
     result = loaded({"PORTICO_AUTH_TOKENS": "@tokens"})
     assert [(token.name, token.admin) for token in result.settings.auth_tokens] == [("alice", False), ("ops", True)]
-    assert result.settings.auth_tokens[1].secret.get_secret_value() == f"{SECRET}2"
+    digests = [sha256(f"{SECRET}{number}".encode()).digest() for number in (1, 2)]
+    assert [token.digest for token in result.settings.auth_tokens] == digests
+    assert all(token.hashed for token in result.settings.auth_tokens), "none stays in memory as it is"
     assert result.sources["auth_tokens"] == "environment PORTICO_AUTH_TOKENS"
-    assert result.warnings == []
+    (warning,) = result.warnings
+    assert "`portico token hash`" in warning
+
+
+def test_a_token_file_of_hashes_may_be_read_but_never_written_by_others(loaded: Load, tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"alice:sha256${'0' * 64}")
+    file.chmod(0o444)
+    assert loaded({}, {"auth_tokens": f"@{file}"}).warnings == []
+    file.chmod(0o464)
+    assert "0464" in loaded({}, {"auth_tokens": f"@{file}"}).warnings[0]
+    file.chmod(0o602)
+    with pytest.raises(SettingsError, match="could put a token of their own"):
+        loaded({}, {"auth_tokens": f"@{file}"})
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
@@ -361,7 +397,7 @@ def test_a_token_file_that_others_can_get_at_is_warned_of(loaded: Load, tmp_path
     file.write_text(f"alice:{SECRET}")
     file.chmod(mode)
     result = loaded({}, {"auth_tokens": f"@{file}"})
-    (warning,) = result.warnings
+    warning, _ = result.warnings
     assert str(file) in warning
     assert f"{mode:04o}" in warning
     assert SECRET not in warning
@@ -387,6 +423,17 @@ def test_a_wrong_line_in_a_token_file(refused: Refused, tmp_path: Path) -> None:
     (line,) = refused({"PORTICO_AUTH_TOKENS": "@tokens"})
     assert line.startswith("PORTICO_AUTH_TOKENS entry 2: ")
     assert SECRET not in line
+
+
+# MCP servers in a file
+
+
+def test_mcp_servers_from_a_file(loaded: Load, tmp_path: Path) -> None:
+    (tmp_path / "mcp.json").write_text('{"mcpServers": {"a": {"command": "b"}}}')
+    result = loaded({"PORTICO_MCP_SERVERS": "@mcp.json"})
+    assert result.settings.mcp_servers == {"a": {"command": "b"}}
+    assert result.sources["mcp_servers"] == "environment PORTICO_MCP_SERVERS"
+    assert result.files == (tmp_path / ".env", tmp_path / "mcp.json")
 
 
 # The agents' environment

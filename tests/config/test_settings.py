@@ -22,9 +22,13 @@ def test_defaults_are_those_of_the_contract() -> None:
         "anthropic_api_key": None,
         "claude_code_oauth_token": None,
         "anthropic_base_url": None,
+        "key_gateway": True,
+        "budget_usd_per_day": None,
         "claude_model": None,
         "max_tokens": 4096,
         "max_sessions": 10,
+        "max_sessions_per_principal": None,
+        "max_turns_per_minute": None,
         "turn_timeout": 3600,
         "permission_timeout": 300,
         "max_queued_turns": 8,
@@ -45,6 +49,9 @@ def test_defaults_are_those_of_the_contract() -> None:
         "max_frame": 32 * 1024 * 1024,
         "max_streams_per_principal": 1000,
         "max_connections": None,
+        "sandbox": "auto",
+        "mcp_servers": {},
+        "allow_client_mcp": False,
         "networking_mode": ("http",),
         "driver": ("claude-code",),
         "ziti_identity_file": None,
@@ -64,6 +71,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "allowed_origins": (),
         "data_dir": Path("/data"),
         "workspace_roots": (Path("/data/workspaces"),),
+        "audit_log": Path("/data/audit.jsonl"),
         "permission_modes": ("default", "acceptEdits", "plan", "dontAsk"),
         "auth": ("token",),
         "auth_tokens": (),
@@ -97,6 +105,7 @@ def test_settings_do_not_change() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [
+        ("key_gateway", "off", False),
         ("max_tokens", "1000000", 1_000_000),
         ("turn_timeout", "0.1", 0.1),
         ("permission_timeout", "0", 0),
@@ -108,6 +117,9 @@ def test_settings_do_not_change() -> None:
         ("max_body", "1048576", 1_048_576),
         ("max_body", "512 KiB", 512 * 1024),
         ("max_frame", "1MiB", 1_048_576),
+        ("sandbox", "required", "required"),
+        ("mcp_servers", '{"a": {"command": "b"}}', {"a": {"command": "b"}}),
+        ("mcp_servers", '{"mcpServers": {"a": {"url": "http://b"}}}', {"a": {"url": "http://b"}}),
         ("networking_mode", "http, other ,", ("http", "other")),
         ("networking_mode", "websocket", ("websocket",)),
         ("networking_mode", "websocket,other,http", ("other", "http")),
@@ -131,6 +143,8 @@ def test_settings_do_not_change() -> None:
         ("port", "65535", 65535),
         ("anthropic_base_url", "http://127.0.0.1:8080/v", "http://127.0.0.1:8080/v"),
         ("workspace_roots", "/a,/b/../c", (Path("/a"), Path("/c"))),
+        ("audit_log", "/var/log/../audit", Path("/var/audit")),
+        ("audit_log", "off", None),
         ("permission_modes", "bypassPermissions,plan", ("bypassPermissions", "plan")),
         ("auth_tokens", "a:b==,c:d:admin", (Token("a", SecretStr("b==")), Token("c", SecretStr("d"), admin=True))),
         ("agent_env", "A,B=c", (AgentVariable("A"), AgentVariable("B", SecretStr("c")))),
@@ -151,9 +165,13 @@ def test_accepted(name: str, text: str, value: Any) -> None:
         ),
         ("agent_env", ["1A", "A B", "=x", ",", "A,A=1", "HOME", "TMPDIR=/x", "CLAUDE_CONFIG_DIR", "XDG_RUNTIME_DIR"]),
         ("agent_env", ["CLAUDE_CODE_TMPDIR", "PORTICO_AUTH_TOKENS", "PORTICO_X=1"]),
+        ("key_gateway", ["", "perhaps", "2"]),
+        ("budget_usd_per_day", ["0", "-1", "nan", "inf", "1000001", "$5"]),
         ("claude_model", ["-x", "a b", "sonnet\n", "x" * 257]),
         ("max_tokens", ["0", "-1", "1000001", "1.5", "many", "9" * 5000]),
         ("max_sessions", ["0", "100001"]),
+        ("max_sessions_per_principal", ["0", "100001", "1.5"]),
+        ("max_turns_per_minute", ["0", "100001", "many"]),
         ("turn_timeout", ["0", "-1", "nan", "inf", "1e300", "1h"]),
         ("permission_timeout", ["-0.1", "nan", "inf"]),
         ("max_queued_turns", ["-1", "10001"]),
@@ -180,6 +198,10 @@ def test_accepted(name: str, text: str, value: Any) -> None:
         ("max_frame", ["1023", "2GiB", "1 parsec", "-1", "9" * 400, "9" * 400 + "KiB", "MiB"]),
         ("ziti_service_name", [",", "=a", "a=", "a=b:root", "a=b=c", "a,a=b"]),
         ("ziti_trust_caller", ["", "perhaps"]),
+        ("sandbox", ["", "bwrap", "AUTO"]),
+        ("mcp_servers", ["a", "[]", "{", "[" * 100_000, '{"a": 1}', '{"a": {}}', '{"a b": {"command": "x"}}']),
+        ("mcp_servers", ['{"a": {"command": 1}}', '{"a": {"command": ""}}', '{"a": {"url": null}}']),
+        ("allow_client_mcp", ["", "perhaps"]),
         ("networking_mode", [",", "http,http", "http;ziti"]),
         ("driver", ["", "../x", "echo,echo"]),
         ("plugins", ["", "my plugin", "../x", "a,a"]),
@@ -193,9 +215,10 @@ def test_accepted(name: str, text: str, value: Any) -> None:
         ("uds", ["relative", LONG_SOCKET]),
         ("data_dir", ["relative", "~/x"]),
         ("workspace_roots", ["relative", "/a,b", "/a,/b/../a", ","]),
+        ("audit_log", ["relative", "/a\0b"]),
         ("permission_modes", ["all", "plan,plan", "Plan", ","]),
         ("auth", ["", "../x", "token,token", "none,token"]),
-        ("auth_tokens", ["a", "a:", ":b", "a:b:root", "a:b:admin:x", "a:b c", "a:b,a:c", "a:b,c:b", ","]),
+        ("auth_tokens", ["a", "a:", ":b", "a:b:root", "a:b:admin:x", "a:b c", "a:sha256$0", "a:b,a:c", "a:b,c:b", ","]),
         (
             "api_prefix",
             [
@@ -222,7 +245,7 @@ def test_refused(name: str, texts: list[str]) -> None:
     for text in texts:
         with pytest.raises(ValidationError) as caught:
             made(**{name: text})
-        assert {error["loc"][0] for error in caught.value.errors()} - {"workspace_roots"} <= {name}, text
+        assert {error["loc"][0] for error in caught.value.errors()} - {"workspace_roots", "audit_log"} <= {name}, text
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
@@ -230,7 +253,7 @@ def test_auth_none_is_accepted_on_loopback(host: str) -> None:
     assert made(auth="none", host=host).auth == ("none",)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "portico.example", "localhost.example"])  # noqa: S104
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "::ffff:0:0", "localhost.example", "0x7f000001"])  # noqa: S104
 def test_auth_none_is_refused_where_others_can_reach_it(host: str) -> None:
     with pytest.raises(ValidationError, match="anybody who reaches"):
         made(auth="none", host=host)
@@ -254,3 +277,19 @@ def test_tls_and_proxies_are_whole_or_not_there() -> None:
     ):
         with pytest.raises(ValidationError, match=words):
             made(**wrong)
+
+
+def test_auth_none_is_refused_where_any_web_page_can_reach_it() -> None:
+    with pytest.raises(ValidationError, match="DNS rebinding"):
+        made(auth="none", allowed_hosts="a,*")
+    assert made(auth="none", allowed_hosts="a").allowed_hosts == ("a",)
+
+
+def test_a_budget_needs_somebody_who_counts() -> None:
+    counted: dict[str, Any] = {"anthropic_api_key": "k", "budget_usd_per_day": "2.5"}
+    assert made(**counted).budget_usd_per_day == 2.5
+    for wrong in ({"key_gateway": "off"}, {"anthropic_api_key": None}, {"agent_env": "CLAUDE_CODE_USE_BEDROCK=1"}):
+        with pytest.raises(ValidationError, match="count") as caught:
+            made(**{**counted, **wrong})
+        found = {error["loc"][0] for error in caught.value.errors()}
+        assert found - {"workspace_roots", "audit_log"} == {"budget_usd_per_day"}

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any, cast
 
+import httpx
 import pytest
+from starlette.routing import Route
 
+from portico.core.tickets import Tickets
+from portico.transports.sessions import Sessions
+from portico.transports.sse import EventRoutes
+from portico.transports.streams import Streams
+from portico.transports.websocket import WebSocketRoutes
 from tests.support.server import running_server
-from tests.support.talk import script, talk
+from tests.support.talk import Talk, script, talk
+from tests.support.websocket import talking
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
@@ -60,3 +70,90 @@ async def test_without_a_token_or_with_a_wrong_one_nobody_gets_in(tmp_path: Path
             assert answer.headers["WWW-Authenticate"].startswith("Bearer")
         assert (await client.http.get(f"{server.url}/healthz")).status_code == 200
         assert (await client.http.get(f"{server.url}/readyz")).status_code == 200
+
+
+TABLE: dict[tuple[str, str], Any] = {
+    ("GET", "/sessions/ID"): None,
+    ("GET", "/sessions/ID/events"): None,
+    ("GET", "/stream/ID"): None,
+    ("POST", "/stream/ID"): {"query": "x"},
+    ("POST", "/sessions/ID/turns"): {"query": "x"},
+    ("DELETE", "/sessions/ID/turns/T"): None,
+    ("POST", "/sessions/ID/interrupt"): None,
+    ("POST", "/sessions/ID/permissions/R"): {"behavior": "allow"},
+    ("POST", "/sessions/ID/tickets"): {},
+    ("PATCH", "/sessions/ID"): {"title": "mine now"},
+    ("DELETE", "/sessions/ID"): None,
+}
+"""Every route of a session; its body."""
+ANYBODYS = {("GET", "/sessions"), ("POST", "/sessions"), ("GET", "/ws/ID")}
+
+
+def test_the_table_has_every_route(tmp_path: Path) -> None:
+    engine, tickets = cast(Any, None), Tickets(b"")
+    routes = [*Sessions(engine, "", 1, tickets).routes(), *EventRoutes(engine, Streams(), "", 1).routes()]
+    routes += [cast(Route, each) for each in WebSocketRoutes(engine, Streams(), cast(Any, None), "").routes()[1:]]
+    names = {"{session_id}": "ID", "{turn_id}": "T", "{request_id}": "R"}
+    found = set()
+    for route in routes:
+        path = re.sub(r"\{\w+\}", lambda name: names[name[0]], route.path)
+        found |= {(method, path) for method in cast(Any, route.endpoint).handlers if method != "HEAD"}
+    assert found == TABLE.keys() | ANYBODYS
+
+
+async def test_every_route_knows_its_owner(tmp_path: Path) -> None:
+    async with running_server(tmp_path, "--driver", "echo", PORTICO_AUTH_TOKENS=TOKENS) as server:
+        async with (
+            talk(server, "alice-secret-alice") as alice,
+            talk(server, "bob-secret-bob-bob") as bob,
+            talk(server, "root-secret-root") as root,
+            httpx.AsyncClient(base_url=server.api, timeout=20, trust_env=False) as nobody,
+        ):
+            for session_id in ("hers", "hers-too"):
+                await alice.open(session_id=session_id)
+                await alice.turn(session_id, "hello", turn_id="T")
+            await bob.open(session_id="his")
+            made = await bob.http.post("/sessions/his/tickets", json={"scope": "query"})
+            strangers = ((bob.http, ""), (nobody, f"ticket={made.json()['ticket']}"))
+            before = await alice.history("hers")
+            for (method, path), body in TABLE.items():
+                for client, ticket in strangers:
+                    for session_id in ("hers", "nowhere"):
+                        url = f"{path.replace('ID', session_id)}?{ticket}"
+                        url += "&query=x" if (method, path) == ("GET", "/stream/ID") else ""
+                        answer = await client.request(method, url, json=body)
+                        told = answer.json()
+                        assert (answer.status_code, told["code"]) == (404, "session_not_found"), (method, path, ticket)
+                        assert "alice" not in answer.text and told["detail"] == f"there is no session {session_id!r}"
+                assert (await nobody.request(method, path.replace("ID", "hers"), json=body)).status_code == 401
+            for path in ("/claude/ws/hers", "/claude/ws/nowhere", "/claude/ws/hers?after=0"):
+                for v1 in (True, False):
+                    async with talking(server.url, path, token="bob-secret-bob-bob", v1=v1) as socket:
+                        assert (await socket.closed())[0] == 4404
+            for state in ("", "?state=idle", "?limit=500"):
+                listed = (await bob.http.get(f"/sessions{state}")).json()["sessions"]
+                assert [session["session_id"] for session in listed] == ["his"]
+            assert await alice.history("hers") == before
+            assert (await alice.session("hers"))["title"] is None
+            # The owner and an admin are let through, each to another session of hers.
+            for who, session_id in ((alice, "hers"), (root, "hers-too")):
+                async with talking(
+                    server.url, f"/claude/ws/{session_id}?after=0", v1=True, token=token_of(who)
+                ) as socket:
+                    await socket.until("complete")
+                for (method, path), body in TABLE.items():
+                    url = (
+                        f"{path.replace('ID', session_id)}{'?query=x' if path == '/stream/ID' and body is None else ''}"
+                    )
+                    async with who.http.stream(method, url, json=body) as answer:
+                        assert answer.status_code in (200, 201, 202, 204, 409) or (
+                            answer.status_code == 404 and "request_not_found" in (await answer.aread()).decode()
+                        ), (method, path, answer.status_code)
+            assert {session["owner"] for session in (await root.http.get("/sessions")).json()["sessions"]} == {
+                "alice",
+                "bob",
+            }
+
+
+def token_of(client: Talk) -> str:
+    return client.http.headers["Authorization"].removeprefix("Bearer ")

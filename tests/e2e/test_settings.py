@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from portico.config.settings import Settings
+from tests.e2e import test_gateway as gateway_tests
 from tests.support.certificates import Certificates
 from tests.support.server import ROOT, RunningServer, running_server
 from tests.support.talk import Stopwatch, Talk, only, script, talk, text
@@ -47,7 +48,8 @@ async def environment_of_a_tool(client: Talk) -> dict[str, str]:
 
 
 def test_every_setting_has_its_test() -> None:
-    tests = [name for name in [*globals(), *vars(ziti_settings)] if name.startswith("test_")]
+    tests = [name for name in [*globals(), *vars(ziti_settings), *vars(gateway_tests)] if name.startswith("test_")]
+    tests += [f"test_{name}" for name in SHOWN_WITH_ANOTHER]
     missing = [name for name in Settings.model_fields if not any(test.startswith(f"test_{name}") for test in tests)]
     assert missing == []
 
@@ -60,15 +62,20 @@ async def test_anthropic_api_key_and_anthropic_base_url_reach_the_model(tmp_path
         assert "sk-of-the-test" not in log(server) + json.dumps(await client.history("s"))
 
 
-test_anthropic_base_url = test_anthropic_api_key_and_anthropic_base_url_reach_the_model
-
-
 async def test_claude_code_oauth_token_reaches_the_model(tmp_path: Path) -> None:
     variables = {"ANTHROPIC_API_KEY": "", "CLAUDE_CODE_OAUTH_TOKEN": "oauth-of-the-test"}
     async with running_server(tmp_path, **variables) as server, talk(server) as client:
         await client.open(session_id="s")
         await client.turn("s", "hello")
         assert server.model.requests[-1].headers["authorization"] == "Bearer oauth-of-the-test"
+
+
+async def test_key_gateway_off_hands_the_credential_to_the_agent(tmp_path: Path) -> None:
+    variables = {"ANTHROPIC_API_KEY": "sk-of-the-test", "PORTICO_KEY_GATEWAY": "off"}
+    async with running_server(tmp_path, **variables) as server, talk(server) as client:
+        found = await environment_of_a_tool(client)
+        assert found["ANTHROPIC_API_KEY"] == "sk-of-the-test" and "ANTHROPIC_UNIX_SOCKET" not in found
+        assert server.model.requests[-1].headers["x-api-key"] == "sk-of-the-test"
 
 
 async def test_agent_env_is_all_that_agents_get_of_the_environment(tmp_path: Path) -> None:
@@ -94,14 +101,46 @@ async def test_claude_model_and_max_tokens_reach_the_model(tmp_path: Path) -> No
         assert body is not None and body["model"] == "claude-haiku-4-5"
 
 
-test_max_tokens = test_claude_model_and_max_tokens_reach_the_model
-
-
 async def test_max_sessions(tmp_path: Path) -> None:
     async with running_server(tmp_path, MAX_SESSIONS="2") as server, talk(server) as client:
         for _ in range(2):
             await client.open()
         assert (await client.http.post("/sessions", json={})).status_code == 429
+
+
+async def test_max_sessions_per_principal_and_max_turns_per_minute(tmp_path: Path) -> None:
+    limits = ("--max-sessions-per-principal", "2", "--max-turns-per-minute", "3", "--max-queued-turns", "0")
+    tokens = {"PORTICO_AUTH_TOKENS": "alice:alice-secret,root:root-secret:admin"}
+    async with (
+        running_server(tmp_path, "--driver", "echo", *limits, **tokens) as server,
+        talk(server, "alice-secret") as alice,
+        talk(server, "root-secret") as root,
+    ):
+        for session_id in ("a", "b"):
+            await alice.open(session_id=session_id)
+        refused = await alice.http.post("/sessions", json={})
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_sessions")
+        await root.open()
+        await alice.http.delete("/sessions/b")
+        await alice.open(session_id="c")
+        for number in range(3):
+            turn = {"query": '{"deltas": null, "gap": 0.05}' if number == 2 else "x", "turn_id": str(number)}
+            for _ in range(3):  # the same once more is no other
+                assert (await alice.http.post("/sessions/a/turns", json=turn)).status_code == 202
+            await alice.until("a", "complete" if number < 2 else "delta", turn_id=str(number))
+            assert (await alice.http.post("/sessions/c/turns", json={"query": "x", "turn_id": "x" * 300})).is_error
+        for session_id, code in (("a", "queue_full"), ("c", "too_many_turns")):
+            refused = await alice.http.post(f"/sessions/{session_id}/turns", json={"query": "x"})
+            assert (refused.status_code, refused.json()["code"]) == (429, code)
+            assert 0 < int(refused.headers["Retry-After"]) <= 60
+        async with talking(server.url, "/claude/ws/c", v1=True, token="alice-secret") as socket:
+            nack = await socket.ask({"type": "query", "content": "x"})
+            assert (nack["type"], nack["code"], nack["status"]) == ("nack", "too_many_turns", 429)
+        assert (await root.http.post("/sessions/c/turns", json={"query": "x"})).status_code == 202
+        await alice.http.post("/sessions/a/interrupt")
+
+
+test_max_turns_per_minute = test_max_sessions_per_principal_and_max_turns_per_minute
 
 
 async def test_turn_timeout_ends_the_turn_and_not_the_session(tmp_path: Path) -> None:
@@ -348,9 +387,6 @@ async def test_retention_mb_and_retention_days_delete_what_is_too_much_or_too_ol
                         break
 
 
-test_retention_days = test_retention_mb_and_retention_days_delete_what_is_too_much_or_too_old
-
-
 async def test_session_timeout(tmp_path: Path) -> None:
     async with running_server(tmp_path, SESSION_TIMEOUT="0.3") as server, talk(server) as client:
         await client.open(session_id="s")
@@ -365,9 +401,6 @@ async def test_max_processes_and_process_wait(tmp_path: Path) -> None:
         await client.start("a", script({"words": 100, "say": "w ", "gap_ms": 50}))
         await client.until("a", "delta")
         assert only(await client.turn("b", "hello"), "error")["code"] == "no_capacity"
-
-
-test_process_wait = test_max_processes_and_process_wait
 
 
 async def test_pool_size(tmp_path: Path) -> None:
@@ -399,9 +432,6 @@ async def test_host_and_port(tmp_path: Path) -> None:
     async with running_server(tmp_path, "--host", "127.0.0.2", PORTICO_PORT=str(port)) as server:
         assert server.url == f"http://127.0.0.2:{port}"
         assert httpx.get(f"{server.url}/healthz").status_code == 200
-
-
-test_port = test_host_and_port
 
 
 async def test_uds_is_the_only_way_in(tmp_path: Path) -> None:
@@ -439,6 +469,33 @@ async def test_workspace_roots(tmp_path: Path) -> None:
             answer = await client.http.post("/sessions", json={"cwd": wrong})
             assert (answer.status_code, answer.json()["code"]) == (422, "invalid_cwd"), wrong
         assert (await client.open())["cwd"].startswith(str(root))
+
+
+async def test_workspace_roots_do_not_open_what_others_keep_there(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, talk(server) as client:
+        others = Path((await client.open())["cwd"])
+        (others / "nested").mkdir()
+        (server.data_dir / "workspaces" / "link").symlink_to(others)
+        beside = (others, others / "nested", others.parent, others.parent / "link", server.data_dir / "agents")
+        for cwd in (*beside, server.data_dir, others / ".." / others.name):
+            answer = await client.http.post("/sessions", json={"cwd": str(cwd)})
+            assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed"), cwd
+        assert others.stat().st_mode & 0o777 == others.parent.stat().st_mode & 0o777 == 0o700
+    root, folder = tmp_path / "root", tmp_path / "again"
+    (root / "project").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(root)
+    folder.mkdir()
+    roots = {"PORTICO_WORKSPACE_ROOTS": f"{tmp_path / 'link'},{folder}"}  # the second holds the data folder
+    async with running_server(folder, **roots, PORTICO_POOL_SIZE="0") as server, talk(server) as client:
+        assert (await client.open(cwd=str(tmp_path / "link" / "project")))["cwd"] == str(root / "project")
+        assert (await client.open(cwd=str(root)))["cwd"] == str(root)
+        others = Path((await client.open(session_id="s"))["cwd"])
+        for cwd in (others, others.parent, folder, server.data_dir, server.data_dir / "agents"):
+            answer = await client.http.post("/sessions", json={"cwd": str(cwd)})
+            assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed"), cwd
+        others.rename(tmp_path / "was")  # as an agent without a sandbox could, between two turns
+        others.symlink_to(server.data_dir)
+        assert only(await client.turn("s", "hello"), "error")["code"] == "workspace_moved"
 
 
 async def test_permission_modes(tmp_path: Path) -> None:
@@ -492,6 +549,42 @@ async def test_log_format_and_that_no_query_is_logged(tmp_path: Path) -> None:
         assert "private" not in log(server)
 
 
+async def test_sandbox_required_does_not_start_without(tmp_path: Path) -> None:
+    environment = {"PATH": str(tmp_path), "PORTICO_DATA_DIR": str(tmp_path / "data"), "PYTHONPATH": str(ROOT)}
+    for value in ("required", "bubblewrap"):
+        argv = [sys.executable, "-m", "portico", "serve", "--sandbox", value, "--port", "0"]
+        with anyio.fail_after(30):
+            done = await anyio.run_process(argv, env=environment, check=False, cwd=tmp_path)
+        assert done.returncode == 1
+        said = f"portico: sandbox={value}: there is no program bwrap (on Debian and Ubuntu, `apt install bubblewrap`)"
+        assert said in done.stderr.decode()
+    (tmp_path / "auto").mkdir()
+    async with running_server(tmp_path / "auto", PATH=str(tmp_path)) as server:
+        assert "agents are not in a sandbox (there is no program bwrap" in log(server)
+
+
+HELLO = {"command": sys.executable, "args": [str(ROOT / "tests" / "support" / "mcp_server.py")]}
+
+
+async def test_mcp_servers_are_the_operators(tmp_path: Path) -> None:
+    (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": {"offered": HELLO}}))
+    async with running_server(tmp_path, PORTICO_MCP_SERVERS=f"@{tmp_path}/mcp.json") as server, talk(server) as client:
+        for asked in (["other"], ["offered", "other"], {"offered": {"command": "sh"}}):
+            refused = await client.http.post("/sessions", json={"mcp_servers": asked})
+            assert (refused.status_code, refused.json()["code"]) == (403, "not_allowed")
+        await client.open(session_id="s", mcp_servers=["offered"], allowed_tools=["mcp__offered__hello"])
+        turn = await client.turn("s", script({"tool": {"name": "mcp__offered__hello", "input": {}}}, {"say": "x"}))
+        assert "hello from the operator's server" in json.dumps(only(turn, "tool_result")["content"])
+
+
+async def test_allow_client_mcp(tmp_path: Path) -> None:
+    async with running_server(tmp_path, PORTICO_ALLOW_CLIENT_MCP="true", PORTICO_SANDBOX="none") as server:
+        async with talk(server) as client:
+            await client.open(session_id="s", mcp_servers={"own": HELLO}, allowed_tools=["mcp__own__hello"])
+            turn = await client.turn("s", script({"tool": {"name": "mcp__own__hello", "input": {}}}, {"say": "x"}))
+            assert "hello from" in json.dumps(only(turn, "tool_result")["content"])
+
+
 async def test_setting_sources_allowed_tools_and_disallowed_tools(tmp_path: Path) -> None:
     """Only that they are refused where nothing is allowed; test_busy.py shows the rest."""
     async with running_server(tmp_path, PORTICO_DISALLOWED_TOOLS="Bash") as server, talk(server) as client:
@@ -501,9 +594,6 @@ async def test_setting_sources_allowed_tools_and_disallowed_tools(tmp_path: Path
         await client.turn("s", "hello")
         body = server.model.requests[-1].body
         assert body is not None and "Bash" not in [tool["name"] for tool in body["tools"]]
-
-
-test_allowed_tools = test_disallowed_tools = test_setting_sources_allowed_tools_and_disallowed_tools
 
 
 async def test_max_streams_per_principal(tmp_path: Path) -> None:
@@ -589,3 +679,26 @@ async def test_proxy_headers_say_who_is_calling(tmp_path: Path) -> None:
 
 async def test_trusted_proxies_are_those_that_are_believed(tmp_path: Path) -> None:
     assert await seen_behind(tmp_path, "10.0.0.0/8") == "127.0.0.1"
+
+
+async def test_audit_log_says_where_it_is_kept_and_whether(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.jsonl"
+    for value, name in ((str(elsewhere), "one"), ("off", "two")):
+        folder = tmp_path / name
+        folder.mkdir()
+        async with running_server(folder, "--audit-log", value) as server, talk(server) as client:
+            await client.open(session_id="s")
+        assert not (server.data_dir / "audit.jsonl").exists()
+    assert elsewhere.read_text().count('"session.create"') == 1
+
+
+SHOWN_WITH_ANOTHER = {
+    "anthropic_base_url": test_anthropic_api_key_and_anthropic_base_url_reach_the_model,
+    "max_tokens": test_claude_model_and_max_tokens_reach_the_model,
+    "retention_days": test_retention_mb_and_retention_days_delete_what_is_too_much_or_too_old,
+    "process_wait": test_max_processes_and_process_wait,
+    "port": test_host_and_port,
+    "allowed_tools": test_setting_sources_allowed_tools_and_disallowed_tools,
+    "disallowed_tools": test_setting_sources_allowed_tools_and_disallowed_tools,
+}
+"""Settings that the test of another one shows too."""

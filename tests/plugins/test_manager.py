@@ -51,7 +51,7 @@ def test_the_built_ins_are_there() -> None:
     assert set(plugins.registry.transports) == {"http", "websocket", "ziti"}
     assert set(plugins.registry.drivers) == {"claude-code", "claude-agent-sdk", "echo"}
     assert set(plugins.registry.stores) == {"memory", "sqlite"}
-    assert set(plugins.registry.authenticators) == {"token", "none"}
+    assert set(plugins.registry.authenticators) == {"token", "none", "jwt"}
     assert {plugin.source for plugin in plugins.found if plugin.name in BUILT_INS} == {"portico"}
 
 
@@ -73,7 +73,7 @@ def test_a_built_in_that_is_disabled_is_gone(name: str) -> None:
     everything, without = load_plugins(), load_plugins((), (name,))
     (plugin,) = [plugin for plugin in everything.found if plugin.name == name]
     for kind, names in plugin.offers.items():
-        assert not set(names) & set(getattr(without.registry, f"{kind}s"))
+        assert not set(names) & set(getattr(without.registry, kind if kind in ("routes", "settings") else f"{kind}s"))
 
 
 def test_an_outsider_offers_all_kinds(load: Load) -> None:
@@ -109,7 +109,8 @@ def test_an_outsider_offers_all_kinds(load: Load) -> None:
     context: Any = None
     made: list[Any] = [registry.transport, registry.driver, registry.store, registry.authenticator]
     assert [find("pigeon")(context) for find in made] == ["a pigeon"] * 4
-    assert set(registry.routes) == set(registry.observers) == set(registry.commands) == {"pigeon"}
+    assert set(registry.observers) == set(registry.commands) == {"pigeon"}
+    assert set(registry.routes) == {"metrics", "pigeon"}
     assert registry.settings["pigeon"]().grains == 3  # type: ignore[attr-defined]
 
 
@@ -182,16 +183,18 @@ def test_disabling_what_is_not_there_lists_what_is() -> None:
 
 
 def test_an_unknown_name_lists_those_there_are_and_what_failed(load: Load) -> None:
-    with pytest.raises(PluginError, match=r"there is no authenticator 'ldap'; there are: none, token$"):
+    with pytest.raises(PluginError, match=r"there is no authenticator 'ldap'; there are: jwt, none, token$"):
         load_plugins().registry.authenticator("ldap")
-    with pytest.raises(PluginError, match="there are: none, token; the plugin ldap failed: ModuleNotFoundError: No"):
+    with pytest.raises(
+        PluginError, match="there are: jwt, none, token; the plugin ldap failed: ModuleNotFoundError: No"
+    ):
         load(ldap="import there_is_no_such_module").registry.authenticator("ldap")
 
 
 def test_registering_imports_nothing_heavy() -> None:
     script = (
         "import sys; from portico.plugins.manager import load_plugins; load_plugins();"
-        "print(*sorted({'starlette', 'uvicorn', 'sse_starlette', 'pydantic', 'portico.transports.http',"
+        "print(*sorted({'starlette', 'uvicorn', 'sse_starlette', 'jwt', 'portico.transports.http',"
         " 'portico.plugins.memory_store.store', 'portico.plugins.token_auth.authenticator', 'claude_agent_sdk'}"
         " & set(sys.modules)))"
     )

@@ -11,9 +11,10 @@ import pytest
 
 from portico.core.errors import AgentUnavailable
 from portico.plugins.claude_code.cli import find_cli
-from portico.plugins.claude_code.containment import Containment, detect
+from portico.plugins.claude_code.containment import Containment, detect, sandboxed
+from tests.support.sandbox import working_sandbox
 
-MECHANISMS = ("pid-namespace", "user-pid-namespace", "cgroup", "best-effort")
+MECHANISMS = ("pid-namespace", "user-pid-namespace", "bubblewrap", "cgroup", "best-effort")
 
 
 def fake_agent(*steps: str) -> list[str]:
@@ -23,6 +24,8 @@ def fake_agent(*steps: str) -> list[str]:
 
 async def contained(name: str) -> Containment:
     """This mechanism, or the test is skipped where it does not work."""
+    if name == "bubblewrap":
+        return sandboxed(await working_sandbox())
     try:
         return await detect(os.environ["PATH"], [name])
     except LookupError as error:

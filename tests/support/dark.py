@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+import httpx
+import psutil
 
+from tests.support.enrolled import identity
 from tests.support.server import ROOT, RunningServer, running_server
+from tests.support.talk import Event, Talk
 from tests.support.ziti import STANDIN, Network
 
 
 @cache
 def enrolled(port: int = 1280, *, days: int = 30) -> str:
     """What enrolling makes: a key, and a certificate that is valid for so many days more. It is of no use."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1)
-        .not_valid_before(now - datetime.timedelta(days=365))
-        .not_valid_after(now + datetime.timedelta(days=days))
-        .sign(key, hashes.SHA256())
-    )
-    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    public = f"pem:{certificate.public_bytes(pem).decode()}"
-    private = f"pem:{key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain).decode()}"
-    return json.dumps({"ztAPI": f"https://127.0.0.1:{port}", "id": {"key": private, "cert": public, "ca": public}})
+    return json.dumps(identity(f"https://127.0.0.1:{port}", days=days))
 
 
 def identity_file(net: Network, name: str = "server") -> Path:
@@ -75,3 +62,38 @@ async def dark_server(
 
 def log_of(server: RunningServer) -> str:
     return (server.home.parent / "server.log").read_text()
+
+
+def deltas(count: int, gap: float = 0.0) -> str:
+    return json.dumps({"deltas": count, "gap": gap})
+
+
+def listener(server: RunningServer) -> psutil.Process:
+    found = psutil.Process(server.process.pid).children()
+    (one,) = [child for child in found if "portico.transports.ziti.listener" in child.cmdline()]
+    return one
+
+
+def family(server: RunningServer) -> list[psutil.Process]:
+    process = psutil.Process(server.process.pid)
+    return [process, *process.children(recursive=True)]
+
+
+def listening(server: RunningServer) -> Iterator[object]:
+    """Sockets of any kind, of any of its processes, that somebody could connect to over a network."""
+    for process in family(server):
+        with suppress(psutil.NoSuchProcess):
+            for one in process.net_connections(kind="inet"):
+                if one.status == psutil.CONN_LISTEN or (one.type == 2 and not one.raddr):  # 2: a UDP socket
+                    yield process.cmdline(), one
+
+
+async def follow(http: httpx.AsyncClient, found: list[Event], wanted: int) -> None:
+    """Add what comes behind the last event, until there is this ``seq`` or the connection breaks."""
+    after = found[-1]["seq"] if found else 0
+    with suppress(httpx.TransportError):
+        async with Talk(http).follow("s", after) as following:
+            async for event in following:
+                found.append(event)
+                if event["seq"] >= wanted:
+                    break

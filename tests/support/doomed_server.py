@@ -9,12 +9,12 @@ from pathlib import Path
 
 import anyio
 
-from portico.plugins.claude_code.containment import detect
 from portico.plugins.claude_code.process import CliProcess
+from tests.support.agents import contained
 
 
 async def main(mechanism: str, folder: Path, command: list[str]) -> None:
-    containment = await detect(os.environ["PATH"], [mechanism])
+    containment = await contained(mechanism)
     env = {"PATH": os.environ["PATH"]}
     process = await CliProcess.start(command, env=env, cwd=folder, folder=folder, containment=containment)
     try:

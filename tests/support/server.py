@@ -94,6 +94,7 @@ async def running_server(folder: Path, *arguments: str, **variables: str) -> Asy
     async with serve_model() as model:
         settings = {
             "PORTICO_PORT": "0",
+            "PORTICO_POOL_SIZE": "0",  # each one started ahead costs a second of a processor; test_pool.py has some
             "PORTICO_DATA_DIR": str(data_dir),
             "PORTICO_CLAUDE_CLI_PATH": str(real_cli()),
             "ANTHROPIC_API_KEY": "not-a-key",

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 async def test_who_has_no_good_credentials_gets_nowhere(tmp_path: Path, headers: list[tuple[str, str | bytes]]) -> None:
     async with serving(tmp_path) as served:
         del served.client.headers["authorization"]
-        for path in ("/claude/sessions", "/claude/stream/s?query=hi", "/nothing", "/healthz/", "/docs"):
+        for path in ("/claude/sessions", "/claude/stream/s?query=hi", "/nothing", "/healthz/", "/docs/"):
             answer = await served.client.get(path, headers=headers)  # type: ignore[arg-type]
             assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), path
             assert answer.headers["www-authenticate"] == "Bearer"

@@ -19,6 +19,7 @@ from portico.plugins.token_auth.authenticator import TokenAuthenticator
 from portico.testing.background import background
 from portico.testing.engine import scripted_engine
 from portico.transports.asgi import Api, create_app
+from portico.transports.attempts import FREE_FAILURES
 from portico.transports.dialler import Dialler
 from portico.transports.server import Limits, serve_app
 from portico.transports.streams import Streams
@@ -129,3 +130,22 @@ async def test_one_that_has_gone_already_harms_nobody(tmp_path: Path) -> None:
             ours.close()
             await send.send((theirs, BOB))
         assert status(await exchange(send, BOB, ask("/healthz"))) == 200
+
+
+async def test_a_ticket_works_for_whoever_dials_and_who_guesses_is_known_by_its_label(tmp_path: Path) -> None:
+    async with dialled(tmp_path) as send:
+        session = json.loads((await create(send, BOB)).partition(b"\r\n\r\n")[2])
+        path = f"/claude/sessions/{session['session_id']}"
+        made = await exchange(send, BOB, ask(f"{path}/tickets", "content-length: 0", method="POST"))
+        ticket = json.loads(made.partition(b"\r\n\r\n")[2])["ticket"]
+        assert status(await exchange(send, NOBODY, ask(f"{path}?ticket={ticket}"))) == 200
+        assert status(await exchange(send, NOBODY, ask("/claude/sessions"))) == 401
+        # Whom the network vouches for may do less with a ticket than without, as long as it brings one.
+        assert status(await exchange(send, BOB, ask(f"{path}?ticket={ticket}", method="DELETE"))) == 403
+        for _ in range(FREE_FAILURES):
+            assert status(await exchange(send, NOBODY, ask(f"{path}?ticket=wrong"))) == 401
+        assert status(await exchange(send, NOBODY, ask(f"{path}?ticket=wrong"))) == 429
+        other = Dialler(NOBODY.service, "somebody else")
+        for dialler in (NOBODY, other):
+            assert status(await exchange(send, dialler, ask(f"{path}?ticket={ticket}"))) == 200
+        assert status(await exchange(send, BOB, ask(path))) == 200

@@ -58,8 +58,13 @@ class Dark:
         }
 
     @asynccontextmanager
-    async def server(self, services: str = "portico=alice", **variables: str) -> AsyncIterator[RunningServer]:
+    async def server(
+        self, services: str = "portico=alice", *, bound: bool = True, **variables: str
+    ) -> AsyncIterator[RunningServer]:
+        """``bound``: once the network knows of its services, which it does a moment after the server."""
         async with running_server(self.folder, **(self.settings(services) | variables)) as server:
+            for service in services.split(",") if bound else ():
+                await self.terminators(1, 20, service.partition("=")[0])
             yield server
 
     @asynccontextmanager

@@ -82,10 +82,10 @@ def test_what_is_there_is_overwritten_only_by_force(library: Library, typed: Typ
         ("raise RuntimeError('JWT not accepted by controller')", "does not accept the token: it was used already"),
         ("raise RuntimeError('Ziti Controller is not available')", "the controller can't be reached"),
         ("raise RuntimeError('something new')", "it is not enrolled: something new"),
-        ("ctypes.string_at(0)", r"libziti crashed \(SIGSEGV\)"),
+        ("ctypes.string_at(0)", r"Ziti's library crashed \(SIGSEGV\)"),
         ("os._exit(3)", r"ended by itself \(status 3\)"),
         ("time.sleep(60)", "enrolling took more than 0.5 seconds"),
-        ("return '{}'", "what the controller gave is no identity: it lacks the field id"),
+        ("return '{}'", "what the controller gave is no identity: it is no enrolled identity"),
     ],
 )
 def test_what_goes_wrong_is_said_and_what_was_there_stays(

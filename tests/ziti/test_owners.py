@@ -49,9 +49,10 @@ async def test_a_service_is_its_principal(tmp_path: Path) -> None:
 async def test_a_callers_name_is_a_label(tmp_path: Path) -> None:
     async with standin(tmp_path, "0.6") as net, dark_server(tmp_path, net, services="for-bob=bob,tokens") as server:
         net.allow("mallory", dial=["for-bob", "tokens"])
-        with await net.dial("tokens", identity="mallory", caller="bob\n2026 INFO forged") as stream:
-            stream.sendall(b"GET /claude/sessions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-            assert stream.recv(12) == b"HTTP/1.1 401"
+        for caller in ("bob", "bob\n2026 INFO forged"):
+            with await net.dial("tokens", identity="mallory", caller=caller) as stream:
+                stream.sendall(b"GET /claude/sessions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+                assert stream.recv(12) == b"HTTP/1.1 401"
         async with net.http("for-bob", base_url=API) as bob:
             await Talk(bob).open(session_id="s")
         async with net.websocket("for-bob", caller="alice") as client:

@@ -15,12 +15,11 @@ import pytest
 
 from portico.client.overlay import DialFailed
 from tests.support.agents import gone_soon
-from tests.support.dark import log_of
+from tests.support.dark import deltas, family, follow, listener, listening, log_of
 from tests.support.server import PORTICO, environment
 from tests.support.talk import Event, Talk, script, text
 from tests.ziti.network import Network
 from tests.ziti.overlay import Dark
-from tests.ziti.test_serving import deltas, family, follow, listener, listening
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform != "linux", reason="the transport is for Linux")]
 
@@ -253,8 +252,8 @@ async def test_with_a_deleted_identity_it_does_not_start(dark: Dark) -> None:
 async def test_an_identity_that_may_see_nothing_is_said_to(dark: Dark) -> None:
     dark.network.clear()
     dark.identity = dark.network.identity("server")
-    async with dark.server() as server:  # perhaps a policy is on its way
-        with anyio.fail_after(30):
+    async with dark.server(bound=False) as server:  # perhaps a policy is on its way
+        with anyio.fail_after(60):
             while "the identity may see no service" not in log_of(server) and "no such service" not in log_of(server):
                 await anyio.sleep(0.1)
         assert server.process.returncode is None

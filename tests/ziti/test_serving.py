@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import anyio
-import httpx
 import psutil
 import pytest
 
 from tests.support.agents import gone_soon, live
-from tests.support.dark import dark_server, log_of
-from tests.support.server import RunningServer
+from tests.support.dark import dark_server, deltas, family, follow, listener, listening, log_of
 from tests.support.talk import Event, Talk, script, text
 from tests.support.ziti import Shape
 from tests.support.ziti import network as standin
@@ -30,45 +25,10 @@ both = pytest.mark.parametrize("shape", ["0.6", "1.x"])
 API = "http://localhost/claude"
 
 
-def deltas(count: int, gap: float = 0.0) -> str:
-    return json.dumps({"deltas": count, "gap": gap})
-
-
-def listener(server: RunningServer) -> psutil.Process:
-    found = psutil.Process(server.process.pid).children()
-    (one,) = [child for child in found if "portico.transports.ziti.listener" in child.cmdline()]
-    return one
-
-
-def family(server: RunningServer) -> list[psutil.Process]:
-    process = psutil.Process(server.process.pid)
-    return [process, *process.children(recursive=True)]
-
-
-def listening(server: RunningServer) -> Iterator[object]:
-    """Sockets of any kind, of any of its processes, that somebody could connect to over a network."""
-    for process in family(server):
-        with suppress(psutil.NoSuchProcess):
-            for one in process.net_connections(kind="inet"):
-                if one.status == psutil.CONN_LISTEN or (one.type == 2 and not one.raddr):  # 2: a UDP socket
-                    yield process.cmdline(), one
-
-
 async def received(stream: socket.socket) -> bytes:
     with anyio.fail_after(10):
         await anyio.wait_readable(stream)
     return stream.recv(10_000)
-
-
-async def follow(http: httpx.AsyncClient, found: list[Event], wanted: int) -> None:
-    """Add what comes behind the last event, until there is this ``seq`` or the connection breaks."""
-    after = found[-1]["seq"] if found else 0
-    with suppress(httpx.TransportError):
-        async with Talk(http).follow("s", after) as following:
-            async for event in following:
-                found.append(event)
-                if event["seq"] >= wanted:
-                    break
 
 
 @both

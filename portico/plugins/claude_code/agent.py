@@ -110,10 +110,10 @@ class ClaudeAgent:
     async def claim(self, spec: AgentSpec) -> None:
         """See `Agent.claim`. Raises `InvalidRequest` for options that could not be passed on at a later start."""
         started = self._launch.spec
-        same = replace(spec, options=started.options) == started
+        same = replace(spec, options=started.options, owner=started.owner) == started
         if not same or fixed_options(spec.options) != replace(started.options, model=None):
             raise AgentFailed("The agent was started for something else.", code="agent_mismatch")
-        launch = self._launch.with_options(spec.options)
+        launch = self._launch.claimed(spec)
         await self._request(claim_requests(started.options, spec.options, launch.config.model), CONTROL_TIME)
         self._launch = launch
 

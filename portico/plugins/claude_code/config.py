@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from portico.core.folders import own_workspaces
+from portico.core.gateway import Gateway
+from portico.plugins.claude_code.visible import server_paths
 from portico.plugins.context import Context
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -15,7 +18,9 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class DriverConfig:
     """``agents`` is the folder in which sessions keep their agents' folders: what is left of an earlier server
     process is looked for there. ``environment`` is what agents may have of the server's environment, PATH included.
-    ``max_tokens`` is the output limit of one reply; None: the CLI's own.
+    ``max_tokens`` is the output limit of one reply; None: the CLI's own. With a ``gateway`` agents get no credential.
+    ``sandbox`` is the setting; in it ``visible`` paths are to be seen beside the system and what ``environment`` names,
+    ``hidden`` ones are not, and of ``roots`` each agent sees its own workspace only.
     """
 
     agents: Path
@@ -26,6 +31,11 @@ class DriverConfig:
     model: str | None = None
     max_tokens: int | None = None
     cli_path: Path | None = None
+    gateway: Gateway | None = None
+    sandbox: str = "none"
+    visible: tuple[Path, ...] = ()
+    hidden: tuple[Path, ...] = ()
+    roots: tuple[Path, ...] = ()
 
     @property
     def search_path(self) -> str:
@@ -35,6 +45,8 @@ class DriverConfig:
     def from_context(cls, context: Context) -> DriverConfig:
         settings = context.settings
         key, token = settings.anthropic_api_key, settings.claude_code_oauth_token
+        if context.gateway is not None:
+            key = token = None
         return cls(
             agents=context.data_dir / "agents",
             environment={"PATH": DEFAULT_PATH, **context.agent_environment},
@@ -44,4 +56,19 @@ class DriverConfig:
             model=settings.claude_model,
             max_tokens=settings.max_tokens,
             cli_path=settings.claude_cli_path,
+            gateway=context.gateway,
+            sandbox=settings.sandbox,
+            visible=tuple(server_paths(settings.mcp_servers)),
+            hidden=(
+                context.data_dir,
+                own_workspaces(context.data_dir, settings.workspace_roots),
+                *_secret_files(context),
+            ),
+            roots=settings.workspace_roots,
         )
+
+
+def _secret_files(context: Context) -> list[Path]:
+    """Those that this server has secrets from, should they lie where programs do."""
+    named = (getattr(context.settings, name, None) for name in ("ziti_identity_file", "tls_key"))
+    return [*context.settings_files, *(path for path in named if path is not None)]

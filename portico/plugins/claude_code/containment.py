@@ -2,6 +2,7 @@
 
 In the order of preference:
 
+- ``bubblewrap``: the sandbox, which has a PID namespace too; see `sandbox`.
 - ``pid-namespace``: the agent's processes live in a PID namespace and die with its first one. Needs CAP_SYS_ADMIN.
 - ``user-pid-namespace``: the same within a user namespace, in which the user keeps their id. Docker's default profile
   and hardened systems refuse it. Programs like sudo do not work in there.
@@ -26,6 +27,7 @@ import anyio
 import anyio.to_thread
 
 from portico.plugins.claude_code.cgroup import cgroup_name, clear_cgroup, own_cgroup
+from portico.plugins.claude_code.sandbox import Sandbox
 
 PROBE_TIME = 5.0
 """Seconds that one try of a mechanism may take."""
@@ -44,6 +46,7 @@ class Containment:
     note: str
     prefix: tuple[str, ...] = ()
     cgroups: Path | None = None
+    sandbox: Sandbox | None = None
 
     def describe(self) -> str:
         """For the log and for people."""
@@ -53,13 +56,24 @@ class Containment:
         """The control group of the agent whose folder this is."""
         return self.cgroups / cgroup_name(folder) if self.cgroups is not None else None
 
-    def wrap(self, argv: Sequence[str], folder: Path) -> list[str]:
-        """The command line that starts ``argv`` contained, as the agent whose folder this is. Raises OSError."""
+    def wrap(self, argv: Sequence[str], folder: Path, cwd: Path, runtime: Path | None = None) -> list[str]:
+        """The command line that starts ``argv`` contained, as the agent whose folder this is, in ``cwd``.
+
+        ``runtime`` is its runtime folder, where that is not in ``folder``. Raises OSError, and `AgentUnavailable` as
+        `Sandbox.wrap` does.
+        """
+        if self.sandbox is not None:
+            return self.sandbox.wrap(argv, folder, cwd, runtime)
         group = self.cgroup(folder)
         if group is None:
             return [*self.prefix, *argv]
         group.mkdir(exist_ok=True)
         return [*self.prefix, str(group), *argv]
+
+
+def sandboxed(sandbox: Sandbox) -> Containment:
+    note = "an agent sees its own folders and the system's alone; its processes can't leave, and die with the server"
+    return Containment("bubblewrap", note, sandbox=sandbox)
 
 
 async def detect(search_path: str, among: Sequence[str] = ()) -> Containment:
@@ -108,7 +122,7 @@ async def _works(candidate: Containment, search_path: str) -> bool:
     cleared = True
     result: subprocess.CompletedProcess[bytes] | None = None
     try:
-        argv = candidate.wrap(["sh", "-c", ":"], probe)
+        argv = candidate.wrap(["sh", "-c", ":"], probe, probe)
         with anyio.move_on_after(PROBE_TIME):
             result = await anyio.run_process(
                 argv, check=False, stdin=subprocess.DEVNULL, env={"PATH": search_path}, start_new_session=True

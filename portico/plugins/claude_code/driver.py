@@ -14,7 +14,8 @@ from portico.plugins.claude_code.agent import ClaudeAgent
 from portico.plugins.claude_code.changes import fixed_options
 from portico.plugins.claude_code.cli import CliVersions, find_cli
 from portico.plugins.claude_code.config import DriverConfig
-from portico.plugins.claude_code.containment import Containment, detect
+from portico.plugins.claude_code.containment import Containment
+from portico.plugins.claude_code.isolation import isolate
 from portico.plugins.claude_code.launch import Launch
 from portico.plugins.claude_code.process import CliProcess
 from portico.plugins.claude_code.reaper import reap
@@ -42,11 +43,13 @@ class ClaudeDriver:
         return fixed_options(options)
 
     async def open(self) -> None:
-        """Reap, and find out how agents can be kept together. Raises OSError where something can't be killed."""
+        """Reap, and find out how agents can be kept together. Raises OSError where something can't be killed.
+
+        See `isolate` for more.
+        """
         if reaped := await reap(self._config.agents):
             logger.warning("cleared %d agents away of a server that did not stop in good order", len(reaped))
-        self._containment = await detect(self._config.search_path)
-        logger.info("agents are contained by %s", self._containment.describe())
+        self._containment = await isolate(self._config)
         self._tasks = await anyio.create_task_group().__aenter__()
 
     async def check(self) -> None:

@@ -11,9 +11,12 @@ from hashlib import sha256
 from pathlib import Path
 
 from portico.core.agent import AgentSpec
+from portico.core.gateway import Door
 from portico.plugins.claude_code.config import DriverConfig
 
 SUBFOLDERS = ("home", "config", "tmp", "run")
+
+CREDENTIALS = frozenset({"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"})
 
 MAX_RUNTIME_DIR = 80
 """Bytes. Where the path of its socket would not fit (84 measured, with a pid of 4 digits), CLI 2.1.330 silently takes
@@ -27,6 +30,8 @@ def make_folders(folder: Path) -> Path:
     caller's to remove.
     """
     for path in (folder, *(folder / name for name in SUBFOLDERS)):
+        if path.is_symlink():  # the agent's doing, and where it leads is not ours to change
+            path.unlink()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
     runtime = folder / "run"
@@ -57,10 +62,13 @@ def _short_folder(folder: Path) -> Path:
     return path
 
 
-def build_environment(config: DriverConfig, spec: AgentSpec, runtime: Path) -> dict[str, str]:
-    """All the variables that the agent gets. ``config.environment`` comes first, so it can't undo the rest."""
+def build_environment(config: DriverConfig, spec: AgentSpec, runtime: Path, door: Door | None = None) -> dict[str, str]:
+    """All the variables that the agent gets. ``config.environment`` comes first, so it can't undo the rest.
+
+    With a ``door`` to the gateway it gets no credential, from wherever.
+    """
     environment = {
-        **config.environment,
+        **{name: value for name, value in config.environment.items() if door is None or name not in CREDENTIALS},
         "HOME": str(spec.folder / "home"),
         "CLAUDE_CONFIG_DIR": str(spec.folder / "config"),
         "TMPDIR": str(spec.folder / "tmp"),
@@ -68,7 +76,7 @@ def build_environment(config: DriverConfig, spec: AgentSpec, runtime: Path) -> d
         "XDG_RUNTIME_DIR": str(runtime),
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
-        **_credentials(config),
+        **(_credentials(config) if door is None else door.environment),
     }
     if config.max_tokens is not None:
         environment["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(config.max_tokens)

@@ -19,6 +19,7 @@ _BY_API_TYPE = {  # https://docs.claude.com/en/api/errors
     "request_too_large": "request_too_large",
     "rate_limit_error": "rate_limited",
     "overloaded_error": "overloaded",
+    "budget_exceeded": "budget_exceeded",  # the gateway's own
 }
 
 _BY_CLI_NAME = {  # the member `error` of an assistant line, CLI 2.1.330

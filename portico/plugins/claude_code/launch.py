@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import anyio.to_thread
 
 from portico.core.agent import AgentOptions, AgentSpec
 from portico.core.errors import AgentUnavailable
+from portico.core.gateway import Door
 from portico.plugins.claude_code.cli import find_cli
 from portico.plugins.claude_code.command import build_command
 from portico.plugins.claude_code.config import DriverConfig
@@ -26,7 +28,10 @@ from portico.plugins.claude_code.process import CliProcess
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """``runtime`` is the agent's runtime folder, ``resume`` whether its ``conversation`` can be come back to."""
+    """``runtime`` is the agent's runtime folder, ``resume`` whether its ``conversation`` can be come back to.
+
+    ``door`` is its way to the model API, where there is a gateway: open until `clear`.
+    """
 
     config: DriverConfig
     containment: Containment
@@ -35,22 +40,31 @@ class Launch:
     runtime: Path
     conversation: str
     resume: bool
+    door: Door | None = None
 
     @classmethod
     async def prepare(cls, config: DriverConfig, containment: Containment, spec: AgentSpec) -> Launch:
         """Make the agent's folders. Raises `AgentUnavailable` without a CLI, or where they can't be made."""
-        return await anyio.to_thread.run_sync(cls._prepare, config, containment, spec)
+        launch = await anyio.to_thread.run_sync(cls._prepare, config, containment, spec)
+        if config.gateway is None:
+            return launch
+        try:
+            return replace(launch, door=await config.gateway.open(spec, launch.runtime))
+        except OSError as error:
+            await launch.clear()
+            raise _unusable(error) from error
 
     @classmethod
     def _prepare(cls, config: DriverConfig, containment: Containment, spec: AgentSpec) -> Launch:
         cli = find_cli(config.cli_path, config.search_path)
+        if os.path.realpath(spec.cwd) != str(spec.cwd):
+            raise AgentUnavailable("The session's workspace is not where it was.", code="workspace_moved")
         try:
             runtime = make_folders(spec.folder)
             conversation = current_conversation(spec)
             resume = has_transcript(spec, conversation)
         except OSError as error:
-            detail = f"The agent's folders cannot be used: {error.strerror}."
-            raise AgentUnavailable(detail, code="agent_folder_unusable") from error
+            raise _unusable(error) from error
         return cls(config, containment, spec, cli, runtime, conversation, resume)
 
     def with_options(self, options: AgentOptions) -> Launch:
@@ -68,8 +82,8 @@ class Launch:
         """Raises `AgentUnavailable`, and `InvalidRequest` for options that can't be an argument of a process."""
         spec = self.spec
         argv = self._argv(resume=resume)
-        environment = build_environment(self.config, spec, self.runtime)
-        return await CliProcess.start(
+        environment = build_environment(self.config, spec, self.runtime, self.door)
+        process = await CliProcess.start(
             argv,
             env=environment,
             cwd=spec.cwd,
@@ -77,6 +91,9 @@ class Launch:
             containment=self.containment,
             runtime=None if self._runs_inside else self.runtime,
         )
+        if self.door is not None:
+            self.door.admit(process.pid)
+        return process
 
     @property
     def _runs_inside(self) -> bool:
@@ -90,7 +107,20 @@ class Launch:
         """See `conversation.set_transcripts_aside`."""
         await anyio.to_thread.run_sync(set_transcripts_aside, self.spec, self.conversation)
 
+    def claimed(self, spec: AgentSpec) -> Launch:
+        """The same agent for ``spec``, which differs in options and owner. Raises as `with_options`."""
+        launch = replace(self.with_options(spec.options), spec=spec)
+        if self.door is not None:
+            self.door.hand_to(spec.owner)
+        return launch
+
     async def clear(self) -> None:
-        """Remove the runtime folder, if it is not in the agent's own."""
+        """Close the door, and remove the runtime folder, if it is not in the agent's own."""
+        if self.door is not None:
+            await self.door.close()
         if not self._runs_inside:
             await anyio.to_thread.run_sync(lambda: shutil.rmtree(self.runtime, ignore_errors=True))
+
+
+def _unusable(error: OSError) -> AgentUnavailable:
+    return AgentUnavailable(f"The agent's folders cannot be used: {error.strerror}.", code="agent_folder_unusable")

@@ -12,7 +12,6 @@ from subprocess import PIPE, Popen
 from typing import Self
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 
 from portico.core.errors import AgentFailed, AgentUnavailable
@@ -82,12 +81,12 @@ class CliProcess:
         is not in ``folder``. Raises `AgentUnavailable`. A cancelled start
         leaves nothing behind.
         """
-        await anyio.lowlevel.checkpoint()
         folder = Path(os.path.realpath(folder))  # noqa: ASYNC240
         group = containment.cgroup(folder)
         try:
+            contained = await anyio.to_thread.run_sync(containment.wrap, argv, folder, cwd, runtime)
             child = Popen(  # noqa: ASYNC220 - returns once exec is done, and a vfork copies nothing: a millisecond
-                containment.wrap(argv, folder),
+                contained,
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=PIPE,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from portico.plugins.markers import hookimpl
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from portico.config.settings import Settings
     from portico.core.principal import Authenticator, Principal
     from portico.plugins.context import Context
@@ -16,18 +18,18 @@ if TYPE_CHECKING:
 def _create_token(context: Context) -> Authenticator:
     from portico.plugins.token_auth.authenticator import TokenAuthenticator
 
-    authenticator = TokenAuthenticator(_callers(context.settings))
-    context.reloads.add("auth_tokens", lambda settings: authenticator.replace(_callers(settings)))
+    authenticator = TokenAuthenticator(_callers(context.settings, context.data_dir))
+    context.reloads.add("auth_tokens", lambda settings: authenticator.replace(_callers(settings, context.data_dir)))
     return authenticator
 
 
-def _callers(settings: Settings) -> list[tuple[str, Principal]]:
+def _callers(settings: Settings, data_dir: Path) -> list[tuple[str | bytes, Principal]]:
     from portico.core.principal import Principal
     from portico.plugins.token_auth.first_token import first_token
 
     if tokens := settings.auth_tokens:
-        return [(token.secret.get_secret_value(), Principal(token.name, token.admin)) for token in tokens]
-    return [(first_token(settings.data_dir), Principal("admin", admin=True))]
+        return [(token.digest, Principal(token.name, token.admin)) for token in tokens]
+    return [(first_token(data_dir), Principal("admin", admin=True))]
 
 
 def _create_none(context: Context) -> Authenticator:

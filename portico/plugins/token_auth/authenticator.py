@@ -10,16 +10,16 @@ from portico.core.principal import Principal
 
 
 class TokenAuthenticator:
-    """Knows callers by their secrets."""
+    """Knows callers by their secrets, of which it keeps digests only; these may be given as they are (bytes)."""
 
     name = "token"
 
-    def __init__(self, callers: Iterable[tuple[str, Principal]]) -> None:
+    def __init__(self, callers: Iterable[tuple[str | bytes, Principal]]) -> None:
         self.replace(callers)
 
-    def replace(self, callers: Iterable[tuple[str, Principal]]) -> None:
+    def replace(self, callers: Iterable[tuple[str | bytes, Principal]]) -> None:
         """From now on know these, and no others."""
-        self._callers = [(_digest(secret), principal) for secret, principal in callers]
+        self._callers = [(key if isinstance(key, bytes) else _digest(key), principal) for key, principal in callers]
 
     async def authenticate(self, secret: str | None) -> Principal | None:
         if secret is None:
@@ -28,6 +28,10 @@ class TokenAuthenticator:
         presented = _digest(secret)
         known = [principal for digest, principal in self._callers if hmac.compare_digest(digest, presented)]
         return known[0] if known else None
+
+    def knows(self, principal: Principal) -> bool:
+        """Whether ``principal`` has a token still."""
+        return any(known == principal for _, known in self._callers)
 
 
 class Anyone:
@@ -40,4 +44,5 @@ class Anyone:
 
 
 def _digest(secret: str) -> bytes:
+    """SHA-256. What guesses is stopped by the number of secrets that there may be, not by a slow hash."""
     return sha256(secret.encode("utf-8", "surrogatepass")).digest()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 from pathlib import Path
 
 from portico.core.errors import Unavailable
+from portico.core.files import write_once
 
 _FORM = re.compile(r"[A-Za-z0-9._~+/=-]{16,512}")  # 16: what is shorter was cut off, or is guessed
 
@@ -28,7 +28,7 @@ def first_token(data_dir: Path) -> str:
         return token
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_once(path, secrets.token_urlsafe(32))
+        write_once(path, secrets.token_urlsafe(32))
     except OSError as error:
         raise Unavailable(f"cannot write the token file {path}: {error.strerror}", code="token_file") from error
     return read_token(data_dir)
@@ -46,21 +46,3 @@ def _read(path: Path) -> str | None:
         detail = f"the token file {path} holds no token; delete it, and the next start makes a new one"
         raise Unavailable(detail, code="token_file")
     return text
-
-
-def _write_once(path: Path, text: str) -> None:
-    """Make ``path`` with ``text`` in it, all at once, unless it is there by now."""
-    # A link, not a rename: it fails where another start has been faster. And never an empty or half-written file,
-    # which that other start could read.
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(descriptor)
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink(missing_ok=True)

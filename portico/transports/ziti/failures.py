@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Mapping
 from typing import Any
+
+from portico.ziti.child import ending
 
 _LOAD = {
     "identity": "Ziti's library does not take the identity for one: enroll it again",
@@ -22,6 +23,7 @@ _DIAL = {
     "service": "this identity may not dial it",
     "permission": "this identity may not dial it",
 }
+NEVER_SAID = "the listener has said what it never says"
 _LASTING = ("identity", "authentication", "service", "permission")
 
 
@@ -74,9 +76,4 @@ def failed(message: Mapping[str, Any]) -> ListenerFailed:
 
 def ended(status: int, last_words: str) -> ListenerFailed:
     """It has ended without a last message."""
-    if status < 0:
-        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-        words = f"it was killed ({name})" if -status == signal.SIGKILL else f"Ziti's library crashed ({name})"
-    else:
-        words = f"the listener ended (status {status})"
-    return ListenerFailed(words + (f"; it had said: {last_words}" if last_words else ""))
+    return ListenerFailed(ending(status) + (f"; it had said: {last_words}" if last_words else ""))

@@ -14,8 +14,8 @@ from anyio.abc import ObjectSendStream, TaskStatus
 
 from portico.transports.base import TransportFailed
 from portico.transports.dialler import Dialler
-from portico.transports.ziti.child import Child
-from portico.transports.ziti.failures import ListenerFailed, ended, failed, refused, unprobed
+from portico.transports.ziti.child import LEAVE_SECONDS, Listener
+from portico.transports.ziti.failures import NEVER_SAID, ListenerFailed, ended, failed, refused, unprobed
 from portico.transports.ziti.listener.control import Task
 from portico.transports.ziti.status import Status
 
@@ -43,9 +43,10 @@ class Supervisor:
         check: Callable[[], None],
         dialler: Callable[[str, str], Dialler],
         changed: Callable[[], None],
+        status: Status | None = None,
         first_delay: float = FIRST_DELAY,
     ) -> None:
-        self.status = Status()
+        self.status = status or Status()
         self.settled = anyio.Event()
         """Set once all services are bound, or the first try has failed."""
         self.patient = False
@@ -58,7 +59,7 @@ class Supervisor:
         self._changed = changed
         self._first_delay = first_delay
         self._scope = anyio.CancelScope(shield=True)
-        self._child: Child | None = None
+        self._child: Listener | None = None
         self._bound_since: float | None = None
         self._over = anyio.Event()
 
@@ -112,7 +113,7 @@ class Supervisor:
         self.status.starts += 1
         self.status.refused.clear()
         self._enter("loading", self.status.reason)
-        child = self._child = Child.start(self._task, self._environment)
+        child = self._child = Listener.listen(self._task, self._environment)
         failure: ListenerFailed | None = None
         status = 0
         try:
@@ -125,12 +126,12 @@ class Supervisor:
                 tasks.cancel_scope.cancel()
         finally:
             self._child = None
-            status = await (child.close() if failure is None else child.kill())
+            status = await child.close(LEAVE_SECONDS if failure is None else 0.0)
         raise failure or ended(status, child.last_words)
 
-    async def _listen(self, child: Child) -> None:
+    async def _listen(self, child: Listener) -> None:
         """Until it ends without a word. Raises `ListenerFailed`."""
-        while (received := await child.receive()) is not None:
+        while (received := await child.hear()) is not None:
             message, connection = received
             if connection is not None:
                 await self._pass_on(message, connection)
@@ -141,7 +142,7 @@ class Supervisor:
         service, caller = message.get("service"), message.get("caller")
         if service not in self._task.services or not isinstance(caller, str) or connection.type != socket.SOCK_STREAM:
             connection.close()
-            raise ListenerFailed("the listener has said what it never says")
+            raise ListenerFailed(NEVER_SAID)
         self.status.connections += 1
         try:
             await self._connections.send((connection, self._dialler(service, caller)))
@@ -150,8 +151,11 @@ class Supervisor:
             raise
 
     def _note(self, message: Mapping[str, Any]) -> None:
-        service = str(message.get("service"))
-        match message["type"]:
+        service: Any = message.get("service")
+        kind = message["type"]
+        if kind in ("bound", "refused", "unprobed") and service not in self._task.services:
+            raise ListenerFailed(NEVER_SAID)
+        match kind:
             case "alive" | "connection":
                 pass  # a connection without its descriptor: we had too many open
             case "version":
@@ -175,7 +179,7 @@ class Supervisor:
             case "failed":
                 raise failed(message)
             case _:
-                raise ListenerFailed("the listener has said what it never says")
+                raise ListenerFailed(NEVER_SAID)
 
     def _bound(self, service: str) -> None:
         log.info("ziti: the service %s is bound", service)

@@ -6,7 +6,7 @@ import logging
 import secrets
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,9 +25,11 @@ from portico.transports.dialler import Dialler
 from portico.transports.hosts import ANY, LOOPBACK
 from portico.transports.server import Limits, limits, serve_app
 from portico.transports.streams import Streams
-from portico.transports.ziti.identity import check_identity
 from portico.transports.ziti.listener.control import Task
+from portico.transports.ziti.metrics import Open, ziti_families
+from portico.transports.ziti.status import Status
 from portico.transports.ziti.supervisor import Supervisor
+from portico.ziti.identity import IdentityError, check_identity
 
 if TYPE_CHECKING:
     from portico.config.settings import Settings
@@ -40,6 +42,8 @@ LONGEST_NAME = 128
 """Of a caller that is a principal."""
 
 log = logging.getLogger("portico.ziti")
+
+Connections = AsyncIterator[tuple[socket.socket, Dialler]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,9 @@ class ZitiTransport:
         self._limits = limits
         self._quota = quota
         self._bind_seconds = bind_seconds
+        self._status = Status()
+        self._open = Open(task.services)
+        api.metrics.add(*ziti_families(task.services, self._status, self._open))
 
     async def serve(self, engine: Engine, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         if self._diallers.trust:
@@ -93,7 +100,7 @@ class ZitiTransport:
             else:
                 engine.failed[key] = trouble
 
-        streams = Streams(self._quota)
+        streams = Streams(self._quota, self._api.metrics)
         app = answer_probes(create_app(engine, self._callers, streams, self._api), self._task.probe_path)
         address = f"ziti:{','.join(self._task.services)}"
         send, receive = anyio.create_memory_object_stream[tuple[socket.socket, Dialler]](0)
@@ -101,8 +108,9 @@ class ZitiTransport:
             self._task,
             self._environment,
             send,
-            check=lambda: check_identity(Path(self._task.identity)),
+            check=self._check,
             dialler=self._diallers,
+            status=self._status,
             changed=changed,
         )
         with send, receive:
@@ -112,11 +120,28 @@ class ZitiTransport:
                     await self._settle(supervisor)
                     tasks.start_soon(_refuse_at_the_end, supervisor)
                     await serve_app(
-                        app, streams, (), address, limits=self._limits, connections=receive, task_status=task_status
+                        app,
+                        streams,
+                        (),
+                        address,
+                        limits=self._limits,
+                        connections=self._counted(receive),
+                        task_status=task_status,
                     )
                 finally:
                     # Only now: connections work as long as the listener does.
                     await supervisor.stop()
+
+    async def _counted(self, connections: Connections) -> Connections:
+        async for connection, dialler in connections:
+            self._open.add(dialler.service, connection)
+            yield connection, dialler
+
+    def _check(self) -> None:
+        try:
+            check_identity(Path(self._task.identity))
+        except IdentityError as error:
+            raise TransportFailed(str(error)) from error
 
     async def _settle(self, supervisor: Supervisor) -> None:
         with anyio.move_on_after(self._bind_seconds):
@@ -171,6 +196,8 @@ def create(context: Context) -> Transport:
             _hosts(settings, list(principals)),
             settings.allowed_origins,
             routes=context.routes,
+            tickets=context.tickets,
+            metrics=context.metrics,
         ),
         limits=limits(settings),
         quota=context.stream_quota,

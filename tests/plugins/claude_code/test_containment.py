@@ -28,7 +28,7 @@ async def test_the_first_one_that_works_is_taken() -> None:
 async def test_without_any_tool_there_is_best_effort(tmp_path: Path) -> None:
     containment = await detect(str(tmp_path))
     assert containment.name == "best-effort"
-    assert containment.wrap(["claude"], tmp_path) == ["claude"]
+    assert containment.wrap(["claude"], tmp_path, tmp_path) == ["claude"]
 
 
 async def test_a_tool_that_does_not_work_is_not_taken(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ async def test_a_tool_that_does_not_work_is_not_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", MECHANISMS)
 async def test_the_user_and_the_exit_status_stay_the_same(name: str, tmp_path: Path) -> None:
     containment = await contained(name)
-    command = containment.wrap(["sh", "-c", f"id -u; touch {tmp_path}/made; exit 7"], tmp_path)
+    command = containment.wrap(["sh", "-c", f"id -u; touch {tmp_path}/made; exit 7"], tmp_path, tmp_path)
     try:
         result = await anyio.run_process(command, check=False)
     finally:
@@ -61,6 +61,6 @@ async def test_orphans_in_a_namespace_are_reaped(name: str, tmp_path: Path) -> N
     containment = await contained(name)
     # This one, like the CLI, waits for its own children only.
     script = "import os, time; os.system('(sleep 0.05 &)'); time.sleep(0.3); os.system('ps -eo stat= | grep -c Z')"
-    command = containment.wrap([sys.executable, "-S", "-c", script], tmp_path)
+    command = containment.wrap([sys.executable, "-S", "-c", script], tmp_path, tmp_path)
     result = await anyio.run_process(command, check=False)
     assert result.stdout.strip() == b"0"

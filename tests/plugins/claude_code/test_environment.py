@@ -12,6 +12,10 @@ from pydantic import SecretStr
 
 from portico.config.settings import Settings
 from portico.core.agent import AgentOptions, AgentSpec
+from portico.gateway.door import Door
+from portico.gateway.gateway import Gateway
+from portico.gateway.ledger import Ledger
+from portico.gateway.upstream import Upstream
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.environment import MAX_RUNTIME_DIR, build_environment, make_folders
 from portico.plugins.context import Context
@@ -95,7 +99,9 @@ def test_the_settings_reach_the_driver(tmp_path: Path) -> None:
         max_tokens=77,
         claude_cli_path=Path("/opt/claude"),
     )
-    config = DriverConfig.from_context(Context(settings, tmp_path, {"PATH": "/p", "TZ": "UTC"}))
+    config = DriverConfig.from_context(
+        Context(settings, tmp_path, {"PATH": "/p", "TZ": "UTC"}, settings_files=(Path("/.env"),))
+    )
     assert config == DriverConfig(
         agents=tmp_path / "agents",
         environment={"PATH": "/p", "TZ": "UTC"},
@@ -105,6 +111,9 @@ def test_the_settings_reach_the_driver(tmp_path: Path) -> None:
         model="m",
         max_tokens=77,
         cli_path=Path("/opt/claude"),
+        sandbox="auto",
+        hidden=(tmp_path, tmp_path / "workspaces", Path("/.env")),
+        roots=(tmp_path / "workspaces",),
     )
 
 
@@ -120,3 +129,14 @@ def test_the_sandbox_is_only_claimed_where_the_cli_insists(
         DriverConfig(agents=tmp_path), spec(tmp_path, permission_mode=permission_mode), tmp_path
     )
     assert ("IS_SANDBOX" in environment) is expected
+
+
+def test_with_a_door_no_credential_is_left(tmp_path: Path) -> None:
+    environment = {"PATH": "/bin", "ANTHROPIC_API_KEY": "named", "ANTHROPIC_AUTH_TOKEN": "named", "OTHER": "kept"}
+    config = DriverConfig(agents=tmp_path, environment=environment, api_key="key", base_url="http://127.0.0.1:1")
+    upstream = Upstream("http://127.0.0.1:1", api_key="key")
+    gateway = Gateway(upstream, Ledger(tmp_path / "spending.json", None))
+    door = Door(tmp_path / "api.sock", None, gateway.environment(tmp_path / "api.sock"), set())
+    found = build_environment(config, spec(tmp_path), tmp_path, door)
+    assert not {"key", "named"} & set(found.values())
+    assert found["ANTHROPIC_UNIX_SOCKET"] == str(tmp_path / "api.sock") and found["OTHER"] == "kept"

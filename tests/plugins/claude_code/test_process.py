@@ -20,7 +20,7 @@ from tests.support.agents import MECHANISMS, contained, fake_agent, live, proces
 
 pytestmark = pytest.mark.anyio
 
-STRONG = MECHANISMS[:3]
+STRONG = MECHANISMS[:4]
 fake = pytest.mark.fake_agent
 on_both_loops = pytest.mark.parametrize(
     "anyio_backend", [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"]

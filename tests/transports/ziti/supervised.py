@@ -49,9 +49,9 @@ class Supervised:
     async def bound(self) -> None:
         await self.until(lambda: self.supervisor.status.trouble() is None)
 
-    async def failure(self) -> str:
-        """The reason of the next failure."""
-        count = self.supervisor.status.failures
+    async def failure(self, count: int | None = None) -> str:
+        """The reason of the next failure, or of one behind the first ``count``."""
+        count = self.supervisor.status.failures if count is None else count
         await self.until(lambda: self.supervisor.status.failures > count)
         return next(said for said in reversed(self.states) if said not in ("loading", "binding", "bound", "starting"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -59,7 +60,7 @@ async def test_a_crash(tmp_path: Path, shape: Shape, step: str) -> None:
             if step == "accept":
                 await running.bound()
                 assert not await works(net)
-            assert "Ziti's library crashed (SIGSEGV)" in await running.failure()
+            assert "Ziti's library crashed (SIGSEGV)" in await running.failure(0)
             net.moods(name, **{step: None})
             await recovers(net, running)
 
@@ -98,6 +99,16 @@ async def test_a_binding_that_is_lost_without_a_word(tmp_path: Path, shape: Shap
         assert "the binding of the service portico is lost" in await running.failure()
         net.moods("portico", accept=None, dial_wait=None)
         await recovers(net, running)
+
+
+@pytest.mark.long
+async def test_a_binding_that_never_was_is_found_out_soon(tmp_path: Path) -> None:
+    async with network(tmp_path, "0.6") as net:
+        net.moods("portico", accept="lost")
+        async with supervised(net, probed=True, probe=600) as running:  # three probes, five seconds apart
+            assert await running.failure(0) == "the binding of the service portico is lost: connection is closed"
+            net.moods("portico", accept=None)
+            await recovers(net, running)
 
 
 @both
@@ -168,6 +179,52 @@ async def test_a_listener_that_says_nothing(tmp_path: Path, monkeypatch: pytest.
         listener().send_signal(signal.SIGSTOP)
         assert "the listener has hung" in await running.failure()
         await recovers(net, running)
+
+
+JUNK = """
+import os, socket, sys, time
+control = socket.socket(fileno=os.dup(int(sys.argv[1])))
+thing = os.open("/dev/null", os.O_RDONLY)
+listening = socket.create_server(("127.0.0.1", 0)).fileno()
+told = b'{"type": "connection", "service": "portico", "caller": "x"}'
+try:
+    TELL
+    time.sleep(60)
+except OSError:
+    pass
+os._exit(7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("tell", "words"),
+    [
+        (r"control.send(b'\xff\x00garbage')", "said what it never says"),
+        ("control.send(b'[' * 60_000)", "said what it never says"),
+        ("control.send(b'[1, 2]')", "said what it never says"),
+        ("control.send(b'{}')", "said what it never says"),
+        ("control.send(b'{\"type\": [1]}')", "said what it never says"),
+        ('control.send(b\'{"type": "nonsense"}\')', "said what it never says"),
+        ('control.send(b\'{"type": "bound", "service": ["x"]}\')', "said what it never says"),
+        ('control.send(b\'{"type": "failed", "step": {}, "kind": []}\')', "the listener has failed"),
+        ("control.send(b'{\"x\": \"' + b'y' * 150_000)", "said what it never says"),
+        ("socket.send_fds(control, [told], [thing])", "passed on what is no connection"),
+        ("socket.send_fds(control, [told], [thing, thing, thing])", "passed on what is no connection"),
+        ("socket.send_fds(control, [b'garbage'], [control.fileno()])", "said what it never says"),
+        ("socket.send_fds(control, [told], [control.fileno()])", "said what it never says"),
+        ("[socket.send_fds(control, [told], [listening]) for _ in range(50)]; os._exit(7)", "status 7"),
+        ("[control.send(told) for _ in range(50)]; os._exit(7)", "status 7"),
+        ("control.shutdown(socket.SHUT_RDWR)", "by itself|crashed"),
+    ],
+)
+async def test_a_listener_that_says_what_none_says(tmp_path: Path, tell: str, words: str) -> None:
+    (tmp_path / "openziti.py").write_text(JUNK.replace("TELL", tell))
+    async with network(tmp_path, "0.6") as net:
+        before = len(os.listdir("/proc/self/fd"))
+        async with supervised(net, modules=tmp_path) as running:
+            for failure in range(2):
+                assert re.search(words, await running.failure(failure))
+        assert len(os.listdir("/proc/self/fd")) <= before
 
 
 async def test_a_library_that_spins(tmp_path: Path) -> None:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import socket
 import sys
 
 from portico.transports.ziti.listener.control import Control
 from portico.transports.ziti.listener.listener import Listener
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
 
 def main(descriptor: int, parent: int) -> None:
-    # Should even the watching thread be stuck, the kernel sees to it that nothing is left behind.
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        return
     # A service manager or terminal signals all processes; connections have to work until the server has ended them.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    control = Control(socket.socket(fileno=descriptor))
+    control = Control(descriptor, parent)
     if (task := control.receive_task()) is not None:
         try:
             Listener(control, task).run()

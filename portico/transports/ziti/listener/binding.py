@@ -9,8 +9,8 @@ import threading
 import time
 
 from portico.transports.ziti.listener.control import Control
-from portico.transports.ziti.listener.library import Library, LibraryError
 from portico.transports.ziti.listener.steps import Steps
+from portico.ziti.library import Library, LibraryError
 
 LOOK_SECONDS = 1.0
 """Between two tries to accept where nothing seems to have come: only that tells that a binding is lost."""
@@ -52,14 +52,14 @@ class Binding:
     def bind(self) -> None:
         """Bind, or say that it was refused."""
         with self._one_at_a_time:
-            self._control.send("binding", service=self.service)
+            self._control.tell("binding", service=self.service)
             try:
                 with self._steps.within(self._bind_seconds, "bind", self.service):
                     self._descriptor = self._library.bind(self.service)
             except LibraryError as refusal:
-                self._control.send("refused", service=self.service, kind=refusal.kind, text=refusal.text)
+                self._control.tell("refused", service=self.service, kind=refusal.kind, text=refusal.text)
             else:
-                self._control.send("bound", service=self.service)
+                self._control.tell("bound", service=self.service)
 
     def serve(self) -> None:
         """Accept for ever. Raises `Lost`."""

@@ -16,16 +16,15 @@ listener ends. To the server:
 
 from __future__ import annotations
 
-import json
 import socket
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-HEARTBEAT_SECONDS = 1.0
-MESSAGE_BYTES = 64 * 1024
+from portico.ziti import control
+from portico.ziti.control import Message
 
-Message = dict[str, Any]
+HEARTBEAT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,45 +44,26 @@ class Task:
     spin: float = 20.0
 
 
-def encode(message: Message) -> bytes:
-    return json.dumps(message).encode()
+def encode_task(task: Task) -> Message:
+    return asdict(task)
 
 
-def encode_task(task: Task) -> bytes:
-    return encode(asdict(task))
-
-
-class Control:
-    """May be used by several threads at once. `send` and `hand_over` raise OSError once the server has gone."""
-
-    def __init__(self, end: socket.socket) -> None:
-        self._end = end
-
-    def fileno(self) -> int:
-        return self._end.fileno()
-
-    def receive(self) -> Message | None:
-        """The next message; None once the server has gone."""
-        try:
-            data = self._end.recv(MESSAGE_BYTES)
-        except ConnectionError:
-            return None
-        return json.loads(data) if data else None
+class Control(control.Control):
+    """`tell` and `hand_over` raise OSError once the server has gone."""
 
     def receive_task(self) -> Task | None:
         if (message := self.receive()) is None:
             return None
         return Task(**{**message, "services": tuple(message["services"])})
 
-    def send(self, message: str, **fields: Any) -> None:
-        self._end.send(encode({"type": message, **fields}))
+    def tell(self, message: str, **fields: Any) -> None:
+        self.send({"type": message, **fields})
 
     def beat(self) -> None:
         """Say that we are alive. A server that has no time for it may miss it."""
         with suppress(BlockingIOError):
-            self._end.send(encode({"type": "alive"}), socket.MSG_DONTWAIT)
+            self.send({"type": "alive"}, flags=socket.MSG_DONTWAIT)
 
     def hand_over(self, descriptor: int, service: str, caller: str) -> None:
         """Send a connection. The caller still has to close its own descriptor."""
-        message = encode({"type": "connection", "service": service, "caller": caller})
-        socket.send_fds(self._end, [message], [descriptor])
+        self.send({"type": "connection", "service": service, "caller": caller}, passing=descriptor)

@@ -10,13 +10,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from portico.transports.ziti.listener import descriptors
 from portico.transports.ziti.listener.binding import Binding, Lost
 from portico.transports.ziti.listener.control import HEARTBEAT_SECONDS, Control, Task
-from portico.transports.ziti.listener.library import Library, LibraryError, LibraryMissing
 from portico.transports.ziti.listener.probe import Probe
 from portico.transports.ziti.listener.spin import Spin
 from portico.transports.ziti.listener.steps import Steps
+from portico.ziti import descriptors
+from portico.ziti.library import Library, LibraryError, LibraryMissing
 
 LEAVE_SECONDS = 1.0
 """At a stop, for what the server has written last to get into the network."""
@@ -54,7 +54,7 @@ class Listener:
                 self._control.beat()
                 self._look()
             if self._failure is not None:
-                self._control.send("failed", **self._failure)
+                self._control.tell("failed", **self._failure)
                 _end(1)
 
     def _obey(self) -> None:
@@ -89,7 +89,7 @@ class Listener:
         task = self._task
         try:
             library = Library()
-            self._control.send("version", library=library.version)
+            self._control.tell("version", library=library.version)
             with self._steps.within(task.load + GRACE_SECONDS, "load"):
                 library.load(task.identity, task.load)
         except LibraryMissing as error:
@@ -105,7 +105,7 @@ class Listener:
         # Without it each request takes 42 ms with openziti 1.x, whose library leaves Nagle's algorithm on.
         descriptors.hurry()
         self._idle_sockets = descriptors.count()
-        self._control.send("ready")
+        self._control.tell("ready")
         for binding in self._bindings:
             self._start(binding.serve)
         probe = Probe(

@@ -7,19 +7,24 @@ from collections.abc import Callable, Sequence
 
 from portico.transports.ziti.listener.binding import Binding, Lost
 from portico.transports.ziti.listener.control import Control
-from portico.transports.ziti.listener.library import Library, LibraryError
 from portico.transports.ziti.listener.steps import Steps
+from portico.ziti.library import Library, LibraryError
 
 DIAL_SECONDS = 60.0
 """The library itself gives up after about 10."""
 ANSWER_SECONDS = 10.0
+SOON_SECONDS = 5.0
+"""Until the next probe where nobody has bound the service: right after a bind that may not be known yet."""
 FAILURES = 3
 FAILURES_IN_USE = 20
 """Where connections work, it is perhaps the controller that is away, and a restart would cut them for nothing."""
 
 
 class Probe:
-    """Counts failures once a service was reached: before, the identity perhaps may not dial it."""
+    """Counts failures once a service was reached: before, the identity perhaps may not dial it.
+
+    But where the network says that nobody has bound it, the identity may.
+    """
 
     def __init__(
         self,
@@ -44,26 +49,31 @@ class Probe:
     def run(self) -> None:
         """Probe for ever. Raises `Lost`. Returns once there is nothing that may be dialled."""
         while self._failures:
+            pause = self._seconds
             for binding in list(self._failures):
-                if binding.bound:
-                    self._probe(binding)
-            time.sleep(self._seconds)
+                if binding.bound and self._probe(binding) == "nobody":
+                    pause = min(pause, SOON_SECONDS)
+            time.sleep(pause)
 
-    def _probe(self, binding: Binding) -> None:
+    def _probe(self, binding: Binding) -> str | None:
+        """The kind of its failure; None where it was reached."""
         try:
             with self._steps.within(DIAL_SECONDS, "probe", binding.service):
                 self._ask(binding.service)
         except LibraryError as error:
             self._count(binding, error)
-        else:
-            self._failures[binding] = 0
+            return error.kind
+        self._failures[binding] = 0
+        return None
 
     def _count(self, binding: Binding, error: LibraryError) -> None:
         failures = self._failures[binding]
+        if failures is None and error.kind == "nobody" and not self._in_use():
+            failures = 0
         if failures is None:
             if binding not in self._told:
                 self._told.add(binding)
-                self._control.send("unprobed", service=binding.service, kind=error.kind, text=error.text)
+                self._control.tell("unprobed", service=binding.service, kind=error.kind, text=error.text)
             if error.kind == "permission":
                 del self._failures[binding]
             return

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from portico.transports.base import TransportFailed
-from portico.transports.ziti.identity import check_identity
+from portico.ziti.identity import IdentityError, check_identity
 from tests.support.dark import enrolled
 
 Change = Callable[[dict[str, Any]], object]
@@ -30,10 +29,10 @@ def changed(path: Path, change: Change) -> Path:
 
 
 def refusal(path: Path) -> str:
-    with pytest.raises(TransportFailed) as failure:
+    with pytest.raises(IdentityError) as failure:
         check_identity(path)
-    assert str(path) in failure.value.detail and "\n" not in failure.value.detail
-    return failure.value.detail
+    assert str(path) in str(failure.value) and "\n" not in str(failure.value)
+    return str(failure.value)
 
 
 def test_an_enrolled_one_is_fine(tmp_path: Path) -> None:
@@ -91,7 +90,7 @@ def test_a_key_in_a_file_of_its_own(tmp_path: Path) -> None:
     key = written(tmp_path / "key.pem", identity["id"]["key"].removeprefix("pem:"))
     check_identity(changed(tmp_path / "id.json", lambda i: i["id"].update(key=f"file://{key}")))
     key.chmod(0o644)
-    with pytest.raises(TransportFailed, match=f"chmod 600 {key}"):
+    with pytest.raises(IdentityError, match=f"chmod 600 {key}"):
         check_identity(tmp_path / "id.json")
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from portico.transports.ziti.listener import descriptors
+from portico.ziti import descriptors
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
 

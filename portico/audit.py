@@ -1,0 +1,178 @@
+"""The audit log: a file of JSON lines, one for each thing that somebody has changed, or was refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskStatus
+
+from portico.config.settings import Settings
+from portico.core.audit import OK, Source
+from portico.core.clock import rfc3339
+from portico.core.errors import Unavailable
+from portico.core.principal import Principal
+from portico.core.wakeup import Wakeup
+
+MAX_BYTES = 64 * 1024 * 1024
+"""Of the file; then it becomes the one before, of which there is one."""
+MAX_WAITING = 10_000
+"""Lines that a slow disk may leave unwritten; those beyond are lost, and counted."""
+MAX_TEXT = 256
+"""Of a value, which may be anything that a client has sent."""
+
+log = logging.getLogger("portico.audit")
+
+
+class AuditLog:
+    """Implements `portico.core.audit.Audit`: at once on the event loop, and on a thread what a disk is needed for.
+
+    What can't be written is lost, counted in the next line that can be, and no reason to stop: else whoever fills the
+    disk would stop the service.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int = MAX_BYTES) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._waiting: deque[bytes] = deque()
+        self._wakeup = Wakeup()
+        self._lost = 0
+        self._failing = False
+        self._file: int | None = None
+
+    def check(self) -> None:
+        """Raises `Unavailable` where it can't be written at all. Blocks; for the start."""
+        try:
+            self._file = _opened(self._path)
+        except OSError as error:
+            raise Unavailable(f"audit_log: {self._path} can't be written: {_reason(error)}") from None
+
+    def note(
+        self,
+        action: str,
+        outcome: str,
+        principal: Principal | None = None,
+        source: Source | None = None,
+        **about: str | None,
+    ) -> None:
+        source = source or (principal.source if principal else None)
+        line: dict[str, Any] = {
+            "time": rfc3339(),
+            "action": action,
+            "outcome": outcome,
+            "principal": principal.name if principal else None,
+            **about,
+            "from": _told(asdict(source)) if source else None,
+        }
+        if len(self._waiting) < MAX_WAITING:
+            self._waiting.append(_line(_told(line)))
+        else:
+            self._lost += 1
+        self._wakeup.set()
+
+    def reopen(self, settings: Settings) -> None:
+        """At a reload. A file that was taken away is made anew anyhow, so that this is taken down, and that is all."""
+        self.note("settings.reload", OK)
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Write until cancelled, and then what is left."""
+        task_status.started()
+        try:
+            while True:
+                await self._wakeup.wait()
+                await self._write_all()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._write_all()
+            if self._file is not None:
+                os.close(self._file)
+
+    async def _write_all(self) -> None:
+        lines = list(self._waiting)
+        if self._lost:
+            lines.append(_line({"time": rfc3339(), "action": "audit.lost", "outcome": OK, "count": self._lost}))
+        if not lines:
+            return
+        lost, count = self._lost, len(self._waiting)
+        try:
+            await to_thread.run_sync(self._write, b"".join(lines))
+        except OSError as error:
+            if not self._failing:
+                log.error("lines of the audit log are lost: %s: %s", self._path, _reason(error))
+            self._failing = True
+            self._lost += count
+        else:
+            if self._failing:
+                log.warning("the audit log is written again; %d lines were lost", lost)
+            self._failing = False
+            self._lost -= lost
+        for _ in range(count):
+            self._waiting.popleft()
+
+    def _write(self, lines: bytes) -> None:
+        """All of ``lines`` or nothing. A file that somebody has taken away (logrotate) is made anew."""
+        file = self._current()
+        before = os.fstat(file).st_size
+        try:
+            view = memoryview(lines)
+            while view:
+                view = view[os.write(file, view) :]
+        except OSError:
+            os.ftruncate(file, before)
+            raise
+        if before + len(lines) >= self._max_bytes:
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+
+    def _current(self) -> int:
+        if self._file is not None:
+            held = os.fstat(self._file)
+            try:
+                there = self._path.lstat()
+            except FileNotFoundError:
+                there = None
+            if there is not None and (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino):
+                return self._file
+            os.close(self._file)
+            self._file = None
+        self._file = _opened(self._path)
+        return self._file
+
+
+def _opened(path: Path) -> int:
+    # No symbolic link, and nothing that waits for a reader.
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    file = os.open(path, flags, 0o600)
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is no file")
+        if status.st_size and os.pread(file, 1, status.st_size - 1) != b"\n":
+            os.write(file, b"\n")  # what a server that was killed has left begun
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _line(members: Mapping[str, Any]) -> bytes:
+    # ASCII, with all else escaped: nothing that a client sends can end a line or begin one.
+    return json.dumps(members, separators=(",", ":")).encode() + b"\n"
+
+
+def _told(members: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of ``members``, cut where it is long."""
+    cut = {name: value[:MAX_TEXT] if isinstance(value, str) else value for name, value in members.items()}
+    return {name: value for name, value in cut.items() if value is not None}
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

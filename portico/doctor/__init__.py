@@ -1,0 +1,1 @@
+"""What `portico doctor` looks at: what would stop `portico serve` from working here, and how to mend it."""

@@ -1,0 +1,60 @@
+"""What a check finds, and what it may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from portico.config.load import Loaded
+from portico.config.settings import Settings
+from portico.plugins.context import Context
+from portico.plugins.manager import Plugin
+from portico.plugins.registry import Registry
+
+State = Literal["ok", "warning", "failure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``failure``: `portico serve` would not start, or could open no session. ``mend`` says what to do."""
+
+    state: State
+    text: str
+    mend: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where `portico serve` would run: all that it would be started with. Checks change nothing of it."""
+
+    loaded: Loaded
+    registry: Registry
+    plugins: Sequence[Plugin]
+    agent_environment: Mapping[str, str]
+
+    @property
+    def settings(self) -> Settings:
+        return self.loaded.settings
+
+    @property
+    def context(self) -> Context:
+        files = self.loaded.files
+        return Context(self.settings, self.settings.data_dir, self.agent_environment, settings_files=files)
+
+    @property
+    def runs_claude(self) -> bool:
+        """Whether sessions are those of the `claude` program."""
+        return any(name.startswith("claude-") for name in self.settings.driver)
+
+
+def ok(text: str) -> Finding:
+    return Finding("ok", text)
+
+
+def warning(text: str, mend: str | None = None) -> Finding:
+    return Finding("warning", text, mend)
+
+
+def failure(text: str, mend: str | None = None) -> Finding:
+    return Finding("failure", text, mend)

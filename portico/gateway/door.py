@@ -1,0 +1,88 @@
+"""One agent's socket, and who may come through it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from portico.core.usage import add_usage
+from portico.gateway.peer import is_of
+
+if TYPE_CHECKING:
+    from portico.gateway.connection import Connection
+
+MAX_CONNECTIONS = 32
+"""Of one agent, and so of its requests at a time: one for itself, and one for each subagent that is at work."""
+
+
+log = logging.getLogger("portico.gateway")
+
+
+class Door:
+    """Implements `portico.core.gateway.Door`. ``usage`` and ``cost_usd`` are of all that has come through it."""
+
+    def __init__(self, path: Path, owner: str | None, environment: Mapping[str, str], open_doors: set[Door]) -> None:
+        """It is among ``open_doors`` from `serve` to `close`."""
+        self.path = path
+        self.owner = owner
+        self.environment = environment
+        self.usage: dict[str, Any] = {}
+        self.cost_usd = 0.0
+        self.connections: set[Connection] = set()
+        self._open_doors = open_doors
+        self._pid: int | None = None
+        self._told = False
+        self._server: asyncio.AbstractServer | None = None
+
+    def admit(self, pid: int) -> None:
+        self._pid = pid
+
+    def lets_in(self, connection: Any) -> bool:
+        """Whether the process at the socket's other end is one of the agent's. The first that is not is logged."""
+        if self._pid is not None and is_of(connection, self._pid):
+            return True
+        if not self._told:
+            self._told = True
+            log.warning("a process that is not of the agent of %s has been refused at %s", self.owner, self.path)
+        return False
+
+    def hand_to(self, owner: str | None) -> None:
+        self.owner = owner
+
+    def count(self, usage: Mapping[str, Any], cost_usd: float) -> None:
+        self.usage = add_usage(self.usage, usage)
+        self.cost_usd += cost_usd
+
+    def bind(self) -> socket.socket:
+        """A listening socket at `path`, for this user alone. Raises OSError."""
+        self.path.unlink(missing_ok=True)  # of an agent that was killed with its server
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.setblocking(False)
+            listener.bind(str(self.path))
+            self.path.chmod(0o600)
+            listener.listen(MAX_CONNECTIONS)
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
+    def serve(self, server: asyncio.AbstractServer) -> None:
+        self._server = server
+        self._open_doors.add(self)
+
+    async def close(self) -> None:
+        server, self._server = self._server, None
+        if server is None:
+            return
+        self._open_doors.discard(self)
+        server.close()
+        for connection in list(self.connections):
+            connection.transport.abort()
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)

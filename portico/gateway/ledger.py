@@ -1,0 +1,106 @@
+"""What each principal has spent today, in a small file of the data folder.
+
+Not from the store: that keeps the agent's own word of what a turn cost, by session and not by day.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from portico.gateway.answers import budget_exceeded
+
+SAVE_SECONDS = 1.0
+"""At least between two writes: so much of what was spent a kill of the server may forget."""
+
+log = logging.getLogger("portico.gateway")
+
+
+def today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+class Ledger:
+    """US dollars by principal, of this UTC day. `run` keeps the file up to date; ``budget`` is a principal's a day."""
+
+    def __init__(self, path: Path, budget: float | None, day: Callable[[], str] = today) -> None:
+        self._path = path
+        self._budget = budget
+        self._today = day
+        self._day = ""
+        self._spent: dict[str, float] = {}
+        self._saved: dict[str, float] = {}
+        self._changed = anyio.Event()
+
+    def check(self, owner: str | None) -> None:
+        """Raises `Refusal` where the owner's budget is spent."""
+        if owner is not None and self._budget is not None and (spent := self.spent(owner)) >= self._budget:
+            raise budget_exceeded(owner, spent, self._budget)
+
+    def spent(self, owner: str) -> float:
+        self._turn_page()
+        return self._spent.get(owner, 0.0)
+
+    def add(self, owner: str, usd: float) -> None:
+        self._turn_page()
+        self._spent[owner] = self._spent.get(owner, 0.0) + usd
+        self._changed.set()
+
+    def _turn_page(self) -> None:
+        if (day := self._today()) != self._day:
+            self._day, self._spent = day, {}
+
+    async def open(self) -> None:
+        """Read the file, if there is one. One that can't be read counts as none, and is said in the log."""
+        try:
+            self._day, self._spent = _parsed(await anyio.to_thread.run_sync(self._path.read_text))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            log.error("what was spent today is not known: %s can't be read (%s)", self._path, error)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            while True:
+                await self._changed.wait()
+                self._changed = anyio.Event()
+                await self._save()
+                await anyio.sleep(SAVE_SECONDS)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._save()
+
+    async def _save(self) -> None:
+        spent = dict(self._spent)
+        if spent == self._saved:
+            return
+        try:
+            await anyio.to_thread.run_sync(self._write, json.dumps({"day": self._day, "usd": spent}))
+            self._saved = spent
+        except OSError as error:
+            log.error("what was spent today can't be written to %s: %s", self._path, error.strerror)
+
+    def _write(self, text: str) -> None:
+        draft = self._path.with_suffix(".new")
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+        draft.replace(self._path)
+
+
+def _parsed(text: str) -> tuple[str, dict[str, float]]:
+    value = json.loads(text)
+    if not isinstance(value, dict) or not isinstance(value.get("usd"), dict):
+        raise ValueError("it has another form")
+    amounts = {str(name): float(usd) for name, usd in value["usd"].items()}
+    if not all(math.isfinite(usd) for usd in amounts.values()):
+        raise ValueError("it has another form")
+    return str(value.get("day")), amounts

@@ -1,0 +1,100 @@
+"""Counts what a reply of the model API has used, while it passes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from portico.gateway.prices import cost
+
+MAX_LINE = 64 * 1024
+"""Bytes; the lines that tell of usage have some hundred. Longer ones are the content's, and are not kept."""
+
+MAX_JSON = 4 * 1024 * 1024
+"""Bytes of a reply that does not stream; 128,000 tokens, the most that one has, are some 600 KB."""
+
+_TELLING = (b'"message_start"', b'"message_delta"')
+
+
+class StreamMeter:
+    """Reads server-sent events: https://docs.claude.com/en/docs/build-with-claude/streaming
+
+    Only the two kinds of events that tell of usage are decoded. Within content the quotes of their names would be
+    escaped.
+    """
+
+    def __init__(self) -> None:
+        self._model = ""
+        self._usage: dict[str, Any] = {}
+        self._rest = b""
+        self._skipping = False
+        self._deltas = 0
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the body, cut anywhere."""
+        end = chunk.rfind(b"\n") + 1
+        if not end:
+            self._keep(chunk)
+            return
+        whole = self._rest + chunk[:end]
+        if self._skipping:
+            whole = whole[whole.index(b"\n") + 1 :]
+        self._rest, self._skipping = b"", False
+        self._keep(chunk[end:])
+        self._deltas += whole.count(b'"content_block_delta"')
+        if any(name in whole for name in _TELLING):
+            for line in whole.split(b"\n"):
+                if line.startswith(b"data:") and any(name in line for name in _TELLING):
+                    self._take(line[5:])
+
+    def _keep(self, rest: bytes) -> None:
+        if not self._skipping:
+            self._rest += rest
+        if len(self._rest) > MAX_LINE:
+            self._rest, self._skipping = b"", True
+
+    def _take(self, data: bytes) -> None:
+        event = _decoded(data)
+        kind = event.get("type")
+        message = event.get("message") if kind == "message_start" else event
+        if kind not in ("message_start", "message_delta") or not isinstance(message, dict):
+            return
+        self._model = str(message.get("model") or self._model)
+        if isinstance(usage := message.get("usage"), dict):  # what a delta tells is cumulative
+            self._usage.update({name: value for name, value in usage.items() if value is not None})
+
+    def total(self) -> tuple[dict[str, Any], float]:
+        """The API's ``usage``, empty where it told of none, and US dollars.
+
+        A reply that was cut has not told its end: a token then counts for each delta, which is less than it was.
+        """
+        if not self._usage:
+            return {}, 0.0
+        told = self._usage.get("output_tokens")
+        usage = {**self._usage, "output_tokens": max(told if isinstance(told, int) else 0, self._deltas)}
+        return usage, cost(self._model, usage)
+
+
+class JsonMeter:
+    """Reads a reply that does not stream."""
+
+    def __init__(self) -> None:
+        self._body = bytearray()
+
+    def feed(self, chunk: bytes) -> None:
+        if len(self._body) <= MAX_JSON:
+            self._body += chunk
+
+    def total(self) -> tuple[dict[str, Any], float]:
+        """As `StreamMeter.total`."""
+        message = _decoded(bytes(self._body))
+        usage = message.get("usage")
+        return (usage, cost(str(message.get("model")), usage)) if isinstance(usage, dict) else ({}, 0.0)
+
+
+def _decoded(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,90 @@
+"""What tokens cost.
+
+List prices in US dollars a million tokens, as the catalogue inside `claude` 2.1.330 has them (November 2026). Cache
+writes are 1.25 times (kept for 5 minutes) and twice (an hour) the price of input, for every model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    input: float
+    output: float
+    cache_read: float
+
+
+_OPUS_4 = Price(15, 75, 1.5)
+_SONNET = Price(3, 15, 0.3)
+_OPUS = Price(5, 25, 0.5)
+_FABLE_5 = Price(10, 50, 1)
+_FABLE_5_1 = Price(10, 50, 0.25)
+_FABLE_5_2 = Price(8, 40, 0.2)
+
+PRICES: Mapping[str, Price] = {
+    "claude-3-5-haiku": Price(0.8, 4, 0.08),
+    "claude-haiku-4-5": Price(1, 5, 0.1),
+    "claude-haiku-5-5": Price(0.1, 0.5, 0.01),
+    "claude-3-5-sonnet": _SONNET,
+    "claude-3-7-sonnet": _SONNET,
+    "claude-sonnet-4": _SONNET,
+    "claude-sonnet-5": Price(2, 10, 0.2),
+    "claude-sonnet-5-5": Price(2, 10, 0.1),
+    "claude-opus-4": _OPUS,
+    "claude-opus-4-0": _OPUS_4,
+    "claude-opus-4-1": _OPUS_4,
+    "claude-opus-4-20250514": _OPUS_4,
+    "claude-opus-5": _OPUS,
+    "claude-opus-5-5": Price(4, 20, 0.2),
+    "claude-fable-5": _FABLE_5,
+    "claude-fable-5-1": _FABLE_5_1,
+    "claude-fable-5-2": _FABLE_5_2,
+    "claude-mythos-5": _FABLE_5,
+    "claude-mythos-5-1": _FABLE_5_1,
+    "claude-mythos-5-2": _FABLE_5_2,
+}
+"""By the beginning of a model's name; the longest that fits holds."""
+
+LONG_PROMPT = 100_000
+LONG_PROMPTS: Mapping[str, Price] = {"claude-haiku-5-5": Price(0.5, 2.5, 0.05)}
+"""Of prompts longer than so many tokens."""
+
+FAST = Price(30, 150, 3)
+"""Of the fast mode, whatever the model."""
+
+PROMPT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+
+DEAREST = Price(*(max(getattr(price, name) for price in PRICES.values()) for name in ("input", "output", "cache_read")))
+"""Of a model that is not known: a budget must not be got round by a name."""
+
+WEB_SEARCH = 0.01
+"""US dollars a search that the API does itself."""
+
+
+def cost(model: str, usage: Mapping[str, Any]) -> float:
+    """US dollars of one reply; ``usage`` is the API's (https://docs.claude.com/en/api/messages)."""
+    fresh, read, written = (_count(usage, name) for name in PROMPT)
+    hour = min(_count(usage.get("cache_creation"), "ephemeral_1h_input_tokens"), written)
+    price = FAST if usage.get("speed") == "fast" else _price(model, fresh + read + written)
+    prompt = price.input * (fresh + 1.25 * (written - hour) + 2 * hour) + price.cache_read * read
+    searches = _count(usage.get("server_tool_use"), "web_search_requests")
+    return (prompt + price.output * _count(usage, "output_tokens")) / 1e6 + WEB_SEARCH * searches
+
+
+def _price(model: str, prompt: int) -> Price:
+    name = model.lower()
+    fitting = [known for known in PRICES if re.match(rf"{known}(?![0-9a-z])", name)]
+    if not fitting:
+        return DEAREST
+    known = max(fitting, key=len)
+    return LONG_PROMPTS.get(known, PRICES[known]) if prompt > LONG_PROMPT else PRICES[known]
+
+
+def _count(usage: Any, name: str) -> int:
+    value = usage.get(name) if isinstance(usage, Mapping) else None
+    return max(0, value) if isinstance(value, int) else 0

@@ -1,0 +1,202 @@
+"""One request of an agent's: looked at, sent on with the credential, and its answer streamed back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator
+
+import anyio
+import httpx
+from starlette.types import Message, Receive, Scope, Send
+
+from portico.gateway.answers import Raw, Refusal, passed
+from portico.gateway.door import Door
+from portico.gateway.ledger import Ledger
+from portico.gateway.meter import JsonMeter, StreamMeter
+from portico.gateway.upstream import Upstream
+
+MESSAGES = "/v1/messages"
+PATHS = frozenset({MESSAGES, "/v1/messages/count_tokens"})
+"""All that CLI 2.1.330 asks for, with its other traffic off."""
+
+QUERY = re.compile(r"[A-Za-z0-9_.=&-]{0,256}")  # it says `beta=true`
+
+MAX_BODY = 33 * 1024 * 1024
+"""Bytes; the API takes 32 MB."""
+
+BODY_SECONDS = 60.0
+"""For the next piece of a request, and for the agent to take the next piece of its answer."""
+
+REQUEST_SECONDS = 3600.0
+
+CUT_SECONDS = 5.0
+"""For the agent to take what it was sent before the answer was cut."""
+
+NOT_THE_AGENTS = frozenset(
+    {b"host", b"x-api-key", b"authorization", b"cookie", b"accept-encoding", b"forwarded", b"expect"}
+)
+"""Fields that are the gateway's to say, or nobody's."""
+
+NOT_FOR_THE_AGENT = frozenset({b"set-cookie", b"content-encoding", b"alt-svc"})
+
+log = logging.getLogger("portico.gateway")
+
+
+class _Gone(Exception):
+    """The agent has closed its connection."""
+
+
+class Relay:
+    """The gateway as an ASGI app. Never says in the log what was asked or answered."""
+
+    def __init__(self, upstream: Upstream, pool: httpx.AsyncBaseTransport, ledger: Ledger) -> None:
+        self._upstream = upstream
+        self._pool = pool
+        self._ledger = ledger
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        door: Door = scope["state"]["door"]
+        body = _Body(receive)
+        answer = _Answer(send)
+        async with anyio.create_task_group() as tasks:
+
+            async def watch() -> None:
+                await body.complete.wait()
+                await _disconnected(receive)
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(watch)
+            await self._answer(scope, door, body, answer)
+            if answer.started and not answer.complete:
+                await _cut(scope["state"]["transport"], receive)
+            tasks.cancel_scope.cancel()
+
+    async def _answer(self, scope: Scope, door: Door, body: _Body, answer: _Answer) -> None:
+        problem: Refusal | None = None
+        try:
+            with anyio.fail_after(REQUEST_SECONDS):
+                await self._relay(scope, door, body, answer)
+        except _Gone:
+            pass
+        except Refusal as refusal:
+            problem = refusal
+        except TimeoutError:
+            problem = Refusal(408, "timeout_error", "the request, or the taking of its answer, took too long")
+        except httpx.PoolTimeout:
+            problem = Refusal(529, "overloaded_error", "too many requests are under way to the model API")
+        except httpx.TimeoutException as error:
+            problem = Refusal(504, "timeout_error", f"the model API does not answer ({type(error).__name__})")
+        except (httpx.LocalProtocolError, httpx.InvalidURL):
+            problem = Refusal(
+                400, "invalid_request_error", "the request can't be sent on: its header fields are not valid"
+            )
+        except httpx.HTTPError as error:
+            problem = Refusal(502, "api_error", f"the model API can't be reached: {error or type(error).__name__}")
+        if problem is None:
+            return
+        log.info("a request of %s: %d %s", door.owner, problem.status, problem.text)
+        if not answer.started:
+            await problem.answer(answer.send)
+
+    async def _relay(self, scope: Scope, door: Door, body: _Body, answer: _Answer) -> None:
+        path, query = scope["path"], scope["query_string"].decode("latin-1")
+        if path not in PATHS or scope["raw_path"] != path.encode() or not QUERY.fullmatch(query):
+            raise Refusal(404, "not_found_error", "the gateway passes nothing on but requests for messages")
+        if scope["method"] != "POST":
+            raise Refusal(405, "invalid_request_error", "only POST is passed on")
+        if path == MESSAGES:
+            self._ledger.check(door.owner)
+        body.expect(scope["headers"])
+        request = self._upstream.request(path, query, passed(scope["headers"], NOT_THE_AGENTS), body)
+        response = await self._pool.handle_async_request(request)
+        try:
+            if 300 <= response.status_code < 400:
+                raise Refusal(502, "api_error", "the model API sends elsewhere: see anthropic_base_url")
+            counted = path == MESSAGES and response.status_code == 200
+            await self._stream(response, door if counted else None, answer)
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+                await response.aclose()
+
+    async def _stream(self, response: httpx.Response, door: Door | None, answer: _Answer) -> None:
+        streams = response.headers.get("content-type", "").startswith("text/event-stream")
+        meter = StreamMeter() if streams else JsonMeter()
+        owner = door.owner if door is not None else None
+        headers = passed(response.headers.raw, NOT_FOR_THE_AGENT)
+        if "content-encoding" in response.headers:
+            headers = [(name, value) for name, value in headers if name.lower() != b"content-length"]
+        try:
+            await answer.send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+            async for chunk in response.aiter_bytes():
+                if door is not None:
+                    meter.feed(chunk)
+                with anyio.fail_after(BODY_SECONDS):
+                    await answer.send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await answer.send({"type": "http.response.body", "body": b""})
+        finally:
+            if door is not None:
+                usage, usd = meter.total()
+                door.count(usage, usd)
+                if owner is not None:
+                    self._ledger.add(owner, usd)
+
+
+class _Body:
+    """The request's body, as it comes; `complete` is set behind its end."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.complete = anyio.Event()
+        self._receive = receive
+        self._size = 0
+
+    def expect(self, headers: list[Raw]) -> None:
+        """Raises `Refusal` where the request says itself that it is too large."""
+        length = dict(headers).get(b"content-length", b"0")
+        self._check(int(length) if length.isdigit() else 0)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        more = True
+        while more:
+            with anyio.fail_after(BODY_SECONDS):
+                message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            more = message.get("more_body", False)
+            self._size += len(message["body"])
+            self._check(self._size)
+            yield message["body"]
+        self.complete.set()
+
+    def _check(self, size: int) -> None:
+        if size > MAX_BODY:
+            raise Refusal(413, "request_too_large", f"the request is larger than {MAX_BODY} bytes")
+
+
+class _Answer:
+    """What was sent of the answer."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = self.complete = False
+
+    async def send(self, message: Message) -> None:
+        self.started = True
+        await self._send(message)
+        self.complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+
+async def _cut(transport: asyncio.Transport, receive: Receive) -> None:
+    """End the connection behind what was sent, so that this is seen to be no whole answer."""
+    transport.close()
+    with anyio.move_on_after(CUT_SECONDS):
+        await _disconnected(receive)
+        return
+    transport.abort()
+    await _disconnected(receive)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,1 @@
+"""What a server counts of itself. Imports nothing else of ours."""

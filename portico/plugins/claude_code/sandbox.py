@@ -1,0 +1,266 @@
+"""The sandbox: what an agent, and all that it starts, can see of the machine. Made by bubblewrap (bwrap(1)).
+
+It sees the system read-only, its workspace and its own folders, its own /tmp, /proc, PIDs and a bare /dev; all under
+the paths that they have outside. The network is shared: agents talk to MCP servers and install packages.
+
+Nobody in there can write where a later start mounts something, unless it is looked after here: bubblewrap follows
+symbolic links, and does so with the server's rights.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from portico.core.errors import AgentUnavailable
+from portico.plugins.claude_code.environment import SUBFOLDERS
+from portico.plugins.claude_code.visible import named_paths, program_paths, system_folders, unreadable
+
+PROBE_TIME = 10.0
+"""Seconds that a try may take; it takes 0.01."""
+
+PACKAGE = "on Debian and Ubuntu, `apt install bubblewrap`"
+
+_KEPT = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID")
+"""What root keeps in there: with less, it can't unpack an archive, or work in a folder that is another user's."""
+
+_PROC = ("acpi", "bus", "fs", "irq", "mtrr", "scsi", "sys", "sysrq-trigger")
+"""What the user root may write in /proc without any capability (/proc/sys/kernel/core_pattern runs programs outside).
+bubblewrap 0.8.0 sees to some of them only."""
+
+# SIGTERM is for the CLI: bubblewrap would die of it, and with it all the rest.
+_OUTSIDE, _INSIDE = ("--ignore-signal=TERM",), ("--default-signal=TERM",)
+
+# The workspace is still the folder that was looked at: by now nobody can change what is mounted here.
+_SAME = 'test "$(stat -c %d:%i .)" = "$0" || { echo "the workspace was moved" >&2; exit 1; }; exec "$@"'
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """``command`` starts bubblewrap. ``visible`` paths are to be seen, read-only; ``hidden`` ones are not, wherever
+    they lie, but for an agent's own folders in them. Nor is what lies beside a workspace in ``roots``.
+    """
+
+    command: tuple[str, ...]
+    shell: tuple[str, ...]
+    visible: tuple[Path, ...] = ()
+    hidden: tuple[Path, ...] = ()
+    roots: tuple[Path, ...] = ()
+
+    def wrap(self, argv: Sequence[str], folder: Path, cwd: Path, runtime: Path | None = None) -> list[str]:
+        """The command line that starts ``argv`` in ``cwd``, as the agent whose folder this is.
+
+        Raises OSError, and `AgentUnavailable` (``workspace_moved``).
+        """
+        tmp = folder / "tmp"
+        tmp.mkdir(mode=0o700, exist_ok=True)
+        own = [folder / name for name in SUBFOLDERS if (folder / name).is_dir()]
+        own += [runtime] if runtime is not None else []
+        plan = _Plan()
+        for path in system_folders():
+            plan.system(path)
+        for path in (Path("/proc"), Path("/dev")):
+            plan.add(f"--{path.name}", path)
+        for name in _PROC:
+            if os.path.exists(f"/proc/{name}"):
+                plan.show(Path("/proc", name))
+        plan.bind(tmp, Path("/tmp"))  # noqa: S108
+        plan.add("--symlink", Path("/tmp"), Path("/var/tmp"))  # noqa: S108
+        plan.add("--dir", Path("/run"))
+        for path in self.roots:
+            if plan.shows_around(path):  # elsewhere nothing is to be seen, and a root may hold programs, as a home does
+                plan.hide(path)
+        for path in (*self.visible, *program_paths(Path(argv[0]))):
+            if not plan.shows(path):
+                plan.show(path)
+        for path in self.hidden:
+            plan.hide(path)
+        plan.bind(cwd, cwd)
+        for path in self.hidden:
+            if path != cwd and path.is_relative_to(cwd):
+                plan.hide(path)
+        for path in own:
+            plan.bind(path, path)
+        _make_mount_points(tmp, plan.places)
+        same = _identity(cwd)
+        return [
+            *self.command,
+            *plan.arguments,
+            "--remount-ro",
+            "/",
+            "--chdir",
+            str(cwd),
+            "--",
+            *self.shell,
+            same,
+            *argv,
+        ]
+
+
+class _Plan:
+    """What is mounted, in order; later ones cover earlier ones. ``places``: where, and whether that is a folder."""
+
+    def __init__(self) -> None:
+        self.arguments: list[str] = []
+        self.places: dict[Path, bool] = {}
+        self._shown: list[Path] = []
+        self._hidden: list[Path] = []
+
+    def add(self, option: str, *paths: Path) -> None:
+        self.arguments += [option, *map(str, paths)]
+
+    def system(self, path: Path) -> None:
+        if path.is_symlink():
+            self.add("--symlink", path.readlink(), path)
+            self._shown.append(path)
+        else:
+            self.show(path)
+
+    def shows(self, path: Path) -> bool:
+        """Whether it is to be seen already."""
+        shown, hidden = (any(map(path.is_relative_to, paths)) for paths in (self._shown, self._hidden))
+        return shown and not hidden
+
+    def shows_around(self, path: Path) -> bool:
+        return self.shows(path) and path not in self._shown
+
+    def show(self, path: Path) -> None:
+        self._mount("--ro-bind", path, path)
+        self._shown.append(path)
+
+    def bind(self, path: Path, place: Path) -> None:
+        self._mount("--bind", path, place)
+
+    def hide(self, path: Path) -> None:
+        if path.is_symlink():
+            return
+        self._hidden.append(path)
+        if path.is_file():
+            self._mount("--ro-bind", Path(os.devnull), path, folder=False)
+        elif path.is_dir():
+            self.add("--tmpfs", path)
+            self.places[path] = True
+
+    def _mount(self, option: str, path: Path, place: Path, *, folder: bool | None = None) -> None:
+        self.add(option, path, place)
+        self.places[place] = path.is_dir() if folder is None else folder
+
+
+def _make_mount_points(tmp: Path, places: Mapping[Path, bool]) -> None:
+    """What is to be mounted below /tmp needs a place there, and /tmp is the agent's own folder ``tmp``.
+
+    A link that it has left there must not lead anywhere. The agent does not run now. Raises OSError.
+    """
+    for place, is_folder in places.items():
+        if place == Path("/tmp") or not place.is_relative_to("/tmp"):  # noqa: S108
+            continue
+        parts = place.relative_to("/tmp").parts  # noqa: S108
+        path = tmp
+        for number, part in enumerate(parts, start=1):
+            path /= part
+            wanted = is_folder or number < len(parts)
+            if path.is_symlink() or (path.exists() and path.is_dir() != wanted):
+                path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
+            if wanted:
+                path.mkdir(mode=0o700, exist_ok=True)
+            else:
+                path.touch(mode=0o600)
+
+
+def _identity(cwd: Path) -> str:
+    """Device and inode of the folder, once it is sure that no symbolic link leads there."""
+    number = os.open(cwd, os.O_PATH | os.O_DIRECTORY)
+    try:
+        if os.readlink(f"/proc/self/fd/{number}") != str(cwd):
+            raise AgentUnavailable(
+                "The session's workspace is not where it was: a link is there.", code="workspace_moved"
+            )
+        status = os.fstat(number)
+    finally:
+        os.close(number)
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+async def find_sandbox(
+    search_path: str,
+    environment: Mapping[str, str],
+    *,
+    visible: Iterable[Path] = (),
+    hidden: Iterable[Path] = (),
+    roots: Iterable[Path] = (),
+) -> Sandbox:
+    """A sandbox that works here, proven by running a command in it. ``environment`` is what all agents have.
+
+    Raises LookupError, which says in words why there is none, and how to mend that.
+    """
+    bwrap, env, shell = (shutil.which(tool, path=search_path) for tool in ("bwrap", "env", "sh"))
+    if bwrap is None:
+        raise LookupError(f"there is no program bwrap ({PACKAGE})")
+    if env is None or shell is None:
+        raise LookupError("there is no program sh or env")
+    shown = await anyio.to_thread.run_sync(lambda: _distinct([*named_paths(environment), *visible]))
+    covered = await anyio.to_thread.run_sync(lambda: _distinct([*_spellings(hidden), *unreadable(Path("/etc"))]))
+    beside = await anyio.to_thread.run_sync(lambda: _distinct(_spellings(roots)))
+    reason = ""
+    for namespaces in _namespaces():
+        command = (env, *_OUTSIDE, bwrap, *namespaces, "--die-with-parent", *_rights())
+        sandbox = Sandbox(command, (env, *_INSIDE, shell, "-c", _SAME), shown, covered, beside)
+        why = await _failure(sandbox, search_path)
+        if why is None:
+            return sandbox
+        reason = reason or why
+    raise LookupError(f"bwrap does not work here ({reason})")
+
+
+def _distinct(paths: Iterable[Path]) -> tuple[Path, ...]:
+    return tuple(dict.fromkeys(paths))
+
+
+def _spellings(paths: Iterable[Path]) -> Iterator[Path]:
+    """Each path as it is named, and without symbolic links."""
+    for path in paths:
+        yield from (path, Path(os.path.realpath(path)))
+
+
+def _namespaces() -> Iterator[tuple[str, ...]]:
+    yield ("--unshare-pid", "--unshare-ipc")
+    if os.geteuid() == 0:  # in a container, root may be allowed this alone; others get it without asking
+        yield ("--unshare-user", "--unshare-pid", "--unshare-ipc")
+
+
+def _rights() -> list[str]:
+    if os.geteuid() != 0:
+        return []
+    return ["--cap-drop", "ALL", *(word for name in _KEPT for word in ("--cap-add", name))]
+
+
+async def _failure(sandbox: Sandbox, search_path: str) -> str | None:
+    """Why it does not work; None if it does."""
+    with tempfile.TemporaryDirectory(prefix="portico-probe-") as name:
+        folder = Path(os.path.realpath(name))  # noqa: ASYNC240
+        for own in (*SUBFOLDERS, "work"):
+            (folder / own).mkdir()
+        try:
+            argv = await anyio.to_thread.run_sync(
+                sandbox.wrap, [sandbox.shell[2], "-c", "test $$ -gt 1"], folder, folder / "work"
+            )
+            with anyio.fail_after(PROBE_TIME):
+                done = await anyio.run_process(
+                    argv, check=False, stdin=subprocess.DEVNULL, env={"PATH": search_path}, start_new_session=True
+                )
+        except TimeoutError:
+            return f"no answer within {PROBE_TIME:.0f} s"
+        except (OSError, AgentUnavailable) as error:
+            return str(error)
+    if done.returncode == 0:
+        return None
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    return said[-1].removeprefix("bwrap: ")[:300] if said else f"exit status {done.returncode}"

@@ -1,0 +1,153 @@
+"""The issuer's public keys (RFC 7517), read again when a token names one that is not among them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import jwt
+from anyio import to_thread
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from portico.core.errors import Unavailable
+
+MAX_BYTES = 1024 * 1024
+MAX_KEYS = 100
+FETCH_SECONDS = 5.0
+FRESH_SECONDS = 3600.0
+"""After that the keys are read again: one that is there no more is no key any more."""
+RETRY_SECONDS = 10.0
+"""At least, between two reads, whatever unknown keys callers name."""
+RSA_BITS = 2048
+
+log = logging.getLogger("portico.jwt")
+
+
+class KeySet:
+    """``read`` gets the text of a JWKS. While it fails, the keys that it gave before stay in use."""
+
+    def __init__(self, read: Callable[[], Awaitable[bytes]], *, now: Callable[[], float] = time.monotonic) -> None:
+        self._read = read
+        self._now = now
+        self._keys: Mapping[str | None, Mapping[str, Any]] = {}
+        self._read_at: float | None = None
+        self._tried_at: float | None = None
+        self._reading = anyio.Lock()
+
+    async def find(self, kid: str | None) -> Mapping[str, Any] | None:
+        """The key of this id; without one the only key that there is. Raises `Unavailable` (``jwks_unavailable``)."""
+        if self._read_at is None or (not self._reading.locked() and self._is_old()) or self._get(kid) is None:
+            await self._refresh()
+        if self._read_at is None:
+            raise Unavailable("the issuer's keys can't be had now", code="jwks_unavailable")
+        return self._get(kid)
+
+    def expire(self) -> None:
+        """Read the keys again when somebody comes next."""
+        self._tried_at = None
+        if self._read_at is not None:
+            self._read_at = float("-inf")
+
+    def _get(self, kid: str | None) -> Mapping[str, Any] | None:
+        if kid is None:
+            return next(iter(self._keys.values())) if len(self._keys) == 1 else None
+        return self._keys.get(kid)
+
+    def _is_old(self) -> bool:
+        return self._read_at is not None and self._now() - self._read_at > FRESH_SECONDS
+
+    async def _refresh(self) -> None:
+        asked_at = self._now()
+        async with self._reading:
+            if self._tried_at is not None and self._tried_at > asked_at - RETRY_SECONDS:
+                return  # somebody has just done it
+            # A caller that leaves would make the next one begin anew.
+            with anyio.CancelScope(shield=True):
+                try:
+                    with anyio.fail_after(FETCH_SECONDS):
+                        self._keys = parse(await self._read())
+                    self._read_at = self._now()
+                except (OSError, ValueError, TimeoutError, httpx.HTTPError) as error:
+                    log.warning("the issuer's keys can't be read: %s: %s", type(error).__name__, error)
+                self._tried_at = self._now()
+
+
+def parse(text: bytes) -> Mapping[str | None, Mapping[str, Any]]:
+    """Usable public keys by their ids. Raises ValueError where there is none."""
+    try:
+        entries = json.loads(text)["keys"]
+        entries = [entry for entry in entries if _usable(entry)][:MAX_KEYS]
+    except (TypeError, KeyError, RecursionError):
+        raise ValueError("it is no JWKS") from None
+    if not entries:
+        raise ValueError("there is no usable key in it")
+    found: dict[str | None, Mapping[str, Any]] = {}
+    for entry in entries:
+        found.setdefault(entry.get("kid"), entry)
+    return found
+
+
+def _usable(entry: Any) -> bool:
+    """Whether it is a public key, strong enough, to verify signatures with."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("kid"), str | None):
+        return False
+    if entry.get("kty") not in ("RSA", "EC", "OKP") or "d" in entry:  # no shared secret, nobody's private key
+        return False
+    if entry.get("use", "sig") != "sig":
+        return False
+    try:
+        key = jwt.PyJWK(entry, algorithm=algorithm_of(entry)).key
+        for_this = "verify" in entry.get("key_ops", ["verify"])
+    except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError):
+        return False
+    return for_this and (not isinstance(key, RSAPublicKey) or key.key_size >= RSA_BITS)
+
+
+def algorithm_of(entry: Mapping[str, Any]) -> str:
+    """One that this key can be used with: its own ``alg``, or one of its kind."""
+    by_kind = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}.get(str(entry.get("crv")), "EdDSA")
+    return str(entry.get("alg") or ("RS256" if entry.get("kty") == "RSA" else by_kind))
+
+
+def fits(entry: Mapping[str, Any], algorithm: str) -> bool:
+    """Whether signatures of ``algorithm`` may be checked with this key, which is of one kind whatever a token says."""
+    own = algorithm_of(entry)
+    if entry.get("alg") is None and entry.get("kty") == "RSA":
+        return algorithm[:2] in ("RS", "PS")
+    return algorithm == own
+
+
+def reader_of(source: str, folder: Path) -> Callable[[], Awaitable[bytes]]:
+    """Reads ``source``: a URL, or a file, which may be relative to ``folder``."""
+    if "://" not in source:
+        path = folder / source
+
+        def read() -> bytes:
+            with path.open("rb") as file:
+                return file.read(MAX_BYTES)
+
+        return lambda: to_thread.run_sync(read, abandon_on_cancel=True)
+
+    async def fetch() -> bytes:
+        # No redirect: it could lead from https to elsewhere.
+        async with (
+            httpx.AsyncClient(timeout=FETCH_SECONDS, trust_env=False) as client,
+            client.stream("GET", source, headers={"accept-encoding": "identity"}) as answer,
+        ):
+            if answer.status_code != 200:
+                raise ValueError(f"the answer is {answer.status_code}")
+            data = bytearray()
+            async for part in answer.aiter_raw():
+                data += part
+                if len(data) > MAX_BYTES:
+                    raise ValueError(f"it is larger than {MAX_BYTES} bytes")
+            return bytes(data)
+
+    return fetch

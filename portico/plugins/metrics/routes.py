@@ -1,0 +1,30 @@
+"""``GET /metrics``. Needs credentials like everything else, and tells nothing of what a session is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from portico.core.engine import Engine
+from portico.metrics.metrics import Metrics
+from portico.plugins.metrics.engine import engine_families
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class MetricsRoutes:
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._told_of: Engine | None = None
+
+    def routes(self, engine: Engine) -> Sequence[BaseRoute]:
+        if self._told_of is None:  # each transport asks; the engine is the same
+            self._told_of = engine
+            self._metrics.add(*engine_families(engine))
+        return [Route("/metrics", self._get, methods=["GET"])]
+
+    async def _get(self, request: Request) -> Response:
+        return Response(self._metrics.text(), headers={"cache-control": "no-store"}, media_type=TEXT)

@@ -1,0 +1,89 @@
+"""Serves the OpenAPI document, and a page to read it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from portico.transports.endpoint import route
+from portico.transports.operation import ETAG, HTML, IF_NONE_MATCH, JSON, Answer, operation
+
+
+class Documentation:
+    """Of ``routes``, and of its own; ``prefix`` is the path that the API lies under."""
+
+    def __init__(self, routes: Sequence[BaseRoute], prefix: str) -> None:
+        self._routes = [*routes, *self.routes()]
+        self._prefix = prefix
+
+    def routes(self) -> list[Route]:
+        return [route("/openapi.json", GET=self._get_document), route("/docs", GET=self._get_page)]
+
+    @operation(
+        "getDocument",
+        "This document",
+        Answer(200, "OpenAPI 3.1.", dict, headers=(ETAG,)),
+        Answer(304, "It is the one that the client has."),
+        headers=(IF_NONE_MATCH,),
+        public=True,
+    )
+    async def _get_document(self, request: Request) -> Response:
+        # Made when it is first asked for, and aside, as it takes a while.
+        return _answer(request, await to_thread.run_sync(lambda: self._document))
+
+    @operation(
+        "getPage",
+        "A page to read this document",
+        Answer(200, "HTML.", str, HTML, headers=(ETAG,)),
+        Answer(304, "It is the one that the client has."),
+        headers=(IF_NONE_MATCH,),
+        public=True,
+    )
+    async def _get_page(self, request: Request) -> Response:
+        return _answer(request, await to_thread.run_sync(lambda: self._page))
+
+    @cached_property
+    def _made(self) -> dict[str, Any]:
+        from portico.transports.openapi import document
+
+        return document(self._routes, self._prefix)
+
+    @cached_property
+    def _document(self) -> _Content:
+        return _Content.of(json.dumps(self._made, separators=(",", ":")), {"content-type": JSON})
+
+    @cached_property
+    def _page(self) -> _Content:
+        from portico.transports.page import CONTENT_SECURITY_POLICY, page
+
+        headers = {"content-type": f"{HTML}; charset=utf-8", "content-security-policy": CONTENT_SECURITY_POLICY}
+        return _Content.of(page(self._made), headers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    body: bytes
+    etag: str
+    headers: Mapping[str, str]
+
+    @classmethod
+    def of(cls, text: str, headers: Mapping[str, str]) -> _Content:
+        body = text.encode()
+        etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        return cls(body, etag, {**headers, "etag": etag, "cache-control": "no-cache"})
+
+
+def _answer(request: Request, content: _Content) -> Response:
+    known = {each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")}
+    if known & {content.etag, "*"}:
+        return Response(status_code=304, headers=content.headers)
+    return Response(content.body, 200, content.headers)

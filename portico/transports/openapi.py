@@ -1,0 +1,304 @@
+"""The OpenAPI document, made of what routes say they read and answer: https://spec.openapis.org/oas/v3.1.1.html."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+from starlette.routing import BaseRoute, Route
+
+from portico import __version__
+from portico.transports import models
+from portico.transports.answers import Problem
+from portico.transports.codes import ANYWHERE, CODES, OPEN, by_status
+from portico.transports.endpoint import Endpoint
+from portico.transports.operation import (
+    ALLOW,
+    JSON,
+    RETRY_AFTER,
+    WWW_AUTHENTICATE,
+    Header,
+    Operation,
+    operation_of,
+)
+from portico.transports.scopes import takes_tickets
+from portico.transports.shapes import ClientMessage, PlainMessage, ServerMessage, ServerSentEvent, WireEvent
+from portico.transports.wire import PROBLEM_TYPE, phrase
+
+log = logging.getLogger("portico.transports")
+
+Json = dict[str, Any]
+
+OVERVIEW = """Long-lived Claude Code sessions on the network.
+
+Every request needs `Authorization: Bearer SECRET`, but for those without a lock here, and where the network itself \
+says who is calling. GET is answered to HEAD too, without a body. Errors are problem documents (RFC 9457), whose \
+`code` is stable. Objects that the server sends may get further members; in those that it is sent unknown members are \
+refused.
+
+A stream (`text/event-stream`) is a series of Server-Sent Events, and its schema here is that of one of them. Comments \
+keep the connection alive.
+"""
+
+PATH_PARAMETERS: Mapping[str, tuple[Any, str]] = {
+    "session_id": (models.Name, "The session's id."),
+    "turn_id": (models.TurnId, "The turn's id."),
+    "request_id": (models.RequestId, "The permission request's id, from its event."),
+}
+SECURITY_SCHEMES: Mapping[str, Json] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A token, as the operator gives it."},
+    "ticket": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "ticket",
+        "description": "Made by `createTicket`, for what can't send headers: good for one session, and for a while.",
+    },
+}
+
+PENDING_PERMISSION = {
+    "operationId": "answerPermission",
+    "parameters": {
+        "session_id": "$response.body#/session_id",
+        "request_id": "$response.body#/pending_permissions/0/request_id",
+    },
+}
+"""From a session to what it waits for."""
+
+_COMPONENTS: Mapping[str, Any] = {
+    "Event": WireEvent,
+    "ClientMessage": ClientMessage,
+    "ServerMessage": ServerMessage,
+    "PlainMessage": PlainMessage,
+}
+"""Types that have a name of their own in the document, though Python has none for them."""
+
+_REFERENCE = "#/components/schemas/"
+
+
+def document(routes: Iterable[BaseRoute], prefix: str) -> Json:
+    """The document of all ``routes`` that say what they are; the others are left out.
+
+    ``prefix`` is the path that the API lies under.
+    """
+    schemas, paths = _Schemas(), Json()
+    for path, method, known in _described(routes):
+        made = paths.setdefault(path, {})[method.lower()] = _operation(path, known, schemas)
+        if takes_tickets(path, method, prefix):
+            made["security"] = [{"bearer": []}, {"ticket": []}]
+    if streamed := schemas.definitions.get(ServerSentEvent.__name__):
+        streamed["properties"]["data"]["contentSchema"] = {"$ref": f"{_REFERENCE}Event"}
+    _link(paths, schemas.definitions)
+    return {
+        "openapi": "3.1.1",
+        "info": {"title": "Portico", "version": __version__, "description": OVERVIEW, "license": {"name": "MIT"}},
+        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}],
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(schemas.definitions.items())),
+            "securitySchemes": dict(SECURITY_SCHEMES),
+        },
+    }
+
+
+def operations_of(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, Operation | None]]:
+    """Path, method and description of each operation. HEAD is GET's."""
+    for route in routes:
+        if isinstance(route, Route):
+            handlers = route.endpoint.handlers if isinstance(route.endpoint, Endpoint) else {}
+            methods = handlers or dict.fromkeys(route.methods or ("GET",), route.endpoint)
+            for method, handler in methods.items():
+                if method != "HEAD":
+                    yield route.path, method, operation_of(handler)
+
+
+def _described(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, Operation]]:
+    for path, method, known in operations_of(routes):
+        if known is not None:
+            yield path, method, known
+
+
+def _operation(path: str, known: Operation, schemas: _Schemas) -> Json:
+    made: Json = {"operationId": known.id, "summary": known.summary}
+    if known.description:
+        made["description"] = known.description
+    if known.public:
+        made["security"] = []
+    if parameters := [*_path_parameters(path), *_query_parameters(known, schemas), *_header_parameters(known)]:
+        made["parameters"] = parameters
+    if body := known.models.get("body"):
+        schema = schemas.of(body)
+        required = any(field.is_required() for field in body.model_fields.values())
+        made["requestBody"] = {"required": required, "content": {JSON: {"schema": schema}}}
+    made["responses"] = _responses(path, known, schemas)
+    return made
+
+
+def _path_parameters(path: str) -> Iterator[Json]:
+    for name in re.findall(r"{(\w+)", path):
+        type_, description = PATH_PARAMETERS.get(name, (str, ""))
+        schema = _schema(type_)
+        yield {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
+
+
+def _query_parameters(known: Operation, schemas: _Schemas) -> Iterator[Json]:
+    model = known.models.get("query")
+    schema = schemas.inline(model) if model else {}
+    for name, member in schema.get("properties", {}).items():
+        description = member.pop("description", "")
+        member = _never_null(member)
+        required = name in schema.get("required", ())
+        yield {"name": name, "in": "query", "required": required, "description": description, "schema": member}
+
+
+def _header_parameters(known: Operation) -> Iterator[Json]:
+    for header in known.headers:
+        yield {"name": header.name, "in": "header", "required": False, **_header(header)}
+
+
+def _header(header: Header) -> Json:
+    return {"description": header.description, "schema": _schema(header.type)}
+
+
+def _responses(path: str, known: Operation, schemas: _Schemas) -> Json:
+    found: dict[int, Json] = {}
+    for answer in known.answers:
+        response = found.setdefault(answer.status, {"description": ""})
+        response["description"] = f"{response['description']} {answer.description}".strip()
+        if answer.headers:
+            response["headers"] = {header.name: _header(header) for header in answer.headers}
+        if answer.type is not None:
+            response.setdefault("content", {})[answer.media_type] = {"schema": schemas.of(answer.type)}
+    for status, codes in by_status(_codes(path, known)).items():
+        found[status] = _problem(status, codes, schemas)
+    return {str(status): found[status] for status in sorted(found)}
+
+
+def _codes(path: str, known: Operation) -> set[str]:
+    """Those of the operation, and those that follow from what it reads."""
+    codes = {*known.codes, *ANYWHERE}
+    if not known.public:
+        codes |= {"unauthenticated", "too_many_attempts", "host_not_allowed", "origin_not_allowed", "not_allowed"}
+        codes |= {"authenticator_failed", "store_failed"}
+    if "{session_id}" in path:
+        codes |= {"session_not_found"}
+    if known.models:
+        codes |= {"invalid"}
+    if "body" in known.models:
+        codes |= {"request_timeout", "too_large", "unsupported_media_type"}
+    return codes
+
+
+def _problem(status: int, codes: Sequence[str], schemas: _Schemas) -> Json:
+    lines = "".join(f"\n- `{code}`: {CODES[code][1]}" for code in codes)
+    more = "\n\nPlugins may have codes of their own." if status in OPEN else ""
+    schema = schemas.of(Problem)
+    if status not in OPEN:
+        schema = {"allOf": [schema, {"properties": {"code": {"enum": list(codes)}}}]}
+    made: Json = {"description": f"{phrase(status)}:\n{lines}{more}", "content": {PROBLEM_TYPE: {"schema": schema}}}
+    headers = {401: WWW_AUTHENTICATE, 405: ALLOW, 429: RETRY_AFTER, 503: RETRY_AFTER}
+    if header := headers.get(status):
+        made["headers"] = {header.name: _header(header)}
+    return made
+
+
+def _link(paths: Json, definitions: Json) -> None:
+    """Lead from each answer to the operations whose path parameters are all among its members."""
+    wanting = [
+        (known["operationId"], {each["name"] for each in known.get("parameters", ()) if each["in"] == "path"})
+        for methods in paths.values()
+        for known in methods.values()
+    ]
+    for methods in paths.values():
+        for known in methods.values():
+            for response in known["responses"].values():
+                reference = response.get("content", {}).get(JSON, {}).get("schema", {}).get("$ref", "")
+                members = definitions.get(reference.removeprefix(_REFERENCE), {}).get("properties", {})
+                links = {
+                    operation_id: {
+                        "operationId": operation_id,
+                        "parameters": {name: f"$response.body#/{name}" for name in sorted(names)},
+                    }
+                    for operation_id, names in wanting
+                    if names and names <= members.keys() and operation_id != known["operationId"]
+                }
+                if "pending_permissions" in members:
+                    links["answerPermission"] = PENDING_PERMISSION
+                if links:
+                    response["links"] = links
+
+
+class _Generator(GenerateJsonSchema):
+    """Without titles, which only repeat names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+class _Schemas:
+    """JSON Schemas of types, the named ones among ``definitions``: of what clients send (pydantic models), and of what
+    the server does."""
+
+    def __init__(self) -> None:
+        self.definitions: Json = {}
+        for name, type_ in _COMPONENTS.items():
+            self.definitions[name] = self.inline(type_)
+
+    def of(self, type_: Any) -> Json:
+        for name, known in _COMPONENTS.items():
+            if type_ is known:
+                return {"$ref": _REFERENCE + name}
+        schema = self.inline(type_)
+        if "properties" not in schema:
+            return schema
+        name = type_.__name__
+        self.definitions[name] = schema
+        return {"$ref": _REFERENCE + name}
+
+    def inline(self, type_: Any) -> Json:
+        schema = _schema(type_)
+        self.definitions |= {name: value for name, value in schema.pop("$defs", {}).items()}
+        return schema
+
+
+def _schema(type_: Any) -> Json:
+    # By what clients may send, for what they send, and by what is written, for that.
+    mode: JsonSchemaMode = "validation" if _is_model(type_) else "serialization"
+    adapter: TypeAdapter[Any] = TypeAdapter(type_)
+    made = adapter.json_schema(schema_generator=_Generator, mode=mode, ref_template=_REFERENCE + "{model}")
+    tidied: Json = _tidied(made)
+    return tidied
+
+
+def _is_model(type_: Any) -> bool:
+    return isinstance(type_, type) and issubclass(type_, BaseModel)
+
+
+def _tidied(node: Any) -> Any:
+    """Without the titles of classes and defaults of null, and with the code in descriptions as Markdown has it."""
+    if isinstance(node, list):
+        return [_tidied(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {key: _tidied(value) for key, value in node.items()}
+    if isinstance(kept.get("title"), str):
+        del kept["title"]
+    if kept.get("default", ...) is None:
+        del kept["default"]
+    if isinstance(text := kept.get("description"), str):
+        kept["description"] = " ".join(text.replace("``", "`").split())
+    return kept
+
+
+def _never_null(schema: Json) -> Json:
+    """What is left out is not there; a parameter can't be null."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) != 1:
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "anyOf"}
+    return {**kinds[0], **rest}

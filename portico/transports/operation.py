@@ -1,0 +1,108 @@
+"""What a handler takes and answers, said once: endpoints read requests by it, and the OpenAPI document is made of it.
+
+    @operation("renameThing", "Give a thing another name", Answer(200, "The thing.", Thing), codes=("thing_not_found",))
+    async def _rename(self, request: Request, body: NewName) -> Response: ...
+
+A parameter ``body`` or ``query`` is a pydantic model, by which the request's JSON or query string is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import BaseModel
+from starlette.requests import Request
+
+from portico.transports.body import read_object
+from portico.transports.models import EventId, TurnId
+from portico.transports.parse import check, parse_query, with_idempotency_key
+
+H = TypeVar("H", bound=Callable[..., Awaitable[Any]])
+
+JSON = "application/json"
+HTML = "text/html"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A header of a request (``type`` is what its value is checked as) or of an answer."""
+
+    name: str
+    type: Any
+    description: str
+
+
+LAST_EVENT_ID = Header("Last-Event-ID", EventId, "The last event that the client has seen; what follows it is sent.")
+IDEMPOTENCY_KEY = Header("Idempotency-Key", TurnId, "Another way to give `turn_id`.")
+IF_NONE_MATCH = Header("If-None-Match", str, "The `ETag` of what the client has.")
+ETAG = Header("ETag", str, "Changes when the content does.")
+LOCATION = Header("Location", str, "Path of what was made.")
+RETRY_AFTER = Header("Retry-After", int, "Seconds after which it may be tried again.")
+ALLOW = Header("Allow", str, "The methods that the path answers.")
+WWW_AUTHENTICATE = Header("WWW-Authenticate", str, "`Bearer`.")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One of the answers where nothing went wrong: ``type`` is what its body is (None: there is none)."""
+
+    status: int
+    description: str
+    type: Any = None
+    media_type: str = JSON
+    headers: tuple[Header, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """``codes`` are the problems that are this operation's own. ``public``: it needs no credentials."""
+
+    id: str
+    summary: str
+    description: str
+    answers: Sequence[Answer]
+    codes: Sequence[str]
+    headers: Sequence[Header]
+    public: bool
+    models: Mapping[str, type[BaseModel]] = field(default_factory=dict)
+
+    async def read(self, request: Request, max_body: int) -> dict[str, BaseModel]:
+        """The handler's arguments. Raises as `read_object` and `check`."""
+        found: dict[str, BaseModel] = {}
+        for name, model in self.models.items():
+            if name == "body":
+                values = await read_object(request, max_body)
+            else:
+                values = parse_query(request.scope["query_string"])
+            if IDEMPOTENCY_KEY in self.headers:
+                values = with_idempotency_key(request, values)
+            found[name] = check(model, values)
+        return found
+
+
+def operation(
+    operation_id: str,
+    summary: str,
+    *answers: Answer,
+    codes: Sequence[str] = (),
+    headers: Sequence[Header] = (),
+    public: bool = False,
+) -> Callable[[H], H]:
+    """Make a handler an `Operation`; its docstring is the description."""
+
+    def describe(handler: H) -> H:
+        hints = get_type_hints(handler)
+        models: dict[str, type[BaseModel]] = {name: hints[name] for name in ("query", "body") if name in hints}
+        text = " ".join((handler.__doc__ or "").split())
+        handler.operation = Operation(  # type: ignore[attr-defined]
+            operation_id, summary, text, answers, codes, headers, public, models
+        )
+        return handler
+
+    return describe
+
+
+def operation_of(handler: Callable[..., Any]) -> Operation | None:
+    return getattr(handler, "operation", None)

@@ -1,0 +1,55 @@
+"""Takes requests down in the audit that are refused before the engine sees them, for who sends them, or from where."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from portico.core.audit import Audit, Source
+from portico.core.errors import Exhausted, NotAllowed, NotFound, PorticoError, Unauthenticated
+from portico.transports.access import MAX_PATH
+from portico.transports.caller import caller_of
+from portico.transports.dialler import dialler_of
+from portico.transports.wire import Refused
+
+
+class Refusals:
+    """Notes what ends a request so, and passes it on."""
+
+    def __init__(self, app: ASGIApp, audit: Audit) -> None:
+        self._app = app
+        self._audit = audit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except PorticoError as error:
+            note_refusal(self._audit, scope, error)
+            raise
+
+
+def note_refusal(audit: Audit, scope: Scope, error: PorticoError) -> None:
+    """Take ``error`` down if it refuses a caller: for its credentials, its Host or Origin, or what its ticket is for.
+
+    What the engine refuses it takes down itself.
+    """
+    caller = caller_of(scope)
+    with_ticket = caller is not None and caller.ticket is not None
+    guessed = isinstance(error, Exhausted) and error.code == "too_many_attempts"
+    if guessed or isinstance(error, Unauthenticated | Refused) or (with_ticket and _is_of_tickets(error)):
+        path = scope["raw_path"][:MAX_PATH].decode("ascii", "backslashreplace")
+        principal = caller.principal if caller else None
+        method = scope.get("method", "WEBSOCKET")
+        audit.note("request", error.code, principal, source_of(scope), method=method, path=path)
+
+
+def _is_of_tickets(error: PorticoError) -> bool:
+    return isinstance(error, NotAllowed) or (isinstance(error, NotFound) and error.code == "session_not_found")
+
+
+def source_of(scope: Scope) -> Source:
+    """Where a request comes from."""
+    transport = "websocket" if scope["type"] == "websocket" else "http"
+    if dialler := dialler_of(scope):
+        return Source(transport, service=dialler.service, caller=dialler.caller)
+    client = scope.get("client")
+    return Source(transport, address=str(client[0]) if client and client[0] else "unix")

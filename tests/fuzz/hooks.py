@@ -1,0 +1,95 @@
+"""What schemathesis can't know of a Portico whose agents are echoes: which values lead on, and a check of our own.
+
+It is loaded by the `st` command, see tests/fuzz/test_api.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import schemathesis
+from schemathesis import Case, CheckContext, GenerationMode, HookContext, Response
+from schemathesis.core.failures import Failure
+from schemathesis.openapi.checks import EnsureResourceAvailability
+
+QUERIES = (
+    json.dumps({"ask": {"tool_name": "Write", "input": {"file_path": "a"}}}),
+    json.dumps({"deltas": 20, "gap": 0.05}),
+    json.dumps({"fail": True}),
+    json.dumps({"deltas": 3, "size": 1000}),
+)
+RARE = frozenset("0123456")
+"""What the ids of one in nine cases begin with."""
+TURNS = ("startTurn", "streamTurn")
+
+
+def _operation_id(case: Case[Any]) -> str | None:
+    found: str | None = case.operation.definition.raw.get("operationId")
+    return found
+
+
+def _is_positive(case: Case[Any]) -> bool:
+    return bool(case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE)
+
+
+@schemathesis.hook
+def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
+    """Only what is good anyway is changed: into what gets past the rules of one server, and has agents do things."""
+    operation_id = _operation_id(case)
+    if not _is_positive(case):
+        return
+    if operation_id == "createSession" and isinstance(case.body, dict):
+        refused_here = ("driver", "cwd", "setting_sources")
+        case.body = {name: value for name, value in case.body.items() if name not in refused_here}
+        if case.body.get("permission_mode") is not None:
+            case.body["permission_mode"] = "plan"
+    if operation_id == "closeSession":
+        case.query = {"purge": "true"}  # what is closed can still be read, and what is purged can't
+    if operation_id == "readEvents" and ("limit" in (case.query or {}) or case.id[0] not in RARE):
+        case.query = {**(case.query or {}), "live": "false"}  # or it would be waited for in vain, each time
+    if operation_id in TURNS and isinstance(case.body, dict):
+        query = case.body.get("query")
+        if isinstance(query, str) and len(query) % 2:
+            case.body = {**case.body, "query": QUERIES[len(query) // 2 % len(QUERIES)]}
+
+
+owners: dict[str, str | bytes | None] = {}
+"""Whose a session is: by its id the credentials with which it was made."""
+
+
+def _is_somebody_elses(response: Response) -> bool:
+    found = re.search(r"/(?:sessions|stream|ws)/([^/?]+)", response.request.url or "")
+    owner = owners.get(found[1]) if found else None
+    return owner is not None and owner != response.request.headers.get("Authorization")
+
+
+@schemathesis.hook
+def after_call(context: HookContext, case: Case[Any], response: Response) -> None:
+    if _operation_id(case) == "createSession" and response.status_code == 201:
+        owners[response.json()["session_id"]] = response.request.headers.get("Authorization")
+
+
+@schemathesis.hook
+def filter_failure(context: HookContext, failure: Failure, case: Case[Any], response: Response) -> bool:
+    """What one caller has made, another is told that it is not there: schemathesis would have it found."""
+    return not (isinstance(failure, EnsureResourceAvailability) and _is_somebody_elses(response))
+
+
+@schemathesis.check
+def a_session_is_its_owners(context: CheckContext, response: Response, case: Case[Any]) -> None:
+    assert response.status_code >= 400 or not _is_somebody_elses(response), response.text
+
+
+@schemathesis.check
+def what_the_schema_allows_is_not_invalid(context: CheckContext, response: Response, case: Case[Any]) -> None:
+    """422 is for what only this server, or this moment, makes wrong: an unknown driver, an event yet to come."""
+    if response.status_code == 422 and _is_positive(case):
+        problem = response.json()
+        assert problem["code"] != "invalid", problem
+
+
+@schemathesis.check
+def no_fault_of_the_server(context: CheckContext, response: Response, case: Case[Any]) -> None:
+    assert response.status_code < 500, response.text

@@ -1,0 +1,186 @@
+"""What is to be seen in the sandbox, and what an agent can't do to the next start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from portico.core.errors import AgentUnavailable
+from portico.plugins.claude_code.config import DriverConfig
+from portico.plugins.claude_code.environment import make_folders
+from portico.plugins.claude_code.isolation import isolate
+from portico.plugins.claude_code.sandbox import Sandbox, find_sandbox
+from portico.plugins.claude_code.visible import named_paths, program_paths, server_paths, unreadable
+from tests.support.sandbox import working_sandbox
+
+pytestmark = pytest.mark.anyio
+
+
+class Inside:
+    """Runs shell commands as an agent of ``base`` would."""
+
+    def __init__(self, base: Path, sandbox: Sandbox) -> None:
+        self.folder, self.cwd = base / "agents" / "a", base / "work"
+        self.cwd.mkdir(exist_ok=True)
+        make_folders(self.folder)
+        self.sandbox = sandbox
+
+    async def __call__(self, command: str) -> str:
+        argv = self.sandbox.wrap(["/bin/sh", "-c", command], self.folder, self.cwd)
+        done = await anyio.run_process(argv, check=False, stderr=subprocess.STDOUT, env={"PATH": os.environ["PATH"]})
+        return done.stdout.decode()
+
+
+@pytest.fixture
+async def inside(tmp_path: Path) -> Inside:
+    """In a folder that would be seen, were it not hidden: as a data folder in /opt would be."""
+    return Inside(tmp_path, await working_sandbox(visible=(tmp_path,), hidden=(tmp_path,)))
+
+
+async def test_it_sees_its_own_folders_and_nothing_beside_them(inside: Inside, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (inside.folder / "process.json").write_text("{}")
+    (tmp_path / "agents" / "b").mkdir()
+    (inside.cwd / "mine").write_text("x")
+    seen = await inside(f"ls {tmp_path} {tmp_path}/agents {inside.folder} {inside.cwd}")
+    assert set(seen.split()) - {"a", "agents", "work", "config", "home", "run", "tmp", "mine"} == {
+        f"{path}:" for path in (tmp_path, tmp_path / "agents", inside.folder, inside.cwd)
+    }
+    await inside(f"echo made > made; echo home > {inside.folder}/home/f; echo tmp > /tmp/f")
+    assert (inside.cwd / "made").read_text() == "made\n"
+    assert (inside.folder / "home" / "f").read_text() == "home\n"
+    assert (inside.folder / "tmp" / "f").read_text() == "tmp\n"  # which the next start finds again
+
+
+async def test_links_that_an_agent_leaves_lead_nowhere(inside: Inside, tmp_path: Path) -> None:
+    """bubblewrap makes mount points with the server's rights, and sees the whole machine under /oldroot."""
+    victim = tmp_path / "victim"
+    victim.mkdir(mode=0o755)
+    if not tmp_path.is_relative_to("/tmp"):
+        pytest.skip("nothing is mounted below /tmp")
+    top = inside.folder / "tmp" / tmp_path.relative_to("/tmp").parts[0]
+    top.symlink_to(f"/oldroot{victim}")
+    assert await inside("pwd") == f"{inside.cwd}\n"
+    assert top.is_dir() and not top.is_symlink()
+    assert list(victim.iterdir()) == []
+    (inside.folder / "tmp").rename(inside.folder / "was")
+    (inside.folder / "tmp").symlink_to(victim)
+    make_folders(inside.folder)
+    assert not (inside.folder / "tmp").is_symlink()
+    assert victim.stat().st_mode & 0o777 == 0o755
+
+
+async def test_a_workspace_that_is_swapped_for_a_link_is_refused(inside: Inside, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    inside.cwd.rename(tmp_path / "was")
+    inside.cwd.symlink_to(other)
+    with pytest.raises(AgentUnavailable) as caught:
+        await inside("pwd")
+    assert caught.value.code == "workspace_moved"
+
+
+async def test_one_that_is_swapped_after_the_look_is_not_worked_in(inside: Inside, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    argv = inside.sandbox.wrap(["/bin/sh", "-c", "touch here"], inside.folder, inside.cwd)
+    inside.cwd.rename(tmp_path / "was")
+    (tmp_path / "other").rename(inside.cwd)
+    done = await anyio.run_process(argv, check=False, env={"PATH": os.environ["PATH"]})
+    assert done.returncode != 0 and b"the workspace was moved" in done.stderr
+    assert list(inside.cwd.iterdir()) == []
+
+
+async def test_what_is_hidden_is_hidden_in_the_workspace_too(tmp_path: Path) -> None:
+    hidden = (tmp_path / "work" / ".others", tmp_path / "work" / ".env", tmp_path / "seen" / "tokens")
+    for file in hidden[1:]:
+        file.parent.mkdir()
+        file.write_text("secret")
+    inside = Inside(tmp_path, await working_sandbox(hidden=hidden, visible=(tmp_path / "seen",)))
+    (inside.cwd / ".others").mkdir()
+    (inside.cwd / ".others" / "secret").write_text("x")
+    assert await inside("ls -A . .others") == ".:\n.env\n.others\n\n.others:\n"
+    said = await inside(f"cat .env {hidden[2]}")
+    assert said.count("denied") == 2 and "secret" not in said
+
+
+async def test_a_root_may_hold_programs_and_be_a_folder_of_the_system(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "tool").write_text("#!/bin/sh\necho works\n")
+    (tmp_path / "bin" / "tool").chmod(0o755)
+    roots = (tmp_path, Path("/usr"), Path("/"), Path("/usr/share/doc"))
+    visible = (tmp_path / "bin", Path("/usr/share/doc/dash"))
+    inside = Inside(tmp_path, await working_sandbox(visible=filter(Path.exists, visible), roots=roots))
+    assert await inside(f"{tmp_path}/bin/tool; ls /usr/share/doc") in ("works\n", "works\ndash\n")
+
+
+async def test_where_there_is_none_auto_goes_on_and_says_what_that_means(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = DriverConfig(agents=tmp_path, environment={"PATH": str(tmp_path)}, sandbox="auto")
+    containment = await isolate(config)
+    assert containment.sandbox is None
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "not in a sandbox (there is no program bwrap (on Debian and Ubuntu, `apt install bubblewrap`))" in warning
+
+
+@pytest.mark.parametrize("setting", ["bubblewrap", "required"])
+async def test_where_there_is_none_and_it_is_wanted_nothing_starts(setting: str, tmp_path: Path) -> None:
+    (tmp_path / "bwrap").write_text("#!/bin/sh\necho 'bwrap: setting up uid map: Permission denied' >&2\nexit 1\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    config = DriverConfig(agents=tmp_path, environment={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, sandbox=setting)
+    with pytest.raises(AgentUnavailable) as caught:
+        await isolate(config)
+    assert caught.value.code == "no_sandbox"
+    assert "setting up uid map: Permission denied" in caught.value.detail
+
+
+async def test_one_that_says_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portico.plugins.claude_code.sandbox.PROBE_TIME", 0.2)
+    (tmp_path / "bwrap").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    with pytest.raises(LookupError, match="no answer within"):
+        await find_sandbox(f"{tmp_path}:{os.environ['PATH']}", {})
+
+
+def test_of_a_folder_on_the_path_its_libraries_are_seen_and_not_what_else_lies_there(tmp_path: Path) -> None:
+    for name in (".local/bin", ".local/lib", ".local/share/keyrings", "base/bin", "base/lib"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / ".local/pyvenv.cfg").write_text(f"home = {tmp_path}/base/bin\nversion = 3\n")
+    (tmp_path / "ca.pem").write_text("")
+    path = f"{tmp_path}/.local/bin:relative:/missing:/"
+    found = {
+        str(path.relative_to(tmp_path))
+        for path in named_paths({"PATH": path, "SSL_CERT_FILE": f"{tmp_path}/ca.pem"})
+        if path.is_relative_to(tmp_path)
+    }
+    assert found == {".local/bin", ".local/lib", ".local/pyvenv.cfg", "base/bin", "base/lib", "ca.pem"}
+    assert Path("/") not in named_paths({"PATH": "/", "X": "/"})
+
+
+def test_a_program_comes_with_its_interpreter_and_its_package(tmp_path: Path) -> None:
+    package, link = tmp_path / "lib" / "claude-code", tmp_path / "bin" / "claude"
+    for folder in (package, link.parent):
+        folder.mkdir(parents=True)
+    (package / "package.json").write_text("{}")
+    (package / "cli.js").write_text("#!/opt/node/bin/node\n")
+    link.symlink_to(package / "cli.js")
+    assert {package / "cli.js", package, link, Path("/opt/node/bin/node")} <= set(program_paths(link))
+    servers: dict[str, dict[str, Any]] = {
+        "a": {"command": str(link), "args": ["--x", str(tmp_path)]},
+        "b": {"url": "http://x"},
+    }
+    assert {link, package, tmp_path} <= set(server_paths(servers))
+
+
+def test_what_not_everybody_may_read_is_known(tmp_path: Path) -> None:
+    for name, mode in (("open", 0o644), ("key", 0o640), ("shadow", 0o600)):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "private").mkdir(mode=0o700)
+    (tmp_path / "private" / "key").write_text("")
+    assert {path.name for path in unreadable(tmp_path)} == {"key", "shadow", "private"}
