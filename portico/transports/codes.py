@@ -41,7 +41,6 @@ CODES: Mapping[str, tuple[int, str]] = {
     "too_many_sessions": (429, "as many sessions are open as may be (`max_sessions`)"),
     "too_many_turns": (429, "the caller has started as many turns in this minute as it may (`max_turns_per_minute`)"),
     "too_many_streams": (429, "the caller has as many streams open as it may (`max_streams_per_principal`)"),
-    "too_many_turns": (429, "the caller has begun as many turns in a minute as it may (`max_turns_per_minute`)"),
     "queue_full": (429, "as many turns wait in the session as may (`max_queued_turns`)"),
     "head_too_large": (431, "the request's headers are too large, or too many"),
     "internal_error": (500, "a fault in the server; its log says more"),

@@ -29,6 +29,11 @@ class Attack:
     code: str | None = None
     more: bytes = b""
 
+    @property
+    def endless(self) -> bool:
+        """Whether the server stops reading in the middle of it."""
+        return bool(self.more) or len(self.sent) > 64 * KIB
+
 
 def head(path: str, *fields: str, method: str = "GET", version: str = "1.1", host: str = "localhost") -> bytes:
     """A head with the token in it, without its end."""

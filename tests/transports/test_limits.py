@@ -127,3 +127,19 @@ async def test_a_body_whose_chunks_never_end_is_timed_out(tmp_path: Path, monkey
     async with serving(tmp_path) as served:
         stream = await served.raw(CHUNKED + b"2;")
         assert (await answer_to(stream)).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_who_sends_too_many_requests_ahead_is_cut_off(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        polite = await served.raw(get("/healthz") * 30)
+        raw = b""
+        with anyio.fail_after(5):
+            while raw.count(b'{"status":"ok"}') < 30:
+                raw += await polite.receive()
+        greedy = await served.connect()
+        await send_all(greedy, get("/healthz") * 2000)
+        raw = b""
+        with anyio.fail_after(5), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+            while True:
+                raw += await greedy.receive()
+        assert raw.count(b"HTTP/1.1 ") < 100
