@@ -25,6 +25,8 @@ HEAD_BYTES = 64 * 1024
 OVERHEAD = 8
 """Bytes that may come with each byte of a body, beside those of a head: a chunk of one byte has five."""
 HEAD_FIELDS = 256
+SENT_AHEAD = 32
+"""Requests that wait for the answer to another. One read may hold thousands, of several KiB of memory each."""
 URL_BYTES = 32 * 1024
 LEFTOVER_SECONDS = 5.0
 """For the rest of a body that was answered before it had been read."""
@@ -114,6 +116,8 @@ class Connection(Watched, HttpToolsProtocol):
         return True
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= SENT_AHEAD:
+            self._give_up(MalformedRequest("too many requests are sent ahead"))  # there are other answers due: closes
         super().on_message_begin()
         self._in_message = self._in_head = True
         self._message_bytes = -self._chunk  # what came in the same read may belong to the message before

@@ -48,18 +48,14 @@ def _told(**schema: Any) -> Any:
     return Field(json_schema_extra=schema)
 
 
-def _whole(text: str) -> str:
+def _passable(text: str) -> str:
+    if "\0" in text:
+        raise PydanticCustomError("nul", "must not hold NUL characters")
     try:
         text.encode()
     except UnicodeEncodeError:
         raise PydanticCustomError("surrogate", "must not hold half of a surrogate pair") from None
     return text
-
-
-def _passable(text: str) -> str:
-    if "\0" in text:
-        raise PydanticCustomError("nul", "must not hold NUL characters")
-    return _whole(text)
 
 
 def _argument(text: str) -> str:
@@ -71,7 +67,7 @@ def _argument(text: str) -> str:
 def _not_blank(text: str) -> str:
     if not text.strip():
         raise PydanticCustomError("blank", "must not be blank")
-    return _whole(text)
+    return text
 
 
 def _integral(value: Any) -> Any:

@@ -29,6 +29,11 @@ class Attack:
     code: str | None = None
     more: bytes = b""
 
+    @property
+    def endless(self) -> bool:
+        """Whether the server stops reading in the middle of it."""
+        return bool(self.more) or len(self.sent) > 64 * KIB
+
 
 def head(path: str, *fields: str, method: str = "GET", version: str = "1.1", host: str = "localhost") -> bytes:
     """A head with the token in it, without its end."""
@@ -145,8 +150,6 @@ BODIES = [
     Attack("a mark of the byte order", post(b"\xef\xbb\xbf{}"), 400, "malformed"),
     Attack("half a character in a title", post(b'{"title":"\\ud800"}'), 422, "invalid"),
     Attack("half a character in a name", post(b'{"\\ud800":1}'), 422, "invalid"),
-    Attack("half a character in a query", query("\ud800"), 422, "invalid"),
-    Attack("half a character in a block", query([{"type": "text", "text": "\udfff"}]), 422, "invalid"),
     Attack("thousands of blocks", query([{"type": "text", "text": "x"}] * 5000), 422, "invalid"),
     Attack("an image that is none", query([{"type": "image", "source": "http://169.254.169.254/"}]), 422, "invalid"),
     Attack("hundreds of thousands of objects", post(b'{"metadata":{"a":[' + b"{}," * 200_000 + b"{}]}}"), 422),

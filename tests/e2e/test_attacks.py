@@ -9,7 +9,7 @@ import json
 import re
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,8 +27,8 @@ from tests.support.websocket import close_code, frame
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
-GROWTH = 96 * 1024 * 1024
-"""Bytes of memory that a server may keep of all that. The largest of it alone are 30 MB, and nothing is given back."""
+GROWTH = 48 * 1024 * 1024
+"""Bytes of memory that a server may keep of all that: the largest attacks alone send 30 MB."""
 
 
 @asynccontextmanager
@@ -49,24 +49,28 @@ async def send(stream: SocketStream, data: bytes, token: str, more: bytes = b"")
         pass
 
 
-async def answer(stream: SocketStream) -> tuple[int, str | None]:
-    """Status and code of the one answer there is."""
+async def answer(stream: SocketStream, *, head: bool) -> tuple[int | None, str | None]:
+    """Status and code of the one answer there is; to a question for the ``head`` there is no more of it.
+
+    None where nothing has come: the kernel may drop it while the client is still sending (RFC 9112, 9.6).
+    """
     raw = b""
-    while not (done := re.search(rb"\r\n\r\n(\{.*\})", raw, re.DOTALL)):
+    while not _is_whole(raw, head=head):
         try:
             raw += await stream.receive()
         except (anyio.EndOfStream, anyio.BrokenResourceError):
             break
-        if raw.endswith(b"\r\n\r\n") and b"ontent-length: " not in raw:
-            break
-        if raw.startswith(b"HTTP/1.1 405") and raw.endswith(b"\r\n\r\n"):
-            break  # to HEAD
+    if not raw:
+        return None, None
     assert raw.count(b"HTTP/1.1 ") == 1, raw[:300]
-    found = re.search(rb"content-length: (\d+)", raw)
-    while done and found and len(raw) < raw.index(b"\r\n\r\n") + 4 + int(found[1]):
-        raw += await stream.receive()
     body = raw.partition(b"\r\n\r\n")[2]
     return int(raw[9:12]), json.loads(body)["code"] if body else None
+
+
+def _is_whole(raw: bytes, *, head: bool) -> bool:
+    fields, end, body = raw.partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", fields)
+    return bool(end) and (head or (length is not None and len(body) >= int(length[1])))
 
 
 async def outcome(server: RunningServer, client: Talk, attack: Attack) -> str | None:
@@ -87,10 +91,12 @@ async def outcome(server: RunningServer, client: Talk, attack: Attack) -> str | 
                     seen: tuple[int | None, str | None] = (await close_code(stream), attack.code)
                 else:
                     tasks.start_soon(send, stream, attack.sent, server.token, attack.more)
-                    seen = await answer(stream)
+                    seen = await answer(stream, head=attack.sent.startswith(b"HEAD "))
                 tasks.cancel_scope.cancel()
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        return repr(getattr(error, "exceptions", error))
+    if not upgrades and seen[0] is None and attack.endless:
+        seen = attack.status, attack.code
     if seen[0] != attack.status or (attack.code is not None and seen[1] != attack.code):
         return f"{seen} instead of {(attack.status, attack.code)}"
     ready = await client.http.get(f"{server.url}/readyz")
@@ -101,7 +107,7 @@ async def flood_of_pings(server: RunningServer, client: Talk) -> None:
     async with connected(server) as stream:
         await stream.send(PLAIN.replace(TOKEN, server.token.encode()))
         await stream.receive()
-        with anyio.move_on_after(1):
+        with anyio.move_on_after(1), suppress(anyio.BrokenResourceError):
             while True:
                 await stream.send(frame(Opcode.PING, b"x" * 125) * 500)  # and nothing is read
 
@@ -111,7 +117,7 @@ async def queries_without_reading(server: RunningServer, client: Talk) -> None:
     ask = frame(Opcode.TEXT, b'{"type":"query","content":"[[{\\"say\\": \\"x\\"}]]","id":1}')
     async with connected(server) as stream:
         await stream.send(V1.replace(TOKEN, server.token.encode()).replace(b"/ws/s", b"/ws/deaf"))
-        with anyio.move_on_after(1):
+        with anyio.move_on_after(1), suppress(anyio.BrokenResourceError):
             while True:
                 await stream.send(ask * 100)
     assert (await client.http.delete("/sessions/deaf")).status_code == 204
@@ -119,7 +125,7 @@ async def queries_without_reading(server: RunningServer, client: Talk) -> None:
 
 async def requests_without_reading(server: RunningServer, client: Talk) -> None:
     async with connected(server) as stream:
-        with anyio.move_on_after(1):
+        with anyio.move_on_after(1), suppress(anyio.BrokenResourceError):
             while True:
                 await stream.send(request("/claude/sessions").replace(TOKEN, server.token.encode()) * 100)
 
@@ -180,5 +186,6 @@ async def test_no_attack_of_the_table_does_any_harm(tmp_path: Path) -> None:
         assert [session["session_id"] for session in listed if session["state"] != "closed"] == ["s"]
         assert text(await client.turn("s", script({"say": "after"}))) == "after"
         log = (tmp_path / "server.log").read_text()
-        assert not re.findall(r"Traceback|^.* (?:WARNING|ERROR|CRITICAL) .*$", log, re.MULTILINE)
+        noted = re.findall(r"Traceback|^.* (?:WARNING|ERROR|CRITICAL) .*$", log, re.MULTILINE)
+        assert [line for line in noted if "portico.auth: wrong credentials from 127.0.0.1" not in line] == []
         assert server.token not in log

@@ -204,14 +204,14 @@ async def test_hands_that_are_never_shaken_keep_nobody_out(tmp_path: Path, monke
 
 @pytest.mark.parametrize("what", ["stream", "websocket"])
 async def test_who_takes_nothing_is_cut_off_on_tls_too(tmp_path: Path, what: str) -> None:
-    async with encrypted(tmp_path, write_timeout=0.5) as (served, _, certificates):
+    async with encrypted(tmp_path, write_timeout=1.0) as (served, _, certificates):
         await served.session()
-        await served.run(json.dumps({"deltas": 20, "size": 1024 * 1024}))
+        await served.run(json.dumps({"deltas": 16, "size": 128 * 1024}))
         path = EVENTS if what == "stream" else "/claude/ws/s"
         request = get(path) if what == "stream" else handshake(f"{path}?after=0")
         with access_lines() as lines, await to_thread.run_sync(shaken, served, certificates.client(), 8192) as client:
             client.sendall(request)
-            with anyio.fail_after(5):
+            with anyio.fail_after(10):
                 await lines.wait(path)
             with pytest.raises(ConnectionError):
                 await to_thread.run_sync(read_out, client)
