@@ -6,9 +6,12 @@ path, an id, or anything else that a client makes up.
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
+
+log = logging.getLogger("portico.metrics")
 
 Values = tuple[str, ...]
 """A value for each label."""
@@ -98,15 +101,25 @@ class Histogram:
 
 
 def exposition(families: Sequence[Family]) -> str:
-    """https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format, version 0.0.4."""
-    lines = []
+    """https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format, version 0.0.4.
+
+    A family that can't be read, which may be anybody's, is left out.
+    """
+    lines: list[str] = []
     for family in families:
-        lines.append(f"# HELP {family.name} {_escaped(family.text)}")
-        lines.append(f"# TYPE {family.name} {family.kind}")
-        for name, labels, value in family.samples():
-            pairs = ",".join(f'{label}="{_escaped(text, quoted=True)}"' for label, text in labels.items())
-            lines.append(f"{name}{{{pairs}}} {_number(value)}" if pairs else f"{name} {_number(value)}")
+        try:
+            lines += _lines(family)
+        except Exception:
+            log.exception("the metric %s can't be read", family.name)
     return "\n".join([*lines, ""])
+
+
+def _lines(family: Family) -> list[str]:
+    lines = [f"# HELP {family.name} {_escaped(family.text)}", f"# TYPE {family.name} {family.kind}"]
+    for name, labels, value in family.samples():
+        pairs = ",".join(f'{label}="{_escaped(text, quoted=True)}"' for label, text in labels.items())
+        lines.append(f"{name}{{{pairs}}} {_number(value)}" if pairs else f"{name} {_number(value)}")
+    return lines
 
 
 def _escaped(text: str, *, quoted: bool = False) -> str:

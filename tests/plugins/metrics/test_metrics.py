@@ -12,7 +12,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from portico.metrics.families import Counter, Histogram, exposition
+from portico.metrics.families import Counter, Histogram, Reading, exposition
 from portico.metrics.metrics import Metrics
 from tests.support.dark import dark_server, listener
 from tests.support.server import running_server
@@ -111,6 +111,10 @@ async def test_all_transports_count_into_one_and_the_page_names_all(tmp_path: Pa
             assert first("portico_ziti_connections", service="portico") == 1
             assert first("portico_ziti_listener_restarts_total") == 0
             assert (await dark.get("/metrics")).status_code == 200
+            async with net.websocket("portico", "/claude/ws/nowhere") as socket:
+                assert (await socket.closed())[0] == 4404
+            ended = {"route": "/claude/ws/{session_id}", "method": "WEBSOCKET", "status": "4404"}
+            assert (await numbers(http, server.url))("portico_http_requests_total", **ended) == 1
             listener(server).kill()
             await net.bound("portico", 0)
             seen = await numbers(http, server.url)
@@ -149,6 +153,12 @@ def test_what_is_awkward_in_a_label_is_escaped() -> None:
         (None, 4),
         (None, 102.5),
     ]
+
+
+def test_one_that_can_t_be_read_is_left_out() -> None:
+    broken = [Reading("a", "a", read=lambda: {("too", "many"): 1}), Reading("b", "b", read=lambda: {(): 1 / 0})]
+    assert exposition([*broken, Reading("c", "c", read=lambda: {(): True})]).splitlines()[-1:] == ["c 1"]
+    assert "# HELP a" not in exposition(broken)
 
 
 def test_a_name_is_given_once() -> None:
