@@ -130,6 +130,10 @@ async def test_who_is_refused_is_a_line(tmp_path: Path) -> None:
         strange = "s\n\u2028\x85{}" + "x" * 1000
         assert (await bob.post("/sessions", json={"session_id": strange})).status_code == 422
         assert (await bob.post("/sessions/s/turns", json={"query": "x"})).status_code == 404
+        assert (
+            await alice.post("/sessions/s/permissions/x%E2%80%A8%0A%22%7D", json={"behavior": "allow"})
+        ).status_code == 404
+        assert (await line(path, "permission.allow"))["request_id"] == 'x\u2028\n"}'
         text = path.read_bytes()
         assert "guessed" not in text.decode() and text.isascii()
 

@@ -130,3 +130,16 @@ def test_a_heap_of_mistakes_is_told_in_part() -> None:
     with pytest.raises(InvalidRequest) as caught:
         check(TurnBody, {"query": "a", **{f"x{n}": 1 for n in range(500)}})
     assert len(caught.value.extra["errors"]) == 20
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    assert check(SessionBody, {"max_turns": 3.0}).max_turns == 3
+    for wrong in (3.5, 0.0, True, "3", float("1e300")):
+        with pytest.raises(InvalidRequest):
+            check(SessionBody, {"max_turns": wrong})
+
+
+def test_a_mistake_of_no_one_place_is_told_as_it_is() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check(EventParameters, {"limit": "3"})
+    assert caught.value.detail == "limit needs live=false"
