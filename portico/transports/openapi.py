@@ -216,7 +216,7 @@ def _link(paths: Json, definitions: Json) -> None:
     ]
     for methods in paths.values():
         for known in methods.values():
-            for response in known["responses"].values():
+            for status, response in known["responses"].items():
                 reference = response.get("content", {}).get(JSON, {}).get("schema", {}).get("$ref", "")
                 members = definitions.get(reference.removeprefix(_REFERENCE), {}).get("properties", {})
                 links = {
@@ -227,7 +227,7 @@ def _link(paths: Json, definitions: Json) -> None:
                     for operation_id, names in wanting
                     if names and names <= members.keys() and operation_id != known["operationId"]
                 }
-                if "pending_permissions" in members:
+                if "pending_permissions" in members and status == "200":  # a new session waits for nothing
                     links["answerPermission"] = PENDING_PERMISSION
                 if links:
                     response["links"] = links

@@ -64,10 +64,14 @@ owners: dict[str, str | bytes | None] = {}
 """Whose a session is: by its id the credentials with which it was made."""
 
 
+def _owner(response: Response) -> str | bytes | None:
+    """Whose the session is that was asked for, if one was that exists."""
+    found = re.search(r"/claude/(?:sessions|stream|ws)/([^/?]+)", response.request.url or "")
+    return owners.get(found[1]) if found else None
+
+
 def _is_somebody_elses(response: Response) -> bool:
-    found = re.search(r"/(?:sessions|stream|ws)/([^/?]+)", response.request.url or "")
-    owner = owners.get(found[1]) if found else None
-    return owner is not None and owner != response.request.headers.get("Authorization")
+    return _owner(response) not in (None, response.request.headers.get("Authorization"))
 
 
 @schemathesis.hook
@@ -89,7 +93,7 @@ def filter_failure(context: HookContext, failure: Failure, case: Case[Any], resp
 def a_session_is_its_owners(context: CheckContext, response: Response, case: Case[Any]) -> None:
     """What its owner is answered, the other caller, who asks for the same, is told that it is not there."""
     sent = response.request
-    if response.status_code >= 400 or not any(session_id in (sent.url or "") for session_id in owners):
+    if response.status_code >= 400 or _owner(response) is None:
         return
     assert not _is_somebody_elses(response), response.text
     headers = {**sent.headers, "Authorization": OTHER.get(str(sent.headers.get("Authorization")), "")}
