@@ -1,6 +1,8 @@
 # Needs Python 3.11+, git and make; everything else goes into .venv.
 
 BIN := .venv/bin
+# Many tests wait for time limits rather than for a processor.
+WORKERS := $(shell echo $$(( 2 * $$(nproc 2>/dev/null || echo 2) )))
 CHECKED := $(wildcard conftest.py portico tests examples benchmarks)
 
 .DEFAULT_GOAL := help
@@ -31,10 +33,10 @@ demo: .venv ## serve at once, without a key, on a scripted model
 	$(BIN)/portico demo
 
 test: .venv ## the tests, but for the long ones
-	$(BIN)/pytest -n auto --dist worksteal -m 'not long'
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'not long'
 
 test-long: .venv ## the tests that take minutes
-	@$(BIN)/pytest -n auto --dist worksteal -m long; status=$$?; \
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m long; status=$$?; \
 	if [ $$status -eq 5 ]; then echo 'There are no long tests.'; else exit $$status; fi
 
 bench: .venv ## measures against bare counterparts in the same run

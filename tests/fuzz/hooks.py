@@ -82,8 +82,10 @@ def after_call(context: HookContext, case: Case[Any], response: Response) -> Non
 
 @schemathesis.hook
 def filter_failure(context: HookContext, failure: Failure, case: Case[Any], response: Response) -> bool:
-    """What is otherwise than schemathesis expects: what one caller has made is not there for another, and who comes with
-    wrong credentials again and again has to wait."""
+    """What is otherwise than schemathesis expects.
+
+    What one caller has made is not there for another, and who comes with wrong credentials again and again has to wait.
+    """
     hidden = isinstance(failure, EnsureResourceAvailability) and _is_somebody_elses(response)
     slowed = isinstance(failure, IgnoredAuth) and "`429 Too Many Requests`" in failure.message
     return not hidden and not slowed
