@@ -24,11 +24,10 @@ from anyio.abc import SocketStream, TaskGroup, TaskStatus
 from anyio.streams.buffered import BufferedByteReceiveStream
 from pydantic import BaseModel, ConfigDict, Field
 
-from portico import Callers, Context, Engine, PorticoError, Transport, TransportFailed, hookimpl
+from portico import Context, Engine, PorticoError, Transport, TransportFailed, hookimpl
 from portico.config.values import is_loopback
 from portico.core.errors import MalformedRequest, TooLarge, Unauthenticated, Unavailable
 from portico.core.events import encode_json
-from portico.core.quota import StreamQuota
 from portico.transports.framed import FramedConversation
 from portico.transports.frames import parse_frame
 from portico.transports.listen import listen_tcp, listen_unix
@@ -105,11 +104,9 @@ class JsonLinesTransport:
 
     name = "jsonlines"
 
-    def __init__(
-        self, callers: Callers, listen: str, max_line: int, write_timeout: float, quota: StreamQuota | None = None
-    ) -> None:
-        self._callers, self._listen, self._max_line, self._write_timeout = callers, listen, max_line, write_timeout
-        self._quota = quota
+    def __init__(self, context: Context, listen: str) -> None:
+        self._callers, self._quota, self._listen = context.callers, context.stream_quota, listen
+        self._max_line, self._write_timeout = context.settings.max_frame, context.settings.write_timeout
 
     async def serve(self, engine: Engine, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         streams = Streams(self._quota)
@@ -126,8 +123,8 @@ class JsonLinesTransport:
     async def _open(self, stack: ExitStack) -> tuple[list[socket.socket], str]:
         """What listens, to be closed by ``stack``, and its address. Raises `TransportFailed`."""
         if self._listen.startswith("unix:"):
-            sockets = [stack.enter_context(listen_unix(Path(self._listen.removeprefix("unix:"))))]
-            address = f"jsonlines+{self._listen}"
+            path, address = Path(self._listen.removeprefix("unix:")), f"jsonlines+{self._listen}"
+            sockets = [stack.enter_context(listen_unix(path))]
         else:
             host, _, port = self._listen.rpartition(":")
             sockets, url = await listen_tcp(host.strip("[]"), int(port))
@@ -189,7 +186,7 @@ def _create(context: Context) -> Transport:
     settings, listen = context.settings, context.plugin_settings["jsonlines"].listen
     if "none" in settings.auth and not listen.startswith("unix:") and not is_loopback(listen.rpartition(":")[0]):
         raise TransportFailed(f"jsonlines_listen={listen}: with auth=none anybody who reaches it could use it")
-    return JsonLinesTransport(context.callers, listen, settings.max_frame, settings.write_timeout, context.stream_quota)
+    return JsonLinesTransport(context, listen)
 
 
 @hookimpl

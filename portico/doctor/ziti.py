@@ -7,8 +7,7 @@ from importlib.util import find_spec
 import anyio.to_thread
 
 from portico.doctor.finding import Finding, Place, failure, ok, warning
-from portico.transports.base import TransportFailed
-from portico.ziti.identity import check_identity
+from portico.ziti.identity import IdentityError, check_identity
 
 
 async def check(place: Place) -> Finding:
@@ -19,7 +18,7 @@ async def check(place: Place) -> Finding:
         return failure("Ziti's library is not installed", "pip install 'portico[ziti]'")
     try:
         await anyio.to_thread.run_sync(check_identity, settings.ziti_identity_file)
-    except TransportFailed as error:
+    except IdentityError as error:
         return failure(str(error))  # which says what to do
     if settings.ziti_trust_caller:
         text = "ziti_trust_caller: whoever may dial a service that names no principal can say that they are anybody"

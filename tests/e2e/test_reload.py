@@ -50,7 +50,7 @@ async def test_auth_tokens_are_read_again_and_a_mistake_changes_nothing(tmp_path
         assert await statuses() == (200, 401)
         await reload(server)
         assert await statuses() == (200, 200)
-        assert "SIGHUP: reloaded auth_tokens\n" in log.read_text()
+        assert "SIGHUP: reloaded auth_tokens, audit_log\n" in log.read_text()
         tokens.write_text("bob:bob-secret\n")
         await reload(server)
         assert await statuses() == (401, 200)
