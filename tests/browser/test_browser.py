@@ -301,7 +301,8 @@ async def test_two_pages_answer_at_once_and_both_show_who_was_first(tmp_path: Pa
 
 UNASKED = """
 async url => {
-  await fetch(url, {method: "POST", mode: "no-cors", body: '{"query": "hello"}'}).catch(() => "not even that it arrived")
+  const hello = {method: "POST", mode: "no-cors", body: '{"query": "hello"}'}
+  await fetch(url, hello).catch(() => "it is not even told that this arrived")
   await new Promise(done => Object.assign(new Image(), {onerror: done, onload: done, src: `${url}?query=hello`}))
 }
 """
