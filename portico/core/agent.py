@@ -95,7 +95,7 @@ class Agent(Protocol):
         """
 
     async def claim(self, spec: AgentSpec) -> None:
-        """Let an agent that was started ahead become that of ``spec``: same id and folders, its own options.
+        """Let an agent that was started ahead become that of ``spec``: same id and folders, its own options and owner.
 
         Raises `AgentFailed` where it cannot; then it is of no more use.
         """

@@ -646,7 +646,7 @@ class DriverConformance:
             await self.works_on(agent, "a close without a turn")
 
     async def test_an_agent_started_ahead_becomes_another(self, stage: Stage) -> None:
-        """An agent that was started for fixed(options) can be claimed for options, and then has those."""
+        """An agent that was started for fixed(options) and nobody can be claimed for options and an owner."""
         stage.needs("claim")
         shows_model, asks = self.shows_model(), self.asks()
         options = AgentOptions(
@@ -655,8 +655,9 @@ class DriverConformance:
             system_prompt="You are brief.",
             append_system_prompt="You are kind.",
         )
-        wanted = stage.spec(options)
-        async with self.agent(stage, replace(wanted, options=stage.driver.fixed(options))) as agent:
+        wanted = replace(stage.spec(options), owner="alice")
+        ahead = replace(wanted, options=stage.driver.fixed(options), owner=None)
+        async with self.agent(stage, ahead) as agent:
             with anyio.move_on_after(0.02):  # as the pool does
                 await agent.watch()
             with bounded(self.soon_seconds, "claim()"), _unraised("claim()"):

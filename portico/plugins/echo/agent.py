@@ -140,7 +140,7 @@ class EchoAgent:
 
     async def claim(self, spec: AgentSpec) -> None:
         self._check()
-        if replace(spec, options=self._spec.options) != self._spec:
+        if replace(spec, options=self._spec.options, owner=self._spec.owner) != self._spec:
             raise AgentFailed("The agent was started for another session.", code="agent_mismatch")
         self._spec = spec
 
