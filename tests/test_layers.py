@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "metrics": set[str](),
     "client": {"ziti"},
     "transports": {"core", "metrics", "plugins", "ziti"},
-    "plugins": {"core", "metrics"},
+    "plugins": {"core", "metrics", "transports"},
 }
 NOT_IN_CORE = {"pluggy", "pydantic_settings", "sse_starlette", "socket", "starlette", "uvicorn", "httpx"}
 
@@ -65,6 +65,11 @@ def test_the_core_knows_no_network_and_no_plugin_manager() -> None:
 
 def test_hook_specifications_import_nothing_of_ours_at_run_time() -> None:
     assert not [module for module in imports(PACKAGE / "plugins" / "hookspecs.py") if module.startswith("portico")]
+
+
+def test_a_plugin_takes_nothing_from_the_transports_but_how_routes_say_what_they_are() -> None:
+    found = {m for path in (PACKAGE / "plugins").rglob("*.py") for m in imports(path) if room(m) == "transports"}
+    assert found <= {"portico.transports.operation"}
 
 
 def test_a_transport_takes_nothing_from_the_plugins_but_their_marker() -> None:

@@ -306,7 +306,7 @@ class Client:
         if status == 401:
             tried = self._endpoint.token_source
             what = f"does not take the token from {tried}" if tried else "wants a token"
-            detail = f"{self._endpoint.address} {what}: give its own with --token or PORTICO_TOKEN"
+            detail = f"{self._endpoint.address} {what}: give one of its tokens with --token or PORTICO_TOKEN"
         raise ProblemError(status, code, detail)
 
     def _stranger(self, status: int | None = None) -> Unreachable:

@@ -10,6 +10,8 @@ import anyio
 
 from portico.doctor import (
     address,
+    audit_log,
+    authenticators,
     cli,
     containment,
     credentials,
@@ -38,6 +40,8 @@ CHECKS: Mapping[str, Check] = {
     "sandbox": sandbox.check,
     "address": address.check,
     "tokens": tokens.check,
+    "authenticators": authenticators.check,
+    "audit log": audit_log.check,
     "exposure": exposure.check,
     "tls": tls.check,
     "ziti": ziti.check,

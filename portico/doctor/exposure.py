@@ -13,7 +13,7 @@ async def check(place: Place) -> Finding:
         text = f"every user and every program on this machine may do everything here (auth=none on {where})"
         return warning(text, "leave PORTICO_AUTH out: callers then show a token")
     local = settings.uds is not None or is_loopback(settings.host) or "http" not in settings.networking_mode
-    if not local and getattr(settings, "tls_cert", None) is None:
+    if not local and settings.tls_cert is None:
         text = f"tokens and everything else go over the network as plain text (host {settings.host})"
-        return warning(text, "put a proxy with TLS before it, or serve over Ziti")
+        return warning(text, "name tls_cert and tls_key, put a proxy with TLS before it, or serve over Ziti")
     return ok(f"callers show who they are ({', '.join(settings.auth)}), on {where}")

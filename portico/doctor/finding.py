@@ -39,8 +39,13 @@ class Place:
 
     @property
     def context(self) -> Context:
-        files = self.loaded.files
-        return Context(self.settings, self.settings.data_dir, self.agent_environment, settings_files=files)
+        return Context(
+            self.settings,
+            self.settings.data_dir,
+            self.agent_environment,
+            dict(self.loaded.plugin_settings),
+            settings_files=self.loaded.files,
+        )
 
     @property
     def runs_claude(self) -> bool:

@@ -31,7 +31,9 @@ class OriginCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._changes(scope) and not self._is_welcome(Headers(scope=scope)):
-            raise wire.Refused("origin_not_allowed", "pages of this origin may not use this server (allowed_origins)")
+            raise wire.Refused(
+                "origin_not_allowed", "links start nothing here, nor do pages of other origins (allowed_origins)"
+            )
         await self._app(scope, receive, send)
 
     def _changes(self, scope: Scope) -> bool:

@@ -15,6 +15,8 @@ import pytest
 from portico.config.load import agent_environment, load
 from portico.doctor import (
     address,
+    audit_log,
+    authenticators,
     cli,
     containment,
     credentials,
@@ -46,7 +48,7 @@ class Places:
         environ = {"PATH": path or os.environ["PATH"], "PORTICO_DATA_DIR": str(self.folder / "data")}
         environ |= {f"PORTICO_{name.upper()}": value for name, value in settings.items()}
         found = load_plugins(modules, folder=self.folder)
-        loaded = load({}, environ, self.folder)
+        loaded = load({}, environ, self.folder, plugins=found.registry.settings)
         return Place(loaded, found.registry, found.found, agent_environment(loaded.settings, environ))
 
 
@@ -63,6 +65,21 @@ async def test_plugins(places: Places) -> None:
     assert broken.state == "warning" and "division by zero" in broken.text
     assert (await plugins.check(places(store="nowhere"))).state == "failure"
     assert (await plugins.check(places(driver="claude-code,nobody"))).state == "failure"
+
+
+async def test_authenticators(places: Places) -> None:
+    assert (await authenticators.check(places())).state == "ok"
+    unset = await authenticators.check(places(auth="token,jwt"))
+    assert unset.state == "failure" and "jwt_jwks" in unset.text
+    assert (await authenticators.check(places(auth="nobody"))).state == "failure"
+
+
+async def test_audit_log(places: Places, tmp_path: Path) -> None:
+    for good in ("off", str(tmp_path / "audit.jsonl")):
+        assert (await audit_log.check(places(audit_log=good))).state == "ok"
+    for bad in (tmp_path, tmp_path / "none" / "audit.jsonl"):
+        assert (await audit_log.check(places(audit_log=str(bad)))).state == "failure"
+    assert not (tmp_path / "audit.jsonl").exists()
 
 
 async def test_data_folder(places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ async def test_each_event_of_real_sessions_is_as_the_document_says(tmp_path: Pat
         document = (await client.http.get(f"{server.url}/openapi.json")).json()
         session = await client.open(session_id="s")
         assert flaws(strict(document, "SessionView"), session) == []
+        assert "200" in document["paths"]["/metrics"]["get"]["responses"]  # a plugin's, that says what it is
         write = {"name": "Write", "input": {"file_path": str(Path(session["cwd"]) / "f"), "content": "x"}}
         await client.turn("s", script({"think": "hm", "say": "let me see", "tool": write}, {"say": "denied"}))
         await client.turn("s", script({"words": 500, "say": "w ", "gap_ms": 50}))  # too long: an error

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 from portico.core.engine import Engine
 from portico.metrics.metrics import Metrics
 from portico.plugins.metrics.engine import engine_families
+from portico.transports.operation import Answer, operation
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -26,5 +27,6 @@ class MetricsRoutes:
             self._metrics.add(*engine_families(engine))
         return [Route("/metrics", self._get, methods=["GET"])]
 
+    @operation("readMetrics", "Numbers for Prometheus", Answer(200, "Its text format.", str, "text/plain"))
     async def _get(self, request: Request) -> Response:
         return Response(self._metrics.text(), headers={"cache-control": "no-store"}, media_type=TEXT)

@@ -16,7 +16,7 @@ def read_token(data_dir: Path) -> str:
     """The token that was made. Raises `Unavailable` (``token_file``): none was, or the file is no good."""
     token = _read(data_dir / "token")
     if token is None:
-        detail = f"there is no token file {data_dir / 'token'}: no server has made one in this data folder"
+        detail = f"there is no token file {data_dir / 'token'}: no server has made one there (or has auth_tokens)"
         raise Unavailable(detail, code="token_file")
     return token
 
