@@ -18,7 +18,7 @@ each value comes from.
 
 At SIGHUP a server reads its settings again, `.env` and files included. These act at once: {reloadable}. What else has
 changed needs a restart, and the log says so. A wrong value is logged, and nothing changes; a certificate that is no
-good is logged, and the old one stays. The audit log and the keys of JSON Web Tokens ([jwt](jwt.md)) are opened anew, too.
+good is logged, and the old one stays. The audit log and the keys of JSON Web Tokens ([jwt](jwt.md)) are read anew.
 
 | setting | default | meaning | accepted |
 |---|---|---|---|
