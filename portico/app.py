@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
@@ -117,7 +118,7 @@ async def serve(
             drivers=drivers,
             default_driver=settings.driver[0],
             default_model=settings.claude_model,
-            policy=policy(settings),
+            policy=policy(settings, _own_files(loaded)),
             observers=observers,
             check=lease.check,
         )
@@ -297,8 +298,14 @@ def _gateway(settings: Settings, environment: Mapping[str, str]) -> Gateway | No
     return Gateway(upstream, Ledger(settings.data_dir / "spending.json", settings.budget_usd_per_day))
 
 
-def policy(settings: Settings) -> Policy:
-    """What the operator's settings allow."""
+def _own_files(loaded: Loaded) -> tuple[Path, ...]:
+    """Those that settings come from or name, and that no agent may write."""
+    named = (loaded.settings.tls_cert, loaded.settings.tls_key, loaded.settings.ziti_identity_file)
+    return (*loaded.files, *(path for path in named if path is not None))
+
+
+def policy(settings: Settings, files: Sequence[Path] = ()) -> Policy:
+    """What the operator's settings allow; ``files`` are the server's own."""
     return Policy(
         data_dir=settings.data_dir,
         workspace_roots=settings.workspace_roots,
@@ -316,6 +323,7 @@ def policy(settings: Settings) -> Policy:
         setting_sources=frozenset(settings.setting_sources),
         allowed_tools=settings.allowed_tools,
         disallowed_tools=settings.disallowed_tools,
+        files=tuple(files),
         mcp_servers=settings.mcp_servers,
         allow_client_mcp=settings.allow_client_mcp,
     )

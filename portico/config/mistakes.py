@@ -78,6 +78,7 @@ def explain_plugin(
 
 def _shown(value: Any) -> str:
     text = re.sub(r"//.*@", f"//{MASK}@", str(value), flags=re.DOTALL)  # a URL may hold a password
+    text = re.sub(r"(https?://[^?#]*[?#]).*", rf"\1{MASK}", text, flags=re.DOTALL)  # or have it in its query
     return _one_line(text)
 
 

@@ -80,7 +80,7 @@ class Engine:
         self._default_driver = default_driver
         self._default_model = default_model
         self._policy = policy
-        self._folders = Folders(policy.data_dir, policy.workspace_roots)
+        self._folders = Folders(policy.data_dir, policy.workspace_roots, policy.files)
         self._slots = ProcessSlots(policy.max_processes)
         self._pool: Pool | None = None
         self._live: dict[str, Session] = {}

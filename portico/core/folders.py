@@ -20,10 +20,11 @@ def own_workspaces(data_dir: Path, roots: Sequence[Path]) -> Path:
 
 
 class Folders:
-    """In ``data_dir`` there is a folder for each agent; clients may name folders in ``roots``."""
+    """In ``data_dir`` there is a folder for each agent; clients may name those in ``roots`` without ``files``."""
 
-    def __init__(self, data_dir: Path, roots: Sequence[Path]) -> None:
+    def __init__(self, data_dir: Path, roots: Sequence[Path], files: Sequence[Path] = ()) -> None:
         self._data_dir = data_dir
+        self._files = files
         self._agents = Path(os.path.realpath(data_dir / "agents"))  # what a sandbox has no links for
         self._roots = roots
         self._made = own_workspaces(data_dir, roots)
@@ -42,7 +43,7 @@ class Folders:
         Raises `NotAllowed` outside of the roots, for what other sessions or this server keep there, and for what that
         lies in; `InvalidRequest` where there is no such folder.
         """
-        return await to_thread.run_sync(_resolve, cwd, self._roots, self._data_dir, self._made)
+        return await to_thread.run_sync(_resolve, cwd, self._roots, self._data_dir, self._made, self._files)
 
     async def drop(self, agent_id: str, workspace: Path | None) -> None:
         """Delete an agent's folder, and a workspace that we made; what cannot be deleted stays."""
@@ -58,7 +59,7 @@ def _make_workspace(base: Path, name: str) -> Path:
     return Path(os.path.realpath(base / name))
 
 
-def _resolve(cwd: str, roots: Sequence[Path], data_dir: Path, made: Path) -> Path:
+def _resolve(cwd: str, roots: Sequence[Path], data_dir: Path, made: Path, files: Sequence[Path]) -> Path:
     if not os.path.isabs(cwd) or "\0" in cwd:
         raise InvalidRequest("cwd must be an absolute path", code="invalid_cwd")
     path = Path(os.path.realpath(cwd))
@@ -73,6 +74,8 @@ def _resolve(cwd: str, roots: Sequence[Path], data_dir: Path, made: Path) -> Pat
     )
     if ours or data.is_relative_to(path):
         raise NotAllowed("cwd is the server's own data folder, or lies in it, or holds it")
+    if any(Path(os.path.realpath(file.parent)).is_relative_to(path) for file in files):
+        raise NotAllowed("cwd holds files of the server's own, such as its .env: start the server in another folder")
     if not path.is_dir():
         raise InvalidRequest("cwd is not a folder", code="invalid_cwd")
     return path

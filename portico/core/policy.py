@@ -18,7 +18,8 @@ class Policy:
 
     ``allowed_tools`` are those that sessions may use without asking; empty: whatever a client says.
     ``disallowed_tools`` no session has. ``mcp_servers`` are those that a session may ask for, by name;
-    ``allow_client_mcp``: it may also bring its own.
+    ``allow_client_mcp``: it may also bring its own. ``files`` are the server's own, there or not: no session works in a
+    folder that holds one, as an agent could make it, or move it to where it is not hidden.
     """
 
     data_dir: Path
@@ -39,6 +40,7 @@ class Policy:
     disallowed_tools: tuple[str, ...] = ()
     mcp_servers: Mapping[str, Any] = field(default_factory=dict, repr=False)
     allow_client_mcp: bool = False
+    files: tuple[Path, ...] = ()
 
     def options(self, request: NewSession, default_model: str | None) -> AgentOptions:
         """What a client's session is started with. Raises `NotAllowed`."""

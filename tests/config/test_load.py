@@ -263,6 +263,11 @@ def test_the_mode_ziti_says_what_it_needs(refused: Refused, given: dict[str, str
     assert {line.partition(";")[0] for line in lines} == {f"PORTICO_{name}: the mode ziti needs it" for name in needed}
 
 
+def test_a_url_is_shown_without_what_may_be_secret_in_it(refused: Refused) -> None:
+    (line,) = refused({"ANTHROPIC_BASE_URL": "https://user:secret1@h.example/p?k=secret2"})
+    assert "h.example/p?" in line and "secret" not in line
+
+
 @pytest.mark.parametrize("name", ["KEY_GATEWAYS", "SANDBOXES"])
 def test_what_is_no_setting_is_refused(refused: Refused, name: str) -> None:
     assert refused({f"PORTICO_{name}": "5"})[0].startswith(f"PORTICO_{name}: unknown setting")

@@ -490,7 +490,8 @@ async def test_workspace_roots_do_not_open_what_others_keep_there(tmp_path: Path
         assert (await client.open(cwd=str(tmp_path / "link" / "project")))["cwd"] == str(root / "project")
         assert (await client.open(cwd=str(root)))["cwd"] == str(root)
         others = Path((await client.open(session_id="s"))["cwd"])
-        for cwd in (others, others.parent, folder, server.data_dir, server.data_dir / "agents"):
+        # An agent could write the .env of the next start where the server was started.
+        for cwd in (others, others.parent, folder, server.data_dir, server.data_dir / "agents", server.home):
             answer = await client.http.post("/sessions", json={"cwd": str(cwd)})
             assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed"), cwd
         others.rename(tmp_path / "was")  # as an agent without a sandbox could, between two turns

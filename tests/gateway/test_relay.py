@@ -200,6 +200,15 @@ async def test_a_head_without_end_ends_the_connection(model: ServedModel, tmp_pa
                 await raw.send(b"x-more: " + b"y" * connection.HEAD_BYTES + b"\r\n")
 
 
+@pytest.mark.parametrize("piece", [b"x-more: y\r\n" * 5000, b"y" * 50_000], ids=["many", "one"])
+async def test_trailers_without_end_end_the_connection(model: ServedModel, tmp_path: Path, piece: bytes) -> None:
+    async with gate(tmp_path, model.url) as through, await anyio.connect_unix(through.door.path) as raw:
+        await raw.send(b"POST /v1/messages HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nx: ")
+        with pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)), anyio.fail_after(10):
+            for _ in range(1000):
+                await raw.send(piece)
+
+
 async def test_what_is_no_http_ends_the_connection(model: ServedModel, tmp_path: Path) -> None:
     async with gate(tmp_path, model.url) as through, await anyio.connect_unix(through.door.path) as raw:
         await raw.send(b"\x16\x03\x01 not HTTP\r\n\r\n")
