@@ -64,6 +64,9 @@ class Sandbox:
         tmp.mkdir(mode=0o700, exist_ok=True)
         own = [folder / name for name in SUBFOLDERS if (folder / name).is_dir()]
         own += [runtime] if runtime is not None else []
+        hidden = _distinct(
+            [*self.hidden, *_spellings(self.hidden)]
+        )  # a link may lead elsewhere by now, to a new secret
         plan = _Plan()
         for path in system_folders():
             plan.system(path)
@@ -81,10 +84,10 @@ class Sandbox:
         for path in (*self.visible, *program_paths(Path(argv[0]))):
             if not plan.shows(path):
                 plan.show(path)
-        for path in self.hidden:
+        for path in hidden:
             plan.hide(path)
         plan.bind(cwd, cwd)
-        for path in self.hidden:
+        for path in hidden:
             if path != cwd and path.is_relative_to(cwd):
                 plan.hide(path)
         for path in own:
