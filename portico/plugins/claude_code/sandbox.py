@@ -64,9 +64,8 @@ class Sandbox:
         tmp.mkdir(mode=0o700, exist_ok=True)
         own = [folder / name for name in SUBFOLDERS if (folder / name).is_dir()]
         own += [runtime] if runtime is not None else []
-        hidden = _distinct(
-            [*self.hidden, *_spellings(self.hidden)]
-        )  # a link may lead elsewhere by now, to a new secret
+        # A link may lead elsewhere by now, to a new secret.
+        hidden = _distinct([*self.hidden, *_spellings(self.hidden)])
         plan = _Plan()
         for path in system_folders():
             plan.system(path)
