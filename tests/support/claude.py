@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -78,8 +79,10 @@ def conversation(model: ServedModel) -> str:
 
 def kill(spec: AgentSpec) -> None:
     """SIGKILL all processes of this agent."""
-    killed = processes_of(spec.folder)
-    assert killed
+    end = time.monotonic() + 5
+    while not (killed := processes_of(spec.folder)):  # one that is being executed shows no environment for a moment
+        assert time.monotonic() < end
+        time.sleep(0.005)
     for process in killed:
         with suppress(psutil.NoSuchProcess):  # the death of one may be that of another
             process.kill()
