@@ -12,7 +12,7 @@ from claude_code_sdk import CLINotFoundError
 from portico.core.errors import AgentUnavailable
 from portico.plugins.claude_code import cli
 from portico.plugins.claude_code.cli import MINIMUM, CliVersions, find_cli
-from tests.support.agents import live, processes_with, real_cli
+from tests.support.agents import gone_soon, processes_with, real_cli
 
 pytestmark = pytest.mark.anyio
 
@@ -109,7 +109,7 @@ async def test_one_that_hangs_is_ended_with_its_children(tmp_path: Path, monkeyp
         await CliVersions().check(script(tmp_path / "claude", f"sleep {word}; echo"), {"PATH": os.environ["PATH"]})
     assert caught.value.code == "cli_broken"
     assert anyio.current_time() - began < 5
-    assert not live(processes_with(word))
+    assert gone_soon(processes_with(word))
 
 
 async def test_it_is_asked_once_until_its_file_changes(tmp_path: Path) -> None:
