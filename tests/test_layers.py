@@ -18,10 +18,11 @@ MAY_IMPORT = {
     "core": set[str](),
     "config": set[str](),
     "ziti": set[str](),
-    "gateway": {"core"},
+    "measured.py": set[str](),
+    "gateway": {"core", "measured"},
     "metrics": set[str](),
     "client": {"ziti"},
-    "transports": {"core", "metrics", "plugins", "ziti"},
+    "transports": {"core", "measured", "metrics", "plugins", "ziti"},
     "plugins": {"core", "metrics", "transports"},
 }
 NOT_IN_CORE = {"pluggy", "pydantic_settings", "sse_starlette", "socket", "starlette", "uvicorn", "httpx"}

@@ -9,9 +9,9 @@ from typing import Any, NoReturn, cast
 
 import anyio
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from portico.core.errors import MalformedRequest, PorticoError, Unavailable
+from portico.measured import HEAD_BYTES, Measured
 from portico.transports import wire
 from portico.transports.crowd import Crowd
 from portico.transports.dialler import Dialler, extension
@@ -20,10 +20,6 @@ from portico.transports.watch import Watched, counting
 
 HEAD_SECONDS = 30.0
 """For a request's head, and for a new connection to send one."""
-HEAD_BYTES = 64 * 1024
-"""llhttp, which parses, has no limit of its own; this one holds up to one read (256 KiB) more."""
-OVERHEAD = 8
-"""Bytes that may come with each byte of a body, beside those of a head: a chunk of one byte has five."""
 HEAD_FIELDS = 256
 SENT_AHEAD = 32
 """Requests that wait for the answer to another. One read may hold thousands, of several KiB of memory each."""
@@ -43,7 +39,7 @@ def half_closed(scope: Scope) -> anyio.Event | None:
     return cast("anyio.Event | None", scope.get("extensions", {}).get(_HALF_CLOSED))
 
 
-class Connection(Watched, HttpToolsProtocol):
+class Connection(Watched, Measured):
     """What uvicorn lacks:
 
     - What `Watched` says.
@@ -52,7 +48,7 @@ class Connection(Watched, HttpToolsProtocol):
       a time limit on what is left of an answered request's body.
     - Bytes that are no HTTP are answered with a problem document, and never into the middle of another answer. So is
       what two servers might take for different requests (RFC 9112, 11.2).
-    - Trailers are dropped: the app would take them for headers (RFC 9110, 6.5.1).
+    - What `Measured` does: the app would take trailers for headers.
     """
 
     def __init__(
@@ -65,8 +61,6 @@ class Connection(Watched, HttpToolsProtocol):
         self._dialler = dialler
         self._read_timer: asyncio.TimerHandle | None = None
         self._half_closed = anyio.Event()
-        self._in_message = self._in_head = False
-        self._chunk = self._message_bytes = self._body_bytes = 0
         self._refusal: PorticoError | None = None
 
     # Time.
@@ -98,14 +92,8 @@ class Connection(Watched, HttpToolsProtocol):
 
     # The client's side.
 
-    def data_received(self, data: bytes) -> None:
-        self._chunk = len(data)
-        super().data_received(data)
-        if self._in_message:
-            self._message_bytes += len(data)
-            # Beside the head these are the sizes and extensions of chunks, and trailers.
-            if self._message_bytes - self._body_bytes > HEAD_BYTES + OVERHEAD * self._body_bytes:
-                self._refuse(wire.HttpError(431, "head_too_large", f"the head is larger than {HEAD_BYTES} bytes"))
+    def too_large(self) -> None:
+        self._refuse(wire.HttpError(431, "head_too_large", f"the head is larger than {HEAD_BYTES} bytes"))
 
     def eof_received(self) -> bool:  # type: ignore[override]
         cycle = self.cycle
@@ -119,9 +107,6 @@ class Connection(Watched, HttpToolsProtocol):
         if len(self.pipeline) >= SENT_AHEAD:
             self._give_up(MalformedRequest("too many requests are sent ahead"))  # there are other answers due: closes
         super().on_message_begin()
-        self._in_message = self._in_head = True
-        self._message_bytes = -self._chunk  # what came in the same read may belong to the message before
-        self._body_bytes = 0
         self._allow(HEAD_SECONDS)
         self.scope["extensions"] = {_HALF_CLOSED: cast(Any, self._half_closed), **cast(Any, extension(self.dialler))}
 
@@ -130,29 +115,21 @@ class Connection(Watched, HttpToolsProtocol):
         if len(self.url) > URL_BYTES:
             self._give_up(wire.HttpError(414, "uri_too_long", f"the URL is longer than {URL_BYTES} bytes"))
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:
-            return
-        super().on_header(name, value)
+    def on_head_field(self, name: bytes, value: bytes) -> None:
+        super().on_head_field(name, value)
         if len(self.headers) > HEAD_FIELDS:
             self._give_up(wire.HttpError(431, "head_too_large", f"there are more than {HEAD_FIELDS} headers"))
         if name.lower() == b"transfer-encoding" and value.strip().lower() != b"chunked":
             self._give_up(wire.HttpError(501, "unsupported_transfer_coding", "the only transfer coding is chunked"))
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
         if self.parser.get_http_version() != "1.1" and any(name == b"transfer-encoding" for name, _ in self.headers):
             self._give_up(MalformedRequest("HTTP/1.0 has no Transfer-Encoding"))
         self._allow(None)
         self._crowd.idle(self, False)
         super().on_headers_complete()
 
-    def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
-        super().on_body(body)
-
     def on_message_complete(self) -> None:
-        self._in_message = False
         super().on_message_complete()
         if self._upgrades():
             return  # what follows is no HTTP
@@ -197,7 +174,7 @@ class Connection(Watched, HttpToolsProtocol):
         """Answer with ``error``, and close; where another answer is due first, only close."""
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
-            in_its_body = self._in_message and not self._in_head and not self.pipeline
+            in_its_body = self.in_message and not self.in_head and not self.pipeline
             if cycle.response_started or not in_its_body:
                 self.transport.close()
                 return

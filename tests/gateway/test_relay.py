@@ -11,7 +11,8 @@ import anyio
 import httpx
 import pytest
 
-from portico.gateway import connection, relay
+from portico import measured
+from portico.gateway import relay
 from portico.gateway.door import MAX_CONNECTIONS
 from portico.plugins.demo.server import ServedModel, serve_model
 from tests.support.gateway import KEY, answering, asking, gate
@@ -197,7 +198,7 @@ async def test_a_head_without_end_ends_the_connection(model: ServedModel, tmp_pa
         await raw.send(b"POST /v1/messages HTTP/1.1\r\n")
         with pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)), anyio.fail_after(10):
             for _ in range(10_000):
-                await raw.send(b"x-more: " + b"y" * connection.HEAD_BYTES + b"\r\n")
+                await raw.send(b"x-more: " + b"y" * measured.HEAD_BYTES + b"\r\n")
 
 
 @pytest.mark.parametrize("piece", [b"x-more: y\r\n" * 5000, b"y" * 50_000], ids=["many", "one"])
