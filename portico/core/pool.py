@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import uuid
 
 import anyio
@@ -14,7 +15,7 @@ from portico.core.folders import Folders
 from portico.core.slots import ProcessSlots
 
 BACK_OFF = 1.0, 60.0
-"""Seconds before the next try after a start that failed, and at most."""
+"""Seconds before the next try after a start that failed, or a death; twice as many each time, and at most."""
 
 PAUSE = 1.0
 """Seconds after a claim before the next start: a start takes a core, and the first turn of who claimed comes first."""
@@ -52,7 +53,8 @@ class Pool:
         self._slots = slots
         self._folders = folders
         self._ready: list[Pooled] = []
-        self._claimed_at = -PAUSE
+        self._delay = 0.0
+        self._not_before = -math.inf
 
     @property
     def ready(self) -> int:
@@ -65,28 +67,30 @@ class Pool:
             return None
         pooled = self._ready.pop(0)
         self._slots.stir(pooled)
-        self._claimed_at = anyio.current_time()
+        self._delay = 0.0
+        self._not_before = anyio.current_time() + PAUSE
         pooled.unwanted.set()  # by the pool: `_keep` lets go of it
         self._slots.freed.set()
         return pooled
 
     async def run(self) -> None:
         """Fill up again and again, until cancelled; then stop what nobody has claimed."""
-        delay = BACK_OFF[0]
         async with anyio.create_task_group() as tasks:
             while True:
-                await anyio.sleep(max(0.0, self._claimed_at + PAUSE - anyio.current_time()))
+                await anyio.sleep(max(0.0, self._not_before - anyio.current_time()))
                 if len(self._ready) >= self._size or not self._slots.take_free():
                     await self._slots.freed.wait()
                     continue
                 try:
                     await self._start(tasks)
-                    delay = BACK_OFF[0]
                 except Exception as problem:  # a driver that fails must not take the sessions with it
+                    self._back_off()
                     self._slots.give_back()
                     log.warning("no agent could be started ahead: %s", problem)
-                    await anyio.sleep(delay)
-                    delay = min(delay * 2, BACK_OFF[1])
+
+    def _back_off(self) -> None:
+        self._delay = min(max(self._delay * 2, BACK_OFF[0]), BACK_OFF[1])
+        self._not_before = anyio.current_time() + self._delay
 
     async def _start(self, tasks: TaskGroup) -> None:
         agent_id = str(uuid.uuid4())
@@ -106,6 +110,7 @@ class Pool:
 
     async def _keep(self, pooled: Pooled) -> None:
         """Until it is claimed, unwanted, or dead."""
+        began = anyio.current_time()
         try:
             async with anyio.create_task_group() as tasks:
 
@@ -114,6 +119,10 @@ class Pool:
                         await pooled.agent.watch()
                     except PorticoError as failure:
                         log.warning("an agent that was started ahead has ended: %s", failure.detail)
+                    if pooled in self._ready:
+                        if anyio.current_time() - began > BACK_OFF[1]:
+                            self._delay = 0.0  # it was not the start that killed it
+                        self._back_off()
                     pooled.unwanted.set()
 
                 tasks.start_soon(watch)
