@@ -261,7 +261,7 @@ class Settings(BaseSettings):
         AfterValidator(values.distinct),
     ] = _setting(
         "Python modules that are plugins, to load beside those that are installed; the working directory is looked "
-        "through too.",
+        "through too. One that can't be loaded is left out, and the log and `portico plugins` say why.",
         "module names such as my_package.my_plugin, comma-separated",
         (),
     )
