@@ -39,10 +39,12 @@ async def closed(server: RunningServer, secret: str) -> int:
 async def test_who_guesses_has_to_wait_and_nobody_else(tmp_path: Path) -> None:
     async with running_server(tmp_path, "--driver", "echo", PORTICO_AUTH_TOKENS=TOKENS) as server:
         assert (await ask(server, "alice-secret", "127.0.0.1")).status_code == 200
-        for number in range(FREE_FAILURES - 1):
-            assert (await ask(server, f"wrong-{number}", "127.0.0.1")).status_code == 401
         assert await closed(server, "wrong-in-a-frame") == 4401
-        refused = await ask(server, "wrong-again", "127.0.0.1")
+        tried = 1
+        while (refused := await ask(server, f"wrong-{tried}", "127.0.0.1")).status_code == 401:
+            tried += 1
+            assert tried < 2 * FREE_FAILURES  # on a slow machine some are forgotten meanwhile
+        assert tried >= FREE_FAILURES
         assert (refused.status_code, refused.json()["code"]) == (429, "too_many_attempts")
         assert 0 < int(refused.headers["Retry-After"]) <= 5
         assert (await ask(server, "bob-secret", "127.0.0.1")).status_code == 429, "it may be a guess"
@@ -58,7 +60,7 @@ async def test_who_guesses_has_to_wait_and_nobody_else(tmp_path: Path) -> None:
         assert (await ask(server, "bob-secret", "127.0.0.2")).status_code == 200
         assert (await ask(server, "wrong", "127.0.0.2")).status_code == 401
         log = (tmp_path / "server.log").read_text()
-        assert log.count("wrong credentials from 127.0.0.1\n") == FREE_FAILURES
+        assert log.count("wrong credentials from 127.0.0.1\n") == tried
         assert log.count("wrong credentials from 127.0.0.2\n") == 1
         assert "wrong-" not in log and "-secret" not in log
 

@@ -19,7 +19,9 @@ from anyio.abc import Process
 
 # Makes standard input the controlling terminal, so that Ctrl-C is a signal; then becomes the program.
 _TAKE_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL);"  # which a `nohup` of the tests would have it ignore
+    "os.execvp(sys.argv[1], sys.argv[1:])"
 )
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]")
 # A line editor switches bracketed paste on while it reads; then the keyboard is its own, and Ctrl-C is a key.
