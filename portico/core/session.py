@@ -6,8 +6,8 @@ import logging
 import math
 import time
 import uuid
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from portico.core.feed import Feed
 from portico.core.permissions import Permissions
 from portico.core.policy import Policy
 from portico.core.principal import Principal
+from portico.core.queue import TurnQueue
 from portico.core.rates import TurnRate
 from portico.core.requests import NewTurn, SessionView, TurnState, TurnView
 from portico.core.seat import Seat
@@ -95,9 +96,8 @@ class Session:
         self._slots = slots
         self._folder = folder
         self._policy = policy
-        self._queue: deque[Turn] = deque()
+        self._queue = TurnQueue()
         self._current: _Running | None = None
-        self._overtaking: set[str] = set()
         self._own: OwnTurn | None = None
         self._interrupt_early: str | None = None
         self._agent_lost = False
@@ -107,6 +107,7 @@ class Session:
         self._unwanted_process = False
         self._idle_since = anyio.current_time()
         self._accepting = anyio.Lock(fast_acquire=True)
+        self._ending = anyio.Lock(fast_acquire=True)  # held while the end of a turn is written that never began
         self._wakeup = Wakeup()
         self._turn_over = anyio.Event()
 
@@ -115,7 +116,7 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether there is a turn that is not complete."""
-        return self._current is not None or bool(self._queue)
+        return self._current is not None or bool(self._queue) or self._ending.locked()
 
     @property
     def queued(self) -> int:
@@ -165,13 +166,12 @@ class Session:
             if request.if_busy == "interrupt":
                 self._interrupt_current()
             place = 0 if current is not None else 1
-            if request.if_busy == "steer":  # those that came before stay before
-                while place < len(self._queue) and self._queue[place].turn_id in self._overtaking:
-                    place += 1
-                self._overtaking.add(turn_id)
-            self._queue.insert(place, turn)
+            if request.if_busy == "steer":
+                self._queue.overtake(turn, place)
+            else:
+                self._queue.push_in(turn, place)
         else:
-            self._queue.append(turn)
+            self._queue.add(turn)
         self._wakeup.set()
         return event.seq
 
@@ -179,8 +179,8 @@ class Session:
         span = await self._store.turn(self.record.session_id, turn_id)
         if span is None:
             return None
-        under_way = self._current.turn_id if self._current else self._queue[0].turn_id if self._queue else None
-        waiting = turn_id != under_way and any(turn.turn_id == turn_id for turn in self._queue)
+        under_way = self._current.turn_id if self._current else self._queue.first
+        waiting = turn_id != under_way and turn_id in self._queue
         state: TurnState = "complete" if span.last_seq else "queued" if waiting else "running"
         return TurnView(turn_id, self.record.session_id, state, span.first_seq, created=False)
 
@@ -199,22 +199,34 @@ class Session:
 
     async def withdraw(self, turn_id: str) -> None:
         """Take a turn out of the queue. Raises `Conflict` (``not_queued``) or `NotFound` (``turn_not_found``)."""
-        for place, turn in enumerate(self._queue):
-            if turn.turn_id == turn_id:
-                del self._queue[place]
-                self._overtaking.discard(turn_id)
-                with anyio.CancelScope(shield=True):
-                    try:
-                        await self.write([_complete("withdrawn")], turn_id=turn_id)
-                    except StoreFailed:
-                        self._queue.insert(min(place, len(self._queue)), turn)
-                        self._wakeup.set()
-                        raise
-                self._tell_turn_over()
+        async with self._ending_unbegun():
+            removed = self._queue.remove(turn_id)
+            if removed is not None:
+                await self._end_queued(*removed, [_complete("withdrawn")])
                 return
         if await self._known_turn(turn_id):
             raise Conflict("the turn runs already, or is over", code="not_queued")
         raise NotFound(f"there is no turn {turn_id!r}", code="turn_not_found")
+
+    async def _end_queued(self, turn: Turn, place: int, bodies: Sequence[EventBody]) -> None:
+        """End a turn that was just taken out of the queue, into which it goes back where that fails."""
+        with anyio.CancelScope(shield=True):
+            try:
+                await self.write(bodies, turn_id=turn.turn_id)
+            except StoreFailed:
+                self._queue.push_in(turn, place)
+                self._wakeup.set()
+                raise
+            self._tell_turn_over()
+
+    @asynccontextmanager
+    async def _ending_unbegun(self) -> AsyncIterator[None]:
+        """So that nobody else ends the same turn, or misses one that goes back into the queue."""
+        try:
+            async with self._ending:
+                yield
+        finally:
+            self._tell_turn_over()  # `busy` was true as long as it was held
 
     async def change(self, changes: SessionChanges) -> None:
         """Change the record; what concerns the agent holds from the next turn on."""
@@ -230,7 +242,7 @@ class Session:
     def _interrupt_current(self) -> None:
         if self._current is None:
             # The first turn in the queue is running for its caller, even where our task has not come to it.
-            self._interrupt_early = self._queue[0].turn_id if self._queue else None
+            self._interrupt_early = self._queue.first
         else:
             self._current.interrupted = True
             if self._current.run is not None:
@@ -290,8 +302,7 @@ class Session:
                 if self._queue and self._stopping:
                     await self.stop_turns()
                 elif self._queue:
-                    turn = self._queue.popleft()
-                    self._overtaking.discard(turn.turn_id)
+                    turn = self._queue.take()
                     await self._do(turn.turn_id, turn)
                 else:
                     await self._rest()
@@ -338,11 +349,10 @@ class Session:
             await self._empty_seat()
 
     async def _refuse_queued(self, code: str, detail: str) -> None:
-        while self._queue:
-            error = ErrorEvent(type="error", error=detail, code=code)
-            await self.write([error, _complete("error")], turn_id=self._queue[0].turn_id)
-            self._queue.popleft()
-            self._tell_turn_over()
+        async with self._ending_unbegun():
+            while self._queue:
+                error = ErrorEvent(type="error", error=detail, code=code)
+                await self._end_queued(self._queue.take(), 0, [error, _complete("error")])
 
     def _tell_turn_over(self) -> None:
         over, self._turn_over = self._turn_over, anyio.Event()
@@ -425,7 +435,7 @@ class Session:
             self._interrupt_current()
         try:
             last, complete = await self._outcome(current, turn)
-            self._queue.extendleft(reversed(current.steered))  # those that it has not taken up come next
+            self._queue.put_first(current.steered)  # those that it has not taken up come next
             current.run = None  # and who steers from now on is heard by no agent
             complete["duration_ms"] = round((time.monotonic() - began) * 1000)
             cost = self.record.cost_usd + complete["cost_usd"]

@@ -113,6 +113,33 @@ async def test_withdrawing_the_last_that_waits_leaves_the_session_idle(
                     await anyio.sleep(0.005)
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.006])
+async def test_turns_that_wait_when_the_server_stops_are_ended_once(seconds: float, tmp_path: Path) -> None:
+    for n in range(15):
+        store = MoodyStore()
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        async with engine_on(store, folder) as engine:
+            await engine.create(ADA, NewSession(session_id="s"))
+            store.delay = 0.004
+            for turn_id in "abcd":
+                await engine.query(ADA, "s", NewTurn("hello", turn_id))
+            async with anyio.create_task_group() as tasks:
+                await anyio.sleep(n * 0.0007)
+                tasks.start_soon(engine.drain, seconds)
+                await anyio.sleep(n * 0.0003)
+                tasks.start_soon(_withdraw, engine, "d")
+            assert set(await ends(engine, "s")) == set("abcd")
+            assert (await engine.session(ADA, "s"))["state"] != "failed"
+
+
+async def _withdraw(engine: Engine, turn_id: str) -> None:
+    try:
+        await engine.withdraw(ADA, "s", turn_id)
+    except Conflict as conflict:
+        assert conflict.code == "not_queued"
+
+
 async def test_on_a_store_that_fails_nothing_is_lost_and_all_goes_on_once_it_works(tmp_path: Path) -> None:
     store = MoodyStore()
     async with engine_on(store, tmp_path, max_sessions=2, session_timeout=0.2) as engine:

@@ -1,0 +1,58 @@
+"""The turns of a session that wait, in the order in which they will run."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from portico.core.agent import Turn
+
+
+class TurnQueue:
+    def __init__(self) -> None:
+        self._turns: deque[Turn] = deque()
+        self._overtaking: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def __contains__(self, turn_id: object) -> bool:
+        return any(turn.turn_id == turn_id for turn in self._turns)
+
+    @property
+    def first(self) -> str | None:
+        """The id of the turn that runs next."""
+        return self._turns[0].turn_id if self._turns else None
+
+    def add(self, turn: Turn) -> None:
+        self._turns.append(turn)
+
+    def push_in(self, turn: Turn, place: int) -> None:
+        """At ``place``, from 0, or at the end where fewer wait."""
+        self._turns.insert(place, turn)
+
+    def overtake(self, turn: Turn, place: int) -> None:
+        """As `push_in`, but behind those that have overtaken the others before."""
+        while place < len(self._turns) and self._turns[place].turn_id in self._overtaking:
+            place += 1
+        self._overtaking.add(turn.turn_id)
+        self._turns.insert(place, turn)
+
+    def put_first(self, turns: Sequence[Turn]) -> None:
+        """Before all others, in their own order."""
+        self._turns.extendleft(reversed(turns))
+
+    def take(self) -> Turn:
+        """The turn that runs next. Raises `IndexError` where none waits."""
+        turn = self._turns.popleft()
+        self._overtaking.discard(turn.turn_id)
+        return turn
+
+    def remove(self, turn_id: str) -> tuple[Turn, int] | None:
+        """Take this one out; with its place, for `push_in`. None where it does not wait."""
+        for place, turn in enumerate(self._turns):
+            if turn.turn_id == turn_id:
+                del self._turns[place]
+                self._overtaking.discard(turn_id)
+                return turn, place
+        return None
