@@ -50,6 +50,8 @@ RETRY_SECONDS = 1.0
 TAIL_SECONDS = 2.0
 """How long a session that rests keeps its last events in memory, for readers that are just about to read them."""
 
+_STOPPED = "server_stopped", "the server stopped before this turn began"
+
 log = logging.getLogger("portico.session")
 
 
@@ -287,7 +289,7 @@ class Session:
         """For a server that stops: interrupt what runs, refuse what waits; what cannot be written the next one ends."""
         self._stopping = True
         try:
-            await self._refuse_queued("server_stopped", "the server stopped before this turn began")
+            await self._refuse_queued(*_STOPPED)
         except StoreFailed as failure:
             log.warning("session %s: %s", self.record.session_id, failure.detail)
         self._interrupt_current()
@@ -300,7 +302,7 @@ class Session:
             await self._prepare_adopted()
             while not self._closing and not self._retired:
                 if self._queue and self._stopping:
-                    await self.stop_turns()
+                    await self._persist(self._refuse_queued, *_STOPPED)
                 elif self._queue:
                     turn = self._queue.take()
                     await self._do(turn.turn_id, turn)

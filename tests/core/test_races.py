@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ import pytest
 from portico.core.agent import AgentSpec
 from portico.core.engine import Engine
 from portico.core.errors import Conflict, InvalidRequest, PorticoError, StoreFailed
-from portico.core.events import Delta
+from portico.core.events import Delta, Event
 from portico.core.principal import Principal
 from portico.core.requests import NewSession, NewTurn
+from portico.core.store import SessionRecord
 from portico.plugins.echo.agent import EchoAgent
 from portico.plugins.echo.driver import EchoDriver
 from portico.plugins.memory_store.store import MemoryStore
@@ -131,6 +132,31 @@ async def test_turns_that_wait_when_the_server_stops_are_ended_once(seconds: flo
                 tasks.start_soon(_withdraw, engine, "d")
             assert set(await ends(engine, "s")) == set("abcd")
             assert (await engine.session(ADA, "s"))["state"] != "failed"
+
+
+class NoStops(MemoryStore):
+    """It fails on turns that were refused by a stop."""
+
+    tries = 0
+
+    async def append(
+        self, session_id: str, expected_seq: int, events: Sequence[Event], record: SessionRecord | None = None
+    ) -> None:
+        if any("server_stopped" in str(event.data) for event in events):
+            self.tries += 1
+            raise StoreFailed("the disk is full", code="store_full")
+        await super().append(session_id, expected_seq, events, record)
+
+
+async def test_a_stop_on_a_store_that_fails_does_not_spin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portico.core.engine.STOP_SECONDS", 1.5)
+    store = NoStops()
+    async with scripted_engine(tmp_path, store=store) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn(ENDLESS))
+        await engine.query(ADA, "s", NewTurn("hello"))
+        await engine.drain(0.0)
+    assert 2 <= store.tries < 5
 
 
 async def _withdraw(engine: Engine, turn_id: str) -> None:
