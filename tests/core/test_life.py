@@ -238,5 +238,6 @@ TestLife.settings = settings(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)  # a minute of it is waiting
 class TestLifeAtLength(Life.TestCase):  # type: ignore[misc, valid-type]
     settings = settings(TestLife.settings, max_examples=60, stateful_step_count=50)

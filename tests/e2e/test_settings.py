@@ -364,6 +364,7 @@ async def test_store_sync_full_syncs_the_file_at_every_commit(tmp_path: Path) ->
     assert calls["normal"] < 5 <= calls["full"]
 
 
+@pytest.mark.long
 async def test_retention_mb_and_retention_days_delete_what_is_too_much_or_too_old(tmp_path: Path) -> None:
     async with running_server(tmp_path, "--max-tokens", "1000000") as server, talk(server) as client:
         await client.open(session_id="s")

@@ -74,6 +74,7 @@ def test_new_plugins_are_clean(tmp_path: Path, name: str) -> None:
         run(tmp_path, "ruff", "format", "--no-cache", "--check", ".")
 
 
+@pytest.mark.long
 def test_new_plugins_have_strict_types(tmp_path: Path) -> None:
     modules = []
     for kind in KINDS:
