@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import anyio
 import pytest
 
 from portico.transports.base import TransportFailed
-from portico.transports.ziti import child
+from portico.transports.ziti import child, supervisor
 from tests.support.ziti import STANDIN, Network, Refused, Shape, network
 from tests.transports.ziti.supervised import Supervised, listener, supervised
 
@@ -266,6 +267,25 @@ async def test_tries_come_later_and_later(tmp_path: Path) -> None:
             assert all(
                 1.3 < later / earlier < 3 for earlier, later in zip(running.delays, running.delays[1:], strict=False)
             )
+
+
+async def test_tries_come_later_and_later_also_without_an_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "WELL_SECONDS", 0.0)
+    tried = count(1)
+
+    def gone() -> None:
+        raise TransportFailed(f"the identity is not there, seen {next(tried)} times")
+
+    async with network(tmp_path, "0.6") as net, supervised(net) as running:
+        await running.bound()
+        running.supervisor._check = gone
+        listener().kill()
+        await running.until(lambda: len(running.delays) == 5)
+        assert all(
+            1.3 < later / earlier < 3 for earlier, later in zip(running.delays, running.delays[1:], strict=False)
+        )
 
 
 @pytest.mark.parametrize(
