@@ -64,7 +64,7 @@ class Ledger:
             self._day, self._spent = _parsed(await anyio.to_thread.run_sync(self._path.read_text))
         except FileNotFoundError:
             pass
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
             log.error("what was spent today is not known: %s can't be read (%s)", self._path, error)
 
     async def run(self) -> None:

@@ -71,7 +71,13 @@ async def test_without_a_budget_it_is_only_counted(tmp_path: Path) -> None:
     ledger.check("alice")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"usd": 3}', '{"day": "x", "usd": {"a": "b"}}', '{"usd": {"a": NaN}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "[" * 100_000, '{"usd": 3}', '{"day": "x", "usd": {"a": "b"}}', '{"usd": {"a": NaN}}'),
+        *('{"usd": {"a": null}}', '{"usd": {"a": 1' + 400 * "0" + "}}"),
+    ],
+)
 async def test_a_file_of_no_use_is_said_and_stops_nothing(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
