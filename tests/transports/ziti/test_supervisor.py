@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
+import socket
 import sys
 from itertools import count
 from pathlib import Path
@@ -79,6 +81,21 @@ async def test_a_hang(tmp_path: Path, step: str, words: str) -> None:
             assert words in await running.failure()
             net.moods(name, **{step: None})
             await recovers(net, running)
+
+
+async def test_a_server_without_descriptors_to_start_a_listener_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*args: Any) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with network(tmp_path, "0.6") as net, supervised(net) as running:
+        await running.bound()
+        with monkeypatch.context() as full:
+            full.setattr(socket, "socketpair", exhausted)
+            listener().kill()
+            assert "Too many open files" in await running.failure(1)
+        await recovers(net, running)
 
 
 @both
