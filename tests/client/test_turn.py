@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 from portico.client.api import Client, Event
 from portico.client.connection import Endpoint
-from portico.client.leave import Decision
+from portico.client.keyboard import Lines
+from portico.client.leave import Decision, ask_user
 from portico.client.screen import Screen
 from portico.client.turn import TurnView
 
@@ -81,3 +83,26 @@ async def test_an_answer_that_is_typed_just_when_the_question_is_settled_does_no
     stop_reason, printed = await shown(events(), asked)
     assert stop_reason == "end_turn"
     assert "no answer is needed any more" in printed and "did not count" not in printed
+
+
+async def test_an_answer_that_is_no_text_is_none() -> None:
+    reading, writing = os.pipe()
+    out = io.StringIO()
+    decide = ask_user(Screen(out, out, details=True), Lines(reading))
+    decisions: list[Decision] = []
+
+    async def asked() -> None:
+        decisions.append(await decide(QUESTION))
+
+    try:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(asked)
+                for times, line in enumerate((b"\xff\n", b"y\n"), 1):
+                    while out.getvalue().count("allow it?") < times:
+                        await anyio.sleep(0.01)
+                    os.write(writing, line)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert decisions == ["allow"]
