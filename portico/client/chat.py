@@ -181,9 +181,10 @@ class Conversation:
                 await self._turn(turn.turn_id, events, turn.settled)
 
     async def _read(self) -> str | Key:
-        """The user's next line. Ctrl-C at the prompt is a key; from elsewhere it is a signal."""
+        """The user's next line. Ctrl-C at the prompt is a key; from elsewhere it is a signal. Raises ValueError."""
         drain(self._presses)
         result: str | Key = Key.CTRL_C
+        failure: ValueError | None = None
         async with anyio.create_task_group() as tasks:
 
             async def watch() -> None:
@@ -195,7 +196,11 @@ class Conversation:
                 result = await self._input()
             except KeyboardInterrupt:
                 result = Key.CTRL_C
+            except ValueError as error:
+                failure = error
             tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
         return result
 
     async def _input(self) -> str | Key:

@@ -61,7 +61,10 @@ async def _ask(request: Mapping[str, Any], screen: Screen, lines: Lines) -> Deci
         if always:
             screen.note(f"  [a]lways: {always}", "yellow")
         screen.note(f"  allow it? {choices}: ", "yellow", end="")
-        answer = await lines.line()
+        try:
+            answer = await lines.line()
+        except ValueError:
+            continue  # no text, and so no answer
         if answer is None:
             screen.note("")
             return "deny"

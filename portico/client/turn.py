@@ -93,7 +93,9 @@ class TurnView:
             case "query":
                 tasks.start_soon(self._tell_waiting)
             case "permission_request" if event["request_id"] not in self._settled:
-                tasks.start_soon(self._ask, event)
+                # Known from now on: what settles it may come before the task has begun.
+                scope = self._asking[event["request_id"]] = CancelScope()
+                tasks.start_soon(self._ask, event, scope)
             case "permission_resolved":
                 self._resolved(event)
             case "complete":
@@ -108,12 +110,15 @@ class TurnView:
             if (await self._client.session(self._session_id))["queued"] and not self._begun:
                 self._screen.note("waiting for the turn before this one to end; Ctrl-C withdraws this one")
 
-    async def _ask(self, request: Event) -> None:
+    async def _ask(self, request: Event, scope: CancelScope) -> None:
         request_id = request["request_id"]
-        with CancelScope() as scope:
-            self._asking[request_id] = scope
+        with scope:
+            if scope.cancel_called:
+                return
             decision = await self._decide(request)
-            del self._asking[request_id]  # what comes from now on is our own answer
+            if self._asking.pop(request_id, None) is None:
+                return  # settled while the answer was on its way here
+            # What comes from now on is our own answer.
             behavior = "deny" if decision == "deny" else "allow"
             try:
                 await self._client.answer(self._session_id, request_id, behavior, remember=decision == "remember")

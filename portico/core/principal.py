@@ -70,11 +70,19 @@ class Callers:
         return None
 
     def knows(self, principal: Principal) -> bool:
-        """Whether who was let in before would be once more, as far as its authenticator can tell without a secret."""
+        """Whether who was let in before would be once more, as far as its authenticator can tell without a secret.
+
+        Raises `Unavailable` (``authenticator_failed``).
+        """
         for authenticator in self._authenticators:
             if authenticator.name == principal.via:
                 knows: Callable[[Principal], bool] = getattr(authenticator, "knows", lambda principal: True)
-                return knows(principal)
+                try:
+                    with strangers():
+                        return knows(principal)
+                except Exception as error:
+                    log.exception("the authenticator %s failed", authenticator.name)
+                    raise Unavailable("who you are cannot be found out now", code="authenticator_failed") from error
         return not principal.via  # an authenticator that is used no more
 
     async def principal(self, secret: str | None) -> Principal:

@@ -37,7 +37,7 @@ class Ledger:
         self._today = day
         self._day = ""
         self._spent: dict[str, float] = {}
-        self._saved: dict[str, float] = {}
+        self._saved: tuple[str, dict[str, float]] = "", {}
         self._changed = anyio.Event()
 
     def check(self, owner: str | None) -> None:
@@ -64,7 +64,7 @@ class Ledger:
             self._day, self._spent = _parsed(await anyio.to_thread.run_sync(self._path.read_text))
         except FileNotFoundError:
             pass
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
             log.error("what was spent today is not known: %s can't be read (%s)", self._path, error)
 
     async def run(self) -> None:
@@ -80,12 +80,12 @@ class Ledger:
                 await self._save()
 
     async def _save(self) -> None:
-        spent = dict(self._spent)
-        if spent == self._saved:
+        day, spent = self._day, dict(self._spent)
+        if (day, spent) == self._saved:
             return
         try:
-            await anyio.to_thread.run_sync(self._write, json.dumps({"day": self._day, "usd": spent}))
-            self._saved = spent
+            await anyio.to_thread.run_sync(self._write, json.dumps({"day": day, "usd": spent}))
+            self._saved = day, spent
         except OSError as error:
             log.error("what was spent today can't be written to %s: %s", self._path, error.strerror)
 

@@ -41,6 +41,9 @@ class EventStream(Response):
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        if scope["method"] == "HEAD":  # nothing more is sent: an end that is not made now would never come
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         gone, failure = False, None
         async with anyio.create_task_group() as tasks:
 

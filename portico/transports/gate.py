@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from urllib.parse import unquote_plus
 
 from starlette.types import Scope
@@ -13,6 +14,8 @@ from portico.core.tickets import Ticket, Tickets
 from portico.transports.attempts import Attempts, SlowedCallers, address_of
 from portico.transports.caller import Caller
 from portico.transports.dialler import dialler_of
+
+log = logging.getLogger("portico.auth")
 
 HOW = "credentials are missing: send the header Authorization: Bearer TOKEN"
 
@@ -78,6 +81,9 @@ class Gate:
             try:
                 return not self._tickets.expired(ticket) and await self._holds(ticket)
             except PorticoError:
+                return True
+            except Exception:  # a store's, which may be anybody's
+                log.exception("whether a ticket still holds can't be told")
                 return True
 
         return Caller(ticket.principal, ticket, text, still)

@@ -193,10 +193,10 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
 
     def keepalive_timeout(self) -> None:
         """Cut the client off, unless it can't have answered yet: it is in the middle of a long message, or still takes
-        what was sent before the ping."""
+        what was sent before the ping; or unless we have not looked, because a message of its waits for the app."""
         received, taken, behind = self._progress
         self._note_progress()
-        if self._progress[0] > received or (behind and self._progress[1] > taken):
+        if self.read_paused or self._progress[0] > received or (behind and self._progress[1] > taken):
             self.pong_timer = self.loop.call_later(self.ping_timeout or 0, self.keepalive_timeout)
         else:
             self.cut()

@@ -49,7 +49,10 @@ class Child:
 
         ``output`` is where it writes to, as `Popen` has it. Raises `ChildFailed`.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise ChildFailed(f"it can't be started: {error}") from error
         ours.setblocking(False)
         command = [sys.executable, "-P", "-s", "-m", module, str(theirs.fileno()), str(os.getpid()), *arguments]
         with theirs:

@@ -290,3 +290,12 @@ async def test_lines_of_a_pipe_are_queries(server: RunningServer) -> None:
     assert done.stdout.decode().splitlines()[-1] == "three"
     assert b"denied: Write" in done.stderr
     assert b"> " not in done.stdout
+
+
+async def test_what_comes_from_a_pipe_and_is_no_text_is_said_in_a_line(server: RunningServer) -> None:
+    with anyio.fail_after(30):
+        done = await anyio.run_process(
+            [*PORTICO, "chat"], env=server.client_env, cwd=server.home, input=b"\xff\n", check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines()[-1] == "portico: standard input is not UTF-8 text"

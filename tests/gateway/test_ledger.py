@@ -45,6 +45,25 @@ async def test_a_restart_goes_on_where_the_day_was_and_a_new_day_begins_with_not
     assert after.spent("alice") == 0
 
 
+async def test_who_spends_on_a_new_day_just_what_was_spent_the_day_before_has_spent_it_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "spending.json"
+    day = "2026-11-22"
+    before = Ledger(path, 1.0, lambda: day)
+    await before.open()
+    async with background() as tasks:
+        tasks.start_soon(before.run)
+        before.add("alice", 1.0)
+        await kept(before, path, alice=1.0)
+        day = "2026-11-23"
+        before.add("alice", 1.0)
+    after = Ledger(path, 1.0, lambda: day)
+    await after.open()
+    with pytest.raises(Refusal, match=r"\$1\.00 of \$1\.00"):
+        after.check("alice")
+
+
 async def test_without_a_budget_it_is_only_counted(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "spending.json", None)
     await ledger.open()
@@ -52,7 +71,13 @@ async def test_without_a_budget_it_is_only_counted(tmp_path: Path) -> None:
     ledger.check("alice")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"usd": 3}', '{"day": "x", "usd": {"a": "b"}}', '{"usd": {"a": NaN}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "[" * 100_000, '{"usd": 3}', '{"day": "x", "usd": {"a": "b"}}', '{"usd": {"a": NaN}}'),
+        *('{"usd": {"a": null}}', '{"usd": {"a": 1' + 400 * "0" + "}}"),
+    ],
+)
 async def test_a_file_of_no_use_is_said_and_stops_nothing(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,9 +2,14 @@ import json
 import logging
 from pathlib import Path
 
+import anyio
 import pytest
 
 from portico.core.engine import Engine
+from portico.core.store import SessionRecord
+from portico.plugins.memory_store.store import MemoryStore
+from portico.plugins.token_auth.authenticator import TokenAuthenticator
+from portico.transports import streams
 from tests.support.accesslog import access_lines
 from tests.support.serving import serving
 
@@ -95,3 +100,50 @@ async def test_a_fault_of_ours_is_logged_and_not_told(
         assert (await served.client.get("/healthz")).status_code == 200
     assert len([record for record in caplog.records if record.exc_info]) == 1
     assert "swordfish" in caplog.text
+
+
+@pytest.mark.parametrize(("part", "method"), [(TokenAuthenticator, "knows"), (MemoryStore, "get")])
+async def test_a_plugin_that_fails_while_a_ticket_is_looked_at_again_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, part: type, method: str
+) -> None:
+    failed = anyio.Event()
+
+    def broken(*args: object) -> SessionRecord:
+        failed.set()
+        raise RuntimeError("swordfish")
+
+    monkeypatch.setattr(streams, "RECHECK_SECONDS", 0.01)
+    async with serving(tmp_path, session_timeout=0.05) as served:
+        await served.session()
+        ticket = (await served.client.post("/claude/sessions/s/tickets", json={})).json()["ticket"]
+        del served.client.headers["authorization"]
+        async with served.client.stream("GET", f"/claude/sessions/s/events?ticket={ticket}") as answer:
+            lines = answer.aiter_lines()
+            with anyio.fail_after(10):
+                while "dormant" not in await anext(lines):  # from now on the store is asked
+                    pass
+                with monkeypatch.context() as breaking:
+                    breaking.setattr(part, method, broken)
+                    await failed.wait()
+                    await anyio.sleep(0.05)
+                assert (await served.client.get("/healthz")).status_code == 200
+                headers = {"authorization": "Bearer alice-secret"}
+                await served.client.post("/claude/sessions/s/turns", json={"query": "hi"}, headers=headers)
+                while "complete" not in await anext(lines):
+                    pass
+    assert "swordfish" in caplog.text
+
+
+async def test_nobody_gets_in_by_a_ticket_while_an_authenticator_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> bool:
+        raise RuntimeError("swordfish")
+
+    async with serving(tmp_path) as served:
+        await served.session()
+        ticket = (await served.client.post("/claude/sessions/s/tickets", json={})).json()["ticket"]
+        monkeypatch.setattr(TokenAuthenticator, "knows", broken)
+        del served.client.headers["authorization"]
+        answer = await served.client.get(f"/claude/sessions/s?ticket={ticket}")
+        assert (answer.status_code, answer.json()["code"]) == (503, "authenticator_failed")

@@ -149,6 +149,16 @@ async def test_the_head_of_an_endless_stream_ends(tmp_path: Path) -> None:
         assert answer.headers["content-type"].startswith("text/event-stream")
 
 
+async def test_who_asks_for_a_streams_head_keeps_neither_connection_nor_stream_busy(tmp_path: Path) -> None:
+    async with serving(tmp_path, max_streams=1) as served:
+        await served.session()
+        with anyio.fail_after(5):
+            for _ in range(2):
+                answer = await served.client.head("/claude/sessions/s/events")
+                assert answer.status_code == 200
+            assert (await served.client.get("/claude/sessions/s")).status_code == 200
+
+
 async def test_a_page_of_huge_events_ends_early(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         await served.session()

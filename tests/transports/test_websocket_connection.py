@@ -12,8 +12,10 @@ import pytest
 from anyio.abc import SocketStream
 from websockets.frames import Opcode
 
+from portico.plugins.memory_store.store import MemoryStore
 from portico.transports import server, websocket_connection
 from tests.support.accesslog import access_lines
+from tests.support.moody import Moody
 from tests.support.serving import Served, get, serving
 from tests.support.websocket import close_code, frame, frames, handshake, open_raw, talking
 
@@ -282,6 +284,23 @@ async def test_clients_that_answer_pings_stay(tmp_path: Path) -> None:
             await anyio.sleep(1)
             await client.send("hi")
             await client.until("complete")
+
+
+class Store(Moody, MemoryStore):
+    pass
+
+
+async def test_who_answers_pings_behind_what_has_to_wait_stays(tmp_path: Path) -> None:
+    store = Store()
+    async with serving(tmp_path, ping=0.2, store=store) as served:
+        await served.session()
+        async with talking(served.url, v1=True) as client:
+            store.delay = 1.0
+            for name in ("one", "two"):
+                await client.send({"type": "query", "content": "hi", "id": name})
+            await client.until("ack", id="one")
+            store.delay = 0.0
+            await client.until("ack", id="two")
 
 
 async def test_a_client_that_hangs_up_is_forgotten_at_once(tmp_path: Path) -> None:

@@ -108,8 +108,8 @@ class Supervisor:
 
     async def _run_once(self) -> NoReturn:
         """Raises `ListenerFailed` at its end, or `TransportFailed`."""
-        await anyio.to_thread.run_sync(self._check)
         self._bound_since = None
+        await anyio.to_thread.run_sync(self._check)
         self.status.starts += 1
         self.status.refused.clear()
         self._enter("loading", self.status.reason)

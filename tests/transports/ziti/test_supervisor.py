@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
+import socket
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import anyio
 import pytest
 
 from portico.transports.base import TransportFailed
-from portico.transports.ziti import child
+from portico.transports.ziti import child, supervisor
 from tests.support.ziti import STANDIN, Network, Refused, Shape, network
 from tests.transports.ziti.supervised import Supervised, listener, supervised
 
@@ -78,6 +81,21 @@ async def test_a_hang(tmp_path: Path, step: str, words: str) -> None:
             assert words in await running.failure()
             net.moods(name, **{step: None})
             await recovers(net, running)
+
+
+async def test_a_server_without_descriptors_to_start_a_listener_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*args: Any) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with network(tmp_path, "0.6") as net, supervised(net) as running:
+        await running.bound()
+        with monkeypatch.context() as full:
+            full.setattr(socket, "socketpair", exhausted)
+            listener().kill()
+            assert "Too many open files" in await running.failure(1)
+        await recovers(net, running)
 
 
 @both
@@ -266,6 +284,25 @@ async def test_tries_come_later_and_later(tmp_path: Path) -> None:
             assert all(
                 1.3 < later / earlier < 3 for earlier, later in zip(running.delays, running.delays[1:], strict=False)
             )
+
+
+async def test_tries_come_later_and_later_also_without_an_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "WELL_SECONDS", 0.0)
+    tried = count(1)
+
+    def gone() -> None:
+        raise TransportFailed(f"the identity is not there, seen {next(tried)} times")
+
+    async with network(tmp_path, "0.6") as net, supervised(net) as running:
+        await running.bound()
+        running.supervisor._check = gone
+        listener().kill()
+        await running.until(lambda: len(running.delays) == 5)
+        assert all(
+            1.3 < later / earlier < 3 for earlier, later in zip(running.delays, running.delays[1:], strict=False)
+        )
 
 
 @pytest.mark.parametrize(
