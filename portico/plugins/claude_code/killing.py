@@ -42,7 +42,13 @@ class _Hunt:
         self._hit: set[psutil.Process] = set()
 
     def strike(self) -> bool:
-        """Whether there was something to kill."""
+        """Whether there was something to kill, or may have been."""
+        try:
+            return self._strike()
+        except (OSError, psutil.Error):  # such as no descriptor left to look at processes with
+            return True
+
+    def _strike(self) -> bool:
         self._cgroups = [group for group in self._cgroups if not clear_cgroup(group)]
         roots = set(marked(self._folders.__contains__))
         for record in self._records:

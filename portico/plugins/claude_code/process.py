@@ -205,7 +205,11 @@ class CliProcess:
         async with self._killing:
             if self._gone:
                 return
-            self._gone = await kill_agents({self._folder: self._record}, KILL_TIME) and await self._exits(1)
+            dead = await kill_agents({self._folder: self._record}, KILL_TIME)
+            if not dead and self.returncode is None:  # it can be hit without looking for it
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, signal.SIGKILL)
+            self._gone = await self._exits(1) and dead
             if self._gone:
                 await anyio.to_thread.run_sync(ProcessRecord.remove, self._folder)
             else:
