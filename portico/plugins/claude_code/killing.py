@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 import psutil
 
 from portico.plugins.claude_code.cgroup import cgroup_name, clear_cgroup
 from portico.plugins.claude_code.processes import families, is_live, marked
 from portico.plugins.claude_code.record import ProcessRecord
+from portico.plugins.claude_code.threads import in_thread
 
 _AGAIN = 0.02  # seconds until those hit have had time to die
 
@@ -24,7 +24,7 @@ async def kill_agents(agents: Mapping[Path, ProcessRecord | None], within: float
     """
     hunt = _Hunt(agents)
     with anyio.move_on_after(within):
-        while await anyio.to_thread.run_sync(hunt.strike):  # noqa: ASYNC110 - no event tells of a death
+        while await in_thread(hunt.strike):  # noqa: ASYNC110 - no event tells of a death
             await anyio.sleep(_AGAIN)
         return True
     return False

@@ -17,9 +17,10 @@ from portico.core.errors import AgentFailed, AgentUnavailable
 from portico.plugins.claude_code import agent as agent_module
 from portico.plugins.claude_code import process as process_module
 from portico.plugins.claude_code.agent import ClaudeAgent
-from tests.support.agents import no_descriptors, processes_of
+from tests.support.agents import live, no_descriptors, processes_of
 from tests.support.claude import driving, kinds, new_spec, started, text, turn
 from tests.support.fake_cli import fake_cli
+from tests.support.threads import no_threads
 
 pytestmark = [pytest.mark.anyio, pytest.mark.fake_agent]
 
@@ -184,6 +185,19 @@ async def test_one_that_ends_while_no_descriptor_is_free_takes_no_other_along(
                 assert text(await turn(each, "x")) == "hello"
             with no_descriptors():
                 await agent.close()
+            assert text(await turn(other, "x")) == "again"
+
+
+async def test_one_that_ends_while_no_thread_can_be_started_takes_no_other_along(tmp_path: Path) -> None:
+    async with driving(tmp_path, cli_path=fake_cli(tmp_path, {"turn": "hello"}, {"turn": "again"})) as driver:
+        spec = new_spec(tmp_path)
+        async with started(driver, new_spec(tmp_path)) as other, started(driver, spec) as agent:
+            for each in (other, agent):
+                assert text(await turn(each, "x")) == "hello"
+            before = processes_of(spec.folder)
+            async with anyio.create_task_group() as tasks, no_threads(tasks):
+                await agent.close()
+            assert before and not live(before)
             assert text(await turn(other, "x")) == "again"
 
 
