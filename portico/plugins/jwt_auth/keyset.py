@@ -40,6 +40,7 @@ class KeySet:
         self._read_at: float | None = None
         self._tried_at: float | None = None
         self._reading = anyio.Lock()
+        self._expired = False  # while they were being read
 
     async def find(self, kid: str | None) -> Mapping[str, Any] | None:
         """The key of this id; without one the only key that there is. Raises `Unavailable` (``jwks_unavailable``)."""
@@ -51,6 +52,7 @@ class KeySet:
 
     def expire(self) -> None:
         """Read the keys again when somebody comes next."""
+        self._expired = True
         self._tried_at = None
         if self._read_at is not None:
             self._read_at = float("-inf")
@@ -69,6 +71,7 @@ class KeySet:
             if self._tried_at is not None and self._tried_at > asked_at - RETRY_SECONDS:
                 return  # somebody has just done it
             # A caller that leaves would make the next one begin anew.
+            self._expired = False
             with anyio.CancelScope(shield=True):
                 try:
                     with anyio.fail_after(FETCH_SECONDS):
@@ -77,6 +80,8 @@ class KeySet:
                 except (OSError, ValueError, TimeoutError, httpx.HTTPError) as error:
                     log.warning("the issuer's keys can't be read: %s: %s", type(error).__name__, error)
                 self._tried_at = self._now()
+            if self._expired:  # what was read may be from before
+                self.expire()
 
 
 def parse(text: bytes) -> Mapping[str | None, Mapping[str, Any]]:

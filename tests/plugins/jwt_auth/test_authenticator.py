@@ -197,6 +197,27 @@ async def test_while_the_issuer_is_away_its_keys_hold(issuer: Issuer, monkeypatc
     assert sum(seconds > 0.4 for seconds in times) <= 1, "one asks, the others go by the keys that there are"
 
 
+async def test_keys_that_were_being_read_at_a_reload_are_read_once_more(issuer: Issuer) -> None:
+    answers = [issuer.jwks()]
+    asked, go_on = anyio.Event(), anyio.Event()
+
+    async def read() -> bytes:
+        answer = answers[-1]
+        asked.set()
+        await go_on.wait()
+        return answer
+
+    keys = KeySet(read)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keys.find, "rsa")
+        await asked.wait()
+        del issuer.keys["rsa"]
+        answers.append(issuer.jwks())
+        keys.expire()
+        go_on.set()
+    assert await keys.find("rsa") is None
+
+
 async def test_keys_that_are_of_no_use_are_left_out(tmp_path: Path) -> None:
     issuer = Issuer()
     issuer.add("weak", "RS256", bits=1024)
