@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import stat
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -129,16 +130,18 @@ def fits(entry: Mapping[str, Any], algorithm: str) -> bool:
     return algorithm == own
 
 
+def read_file(path: Path) -> bytes:
+    """Raises OSError, and ValueError for what is no file: a pipe could hold up the start, or a caller, for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is not a regular file")
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES)
+
+
 def reader_of(source: str, folder: Path) -> Callable[[], Awaitable[bytes]]:
     """Reads ``source``: a URL, or a file, which may be relative to ``folder``."""
     if "://" not in source:
-        path = folder / source
-
-        def read() -> bytes:
-            with path.open("rb") as file:
-                return file.read(MAX_BYTES)
-
-        return lambda: to_thread.run_sync(read, abandon_on_cancel=True)
+        return lambda: to_thread.run_sync(read_file, folder / source, abandon_on_cancel=True)
 
     async def fetch() -> bytes:
         # No redirect: it could lead from https to elsewhere.

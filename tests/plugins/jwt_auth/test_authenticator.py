@@ -5,19 +5,22 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
+import anyio.to_thread
 import jwt
 import pytest
 
 from portico.core.errors import Unavailable
 from portico.core.principal import Authenticator, Principal
+from portico.plugins.context import Context
 from portico.plugins.jwt_auth import keyset
-from portico.plugins.jwt_auth.authenticator import JwtAuthenticator
+from portico.plugins.jwt_auth.authenticator import JwtAuthenticator, create
 from portico.plugins.jwt_auth.keyset import FRESH_SECONDS, RETRY_SECONDS, KeySet, reader_of
 from portico.plugins.jwt_auth.settings import JwtSettings
 from portico.testing.authenticator import AuthenticatorConformance
@@ -242,6 +245,18 @@ async def test_keys_that_are_of_no_use_are_left_out(tmp_path: Path) -> None:
     assert await authenticator.authenticate(issuer.token(header={"kid": "strict"})) is None
     assert await authenticator.authenticate(issuer.token(header={"kid": "strict"}, algorithm="RS512"))
     assert await authenticator.authenticate(issuer.token(header={"kid": None}, algorithm="RS512")), "the only one"
+
+
+async def test_keys_in_what_is_no_file_hold_up_neither_the_start_nor_a_caller(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for source in (tmp_path / "pipe", Path("/dev/zero")):
+        settings = JwtSettings(jwks=str(source), issuer=NAME, audience=(AUDIENCE,))
+        context = Context(cast(Any, None), tmp_path, plugin_settings={"jwt": settings})
+        with anyio.fail_after(2), pytest.raises(Unavailable, match="not a regular file"):
+            await anyio.to_thread.run_sync(create, context, abandon_on_cancel=True)
+        with anyio.fail_after(2), pytest.raises(Unavailable) as caught:
+            await made(str(source)).authenticate(ISSUER.token())
+        assert caught.value.code == "jwks_unavailable"
 
 
 def get_private(key: Any) -> dict[str, Any]:
