@@ -83,7 +83,7 @@ class EventStore(Protocol):
         """
 
     async def read(self, session_id: str, after: int, limit: int, max_bytes: int = READ_BYTES) -> Sequence[Event]:
-        """At most ``limit`` events that follow ``after``, in order, beginning with the next one that is kept.
+        """At most ``limit`` events that follow ``after``, without a hole, beginning with the next one that is kept.
 
         About ``max_bytes`` of them at most (up to 512 KiB and one event more), but at least one if there is any.
         """

@@ -1,9 +1,11 @@
 """Agents as processes, seen from outside: what tests of the `claude-code` driver have in common."""
 
 import os
+import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -62,6 +64,17 @@ def processes_with(word: str) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """In here this process can open nothing more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def live(processes: Sequence[psutil.Process]) -> list[psutil.Process]:

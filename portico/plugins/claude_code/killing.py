@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 import psutil
 
 from portico.plugins.claude_code.cgroup import cgroup_name, clear_cgroup
 from portico.plugins.claude_code.processes import families, is_live, marked
 from portico.plugins.claude_code.record import ProcessRecord
+from portico.plugins.claude_code.threads import in_thread
 
 _AGAIN = 0.02  # seconds until those hit have had time to die
 
@@ -24,7 +24,7 @@ async def kill_agents(agents: Mapping[Path, ProcessRecord | None], within: float
     """
     hunt = _Hunt(agents)
     with anyio.move_on_after(within):
-        while await anyio.to_thread.run_sync(hunt.strike):  # noqa: ASYNC110 - no event tells of a death
+        while await in_thread(hunt.strike):  # noqa: ASYNC110 - no event tells of a death
             await anyio.sleep(_AGAIN)
         return True
     return False
@@ -42,7 +42,13 @@ class _Hunt:
         self._hit: set[psutil.Process] = set()
 
     def strike(self) -> bool:
-        """Whether there was something to kill."""
+        """Whether there was something to kill, or may have been."""
+        try:
+            return self._strike()
+        except (OSError, psutil.Error):  # such as no descriptor left to look at processes with
+            return True
+
+    def _strike(self) -> bool:
         self._cgroups = [group for group in self._cgroups if not clear_cgroup(group)]
         roots = set(marked(self._folders.__contains__))
         for record in self._records:

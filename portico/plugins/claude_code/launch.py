@@ -24,6 +24,7 @@ from portico.plugins.claude_code.conversation import (
 )
 from portico.plugins.claude_code.environment import build_environment, make_folders
 from portico.plugins.claude_code.process import CliProcess
+from portico.plugins.claude_code.threads import in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Launch:
         if self.door is not None:
             await self.door.close()
         if not self._runs_inside:
-            await anyio.to_thread.run_sync(lambda: shutil.rmtree(self.runtime, ignore_errors=True))
+            await in_thread(lambda: shutil.rmtree(self.runtime, ignore_errors=True))
 
 
 def _unusable(error: OSError) -> AgentUnavailable:

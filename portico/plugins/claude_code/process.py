@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Self
@@ -23,6 +24,7 @@ from portico.plugins.claude_code.killing import kill_agents
 from portico.plugins.claude_code.pipes import PipeReader, PipeWriter
 from portico.plugins.claude_code.processes import MARKER, start_time
 from portico.plugins.claude_code.record import ProcessRecord
+from portico.plugins.claude_code.threads import in_thread
 
 CHUNK = 256 * 1024  # bytes read at once
 STDERR_TAIL = 16 * 1024  # bytes
@@ -205,9 +207,13 @@ class CliProcess:
         async with self._killing:
             if self._gone:
                 return
-            self._gone = await kill_agents({self._folder: self._record}, KILL_TIME) and await self._exits(1)
+            dead = await kill_agents({self._folder: self._record}, KILL_TIME)
+            if not dead and self.returncode is None:  # it can be hit without looking for it
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, signal.SIGKILL)
+            self._gone = await self._exits(1) and dead
             if self._gone:
-                await anyio.to_thread.run_sync(ProcessRecord.remove, self._folder)
+                await in_thread(partial(ProcessRecord.remove, self._folder))
             else:
                 logger.error("agent process %d or a child of it could not be killed", self.pid)
 

@@ -10,7 +10,7 @@ import jwt
 
 from portico.core.errors import Unavailable
 from portico.core.principal import Principal
-from portico.plugins.jwt_auth.keyset import KeySet, fits, parse, reader_of
+from portico.plugins.jwt_auth.keyset import KeySet, fits, parse, read_file, reader_of
 from portico.plugins.jwt_auth.settings import JwtSettings
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def create(context: Context) -> JwtAuthenticator:
         raise Unavailable(f"the authenticator jwt needs {', '.join(lacking)}", code="jwt_settings")
     if "://" not in settings.jwks:
         try:
-            parse(Path(settings.jwks).read_bytes())
+            parse(read_file(Path(settings.jwks)))
         except (OSError, ValueError) as error:
             raise Unavailable(f"jwt_jwks={settings.jwks}: {error}", code="jwt_settings") from error
     keys = KeySet(reader_of(settings.jwks, Path.cwd()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import stat
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -40,6 +41,7 @@ class KeySet:
         self._read_at: float | None = None
         self._tried_at: float | None = None
         self._reading = anyio.Lock()
+        self._expired = False  # while they were being read
 
     async def find(self, kid: str | None) -> Mapping[str, Any] | None:
         """The key of this id; without one the only key that there is. Raises `Unavailable` (``jwks_unavailable``)."""
@@ -51,6 +53,7 @@ class KeySet:
 
     def expire(self) -> None:
         """Read the keys again when somebody comes next."""
+        self._expired = True
         self._tried_at = None
         if self._read_at is not None:
             self._read_at = float("-inf")
@@ -69,6 +72,7 @@ class KeySet:
             if self._tried_at is not None and self._tried_at > asked_at - RETRY_SECONDS:
                 return  # somebody has just done it
             # A caller that leaves would make the next one begin anew.
+            self._expired = False
             with anyio.CancelScope(shield=True):
                 try:
                     with anyio.fail_after(FETCH_SECONDS):
@@ -77,6 +81,8 @@ class KeySet:
                 except (OSError, ValueError, TimeoutError, httpx.HTTPError) as error:
                     log.warning("the issuer's keys can't be read: %s: %s", type(error).__name__, error)
                 self._tried_at = self._now()
+            if self._expired:  # what was read may be from before
+                self.expire()
 
 
 def parse(text: bytes) -> Mapping[str | None, Mapping[str, Any]]:
@@ -124,16 +130,18 @@ def fits(entry: Mapping[str, Any], algorithm: str) -> bool:
     return algorithm == own
 
 
+def read_file(path: Path) -> bytes:
+    """Raises OSError, and ValueError for what is no file: a pipe could hold up the start, or a caller, for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is not a regular file")
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES)
+
+
 def reader_of(source: str, folder: Path) -> Callable[[], Awaitable[bytes]]:
     """Reads ``source``: a URL, or a file, which may be relative to ``folder``."""
     if "://" not in source:
-        path = folder / source
-
-        def read() -> bytes:
-            with path.open("rb") as file:
-                return file.read(MAX_BYTES)
-
-        return lambda: to_thread.run_sync(read, abandon_on_cancel=True)
+        return lambda: to_thread.run_sync(read_file, folder / source, abandon_on_cancel=True)
 
     async def fetch() -> bytes:
         # No redirect: it could lead from https to elsewhere.

@@ -135,8 +135,8 @@ class SqliteStore:
             more = await self._reading.run(
                 partial(self._history.read_chunk, session=session, after=after, limit=limit - len(events))
             )
-            if not more:
-                break
+            if not more or (events and more[0].seq != events[-1].seq + 1):
+                break  # what was between has just been deleted: the next read begins behind that, and shows it
             events += more
             size += sum(len(event.data) for event in more)
             after = more[-1].seq

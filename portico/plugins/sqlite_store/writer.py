@@ -105,8 +105,8 @@ class Writer:
             await self._lane.run_locked(
                 lambda connection: connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall(), threaded=True
             )
-        except StoreFailed as error:  # what was committed stays committed
-            log.warning("the write-ahead log could not be moved into the database: %s", error.detail)
+        except (StoreFailed, RuntimeError) as error:  # or no thread can be started; what was committed stays committed
+            log.warning("the write-ahead log could not be moved into the database: %s", error)
 
 
 @contextmanager

@@ -15,10 +15,12 @@ import pytest
 from portico.core.agent import Turn
 from portico.core.errors import AgentFailed, AgentUnavailable
 from portico.plugins.claude_code import agent as agent_module
+from portico.plugins.claude_code import process as process_module
 from portico.plugins.claude_code.agent import ClaudeAgent
-from tests.support.agents import processes_of
+from tests.support.agents import live, no_descriptors, processes_of
 from tests.support.claude import driving, kinds, new_spec, started, text, turn
 from tests.support.fake_cli import fake_cli
+from tests.support.threads import no_threads
 
 pytestmark = [pytest.mark.anyio, pytest.mark.fake_agent]
 
@@ -170,6 +172,33 @@ async def test_an_interrupt_reaches_a_steered_turn_that_the_cli_has_not_begun_ye
             await anyio.wait_all_tasks_blocked()
             await agent.interrupt()
         assert [e.get("stop_reason") for e in events] == ["interrupted"]
+
+
+async def test_one_that_ends_while_no_descriptor_is_free_takes_no_other_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "KILL_TIME", 0.1)
+    steps = {"turn": "hello"}, {"turn": "again"}
+    async with driving(tmp_path, cli_path=fake_cli(tmp_path, *steps)) as driver:
+        async with started(driver, new_spec(tmp_path)) as other, started(driver, new_spec(tmp_path)) as agent:
+            for each in (other, agent):
+                assert text(await turn(each, "x")) == "hello"
+            with no_descriptors():
+                await agent.close()
+            assert text(await turn(other, "x")) == "again"
+
+
+async def test_one_that_ends_while_no_thread_can_be_started_takes_no_other_along(tmp_path: Path) -> None:
+    async with driving(tmp_path, cli_path=fake_cli(tmp_path, {"turn": "hello"}, {"turn": "again"})) as driver:
+        spec = new_spec(tmp_path)
+        async with started(driver, new_spec(tmp_path)) as other, started(driver, spec) as agent:
+            for each in (other, agent):
+                assert text(await turn(each, "x")) == "hello"
+            before = processes_of(spec.folder)
+            async with anyio.create_task_group() as tasks, no_threads(tasks):
+                await agent.close()
+            assert before and not live(before)
+            assert text(await turn(other, "x")) == "again"
 
 
 async def test_unknown_requests_are_declined(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tests.support.agents import (
     fake_agent,
     gone_soon,
     live,
+    no_descriptors,
     processes_of,
     processes_with,
     real_cli,
@@ -299,6 +300,21 @@ async def test_a_cancelled_close_kills_at_once(mechanism: str, tmp_path: Path) -
         assert scope.cancelled_caught
         assert anyio.current_time() - began < 2
         assert before and not live(before)
+
+
+@fake
+@pytest.mark.parametrize("mechanism", ["pid-namespace", "best-effort"])
+async def test_it_can_be_killed_while_no_descriptor_is_free(
+    mechanism: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_module, "KILL_TIME", 0.1)
+    async with started(tmp_path, "defiant", "say:ready", "hang", mechanism=mechanism) as process:
+        assert await process.receive() == [b"ready"]
+        before = processes_of(tmp_path)
+        with no_descriptors(), anyio.CancelScope() as scope:
+            scope.cancel()
+            await process.close()
+        assert before and gone_soon(before)
 
 
 @fake

@@ -5,19 +5,22 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
+import anyio.to_thread
 import jwt
 import pytest
 
 from portico.core.errors import Unavailable
 from portico.core.principal import Authenticator, Principal
+from portico.plugins.context import Context
 from portico.plugins.jwt_auth import keyset
-from portico.plugins.jwt_auth.authenticator import JwtAuthenticator
+from portico.plugins.jwt_auth.authenticator import JwtAuthenticator, create
 from portico.plugins.jwt_auth.keyset import FRESH_SECONDS, RETRY_SECONDS, KeySet, reader_of
 from portico.plugins.jwt_auth.settings import JwtSettings
 from portico.testing.authenticator import AuthenticatorConformance
@@ -197,6 +200,27 @@ async def test_while_the_issuer_is_away_its_keys_hold(issuer: Issuer, monkeypatc
     assert sum(seconds > 0.4 for seconds in times) <= 1, "one asks, the others go by the keys that there are"
 
 
+async def test_keys_that_were_being_read_at_a_reload_are_read_once_more(issuer: Issuer) -> None:
+    answers = [issuer.jwks()]
+    asked, go_on = anyio.Event(), anyio.Event()
+
+    async def read() -> bytes:
+        answer = answers[-1]
+        asked.set()
+        await go_on.wait()
+        return answer
+
+    keys = KeySet(read)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keys.find, "rsa")
+        await asked.wait()
+        del issuer.keys["rsa"]
+        answers.append(issuer.jwks())
+        keys.expire()
+        go_on.set()
+    assert await keys.find("rsa") is None
+
+
 async def test_keys_that_are_of_no_use_are_left_out(tmp_path: Path) -> None:
     issuer = Issuer()
     issuer.add("weak", "RS256", bits=1024)
@@ -221,6 +245,18 @@ async def test_keys_that_are_of_no_use_are_left_out(tmp_path: Path) -> None:
     assert await authenticator.authenticate(issuer.token(header={"kid": "strict"})) is None
     assert await authenticator.authenticate(issuer.token(header={"kid": "strict"}, algorithm="RS512"))
     assert await authenticator.authenticate(issuer.token(header={"kid": None}, algorithm="RS512")), "the only one"
+
+
+async def test_keys_in_what_is_no_file_hold_up_neither_the_start_nor_a_caller(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for source in (tmp_path / "pipe", Path("/dev/zero")):
+        settings = JwtSettings(jwks=str(source), issuer=NAME, audience=(AUDIENCE,))
+        context = Context(cast(Any, None), tmp_path, plugin_settings={"jwt": settings})
+        with anyio.fail_after(2), pytest.raises(Unavailable, match="not a regular file"):
+            await anyio.to_thread.run_sync(create, context, abandon_on_cancel=True)
+        with anyio.fail_after(2), pytest.raises(Unavailable) as caught:
+            await made(str(source)).authenticate(ISSUER.token())
+        assert caught.value.code == "jwks_unavailable"
 
 
 def get_private(key: Any) -> dict[str, Any]:

@@ -18,11 +18,12 @@ import pytest
 from portico.core.errors import NotFound, SequenceConflict
 from portico.core.events import Event
 from portico.plugins.manager import load_plugins
-from portico.plugins.sqlite_store import packing
+from portico.plugins.sqlite_store import packing, removal, writer
 from portico.plugins.sqlite_store.blocks import pack
 from portico.plugins.sqlite_store.store import SqliteStore
 from portico.plugins.sqlite_store.writer import transaction
 from portico.testing.store import event, read_all, record, turn
+from tests.support.threads import no_threads
 
 pytestmark = pytest.mark.anyio
 
@@ -99,6 +100,18 @@ async def test_the_write_ahead_log_does_not_grow_for_ever(tmp_path: Path) -> Non
             await store.append("s", n, [event(n + 1, data=bytes([n]) * 500_000)])
             assert (tmp_path / "portico.db-wal").stat().st_size < 10_000_000
         assert len(await read_all(store)) == 60
+
+
+async def test_what_was_written_is_so_also_where_the_log_cannot_be_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "LOG_BYTES", 0)
+    async with opened(tmp_path) as store:
+        await store.create(record())
+        async with anyio.create_task_group() as tasks, no_threads(tasks):
+            await store.append("s", 0, [event(1)])
+        await store.append("s", 1, [event(2)])
+        assert await read_all(store) == [event(1), event(2)]
 
 
 async def test_housekeeping_does_not_make_it_grow_either(tmp_path: Path) -> None:
@@ -289,6 +302,34 @@ async def test_turns_that_ended_long_ago_are_deleted(tmp_path: Path) -> None:
         found = await store.get("s")
         assert found is not None
         assert found.last_seq == 29
+
+
+async def test_a_read_has_no_hole_where_something_is_deleted_meanwhile(tmp_path: Path) -> None:
+    events: list[Event] = []
+    async with opened(tmp_path) as store:
+        await store.create(record())
+        for n in range(8):
+            events += turn(len(events) + 1, 200, f"t{n}", size=500)
+        await store.append("s", 0, events)
+        await store.tidy()
+        reading, writing = store._reading._connection, store._writing._connection
+        steps = 0
+
+        def delete_now(statement: str) -> None:  # when some of it is read already
+            nonlocal steps
+            steps += statement == "BEGIN"
+            if steps == 2:
+                reading.set_trace_callback(None)
+                with transaction(writing):
+                    removal.remove_blocks(writing, list(removal.oldest_blocks(writing, None))[:-1])
+
+        reading.set_trace_callback(delete_now)
+        found = [each.seq for each in await store.read("s", 0, len(events))]
+        assert found == list(range(1, len(found) + 1))
+        left = [each.seq for each in await store.read("s", found[-1], len(events))]
+        assert left == list(range(left[0], len(events) + 1))
+        assert left[0] > found[-1] + 1
+    assert count(tmp_path, "blocks") == 1
 
 
 async def test_time_that_jumps_back_never_makes_a_hole(tmp_path: Path) -> None:
