@@ -101,6 +101,7 @@ class Session:
         self._queue = TurnQueue()
         self._current: _Running | None = None
         self._own: OwnTurn | None = None
+        self._lost: AgentFailed | AgentUnavailable | None = None
         self._interrupt_early: str | None = None
         self._agent_lost = False
         self._closing = False
@@ -372,10 +373,13 @@ class Session:
         if idle.cancelled_caught:
             self.feed.forget_tail()
             # Who called at that very moment is not waited for once more.
-            if not (self._queue or self._closing or self._unwanted_process or self._own):
+            if not (self._queue or self._closing or self._unwanted_process or self._own or self._lost):
                 with anyio.CancelScope(deadline=timeout) as idle:
                     await self._next_call()
         own, self._own = self._own, None
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            await self._lose_agent(lost)
         if self._unwanted_process and own is None and not self._queue:
             await self._hibernate()
             return
@@ -409,7 +413,7 @@ class Session:
                 try:
                     self._own = await agent.watch()
                 except (AgentFailed, AgentUnavailable) as failure:
-                    await self._lose_agent(failure)
+                    self._lost = failure
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(watch)
@@ -521,10 +525,9 @@ class Session:
         return AgentSpec(record.agent_id, self._folder, Path(record.cwd), record.options, record.owner)
 
     async def _lose_agent(self, failure: PorticoError) -> None:
-        with anyio.CancelScope(shield=True):
-            self._agent_lost = True
-            await self._empty_seat()
-            await self._persist(self.write, [Notice(type="notice", name="agent_exited", detail=failure.detail)])
+        self._agent_lost = True
+        await self._empty_seat()
+        await self._persist(self.write, [Notice(type="notice", name="agent_exited", detail=failure.detail)])
 
     async def _empty_seat(self) -> None:
         self._slots.leave(self)

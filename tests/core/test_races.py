@@ -338,3 +338,26 @@ async def test_what_a_reader_got_is_nobodys_to_change(tmp_path: Path) -> None:
         await quiet(engine, "s", 1)
         events = await (await engine.reader(ADA, "s")).read()
         assert not isinstance(events, list)
+
+
+async def test_a_stop_does_not_wait_for_a_store_that_fails_since_an_idle_agent_has_died(tmp_path: Path) -> None:
+    store = MoodyStore()
+    driver = ScriptedDriver([turn()])
+    async with anyio.create_task_group() as tasks:
+        async with scripted_engine(tmp_path, driver=driver, store=store) as engine:
+            await engine.create(ADA, NewSession(session_id="s"))
+            await engine.query(ADA, "s", NewTurn("hello"))
+            await quiet(engine, "s", 1)
+            store.failing = True
+            driver.agents[0].die()
+            with anyio.fail_after(5):
+                while not engine.readiness():
+                    await anyio.sleep(0.01)
+
+            async def mend() -> None:
+                await anyio.sleep(2)
+                store.failing = False
+
+            tasks.start_soon(mend)
+        assert store.failing
+        tasks.cancel_scope.cancel()
