@@ -217,7 +217,7 @@ class Session:
             try:
                 await self.write(bodies, turn_id=turn.turn_id)
             except StoreFailed:
-                self._queue.push_in(turn, place)
+                self._queue.put_back(turn, place)
                 self._wakeup.set()
                 raise
             self._tell_turn_over()

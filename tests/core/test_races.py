@@ -361,3 +361,50 @@ async def test_a_stop_does_not_wait_for_a_store_that_fails_since_an_idle_agent_h
             tasks.start_soon(mend)
         assert store.failing
         tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("if_busy", ["interrupt", "steer"])
+async def test_what_a_turn_has_not_taken_up_stays_the_next(if_busy: Any, tmp_path: Path) -> None:
+    store, gate = MoodyStore(), Gate()
+    driver = ScriptedDriver([turn(gate), turn(), turn()])
+    async with scripted_engine(tmp_path, driver=driver, store=store) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        await gate.reached.wait()
+        await engine.query(ADA, "s", NewTurn("more", "two", if_busy="steer"))
+        store.delay = 0.2
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(engine.query, ADA, "s", NewTurn("late", "three", if_busy=if_busy))
+            await anyio.sleep(0.1)  # it is being stored
+            gate.open()
+        store.delay = 0.0
+        assert list(await quiet(engine, "s", 3)) == ["one", "two", "three"]
+
+
+async def test_what_a_turn_has_not_taken_up_stays_the_next_in_its_whole_length(tmp_path: Path) -> None:
+    first, second = Gate(), Gate()
+    driver = ScriptedDriver([turn(first), turn(second), turn(), turn()])
+    async with scripted_engine(tmp_path, driver=driver) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        await first.reached.wait()
+        for name in ("two", "three"):
+            await engine.query(ADA, "s", NewTurn("more", name, if_busy="steer"))
+        first.open()
+        await second.reached.wait()
+        await engine.query(ADA, "s", NewTurn("late", "four", if_busy="interrupt"))
+        assert list(await quiet(engine, "s", 4)) == ["one", "two", "three", "four"]
+
+
+async def test_a_message_that_is_handed_over_later_comes_behind_those_before(tmp_path: Path) -> None:
+    first, second = Gate(), Gate()
+    driver = ScriptedDriver([turn(first), turn(second), turn(), turn()])
+    async with scripted_engine(tmp_path, driver=driver) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        for gate, names in ((first, ("two", "three")), (second, ("four",))):
+            await gate.reached.wait()
+            for name in names:
+                await engine.query(ADA, "s", NewTurn("more", name, if_busy="steer"))
+            gate.open()
+        assert list(await quiet(engine, "s", 4)) == ["one", "two", "three", "four"]
