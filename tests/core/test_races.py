@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from portico.core.agent import AgentSpec
+from portico.core.agent import AgentSpec, Decision
 from portico.core.engine import Engine
 from portico.core.errors import Conflict, InvalidRequest, PorticoError, StoreFailed
 from portico.core.events import Delta, Event
@@ -408,3 +408,26 @@ async def test_a_message_that_is_handed_over_later_comes_behind_those_before(tmp
                 await engine.query(ADA, "s", NewTurn("more", name, if_busy="steer"))
             gate.open()
         assert list(await quiet(engine, "s", 4)) == ["one", "two", "three", "four"]
+
+
+async def test_an_answer_that_is_not_stored_leaves_no_request_behind_once_the_turn_is_over(tmp_path: Path) -> None:
+    store = MoodyStore()
+    driver = ScriptedDriver([turn(Ask("Bash", request_id="r"))])
+    async with scripted_engine(tmp_path, driver=driver, store=store, permission_timeout=0) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        while not await engine.pending(ADA, "s"):
+            await anyio.sleep(0.01)
+        store.failing, store.delay = True, 0.1
+
+        async def answer() -> None:
+            with pytest.raises(StoreFailed):
+                await engine.answer(ADA, "s", "r", Decision("allow"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(answer)
+            await anyio.sleep(0.05)
+            driver.agents[0].die()
+        store.failing = False
+        await quiet(engine, "s", 1)
+        assert not (await engine.session(ADA, "s"))["pending_permissions"]
