@@ -437,7 +437,7 @@ class Session:
     async def _do(self, turn_id: str, turn: Turn | OwnTurn) -> None:
         current = self._current = _Running(turn_id, anyio.CancelScope())
         began = time.monotonic()
-        if turn_id == self._interrupt_early:
+        if turn_id == self._interrupt_early or self._closing:  # as a turn of the agent's own began
             self._interrupt_current()
         try:
             last, complete = await self._outcome(current, turn)

@@ -431,3 +431,20 @@ async def test_an_answer_that_is_not_stored_leaves_no_request_behind_once_the_tu
         store.failing = False
         await quiet(engine, "s", 1)
         assert not (await engine.session(ADA, "s"))["pending_permissions"]
+
+
+async def test_a_turn_of_the_agents_own_that_meets_the_close_does_not_hold_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portico.core.engine.STOP_SECONDS", 1.0)
+    store = MoodyStore()
+    driver = ScriptedDriver([turn(), turn(Gate())])
+    async with scripted_engine(tmp_path, driver=driver, store=store) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello"))
+        await quiet(engine, "s", 1)
+        store.delay = 0.05
+        driver.agents[0].begin("a task has ended")
+        await anyio.sleep(0.02)  # its beginning is being stored
+        await engine.close(ADA, "s")
+        assert set((await ends(engine, "s")).values()) == {"end_turn", "interrupted"}
