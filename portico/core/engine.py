@@ -87,6 +87,7 @@ class Engine:
         self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()
         self._observations = [Observation(*each, self._observed) for each in (observers or {}).items()]
         self._opening: dict[str, str] = {}  # session -> its owner
+        self._changing = anyio.Lock(fast_acquire=True)  # each change builds on the one before
         self._rate = TurnRate(policy.max_turns_per_minute)
         self._tasks: TaskGroup | None = None
 
@@ -322,12 +323,16 @@ class Engine:
         if "permission_mode" in changes.given:
             self._policy.check_mode(changes.given["permission_mode"])
         with anyio.CancelScope(shield=True):
-            if session_id not in self._live:
-                record = changes.apply(await self._record(principal, session_id))
-                await self._feed(record).append([], record)
-            if session := self._live.get(session_id):  # also where it has been brought back meanwhile
-                await session.change(changes)
+            async with self._changing:
+                await self._change(principal, session_id, changes)
         return self._view(await self._record(principal, session_id))
+
+    async def _change(self, principal: Principal, session_id: str, changes: SessionChanges) -> None:
+        if session_id not in self._live:
+            record = changes.apply(await self._record(principal, session_id))
+            await self._feed(record).append([], record)
+        if session := self._live.get(session_id):  # also where it has been brought back meanwhile
+            await session.change(changes)
 
     async def close(self, principal: Principal, session_id: str, *, purge: bool = False) -> None:
         """Stop the session's agent and free its slot; with ``purge`` forget its history and delete its workspace."""

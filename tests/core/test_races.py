@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from portico.core.agent import AgentSpec, Decision
+from portico.core.changes import SessionChanges
 from portico.core.engine import Engine
 from portico.core.errors import Conflict, InvalidRequest, PorticoError, StoreFailed
 from portico.core.events import Delta, Event
@@ -448,3 +449,18 @@ async def test_a_turn_of_the_agents_own_that_meets_the_close_does_not_hold_it_up
         await anyio.sleep(0.02)  # its beginning is being stored
         await engine.close(ADA, "s")
         assert set((await ends(engine, "s")).values()) == {"end_turn", "interrupted"}
+
+
+async def test_of_two_changes_of_a_dormant_session_neither_is_lost(tmp_path: Path) -> None:
+    store = MoodyStore()
+    async with scripted_engine(tmp_path, store=store, session_timeout=0.05) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        with anyio.fail_after(5):
+            while (await engine.session(ADA, "s"))["state"] != "dormant":
+                await anyio.sleep(0.01)
+        store.delay = 0.05
+        async with anyio.create_task_group() as tasks:
+            for given in ({"title": "new"}, {"metadata": {"a": 1}}):
+                tasks.start_soon(engine.change, ADA, "s", SessionChanges(given))
+        session = await engine.session(ADA, "s")
+        assert (session["title"], session["metadata"]) == ("new", {"a": 1})
