@@ -159,7 +159,11 @@ class Session:
     async def _enqueue(self, principal: Principal, turn_id: str, request: NewTurn) -> int:
         self.record = replace(self.record, turns=self.record.turns + 1, last_active_at=rfc3339())
         query = Query(type="query", content=request.content, principal=principal.name)
-        (event,) = await self.feed.append([Draft(query, turn_id)], self.record)
+        try:
+            (event,) = await self.feed.append([Draft(query, turn_id)], self.record)
+        except Exception:
+            self.record = replace(self.record, turns=self.record.turns - 1)
+            raise
         turn = Turn(turn_id, request.content, commands=request.commands)
         current = self._current
         if request.if_busy == "steer" and current is not None and current.run is not None:
@@ -232,9 +236,14 @@ class Session:
             self._tell_turn_over()  # `busy` was true as long as it was held
 
     async def change(self, changes: SessionChanges) -> None:
-        """Change the record; what concerns the agent holds from the next turn on."""
-        self.record = changes.apply(self.record)
-        await self.feed.append([], self.record)
+        """Change the record, one call at a time; what concerns the agent holds from the next turn on."""
+        before = self.record
+        self.record = changes.apply(before)
+        try:
+            await self.feed.append([], self.record)
+        except StoreFailed:
+            self.record = replace(self.record, title=before.title, metadata=before.metadata, options=before.options)
+            raise
 
     def interrupt(self) -> None:
         """Stop the running turn. Raises `Conflict` (``not_running``)."""

@@ -464,3 +464,16 @@ async def test_of_two_changes_of_a_dormant_session_neither_is_lost(tmp_path: Pat
                 tasks.start_soon(engine.change, ADA, "s", SessionChanges(given))
         session = await engine.session(ADA, "s")
         assert (session["title"], session["metadata"]) == ("new", {"a": 1})
+
+
+async def test_what_the_store_does_not_take_is_not_counted_and_changes_nothing(tmp_path: Path) -> None:
+    store = MoodyStore()
+    async with scripted_engine(tmp_path, store=store) as engine:
+        before = await engine.create(ADA, NewSession(session_id="s"))
+        store.failing = True
+        with pytest.raises(StoreFailed):
+            await engine.query(ADA, "s", NewTurn("hello"))
+        with pytest.raises(StoreFailed):
+            await engine.change(ADA, "s", SessionChanges({"title": "new", "model": "other"}))
+        after = await engine.session(ADA, "s")
+        assert (after["turns"], after["title"], after["model"]) == (0, None, before["model"])
