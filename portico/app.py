@@ -22,6 +22,7 @@ from portico.core.audit import OK, NoAudit
 from portico.core.audited import AuditedEngine
 from portico.core.engine import Engine
 from portico.core.errors import PorticoError
+from portico.core.guard import GuardedDriver
 from portico.core.observer import Observer
 from portico.core.policy import Policy
 from portico.core.quota import StreamQuota
@@ -146,7 +147,8 @@ async def serve(
                 transporting.start_soon(partial(reload_at, terminal=terminal), hangups, loaded, reload, context.reloads)
                 async with anyio.create_task_group() as greeting:
                     greeting.start_soon(ready, addresses)
-                    greeting.start_soon(_warn, drivers[settings.driver[0]], settings)
+                    default = settings.driver[0]
+                    greeting.start_soon(_warn, GuardedDriver(default, drivers[default]), settings)
                     name = await _told_to_stop(signals, serving)
                     greeting.cancel_scope.cancel()
                 log.info("%s: draining; once more stops at once", name)
