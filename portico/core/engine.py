@@ -433,6 +433,8 @@ class Engine:
         span = await self._store.turn(session_id, turn_id) if turn_id is not None else None
         if span is None or (span.last_seq is not None and span.last_seq <= last_seq):
             return None
+        if span.last_seq is not None and await self._store.event(session_id, span.last_seq) is None:
+            return None  # it was deleted
         return await self.reader(principal, session_id, after=last_seq, turn_id=span.turn_id)
 
     async def history(
