@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from portico.core.agent import AgentSpec, Decision
+from portico.core.agent import AgentSpec, Decision, Turn
 from portico.core.changes import SessionChanges
 from portico.core.engine import Engine
 from portico.core.errors import Conflict, InvalidRequest, PorticoError, StoreFailed
@@ -23,7 +23,7 @@ from portico.plugins.echo.agent import EchoAgent
 from portico.plugins.echo.driver import EchoDriver
 from portico.plugins.memory_store.store import MemoryStore
 from portico.testing.engine import scripted_engine
-from portico.testing.scripted import Ask, Fail, Gate, ScriptedDriver, TakeUp, turn
+from portico.testing.scripted import Ask, Fail, Gate, ScriptedAgent, ScriptedDriver, TakeUp, turn
 from tests.support.moody import Moody
 
 pytestmark = pytest.mark.anyio
@@ -477,3 +477,59 @@ async def test_what_the_store_does_not_take_is_not_counted_and_changes_nothing(t
             await engine.change(ADA, "s", SessionChanges({"title": "new", "model": "other"}))
         after = await engine.session(ADA, "s")
         assert (after["turns"], after["title"], after["model"]) == (0, None, before["model"])
+
+
+class Fussy(ScriptedAgent):
+    """Takes its time to refuse a message."""
+
+    async def steer(self, turn: Turn) -> None:
+        await anyio.sleep(0.1)
+        raise InvalidRequest("no pictures", code="no_pictures")
+
+
+class FussyDriver(ScriptedDriver):
+    async def start(self, spec: AgentSpec) -> ScriptedAgent:
+        agent = Fussy(spec, self._script)
+        self.agents.append(agent)
+        return agent
+
+
+async def test_a_message_that_is_refused_as_the_turn_ends_is_ended_once(tmp_path: Path) -> None:
+    store, gate = MoodyStore(), Gate()
+    driver = FussyDriver([turn(gate), turn(), turn()])
+    async with scripted_engine(tmp_path, driver=driver, store=store) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        await gate.reached.wait()
+        await engine.query(ADA, "s", NewTurn("more", "two", if_busy="steer"))
+        store.delay = 0.2
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(engine.query, ADA, "s", NewTurn("hello", "three"))
+            await anyio.sleep(0.02)
+            tasks.start_soon(engine.change, ADA, "s", SessionChanges({"title": "new"}))
+            await anyio.sleep(0.28)  # the refusal is being stored, together with the change
+            gate.open()
+        store.delay = 0.0
+        assert (await quiet(engine, "s", 3))["two"] == "error"
+        while (await engine.session(ADA, "s"))["state"] != "idle":
+            await anyio.sleep(0.01)
+        assert set(await ends(engine, "s")) == {"one", "two", "three"}
+
+
+async def test_a_permission_that_expires_as_its_agent_dies_is_resolved(tmp_path: Path) -> None:
+    store = MoodyStore()
+    driver = ScriptedDriver([turn(Ask("Bash", request_id="r")), turn()])
+    async with scripted_engine(tmp_path, driver=driver, store=store, permission_timeout=0.3) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        while not await engine.pending(ADA, "s"):
+            await anyio.sleep(0.01)
+        store.delay = 0.6
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(engine.query, ADA, "s", NewTurn("hello", "two"))
+            await anyio.sleep(0.45)  # the end of the request waits behind it
+            driver.agents[0].die()
+        store.delay = 0.0
+        await quiet(engine, "s", 2)
+        events, _ = await engine.history(ADA, "s", after=0, limit=1000)
+        assert [event.type for event in events].count("permission_resolved") == 1
