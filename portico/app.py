@@ -170,16 +170,19 @@ async def _begin(tasks: TaskGroup, engine: Engine) -> bool:
 async def _unless_stopped(signals: AsyncIterator[signal.Signals], begin: Callable[[], Awaitable[T]]) -> T | None:
     """What ``begin`` returns; None where a signal came first."""
     result: T | None = None
+    stopped = False
     async with anyio.create_task_group() as tasks:
 
         async def told() -> None:
+            nonlocal stopped
             log.info("%s: stopping", (await anext(signals)).name)
+            stopped = True
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(told)
         result = await begin()
         tasks.cancel_scope.cancel()
-    return result
+    return None if stopped else result  # it may have come with the last step of the start
 
 
 async def _told_to_stop(signals: AsyncIterator[signal.Signals], serving: Serving) -> str:
