@@ -377,6 +377,8 @@ class Session:
         if self.seat.agent is not None and "resume" in self.seat.driver.capabilities:
             self._slots.rest(self)
         timeout = self._idle_since + self._policy.session_timeout
+        if self.record.state is State.DORMANT:  # the query for which it was brought back was refused
+            timeout = min(timeout, self._idle_since + TAIL_SECONDS)
         with anyio.CancelScope(deadline=min(timeout, anyio.current_time() + TAIL_SECONDS)) as idle:
             await self._next_call()
         if idle.cancelled_caught:

@@ -533,3 +533,20 @@ async def test_a_permission_that_expires_as_its_agent_dies_is_resolved(tmp_path:
         await quiet(engine, "s", 2)
         events, _ = await engine.history(ADA, "s", after=0, limit=1000)
         assert [event.type for event in events].count("permission_resolved") == 1
+
+
+async def test_a_dormant_session_that_takes_no_query_takes_no_place_either(tmp_path: Path) -> None:
+    store = MoodyStore()
+    driver = ScriptedDriver(capabilities=())
+    async with scripted_engine(tmp_path, driver=driver, store=store, session_timeout=0.01) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        with anyio.fail_after(5):
+            while (await engine.session(ADA, "s"))["state"] != "dormant":
+                await anyio.sleep(0.01)
+    async with scripted_engine(tmp_path, driver=driver, store=store, max_sessions=1) as engine:
+        with pytest.raises(Conflict):
+            await engine.query(ADA, "s", NewTurn("hello", if_busy="interrupt"))
+        with anyio.fail_after(5):
+            while engine.occupancy().sessions:
+                await anyio.sleep(0.01)
+        await engine.create(ADA, NewSession())
