@@ -87,6 +87,7 @@ class Engine:
         self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()
         self._observations = [Observation(*each, self._observed) for each in (observers or {}).items()]
         self._opening: dict[str, str] = {}  # session -> its owner
+        self._unborn: set[str] = set()  # of these, those that are new, and not stored whole
         self._changing = anyio.Lock(fast_acquire=True)  # each change builds on the one before
         self._rate = TurnRate(policy.max_turns_per_minute)
         self._tasks: TaskGroup | None = None
@@ -207,10 +208,12 @@ class Engine:
             if await self._store.get(session_id) is not None:
                 raise Conflict(f"session {session_id!r} exists already", code="session_exists")
             await driver.check()
+            self._unborn.add(session_id)
             with anyio.CancelScope(shield=True):
                 session = await self._create(principal, session_id, driver, options, request)
         finally:
             self._opening.pop(session_id, None)
+            self._unborn.discard(session_id)
         return session.view()
 
     async def _create(
@@ -455,7 +458,7 @@ class Engine:
     async def _record(self, principal: Principal, session_id: str) -> SessionRecord:
         session = self._live.get(session_id)
         record = session.record if session else await self._store.get(session_id)
-        if record is None or session_id in self._opening or not principal.may_see(record.owner):
+        if record is None or session_id in self._unborn or not principal.may_see(record.owner):
             raise NotFound(f"there is no session {session_id!r}", code="session_not_found")
         return record
 

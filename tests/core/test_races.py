@@ -550,3 +550,28 @@ async def test_a_dormant_session_that_takes_no_query_takes_no_place_either(tmp_p
             while engine.occupancy().sessions:
                 await anyio.sleep(0.01)
         await engine.create(ADA, NewSession())
+
+
+class SlowToFind(MemoryStore):
+    delay = 0.0
+
+    async def get(self, session_id: str) -> SessionRecord | None:
+        found = await super().get(session_id)
+        await anyio.sleep(self.delay)
+        return found
+
+
+async def test_who_asks_for_an_id_that_is_taken_does_not_hide_the_session_that_has_it(tmp_path: Path) -> None:
+    store = SlowToFind()
+    async with scripted_engine(tmp_path, store=store) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        store.delay = 0.1
+
+        async def ask() -> None:
+            with pytest.raises(Conflict):
+                await engine.create(Principal("bob"), NewSession(session_id="s"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await anyio.sleep(0.02)
+            assert (await engine.session(ADA, "s"))["state"] == "idle"
