@@ -22,6 +22,7 @@ from portico.core.audit import OK, NoAudit
 from portico.core.audited import AuditedEngine
 from portico.core.engine import Engine
 from portico.core.errors import PorticoError
+from portico.core.guard import GuardedDriver
 from portico.core.observer import Observer
 from portico.core.policy import Policy
 from portico.core.quota import StreamQuota
@@ -146,7 +147,8 @@ async def serve(
                 transporting.start_soon(partial(reload_at, terminal=terminal), hangups, loaded, reload, context.reloads)
                 async with anyio.create_task_group() as greeting:
                     greeting.start_soon(ready, addresses)
-                    greeting.start_soon(_warn, drivers[settings.driver[0]], settings)
+                    default = settings.driver[0]
+                    greeting.start_soon(_warn, GuardedDriver(default, drivers[default]), settings)
                     name = await _told_to_stop(signals, serving)
                     greeting.cancel_scope.cancel()
                 log.info("%s: draining; once more stops at once", name)
@@ -168,16 +170,19 @@ async def _begin(tasks: TaskGroup, engine: Engine) -> bool:
 async def _unless_stopped(signals: AsyncIterator[signal.Signals], begin: Callable[[], Awaitable[T]]) -> T | None:
     """What ``begin`` returns; None where a signal came first."""
     result: T | None = None
+    stopped = False
     async with anyio.create_task_group() as tasks:
 
         async def told() -> None:
+            nonlocal stopped
             log.info("%s: stopping", (await anext(signals)).name)
+            stopped = True
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(told)
         result = await begin()
         tasks.cancel_scope.cancel()
-    return result
+    return None if stopped else result  # it may have come with the last step of the start
 
 
 async def _told_to_stop(signals: AsyncIterator[signal.Signals], serving: Serving) -> str:

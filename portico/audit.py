@@ -47,6 +47,7 @@ class AuditLog:
         self._wakeup = Wakeup()
         self._lost = 0
         self._failing = False
+        self._growing = False
         self._file: int | None = None
 
     def check(self) -> None:
@@ -130,7 +131,17 @@ class AuditLog:
             os.ftruncate(file, before)
             raise
         if before + len(lines) >= self._max_bytes:
+            self._set_aside()
+
+    def _set_aside(self) -> None:
+        try:
             self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+        except OSError as error:  # in a folder of somebody else's, say: what is written is written
+            if not self._growing:
+                log.error("the audit log grows on, as it can't be renamed: %s: %s", self._path, _reason(error))
+            self._growing = True
+        else:
+            self._growing = False
 
     def _current(self) -> int:
         if self._file is not None:

@@ -40,6 +40,10 @@ async def reload_at(
                 log.error("SIGHUP: %s", line)
             log.error("SIGHUP: nothing was reloaded")
             continue
+        except Exception as error:  # the working folder is gone, say
+            log.error("SIGHUP: nothing was reloaded: %s: %s", type(error).__name__, error)
+            log.debug("reload", exc_info=True)
+            continue
         for warning in found.warnings:
             log.warning("%s", warning)
         if later := ", ".join(_only_at_a_start(loaded, found)):

@@ -48,6 +48,19 @@ async def test_it_is_bounded(tmp_path: Path) -> None:
     assert len(path.read_text().splitlines()) == 1
 
 
+async def test_where_it_cannot_be_set_aside_it_grows_and_nothing_is_said_to_be_lost(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    path.with_name("audit.jsonl.1").mkdir()
+    path.touch()
+    async with running(log := AuditLog(path, max_bytes=100)):
+        for number in range(5):
+            log.note("x", "ok", session_id=f"s{number}")
+            with anyio.fail_after(5):
+                while f"s{number}" not in path.read_text():
+                    await anyio.sleep(0.01)
+    assert [json.loads(line)["action"] for line in path.read_text().splitlines()] == ["x"] * 5
+
+
 async def test_a_line_that_a_killed_server_has_begun_is_ended(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     path.write_text('{"action":"beg')

@@ -87,6 +87,8 @@ class Engine:
         self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()
         self._observations = [Observation(*each, self._observed) for each in (observers or {}).items()]
         self._opening: dict[str, str] = {}  # session -> its owner
+        self._unborn: set[str] = set()  # of these, those that are new, and not stored whole
+        self._changing = anyio.Lock(fast_acquire=True)  # each change builds on the one before
         self._rate = TurnRate(policy.max_turns_per_minute)
         self._tasks: TaskGroup | None = None
 
@@ -206,10 +208,12 @@ class Engine:
             if await self._store.get(session_id) is not None:
                 raise Conflict(f"session {session_id!r} exists already", code="session_exists")
             await driver.check()
+            self._unborn.add(session_id)
             with anyio.CancelScope(shield=True):
                 session = await self._create(principal, session_id, driver, options, request)
         finally:
             self._opening.pop(session_id, None)
+            self._unborn.discard(session_id)
         return session.view()
 
     async def _create(
@@ -322,12 +326,16 @@ class Engine:
         if "permission_mode" in changes.given:
             self._policy.check_mode(changes.given["permission_mode"])
         with anyio.CancelScope(shield=True):
-            if session_id not in self._live:
-                record = changes.apply(await self._record(principal, session_id))
-                await self._feed(record).append([], record)
-            if session := self._live.get(session_id):  # also where it has been brought back meanwhile
-                await session.change(changes)
+            async with self._changing:
+                await self._change(principal, session_id, changes)
         return self._view(await self._record(principal, session_id))
+
+    async def _change(self, principal: Principal, session_id: str, changes: SessionChanges) -> None:
+        if session_id not in self._live:
+            record = changes.apply(await self._record(principal, session_id))
+            await self._feed(record).append([], record)
+        if session := self._live.get(session_id):  # also where it has been brought back meanwhile
+            await session.change(changes)
 
     async def close(self, principal: Principal, session_id: str, *, purge: bool = False) -> None:
         """Stop the session's agent and free its slot; with ``purge`` forget its history and delete its workspace."""
@@ -428,6 +436,8 @@ class Engine:
         span = await self._store.turn(session_id, turn_id) if turn_id is not None else None
         if span is None or (span.last_seq is not None and span.last_seq <= last_seq):
             return None
+        if span.last_seq is not None and await self._store.event(session_id, span.last_seq) is None:
+            return None  # it was deleted
         return await self.reader(principal, session_id, after=last_seq, turn_id=span.turn_id)
 
     async def history(
@@ -448,7 +458,7 @@ class Engine:
     async def _record(self, principal: Principal, session_id: str) -> SessionRecord:
         session = self._live.get(session_id)
         record = session.record if session else await self._store.get(session_id)
-        if record is None or session_id in self._opening or not principal.may_see(record.owner):
+        if record is None or session_id in self._unborn or not principal.may_see(record.owner):
             raise NotFound(f"there is no session {session_id!r}", code="session_not_found")
         return record
 

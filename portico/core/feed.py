@@ -166,3 +166,8 @@ class Feed:
             return ()
         events = self.recent(after) or await self._store.read(self.session_id, after, READ_EVENTS, max_bytes)
         return first_of(events, max_bytes)
+
+    async def was_over(self, turn_id: str, seq: int) -> bool:
+        """Whether the turn ended before ``seq``."""
+        span = await self._store.turn(self.session_id, turn_id)
+        return span is None or (span.last_seq is not None and span.last_seq < seq)

@@ -10,6 +10,7 @@ from typing import NoReturn, Protocol
 
 import anyio
 
+from portico.core.errors import StoreFailed
 from portico.core.events import Event
 from portico.core.feed import Feed
 from portico.core.reader import Reader
@@ -19,6 +20,9 @@ from portico.core.wakeup import Wakeup
 
 OBSERVE_SECONDS = 30.0
 """How long an observer may take over what it is told at once, and to be ready for it."""
+
+RETRY_SECONDS = 1.0
+"""Before a store that fails is read again."""
 
 LEAVE_SECONDS = 5.0
 """How long it may take to clean up behind itself."""
@@ -54,6 +58,7 @@ class Observation:
         self._caught_up = anyio.Event()
         self._caught_up.set()
         self._useless = False
+        self._waiting = False
 
     def note(self, feed: Feed, first_seq: int) -> None:
         """There are new events, from ``first_seq`` on."""
@@ -115,10 +120,16 @@ class Observation:
             if session is None:
                 return feed.last_seq
             events = await reader.read()
+            self._waiting = False
             with anyio.move_on_after(OBSERVE_SECONDS) as scope, strangers():
                 await self._observer.observe(session, events)
             if scope.cancelled_caught:
                 log.warning("observer %s took over %g s; it is not told again", self.name, OBSERVE_SECONDS)
+        except StoreFailed as failure:
+            if not self._waiting:
+                log.warning("what observer %s is to be told can't be read yet: %s", self.name, failure.detail)
+            self._waiting = True
+            await anyio.sleep(RETRY_SECONDS)
         except Exception:
             log.exception("observer %s failed", self.name)
             return max(reader.after, after + 1)

@@ -18,9 +18,10 @@ Reason = Literal["answered", "timeout", "interrupted", "agent_exited"]
 
 @dataclass(slots=True)
 class _Request:
-    """``event`` once it is in the history, ``resolved`` once it is settled."""
+    """Of the turn ``turn``. ``event`` once it is in the history, ``resolved`` once it is settled."""
 
     body: PermissionRequest
+    turn: int
     deadline: float | None
     event: Event | None = None
     resolved: PermissionResolved | None = None
@@ -36,6 +37,7 @@ class Permissions:
         self._timeout = timeout
         self._pending: dict[str, _Request] = {}
         self._settled: dict[str, _Request] = {}
+        self._turn = 0
 
     @property
     def pending(self) -> list[PermissionRequest]:
@@ -50,7 +52,8 @@ class Permissions:
         """Take a request in; returns it with the time at which it expires. ``now`` is monotonic seconds."""
         if self._timeout:
             body = cast(PermissionRequest, {**body, "expires_at": rfc3339(seconds_from_now=self._timeout)})
-        self._pending[body["request_id"]] = _Request(body, now + self._timeout if self._timeout else None)
+        deadline = now + self._timeout if self._timeout else None
+        self._pending[body["request_id"]] = _Request(body, self._turn, deadline)
         return body
 
     def stored(self, request_id: str, event: Event) -> None:
@@ -81,10 +84,14 @@ class Permissions:
         return body
 
     def undo(self, request_id: str) -> None:
-        """What `resolve` said could not be stored: the request waits again."""
-        self._pending[request_id] = self._settled.pop(request_id)
+        """What `resolve` said could not be stored: the request waits again, unless its turn is over."""
+        request = self._settled.pop(request_id)
+        if request.turn == self._turn:
+            self._pending[request_id] = request
 
     def withdraw_all(self, reason: Reason) -> list[PermissionResolved]:
+        """At the end of a turn."""
+        self._turn += 1
         return [self.resolve(request_id, "deny", reason) for request_id in list(self._pending)]
 
     def expired(self, now: float) -> Iterable[str]:

@@ -12,6 +12,7 @@ class TurnQueue:
     def __init__(self) -> None:
         self._turns: deque[Turn] = deque()
         self._overtaking: set[str] = set()
+        self._first: set[str] = set()  # always the head of the queue
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -27,32 +28,43 @@ class TurnQueue:
     def add(self, turn: Turn) -> None:
         self._turns.append(turn)
 
-    def push_in(self, turn: Turn, place: int) -> None:
+    def put_back(self, turn: Turn, place: int) -> None:
         """At ``place``, from 0, or at the end where fewer wait."""
         self._turns.insert(place, turn)
 
+    def push_in(self, turn: Turn, place: int) -> None:
+        """As `put_back`, but behind those that were `put_first`."""
+        self._turns.insert(max(place, len(self._first)), turn)
+
     def overtake(self, turn: Turn, place: int) -> None:
-        """As `push_in`, but behind those that have overtaken the others before."""
+        """As `push_in`, but also behind those that have overtaken the others before."""
+        place = max(place, len(self._first))
         while place < len(self._turns) and self._turns[place].turn_id in self._overtaking:
             place += 1
         self._overtaking.add(turn.turn_id)
         self._turns.insert(place, turn)
 
     def put_first(self, turns: Sequence[Turn]) -> None:
-        """Before all others, in their own order."""
-        self._turns.extendleft(reversed(turns))
+        """Before all others but those that were put first before, in their own order."""
+        for turn in turns:
+            self._turns.insert(len(self._first), turn)
+            self._first.add(turn.turn_id)
 
     def take(self) -> Turn:
         """The turn that runs next. Raises `IndexError` where none waits."""
         turn = self._turns.popleft()
-        self._overtaking.discard(turn.turn_id)
+        self._forget(turn)
         return turn
 
     def remove(self, turn_id: str) -> tuple[Turn, int] | None:
-        """Take this one out; with its place, for `push_in`. None where it does not wait."""
+        """Take this one out; with its place, for `put_back`. None where it does not wait."""
         for place, turn in enumerate(self._turns):
             if turn.turn_id == turn_id:
                 del self._turns[place]
-                self._overtaking.discard(turn_id)
+                self._forget(turn)
                 return turn, place
         return None
+
+    def _forget(self, turn: Turn) -> None:
+        self._overtaking.discard(turn.turn_id)
+        self._first.discard(turn.turn_id)

@@ -51,8 +51,9 @@ class Reader:
                 first = self._feed.last_seq + 1  # all that was left is deleted
             else:
                 first = events[0].seq
-            if first > self.after + 1 and self._turn_id is None:
+            if first > self.after + 1 and await self._must_know(first):
                 after, self.after = self.after, first - 1
+                self._over = self._turn_id is not None
                 return [gap_event(self._feed.session_id, after, first)]
             self.after = events[-1].seq if events else first - 1
             if self._turn_id is not None:
@@ -61,3 +62,7 @@ class Reader:
             if events:
                 return events
         return ()
+
+    async def _must_know(self, first: int) -> bool:
+        """Whether to tell that everything before ``first`` was deleted: else a turn whose end was has none."""
+        return self._turn_id is None or await self._feed.was_over(self._turn_id, first)

@@ -101,6 +101,7 @@ class Session:
         self._queue = TurnQueue()
         self._current: _Running | None = None
         self._own: OwnTurn | None = None
+        self._lost: AgentFailed | AgentUnavailable | None = None
         self._interrupt_early: str | None = None
         self._agent_lost = False
         self._closing = False
@@ -158,7 +159,11 @@ class Session:
     async def _enqueue(self, principal: Principal, turn_id: str, request: NewTurn) -> int:
         self.record = replace(self.record, turns=self.record.turns + 1, last_active_at=rfc3339())
         query = Query(type="query", content=request.content, principal=principal.name)
-        (event,) = await self.feed.append([Draft(query, turn_id)], self.record)
+        try:
+            (event,) = await self.feed.append([Draft(query, turn_id)], self.record)
+        except Exception:
+            self.record = replace(self.record, turns=self.record.turns - 1)
+            raise
         turn = Turn(turn_id, request.content, commands=request.commands)
         current = self._current
         if request.if_busy == "steer" and current is not None and current.run is not None:
@@ -216,7 +221,7 @@ class Session:
             try:
                 await self.write(bodies, turn_id=turn.turn_id)
             except StoreFailed:
-                self._queue.push_in(turn, place)
+                self._queue.put_back(turn, place)
                 self._wakeup.set()
                 raise
             self._tell_turn_over()
@@ -231,9 +236,14 @@ class Session:
             self._tell_turn_over()  # `busy` was true as long as it was held
 
     async def change(self, changes: SessionChanges) -> None:
-        """Change the record; what concerns the agent holds from the next turn on."""
-        self.record = changes.apply(self.record)
-        await self.feed.append([], self.record)
+        """Change the record, one call at a time; what concerns the agent holds from the next turn on."""
+        before = self.record
+        self.record = changes.apply(before)
+        try:
+            await self.feed.append([], self.record)
+        except StoreFailed:
+            self.record = replace(self.record, title=before.title, metadata=before.metadata, options=before.options)
+            raise
 
     def interrupt(self) -> None:
         """Stop the running turn. Raises `Conflict` (``not_running``)."""
@@ -367,15 +377,20 @@ class Session:
         if self.seat.agent is not None and "resume" in self.seat.driver.capabilities:
             self._slots.rest(self)
         timeout = self._idle_since + self._policy.session_timeout
+        if self.record.state is State.DORMANT:  # the query for which it was brought back was refused
+            timeout = min(timeout, self._idle_since + TAIL_SECONDS)
         with anyio.CancelScope(deadline=min(timeout, anyio.current_time() + TAIL_SECONDS)) as idle:
             await self._next_call()
         if idle.cancelled_caught:
             self.feed.forget_tail()
             # Who called at that very moment is not waited for once more.
-            if not (self._queue or self._closing or self._unwanted_process or self._own):
+            if not (self._queue or self._closing or self._unwanted_process or self._own or self._lost):
                 with anyio.CancelScope(deadline=timeout) as idle:
                     await self._next_call()
         own, self._own = self._own, None
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            await self._lose_agent(lost)
         if self._unwanted_process and own is None and not self._queue:
             await self._hibernate()
             return
@@ -409,7 +424,7 @@ class Session:
                 try:
                     self._own = await agent.watch()
                 except (AgentFailed, AgentUnavailable) as failure:
-                    await self._lose_agent(failure)
+                    self._lost = failure
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(watch)
@@ -433,7 +448,7 @@ class Session:
     async def _do(self, turn_id: str, turn: Turn | OwnTurn) -> None:
         current = self._current = _Running(turn_id, anyio.CancelScope())
         began = time.monotonic()
-        if turn_id == self._interrupt_early:
+        if turn_id == self._interrupt_early or self._closing:  # as a turn of the agent's own began
             self._interrupt_current()
         try:
             last, complete = await self._outcome(current, turn)
@@ -521,10 +536,9 @@ class Session:
         return AgentSpec(record.agent_id, self._folder, Path(record.cwd), record.options, record.owner)
 
     async def _lose_agent(self, failure: PorticoError) -> None:
-        with anyio.CancelScope(shield=True):
-            self._agent_lost = True
-            await self._empty_seat()
-            await self._persist(self.write, [Notice(type="notice", name="agent_exited", detail=failure.detail)])
+        self._agent_lost = True
+        await self._empty_seat()
+        await self._persist(self.write, [Notice(type="notice", name="agent_exited", detail=failure.detail)])
 
     async def _empty_seat(self) -> None:
         self._slots.leave(self)

@@ -209,7 +209,8 @@ class TurnRun:
             resolved = self._permissions.resolve(request_id, "deny", "timeout")
             state = None if self._permissions.pending else State.RUNNING
             try:
-                await self._history.write([resolved], turn_id=self.turn_id, state=state)
+                with anyio.CancelScope(shield=True):  # the turn may end meanwhile
+                    await self._history.write([resolved], turn_id=self.turn_id, state=state)
             except StoreFailed:
                 self._permissions.undo(request_id)
                 await anyio.sleep(RETRY_SECONDS)
@@ -222,7 +223,8 @@ class TurnRun:
             try:
                 await self._agent.steer(turn)
             except InvalidRequest as failure:
-                await self._history.end_steered(turn.turn_id, failure)
+                with anyio.CancelScope(shield=True):  # or nobody knows whether it is over
+                    await self._history.end_steered(turn.turn_id, failure)
         if self._stop_reason is not None and not self._interrupted:
             self._interrupted = True
             if not self._can_interrupt:

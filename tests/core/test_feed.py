@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import anyio
 import pytest
@@ -12,10 +13,14 @@ from portico.core.agent import AgentOptions
 from portico.core.errors import StoreFailed
 from portico.core.events import Delta, Draft, Event, Notice
 from portico.core.feed import TAIL_BYTES, Feed
+from portico.core.principal import Principal
 from portico.core.reader import Reader
+from portico.core.requests import NewSession, NewTurn
 from portico.core.state import State
 from portico.core.store import SessionRecord
 from portico.plugins.memory_store.store import MemoryStore
+from portico.plugins.sqlite_store.store import SqliteStore
+from portico.testing.engine import scripted_engine
 
 pytestmark = pytest.mark.anyio
 
@@ -193,6 +198,27 @@ async def test_readers_of_an_ended_feed_get_the_rest_and_go() -> None:
     feed.end()
     assert len(await reader.read()) == 1
     assert await reader.read() == ()
+
+
+async def test_a_reader_of_a_turn_that_is_deleted_meanwhile_is_told_and_ends(tmp_path: Path) -> None:
+    ada, seconds = Principal("ada"), [0.0]
+    store = SqliteStore(tmp_path / "portico.db", retention_days=1, now=lambda: seconds[0])
+    async with scripted_engine(tmp_path, store=store) as engine:
+        await engine.create(ada, NewSession(session_id="s"))
+        for name, query in (("a", "hello"), ("b", json.dumps({"deltas": 2, "size": TAIL_BYTES}))):
+            await engine.query(ada, "s", NewTurn(query, name))
+            reader = await engine.reader(ada, "s", turn_id=name)
+            while await reader.read():
+                pass
+            await store.tidy()
+        slow = await engine.reader(ada, "s", turn_id="a")
+        seconds[0] = 3 * 86_400.0
+        await store.tidy()
+        with anyio.fail_after(5):
+            for reader in (slow, await engine.reader(ada, "s", turn_id="a")):
+                assert [event.type for event in await reader.read()] == ["gap"]
+                assert not await reader.read()
+        assert await engine.resume(ada, "s", 2, turn_id="a") is None
 
 
 async def test_who_is_stopped_still_gets_what_is_at_hand() -> None:

@@ -13,10 +13,14 @@ import pytest
 
 from portico.core import observer
 from portico.core.engine import Engine
+from portico.core.errors import StoreFailed
 from portico.core.events import Event
+from portico.core.feed import TAIL_BYTES
 from portico.core.observer import Observer
 from portico.core.principal import Principal
 from portico.core.requests import NewSession, NewTurn, SessionView
+from portico.core.store import READ_BYTES
+from portico.plugins.memory_store.store import MemoryStore
 from portico.testing.engine import scripted_engine
 
 pytestmark = pytest.mark.anyio
@@ -121,6 +125,33 @@ async def test_an_observer_that_raises_or_hangs_is_nobodys_trouble(
             await anyio.sleep(0.1)
             assert broken.calls > before[0] and hanging.calls > before[1]
     assert notebook.told["s"][: len(events)] == list(events)
+
+
+class Unreadable(MemoryStore):
+    failing = False
+
+    async def read(self, session_id: str, after: int, limit: int, max_bytes: int = READ_BYTES) -> Sequence[Event]:
+        if self.failing:
+            raise StoreFailed("the disk is gone")
+        return await super().read(session_id, after, limit, max_bytes)
+
+
+async def test_what_the_store_cannot_read_for_a_while_is_told_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observer, "RETRY_SECONDS", 0.05)
+    store, notebook = Unreadable(), Notebook(0.1)
+    async with scripted_engine(tmp_path, store=store, observers={"notebook": notebook}) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        store.failing = True
+        query = json.dumps({"deltas": 40, "size": TAIL_BYTES // 8})  # more than is kept in memory
+        turn = await engine.query(ADA, "s", NewTurn(query, "t"))
+        while (await engine.query(ADA, "s", NewTurn(query, "t"))).state != "complete":
+            await anyio.sleep(0.01)
+        await anyio.sleep(0.2)
+        store.failing = False
+    seqs = [event.seq for event in notebook.told["s"]]
+    assert seqs == list(range(1, len(seqs) + 1)) and len(seqs) > turn.first_seq + 40
 
 
 async def test_a_session_that_is_deleted_meanwhile_holds_nothing_up(tmp_path: Path) -> None:

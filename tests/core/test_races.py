@@ -11,7 +11,8 @@ from typing import Any
 import anyio
 import pytest
 
-from portico.core.agent import AgentSpec
+from portico.core.agent import AgentSpec, Decision, Turn
+from portico.core.changes import SessionChanges
 from portico.core.engine import Engine
 from portico.core.errors import Conflict, InvalidRequest, PorticoError, StoreFailed
 from portico.core.events import Delta, Event
@@ -22,7 +23,7 @@ from portico.plugins.echo.agent import EchoAgent
 from portico.plugins.echo.driver import EchoDriver
 from portico.plugins.memory_store.store import MemoryStore
 from portico.testing.engine import scripted_engine
-from portico.testing.scripted import Ask, Fail, Gate, ScriptedDriver, TakeUp, turn
+from portico.testing.scripted import Ask, Fail, Gate, ScriptedAgent, ScriptedDriver, TakeUp, turn
 from tests.support.moody import Moody
 
 pytestmark = pytest.mark.anyio
@@ -338,3 +339,239 @@ async def test_what_a_reader_got_is_nobodys_to_change(tmp_path: Path) -> None:
         await quiet(engine, "s", 1)
         events = await (await engine.reader(ADA, "s")).read()
         assert not isinstance(events, list)
+
+
+async def test_a_stop_does_not_wait_for_a_store_that_fails_since_an_idle_agent_has_died(tmp_path: Path) -> None:
+    store = MoodyStore()
+    driver = ScriptedDriver([turn()])
+    async with anyio.create_task_group() as tasks:
+        async with scripted_engine(tmp_path, driver=driver, store=store) as engine:
+            await engine.create(ADA, NewSession(session_id="s"))
+            await engine.query(ADA, "s", NewTurn("hello"))
+            await quiet(engine, "s", 1)
+            store.failing = True
+            driver.agents[0].die()
+            with anyio.fail_after(5):
+                while not engine.readiness():
+                    await anyio.sleep(0.01)
+
+            async def mend() -> None:
+                await anyio.sleep(2)
+                store.failing = False
+
+            tasks.start_soon(mend)
+        assert store.failing
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("if_busy", ["interrupt", "steer"])
+async def test_what_a_turn_has_not_taken_up_stays_the_next(if_busy: Any, tmp_path: Path) -> None:
+    store, gate = MoodyStore(), Gate()
+    driver = ScriptedDriver([turn(gate), turn(), turn()])
+    async with scripted_engine(tmp_path, driver=driver, store=store) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        await gate.reached.wait()
+        await engine.query(ADA, "s", NewTurn("more", "two", if_busy="steer"))
+        store.delay = 0.2
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(engine.query, ADA, "s", NewTurn("late", "three", if_busy=if_busy))
+            await anyio.sleep(0.1)  # it is being stored
+            gate.open()
+        store.delay = 0.0
+        assert list(await quiet(engine, "s", 3)) == ["one", "two", "three"]
+
+
+async def test_what_a_turn_has_not_taken_up_stays_the_next_in_its_whole_length(tmp_path: Path) -> None:
+    first, second = Gate(), Gate()
+    driver = ScriptedDriver([turn(first), turn(second), turn(), turn()])
+    async with scripted_engine(tmp_path, driver=driver) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        await first.reached.wait()
+        for name in ("two", "three"):
+            await engine.query(ADA, "s", NewTurn("more", name, if_busy="steer"))
+        first.open()
+        await second.reached.wait()
+        await engine.query(ADA, "s", NewTurn("late", "four", if_busy="interrupt"))
+        assert list(await quiet(engine, "s", 4)) == ["one", "two", "three", "four"]
+
+
+async def test_a_message_that_is_handed_over_later_comes_behind_those_before(tmp_path: Path) -> None:
+    first, second = Gate(), Gate()
+    driver = ScriptedDriver([turn(first), turn(second), turn(), turn()])
+    async with scripted_engine(tmp_path, driver=driver) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        for gate, names in ((first, ("two", "three")), (second, ("four",))):
+            await gate.reached.wait()
+            for name in names:
+                await engine.query(ADA, "s", NewTurn("more", name, if_busy="steer"))
+            gate.open()
+        assert list(await quiet(engine, "s", 4)) == ["one", "two", "three", "four"]
+
+
+async def test_an_answer_that_is_not_stored_leaves_no_request_behind_once_the_turn_is_over(tmp_path: Path) -> None:
+    store = MoodyStore()
+    driver = ScriptedDriver([turn(Ask("Bash", request_id="r"))])
+    async with scripted_engine(tmp_path, driver=driver, store=store, permission_timeout=0) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        while not await engine.pending(ADA, "s"):
+            await anyio.sleep(0.01)
+        store.failing, store.delay = True, 0.1
+
+        async def answer() -> None:
+            with pytest.raises(StoreFailed):
+                await engine.answer(ADA, "s", "r", Decision("allow"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(answer)
+            await anyio.sleep(0.05)
+            driver.agents[0].die()
+        store.failing = False
+        await quiet(engine, "s", 1)
+        assert not (await engine.session(ADA, "s"))["pending_permissions"]
+
+
+async def test_a_turn_of_the_agents_own_that_meets_the_close_does_not_hold_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portico.core.engine.STOP_SECONDS", 1.0)
+    store = MoodyStore()
+    driver = ScriptedDriver([turn(), turn(Gate())])
+    async with scripted_engine(tmp_path, driver=driver, store=store) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello"))
+        await quiet(engine, "s", 1)
+        store.delay = 0.05
+        driver.agents[0].begin("a task has ended")
+        await anyio.sleep(0.02)  # its beginning is being stored
+        await engine.close(ADA, "s")
+        assert set((await ends(engine, "s")).values()) == {"end_turn", "interrupted"}
+
+
+async def test_of_two_changes_of_a_dormant_session_neither_is_lost(tmp_path: Path) -> None:
+    store = MoodyStore()
+    async with scripted_engine(tmp_path, store=store, session_timeout=0.05) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        with anyio.fail_after(5):
+            while (await engine.session(ADA, "s"))["state"] != "dormant":
+                await anyio.sleep(0.01)
+        store.delay = 0.05
+        async with anyio.create_task_group() as tasks:
+            for given in ({"title": "new"}, {"metadata": {"a": 1}}):
+                tasks.start_soon(engine.change, ADA, "s", SessionChanges(given))
+        session = await engine.session(ADA, "s")
+        assert (session["title"], session["metadata"]) == ("new", {"a": 1})
+
+
+async def test_what_the_store_does_not_take_is_not_counted_and_changes_nothing(tmp_path: Path) -> None:
+    store = MoodyStore()
+    async with scripted_engine(tmp_path, store=store) as engine:
+        before = await engine.create(ADA, NewSession(session_id="s"))
+        store.failing = True
+        with pytest.raises(StoreFailed):
+            await engine.query(ADA, "s", NewTurn("hello"))
+        with pytest.raises(StoreFailed):
+            await engine.change(ADA, "s", SessionChanges({"title": "new", "model": "other"}))
+        after = await engine.session(ADA, "s")
+        assert (after["turns"], after["title"], after["model"]) == (0, None, before["model"])
+
+
+class Fussy(ScriptedAgent):
+    """Takes its time to refuse a message."""
+
+    async def steer(self, turn: Turn) -> None:
+        await anyio.sleep(0.1)
+        raise InvalidRequest("no pictures", code="no_pictures")
+
+
+class FussyDriver(ScriptedDriver):
+    async def start(self, spec: AgentSpec) -> ScriptedAgent:
+        agent = Fussy(spec, self._script)
+        self.agents.append(agent)
+        return agent
+
+
+async def test_a_message_that_is_refused_as_the_turn_ends_is_ended_once(tmp_path: Path) -> None:
+    store, gate = MoodyStore(), Gate()
+    driver = FussyDriver([turn(gate), turn(), turn()])
+    async with scripted_engine(tmp_path, driver=driver, store=store) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        await gate.reached.wait()
+        await engine.query(ADA, "s", NewTurn("more", "two", if_busy="steer"))
+        store.delay = 0.2
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(engine.query, ADA, "s", NewTurn("hello", "three"))
+            await anyio.sleep(0.02)
+            tasks.start_soon(engine.change, ADA, "s", SessionChanges({"title": "new"}))
+            await anyio.sleep(0.28)  # the refusal is being stored, together with the change
+            gate.open()
+        store.delay = 0.0
+        assert (await quiet(engine, "s", 3))["two"] == "error"
+        while (await engine.session(ADA, "s"))["state"] != "idle":
+            await anyio.sleep(0.01)
+        assert set(await ends(engine, "s")) == {"one", "two", "three"}
+
+
+async def test_a_permission_that_expires_as_its_agent_dies_is_resolved(tmp_path: Path) -> None:
+    store = MoodyStore()
+    driver = ScriptedDriver([turn(Ask("Bash", request_id="r")), turn()])
+    async with scripted_engine(tmp_path, driver=driver, store=store, permission_timeout=0.3) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        while not await engine.pending(ADA, "s"):
+            await anyio.sleep(0.01)
+        store.delay = 0.6
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(engine.query, ADA, "s", NewTurn("hello", "two"))
+            await anyio.sleep(0.45)  # the end of the request waits behind it
+            driver.agents[0].die()
+        store.delay = 0.0
+        await quiet(engine, "s", 2)
+        events, _ = await engine.history(ADA, "s", after=0, limit=1000)
+        assert [event.type for event in events].count("permission_resolved") == 1
+
+
+async def test_a_dormant_session_that_takes_no_query_takes_no_place_either(tmp_path: Path) -> None:
+    store = MoodyStore()
+    driver = ScriptedDriver(capabilities=())
+    async with scripted_engine(tmp_path, driver=driver, store=store, session_timeout=0.01) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        with anyio.fail_after(5):
+            while (await engine.session(ADA, "s"))["state"] != "dormant":
+                await anyio.sleep(0.01)
+    async with scripted_engine(tmp_path, driver=driver, store=store, max_sessions=1) as engine:
+        with pytest.raises(Conflict):
+            await engine.query(ADA, "s", NewTurn("hello", if_busy="interrupt"))
+        with anyio.fail_after(5):
+            while engine.occupancy().sessions:
+                await anyio.sleep(0.01)
+        await engine.create(ADA, NewSession())
+
+
+class SlowToFind(MemoryStore):
+    delay = 0.0
+
+    async def get(self, session_id: str) -> SessionRecord | None:
+        found = await super().get(session_id)
+        await anyio.sleep(self.delay)
+        return found
+
+
+async def test_who_asks_for_an_id_that_is_taken_does_not_hide_the_session_that_has_it(tmp_path: Path) -> None:
+    store = SlowToFind()
+    async with scripted_engine(tmp_path, store=store) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        store.delay = 0.1
+
+        async def ask() -> None:
+            with pytest.raises(Conflict):
+                await engine.create(Principal("bob"), NewSession(session_id="s"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await anyio.sleep(0.02)
+            assert (await engine.session(ADA, "s"))["state"] == "idle"

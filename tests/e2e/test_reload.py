@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -66,6 +67,13 @@ async def test_auth_tokens_are_read_again_and_a_mistake_changes_nothing(tmp_path
         assert await statuses() == (200, 401)
         assert "SIGHUP: max_tokens, max_queued_turns: changed, which needs a restart" in log.read_text()
         assert "alice-secret" not in log.read_text()
+
+
+async def test_a_server_whose_working_folder_is_gone_goes_on(tmp_path: Path) -> None:
+    async with running_server(tmp_path, "--driver", "echo") as server:
+        shutil.rmtree(server.home)
+        await reload(server)
+        assert "SIGHUP: nothing was reloaded" in (tmp_path / "server.log").read_text()
 
 
 async def test_a_server_ends_with_the_terminal_that_it_was_started_on(tmp_path: Path) -> None:

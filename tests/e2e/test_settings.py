@@ -308,6 +308,29 @@ async def test_plugins_are_loaded_with_settings_of_their_own(tmp_path: Path) -> 
         assert "the plugin broken is left out: ModuleNotFoundError: No module named" in log(server)
 
 
+DRIVER = """
+from portico import hookimpl
+from portico.plugins.echo.driver import EchoDriver
+
+class Driver(EchoDriver):
+    async def check(self):
+        raise ZeroDivisionError("no")
+
+@hookimpl
+def portico_drivers():
+    return {"failing": lambda context: Driver()}
+"""
+
+
+async def test_a_driver_that_fails_at_the_start_does_not_take_the_server_with_it(tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(DRIVER)
+    variables = {"PORTICO_PLUGINS": "failing", "PYTHONPATH": f"{ROOT}:{tmp_path}", "PORTICO_DRIVER": "failing,echo"}
+    async with running_server(tmp_path, **variables) as server, talk(server) as client:
+        await client.open(session_id="s", driver="echo")
+        assert text(await client.turn("s", "to and fro")) == "to and fro"
+        assert "sessions cannot be opened: the driver failing failed" in log(server)
+
+
 async def test_disabled_plugins_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "greeting.py").write_text(PLUGIN)
     variables = {

@@ -67,7 +67,7 @@ async def test_a_turn_longer_than_the_drain_is_interrupted(tmp_path: Path) -> No
         seen: list[Event] = []
         async with client.follow("s") as following:
             async for event in following:
-                if event["type"] == "delta" and seen[-1]["type"] != "delta":
+                if event["type"] == "delta" and all(each["type"] != "delta" for each in seen):  # one signal, not two
                     server.process.send_signal(signal.SIGTERM)
                 seen.append(event)
         ends = {event["turn_id"]: event["stop_reason"] for event in seen if event["type"] == "complete"}
