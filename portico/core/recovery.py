@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from portico.core.events import Complete, Draft, ErrorEvent, SessionChange
+from portico.core.events import Complete, Draft, ErrorEvent, PermissionResolved, SessionChange
 from portico.core.feed import Feed
 from portico.core.state import OPEN, State
 from portico.core.store import EventStore, SessionRecord
@@ -39,6 +40,8 @@ async def _all(store: EventStore, state: State) -> list[SessionRecord]:
 async def _settle(store: EventStore, record: SessionRecord, turns: list[str]) -> SessionRecord:
     drafts: list[Draft] = []
     for turn_id in turns:
+        if record.state is State.WAITING:
+            drafts += await _withdrawn(store, record, turn_id)
         text = "the server was stopped before this turn was over"
         drafts.append(Draft(ErrorEvent(type="error", error=text, code="server_restarted"), turn_id))
         complete = Complete(type="complete", stop_reason="error", usage={}, cost_usd=0.0, duration_ms=0)
@@ -51,3 +54,26 @@ async def _settle(store: EventStore, record: SessionRecord, turns: list[str]) ->
         await feed.append(drafts, record)
         record = replace(record, last_seq=feed.last_seq)
     return record
+
+
+async def _withdrawn(store: EventStore, record: SessionRecord, turn_id: str) -> list[Draft]:
+    """What settles the permission requests that the turn waited for."""
+    span = await store.turn(record.session_id, turn_id)
+    after = span.first_seq if span is not None else record.last_seq
+    open_requests: dict[str, None] = {}
+    while events := await store.read(record.session_id, after, PAGE):
+        for event in events:
+            if event.turn_id == turn_id and event.type == "permission_request":
+                open_requests[json.loads(event.data)["request_id"]] = None
+            elif event.turn_id == turn_id and event.type == "permission_resolved":
+                open_requests.pop(json.loads(event.data)["request_id"], None)
+        after = events[-1].seq
+    return [
+        Draft(
+            PermissionResolved(
+                type="permission_resolved", request_id=request_id, behavior="deny", reason="agent_exited"
+            ),
+            turn_id,
+        )
+        for request_id in open_requests
+    ]

@@ -128,6 +128,28 @@ async def test_an_agent_that_dies_withdraws_its_request(tmp_path: Path) -> None:
         assert (await client.session("s"))["pending_permissions"] == []
 
 
+async def test_a_request_does_not_outlive_a_server_that_was_killed(tmp_path: Path) -> None:
+    async with running_server(tmp_path, PORTICO_STORE="sqlite") as server, talk(server) as client:
+        session = await client.open(session_id="s")
+        tool = {"name": "Write", "input": {"file_path": f"{session['cwd']}/first.txt", "content": "x"}}
+        await client.start("s", script({"tool": tool}, {"tool": tool}))
+        first = await request_of(client, "s")
+        (await client.answer("s", first["request_id"], behavior="allow")).raise_for_status()
+        await client.until("s", "permission_request", after=first["seq"])
+        server.process.kill()
+        await server.process.wait()
+    (tmp_path / "again").mkdir()
+    again = running_server(tmp_path / "again", PORTICO_DATA_DIR=str(server.data_dir), PORTICO_STORE="sqlite")
+    async with again as server, talk(server) as client:
+        history = await client.history("s")
+        asked = [event["request_id"] for event in history if event["type"] == "permission_request"]
+        settled = [
+            (event["request_id"], event["reason"]) for event in history if event["type"] == "permission_resolved"
+        ]
+        assert len(asked) == 2 and settled == [(asked[0], "answered"), (asked[1], "agent_exited")]
+        assert [event["type"] for event in history[-4:]] == ["permission_resolved", "error", "complete", "session"]
+
+
 async def test_what_is_remembered_is_not_asked_again_in_this_session(tmp_path: Path) -> None:
     async with running_server(tmp_path) as server, talk(server) as client:
         session = await client.open(session_id="s")
