@@ -14,14 +14,14 @@ from starlette.types import Scope
 from starlette.websockets import WebSocket
 
 from portico.core.engine import Engine
-from portico.core.errors import PorticoError, Unauthenticated, Unavailable
+from portico.core.errors import InvalidRequest, PorticoError, Unauthenticated, Unavailable
 from portico.core.events import encode_json
 from portico.transports import wire
 from portico.transports.auth import set_caller
 from portico.transports.caller import Caller, caller_of
 from portico.transports.endpoint import route
 from portico.transports.framed import FramedConversation
-from portico.transports.frames import AuthFrame, parse_frame, subprotocol_of
+from portico.transports.frames import SUBPROTOCOL, AuthFrame, parse_frame, subprotocol_of
 from portico.transports.gate import Gate
 from portico.transports.operation import Answer, operation
 from portico.transports.parse import check, parse_query
@@ -59,6 +59,9 @@ class WebSocketRoutes:
         framed = (subprotocol := subprotocol_of(socket.scope)) is not None
         await socket.accept(subprotocol)
         peer, scope = WebSocketPeer(socket), socket.scope
+        if not framed and (offered := scope["subprotocols"]):  # its frames must not be taken for queries
+            detail = f"of these subprotocols none is known: {', '.join(offered)}; there is {SUBPROTOCOL}"
+            raise InvalidRequest(detail, code="unknown_subprotocol")
         if (caller := caller_of(scope)) is None:
             caller = await self._authenticate(peer, scope, framed)
             set_caller(scope, caller)

@@ -68,7 +68,7 @@ async def talking(
 ) -> AsyncIterator[Client]:
     """``url`` is the server's (``http:`` or ``ws:``)."""
     headers = {**options.pop("headers", {}), **({} if token is None else {"Authorization": f"Bearer {token}"})}
-    protocols = [Subprotocol(V1)] if v1 else None
+    protocols = options.pop("subprotocols", [Subprotocol(V1)] if v1 else None)
     scheme = "wss" if urlsplit(url).scheme in ("https", "wss") else "ws"
     address = f"{scheme}://{urlsplit(url).netloc}{path}"
     options = {"compression": None, "max_size": None, "proxy": None, "close_timeout": 2, **options}

@@ -124,6 +124,16 @@ async def test_plain_text_is_no_frame(tmp_path: Path) -> None:
             assert json.loads(message["content"][0]["text"]) == {"type": "interrupt"}
 
 
+async def test_frames_of_a_subprotocol_that_is_unknown_are_no_queries(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        before = await history(served)
+        async with talking(served.url, subprotocols=["portico.v2", "x"]) as client:
+            code, reason = await client.closed()
+            assert code == 4400 and reason.startswith("unknown_subprotocol: ")
+        assert await history(served) == before
+
+
 @pytest.mark.parametrize("v1", [False, True])
 async def test_binary_messages_end_the_conversation(tmp_path: Path, v1: bool) -> None:
     async with serving(tmp_path) as served:
