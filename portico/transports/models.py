@@ -137,6 +137,7 @@ RequestId = Annotated[str, StringConstraints(min_length=1)]
 EventId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")]
 _Passable = Annotated[str, AfterValidator(_passable), _told(pattern=NO_NUL)]
 Line = Annotated[_Passable, StringConstraints(min_length=1, max_length=256)]
+PermissionMode = Literal["default", "acceptEdits", "plan", "dontAsk", "bypassPermissions"]
 Folder = Annotated[_Passable, StringConstraints(min_length=1, max_length=4096)]
 Prompt = Annotated[str, AfterValidator(_argument), _told(pattern=NO_NUL, maxLength=100 * KIB)]
 ToolRule = Annotated[_Passable, StringConstraints(min_length=1, max_length=512)]
@@ -207,7 +208,7 @@ class SessionBody(_Strict):
     cwd: Folder | None = None
     system_prompt: Prompt | None = None
     append_system_prompt: Prompt | None = None
-    permission_mode: Line | None = None
+    permission_mode: PermissionMode | None = None
     allowed_tools: ToolRules | None = None
     disallowed_tools: ToolRules | None = None
     mcp_servers: McpServers | None = None
@@ -231,7 +232,7 @@ class SessionPatch(_Strict):
 
     title: Line | None = None
     model: Line | None = None
-    permission_mode: Line = ""
+    permission_mode: PermissionMode = "default"
     metadata: Annotated[dict[str, Any], _bounded(16 * KIB)] = Field(default_factory=dict)
 
     def changes(self) -> SessionChanges:
