@@ -17,12 +17,10 @@ from portico.audit import AuditLog
 from portico.config.load import Loaded, SettingsError, agent_environment, secret_variables, ziti_environment
 from portico.config.settings import Settings
 from portico.config.values import another_provider
-from portico.core.agent import AgentDriver
 from portico.core.audit import OK, NoAudit
 from portico.core.audited import AuditedEngine
 from portico.core.engine import Engine
 from portico.core.errors import PorticoError
-from portico.core.guard import GuardedDriver
 from portico.core.observer import Observer
 from portico.core.policy import Policy
 from portico.core.quota import StreamQuota
@@ -147,8 +145,7 @@ async def serve(
                 transporting.start_soon(partial(reload_at, terminal=terminal), hangups, loaded, reload, context.reloads)
                 async with anyio.create_task_group() as greeting:
                     greeting.start_soon(ready, addresses)
-                    default = settings.driver[0]
-                    greeting.start_soon(_warn, GuardedDriver(default, drivers[default]), settings)
+                    greeting.start_soon(_warn, engine, settings)
                     name = await _told_to_stop(signals, serving)
                     greeting.cancel_scope.cancel()
                 log.info("%s: draining; once more stops at once", name)
@@ -159,7 +156,8 @@ async def serve(
             working.cancel_scope.cancel()
     log.info("stopped")
     if serving.over.is_set():
-        raise TransportFailed("no transport was left: " + "; ".join(engine.failed.values()))
+        reasons = [reason for name, reason in engine.failed.items() if name.startswith("transport ")]
+        raise TransportFailed(f"no transport was left: {'; '.join(reasons)}")
 
 
 async def _begin(tasks: TaskGroup, engine: Engine) -> bool:
@@ -263,13 +261,15 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-async def _warn(driver: AgentDriver, settings: Settings) -> None:
+async def _warn(engine: Engine, settings: Settings) -> None:
     """Say at the start what would otherwise be found out by the first client."""
     needs_credentials = settings.driver[0].startswith("claude-")
     if needs_credentials and settings.anthropic_api_key is None and settings.claude_code_oauth_token is None:
         log.warning("there are no credentials for the model API: set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN")
+    if "none" in settings.auth:
+        log.warning("auth=none: who reaches this server may do everything in every session, its agents' tools included")
     try:
-        await driver.check()
+        await engine.check_driver()
     except PorticoError as problem:
         log.warning("sessions cannot be opened: %s", problem.detail)
 

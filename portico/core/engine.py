@@ -17,7 +17,7 @@ from portico.core.agent import AgentDriver, AgentOptions, Decision, require
 from portico.core.audit import Audit, NoAudit
 from portico.core.changes import SessionChanges
 from portico.core.clock import rfc3339
-from portico.core.errors import Conflict, Exhausted, InvalidRequest, NotFound, StoreFailed, Unavailable
+from portico.core.errors import Conflict, Exhausted, InvalidRequest, NotFound, PorticoError, StoreFailed, Unavailable
 from portico.core.events import Draft, Event, SessionChange, gap_event
 from portico.core.feed import Feed
 from portico.core.folders import Folders
@@ -70,7 +70,7 @@ class Engine:
     ) -> None:
         """``check`` says in words, at once, why the place where everything is kept is of no use any more.
 
-        ``failed`` is for others to say what beside the engine has failed, and does not keep it from working.
+        ``failed`` says what has failed without keeping the rest from working; others may add what is beside the engine.
         """
         self.draining = False
         self.failed: dict[str, str] = {}
@@ -175,6 +175,17 @@ class Engine:
             reasons.append(fault)
         return reasons + sorted({session.trouble for session in self._live.values() if session.trouble})
 
+    async def check_driver(self, name: str | None = None) -> None:
+        """Raises `AgentUnavailable` where this driver (None: the default) can start no agent; `failed` has it then."""
+        driver = self._driver(name)
+        part = f"driver {driver.name}"
+        try:
+            await driver.check()
+        except PorticoError as problem:
+            self.failed[part] = problem.detail
+            raise
+        self.failed.pop(part, None)
+
     def occupancy(self) -> Occupancy:
         sessions = list(self._live.values())
         return Occupancy(
@@ -207,7 +218,7 @@ class Engine:
         try:
             if await self._store.get(session_id) is not None:
                 raise Conflict(f"session {session_id!r} exists already", code="session_exists")
-            await driver.check()
+            await self.check_driver(driver.name)
             self._unborn.add(session_id)
             with anyio.CancelScope(shield=True):
                 session = await self._create(principal, session_id, driver, options, request)

@@ -19,6 +19,7 @@ import pytest
 
 from portico.config.settings import Settings
 from tests.e2e import test_gateway as gateway_tests
+from tests.support.agents import real_cli
 from tests.support.certificates import Certificates
 from tests.support.server import ROOT, RunningServer, running_server
 from tests.support.talk import Stopwatch, Talk, only, script, talk, text
@@ -445,8 +446,14 @@ async def portico(tmp_path: Path, *arguments: str) -> CompletedProcess[bytes]:
 
 
 async def test_claude_cli_path(tmp_path: Path) -> None:
-    async with running_server(tmp_path, PORTICO_CLAUDE_CLI_PATH="/nowhere") as server, talk(server) as client:
+    path = tmp_path / "later"
+    async with running_server(tmp_path, PORTICO_CLAUDE_CLI_PATH=str(path)) as server, talk(server) as client:
         assert (await client.http.post("/sessions", json={})).json()["code"] == "cli_not_found"
+        ready = httpx.get(f"{server.url}/readyz")
+        assert ready.status_code == 200 and str(path) in ready.json()["failed"]["driver claude-code"]
+        path.symlink_to(real_cli())
+        await client.open()
+        assert httpx.get(f"{server.url}/readyz").json() == {"status": "ok"}
 
 
 async def test_host_and_port(tmp_path: Path) -> None:
@@ -528,6 +535,8 @@ async def test_permission_modes(tmp_path: Path) -> None:
         async with talk(server) as client:
             refused = await client.http.post("/sessions", json={"permission_mode": "plan"})
             assert (refused.status_code, refused.json()["code"]) == (403, "not_allowed")
+            unknown = await client.http.post("/sessions", json={"permission_mode": "Plan"})
+            assert unknown.status_code == 422 and "acceptEdits" in unknown.json()["detail"]
             session = await client.open(permission_mode="acceptEdits")
             target = Path(session["cwd"]) / "file.txt"
             tool = {"name": "Write", "input": {"file_path": str(target), "content": "x"}}
@@ -540,6 +549,7 @@ async def test_auth_none_lets_everybody_in(tmp_path: Path) -> None:
         answer = httpx.get(f"{server.api}/sessions")
         assert answer.status_code == 200
         assert not (server.data_dir / "token").exists()
+        assert "auth=none: who reaches this server may do everything" in (tmp_path / "server.log").read_text()
 
 
 async def test_auth_tokens(tmp_path: Path) -> None:
