@@ -9,11 +9,11 @@ import stat
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
-from anyio import to_thread
 from anyio.abc import TaskStatus
 
 from portico.config.settings import Settings
@@ -21,6 +21,7 @@ from portico.core.audit import OK, Source
 from portico.core.clock import rfc3339
 from portico.core.errors import Unavailable
 from portico.core.principal import Principal
+from portico.core.threads import in_thread
 from portico.core.wakeup import Wakeup
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -105,7 +106,7 @@ class AuditLog:
             return
         lost, count = self._lost, len(self._waiting)
         try:
-            await to_thread.run_sync(self._write, b"".join(lines))
+            await in_thread(partial(self._write, b"".join(lines)))
         except OSError as error:
             if not self._failing:
                 log.error("lines of the audit log are lost: %s: %s", self._path, _reason(error))

@@ -14,6 +14,7 @@ import pytest
 from portico.audit import MAX_WAITING, AuditLog
 from portico.core.errors import Unavailable
 from portico.core.principal import Principal
+from tests.support.threads import no_threads
 
 pytestmark = pytest.mark.anyio
 
@@ -32,6 +33,15 @@ async def test_what_was_noted_is_written_before_the_end(tmp_path: Path) -> None:
         for number in range(100):
             log.note("session.create", "ok", Principal(f"p{number}"))
     assert [json.loads(line)["principal"] for line in path.read_text().splitlines()] == [f"p{n}" for n in range(100)]
+
+
+async def test_it_is_written_also_where_no_thread_can_be_started(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    async with running(log := AuditLog(path)), anyio.create_task_group() as tasks, no_threads(tasks):
+        log.note("x", "ok", session_id="s")
+        with anyio.fail_after(5):
+            while not path.exists() or '"s"' not in path.read_text():
+                await anyio.sleep(0.01)
 
 
 async def test_it_is_bounded(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from anyio import to_thread
 
 from portico.core.errors import InvalidRequest, NotAllowed
+from portico.core.threads import in_thread
 
 OWN_WORKSPACES = ".portico-workspaces"
 
@@ -49,7 +51,7 @@ class Folders:
         """Delete an agent's folder, and a workspace that we made; what cannot be deleted stays."""
         for folder in (self.agent(agent_id), workspace):
             if folder is not None:
-                await to_thread.run_sync(_remove, folder)
+                await in_thread(partial(_remove, folder))
 
 
 def _make_workspace(base: Path, name: str) -> Path:

@@ -11,11 +11,13 @@ import math
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 
+from portico.core.threads import in_thread
 from portico.gateway.answers import budget_exceeded
 
 SAVE_SECONDS = 1.0
@@ -84,7 +86,7 @@ class Ledger:
         if (day, spent) == self._saved:
             return
         try:
-            await anyio.to_thread.run_sync(self._write, json.dumps({"day": day, "usd": spent}))
+            await in_thread(partial(self._write, json.dumps({"day": day, "usd": spent})))
             self._saved = day, spent
         except OSError as error:
             log.error("what was spent today can't be written to %s: %s", self._path, error.strerror)

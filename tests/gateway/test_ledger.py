@@ -12,6 +12,7 @@ import pytest
 from portico.gateway.answers import Refusal
 from portico.gateway.ledger import Ledger
 from portico.testing.background import background
+from tests.support.threads import no_threads
 
 pytestmark = pytest.mark.anyio
 
@@ -43,6 +44,16 @@ async def test_a_restart_goes_on_where_the_day_was_and_a_new_day_begins_with_not
     day = "2026-11-23"
     after.check("alice")
     assert after.spent("alice") == 0
+
+
+async def test_what_was_spent_is_kept_also_where_no_thread_can_be_started(tmp_path: Path) -> None:
+    path = tmp_path / "spending.json"
+    ledger = Ledger(path, 1.0, lambda: "2026-11-22")
+    await ledger.open()
+    async with background() as tasks, anyio.create_task_group() as busy, no_threads(busy):
+        tasks.start_soon(ledger.run)
+        ledger.add("alice", 0.75)
+        await kept(ledger, path, alice=0.75)
 
 
 async def test_who_spends_on_a_new_day_just_what_was_spent_the_day_before_has_spent_it_after_a_restart(

@@ -9,10 +9,10 @@ from pathlib import Path
 import anyio
 import psutil
 
+from portico.core.threads import in_thread
 from portico.plugins.claude_code.cgroup import cgroup_name, clear_cgroup
 from portico.plugins.claude_code.processes import families, is_live, marked
 from portico.plugins.claude_code.record import ProcessRecord
-from portico.plugins.claude_code.threads import in_thread
 
 _AGAIN = 0.02  # seconds until those hit have had time to die
 

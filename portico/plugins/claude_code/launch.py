@@ -12,6 +12,7 @@ import anyio.to_thread
 from portico.core.agent import AgentOptions, AgentSpec
 from portico.core.errors import AgentUnavailable
 from portico.core.gateway import Door
+from portico.core.threads import in_thread
 from portico.plugins.claude_code.cli import find_cli
 from portico.plugins.claude_code.command import build_command
 from portico.plugins.claude_code.config import DriverConfig
@@ -24,7 +25,6 @@ from portico.plugins.claude_code.conversation import (
 )
 from portico.plugins.claude_code.environment import build_environment, make_folders
 from portico.plugins.claude_code.process import CliProcess
-from portico.plugins.claude_code.threads import in_thread
 
 
 @dataclass(frozen=True, slots=True)

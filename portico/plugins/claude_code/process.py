@@ -16,6 +16,7 @@ import anyio
 import anyio.to_thread
 
 from portico.core.errors import AgentFailed, AgentUnavailable
+from portico.core.threads import in_thread
 from portico.plugins.claude_code.cgroup import clear_cgroup
 from portico.plugins.claude_code.containment import Containment
 from portico.plugins.claude_code.exit import Exit
@@ -24,7 +25,6 @@ from portico.plugins.claude_code.killing import kill_agents
 from portico.plugins.claude_code.pipes import PipeReader, PipeWriter
 from portico.plugins.claude_code.processes import MARKER, start_time
 from portico.plugins.claude_code.record import ProcessRecord
-from portico.plugins.claude_code.threads import in_thread
 
 CHUNK = 256 * 1024  # bytes read at once
 STDERR_TAIL = 16 * 1024  # bytes

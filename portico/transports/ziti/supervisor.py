@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import anyio
-import anyio.to_thread
 from anyio.abc import ObjectSendStream, TaskStatus
 
+from portico.core.threads import in_thread
 from portico.transports.base import TransportFailed
 from portico.transports.dialler import Dialler
 from portico.transports.ziti.child import LEAVE_SECONDS, Listener
@@ -109,7 +109,7 @@ class Supervisor:
     async def _run_once(self) -> NoReturn:
         """Raises `ListenerFailed` at its end, or `TransportFailed`."""
         self._bound_since = None
-        await anyio.to_thread.run_sync(self._check)
+        await in_thread(self._check)
         self.status.starts += 1
         self.status.refused.clear()
         self._enter("loading", self.status.reason)

@@ -13,7 +13,7 @@ T = TypeVar("T")
 async def in_thread(work: Callable[[], T]) -> T:
     """Do ``work`` in a thread; on the event loop where none can be started.
 
-    For what ends an agent: it may be that which has taken all the threads and processes that there may be.
+    For what must not fail for want of one: it may be an agent that has taken all the threads that there may be.
     """
     try:
         return await anyio.to_thread.run_sync(work)
