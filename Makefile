@@ -2,7 +2,7 @@
 
 BIN := .venv/bin
 # Many tests wait for time limits rather than for a processor.
-WORKERS := $(shell echo $$(( 1 + $$(nproc 2>/dev/null || echo 2) )))
+WORKERS := $(shell echo $$(( 2 * $$(nproc 2>/dev/null || echo 2) )))
 CHECKED := $(wildcard conftest.py portico tests examples benchmarks)
 
 .DEFAULT_GOAL := help
