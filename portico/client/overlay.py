@@ -126,24 +126,29 @@ class _Backend(httpcore.AsyncNetworkBackend):
             return _Stream(await kind.from_socket(dialled), dialled)
         except (ValueError, OSError):
             dialled.close()
-            raise httpcore.ConnectError("the connection ended as it began: has a server bound the service?") from None
+            raise _ended() from None
 
 
 class _Stream(httpcore.AsyncNetworkStream):
     def __init__(self, stream: SocketStream, raw: socket.socket) -> None:
         self._stream = stream
         self._raw = raw
+        self._answered = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         try:
             with anyio.fail_after(timeout):
-                return await self._stream.receive(max_bytes)
+                received = await self._stream.receive(max_bytes)
+            self._answered = True
+            return received
         except anyio.EndOfStream:
+            if not self._answered:
+                raise _ended() from None
             return b""
         except TimeoutError:
             raise httpcore.ReadTimeout("no answer") from None
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            raise httpcore.ReadError("the connection broke") from None
+            raise (httpcore.ReadError("the connection broke") if self._answered else _ended()) from None
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         try:
@@ -163,3 +168,8 @@ class _Stream(httpcore.AsyncNetworkStream):
             poll.register(self._raw, select.POLLIN)
             return bool(poll.poll(0))
         return None
+
+
+def _ended() -> httpcore.ConnectError:
+    """openziti 1.x dials services that nobody has bound, and ends the connection a moment later."""
+    return httpcore.ConnectError("the connection ended before any answer: has a server bound the service?")

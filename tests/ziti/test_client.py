@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import cast
 
 import anyio
+import httpx
 import psutil
 import pytest
 
 from portico.client.api import Client, Event
 from portico.client.connection import find_endpoint
 from portico.client.errors import ClientError, ProblemError, Unreachable
-from portico.client.overlay import DialFailed, Dialler, Overlay
+from portico.client.overlay import DialFailed, Dialler, Overlay, transport
 from tests.support.agents import gone_soon
 from tests.support.enrolled import identity, write
 from tests.support.server import PORTICO, ROOT, environment
@@ -147,6 +149,29 @@ async def test_a_token_is_passed_on_and_asked_for_where_the_service_is_nobody_s(
             await client.sessions()
     async with dark.client("bob", "public", token=dark.token) as client:
         assert (await client.create_session({}))["owner"] == "admin"
+
+
+@pytest.mark.parametrize("reads", [False, True], ids=["at once", "after the request"])
+async def test_a_connection_that_ends_before_any_answer_is_one_to_nobody(reads: bool) -> None:
+    ours, theirs = socket.socketpair()
+
+    class Dialled:
+        async def dial(self) -> socket.socket:
+            if not reads:
+                theirs.close()
+            return ours
+
+    async def leave() -> None:
+        await anyio.wait_readable(theirs)
+        theirs.recv(65_536)
+        theirs.close()
+
+    async with anyio.create_task_group() as tasks:
+        if reads:
+            tasks.start_soon(leave)
+        async with httpx.AsyncClient(transport=transport(cast(Dialler, Dialled()))) as client:
+            with pytest.raises(httpx.ConnectError, match="has a server bound the service"):
+                await client.get("http://service/")
 
 
 @pytest.mark.parametrize(
