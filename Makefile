@@ -32,12 +32,20 @@ help: ## this list
 demo: .venv ## serve at once, without a key, on a scripted model
 	$(BIN)/portico demo
 
+# $(call tested,MARKERS): what fails while others load the machine is run once more, by itself, and both are told. A test
+# that fails by itself too has failed; one that does not depends on time, and wants mending.
+tested = $(BIN)/pytest -n $(WORKERS) --dist worksteal -m $(1); status=$$?; \
+	if [ $$status -eq 1 ]; then \
+	  echo; echo 'Once more, by themselves, those that have failed:'; \
+	  $(BIN)/pytest --last-failed --last-failed-no-failures none -m $(1); status=$$?; \
+	fi; \
+	exit $$status
+
 test: .venv ## the tests, but for the long ones
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'not long'
+	@$(call tested,'not long')
 
 test-long: .venv ## the tests that take minutes
-	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m long; status=$$?; \
-	if [ $$status -eq 5 ]; then echo 'There are no long tests.'; else exit $$status; fi
+	@$(call tested,long)
 
 bench: .venv ## measures against bare counterparts in the same run
 	$(BIN)/python -m benchmarks
