@@ -109,6 +109,7 @@ def refusal(folder: Path, **variables: str) -> str:
     return done.stderr
 
 
+@pytest.mark.long
 def test_jwt_is_refused_where_it_could_not_work(tmp_path: Path) -> None:
     jwt_settings = {"PORTICO_AUTH": "jwt", "PORTICO_JWT_ISSUER": "i", "PORTICO_JWT_AUDIENCE": "a"}
     assert "needs jwt_jwks" in refusal(tmp_path, **jwt_settings)
@@ -122,6 +123,7 @@ def test_jwt_is_refused_where_it_could_not_work(tmp_path: Path) -> None:
         assert f"PORTICO_JWT_{name}={value}: " in refusal(tmp_path, **{**jwt_settings, f"PORTICO_JWT_{name}": value})
 
 
+@pytest.mark.long
 def test_without_tokens_nobody_else_may_be_able_to_reach_it(tmp_path: Path) -> None:
     for name, value, why in (
         ("HOST", "0.0.0.0", "anybody who reaches host 0.0.0.0"),  # noqa: S104

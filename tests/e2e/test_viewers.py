@@ -245,7 +245,7 @@ async def take_the_process(client: Talk) -> None:
     assert (await client.session("s"))["state"] == "hibernated"
 
 
-@pytest.mark.parametrize("transport", ["http", "websocket"])
+@pytest.mark.parametrize("transport", ["http", pytest.param("websocket", marks=pytest.mark.long)])
 async def test_a_session_that_hibernates_between_all_that_is_done_to_it(tmp_path: Path, transport: str) -> None:
     async with (
         running_server(tmp_path, **ONE_PROCESS) as server,

@@ -175,6 +175,7 @@ async def test_a_page_of_huge_events_ends_early(tmp_path: Path) -> None:
         assert seen == list(range(1, 12))
 
 
+@pytest.mark.long
 async def test_20000_events_are_replayed_in_one_go(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         await served.session()

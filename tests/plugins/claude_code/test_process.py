@@ -33,7 +33,11 @@ pytestmark = pytest.mark.anyio
 STRONG = MECHANISMS[:4]
 fake = pytest.mark.fake_agent
 on_both_loops = pytest.mark.parametrize(
-    "anyio_backend", [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"]
+    "anyio_backend",
+    [
+        pytest.param(("asyncio", {"use_uvloop": False}), marks=pytest.mark.long, id="asyncio"),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
+    ],
 )
 
 

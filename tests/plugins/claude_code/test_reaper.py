@@ -23,7 +23,7 @@ from tests.support.fake_cli import fake_cli
 pytestmark = [pytest.mark.anyio, pytest.mark.fake_agent]
 
 ROOT = Path(__file__).parents[3]
-LOOPS = ("asyncio", "uvloop")
+LOOPS = (pytest.param("asyncio", marks=pytest.mark.long), "uvloop")
 
 
 @contextmanager
