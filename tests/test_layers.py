@@ -18,11 +18,12 @@ MAY_IMPORT = {
     "core": set[str](),
     "config": set[str](),
     "ziti": set[str](),
+    "embedded.py": set[str](),
     "measured.py": set[str](),
-    "gateway": {"core", "measured"},
+    "gateway": {"core", "embedded", "measured"},
     "metrics": set[str](),
     "client": {"ziti"},
-    "transports": {"core", "measured", "metrics", "plugins", "ziti"},
+    "transports": {"core", "embedded", "measured", "metrics", "plugins", "ziti"},
     "plugins": {"core", "metrics", "transports"},
 }
 NOT_IN_CORE = {"pluggy", "pydantic_settings", "sse_starlette", "socket", "starlette", "uvicorn", "httpx"}

@@ -16,6 +16,7 @@ from uvicorn.server import ServerState
 
 from portico.core.agent import AgentSpec
 from portico.core.errors import AgentUnavailable
+from portico.embedded import embedded
 from portico.gateway.connection import Connection
 from portico.gateway.door import Door
 from portico.gateway.ledger import Ledger
@@ -89,20 +90,11 @@ class Gateway:
 
 
 def _config(app: Relay) -> uvicorn.Config:
-    config = uvicorn.Config(
+    config = embedded(
         app,
         http=Connection,
         ws="none",
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        server_header=False,
         date_header=False,
-        # Said, because their defaults are read from the environment.
-        proxy_headers=False,
-        forwarded_allow_ips=[],
-        workers=1,
         timeout_keep_alive=86_400,  # a connection that is closed just when it is used again would cost a retry
     )
     config.load()

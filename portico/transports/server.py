@@ -18,6 +18,7 @@ import uvicorn
 from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
+from portico.embedded import embedded
 from portico.transports.connection import Connection
 from portico.transports.crowd import UNLIMITED, Crowd, fitting
 from portico.transports.dialler import Dialler
@@ -190,7 +191,7 @@ async def serve_app(
 def _config(app: ASGIApp, limits: Limits, crowd: Crowd) -> uvicorn.Config:
     http: Any = partial(Connection, write_timeout=limits.write_timeout, crowd=crowd)
     websocket: Any = partial(WebSocketConnection, write_timeout=limits.write_timeout, serialize=Latest(serialize))
-    return uvicorn.Config(
+    return embedded(
         app,
         http=http,
         ws=websocket,
@@ -198,15 +199,6 @@ def _config(app: ASGIApp, limits: Limits, crowd: Crowd) -> uvicorn.Config:
         ws_ping_interval=limits.ping,
         ws_ping_timeout=limits.ping,
         ws_per_message_deflate=False,  # a small message may be a huge one, and it costs memory for each connection
-        lifespan="off",
-        interface="asgi3",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        # Said, because their defaults are read from the environment.
-        proxy_headers=False,
-        forwarded_allow_ips=[],
-        workers=1,
         backlog=1024,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=HANDLER_SECONDS,
