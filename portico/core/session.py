@@ -224,7 +224,6 @@ class Session:
                 self._queue.put_back(turn, place)
                 self._wakeup.set()
                 raise
-            self._tell_turn_over()
 
     @asynccontextmanager
     async def _ending_unbegun(self) -> AsyncIterator[None]:
