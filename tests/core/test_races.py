@@ -364,16 +364,24 @@ async def test_a_stop_does_not_wait_for_a_store_that_fails_since_an_idle_agent_h
         tasks.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("if_busy", ["interrupt", "steer"])
-async def test_what_a_turn_has_not_taken_up_stays_the_next(if_busy: Any, tmp_path: Path) -> None:
-    store, gate = MoodyStore(), Gate()
-    driver = ScriptedDriver([turn(gate), turn(), turn()])
-    async with scripted_engine(tmp_path, driver=driver, store=store) as engine:
+@asynccontextmanager
+async def steered(folder: Path, driver: ScriptedDriver, gate: Gate) -> AsyncIterator[tuple[Engine, MoodyStore]]:
+    """A turn that stands before its ``gate``, and has been handed another; the store is slow from then on."""
+    store = MoodyStore()
+    async with scripted_engine(folder, driver=driver, store=store) as engine:
         await engine.create(ADA, NewSession(session_id="s"))
         await engine.query(ADA, "s", NewTurn("hello", "one"))
         await gate.reached.wait()
         await engine.query(ADA, "s", NewTurn("more", "two", if_busy="steer"))
         store.delay = 0.2
+        yield engine, store
+
+
+@pytest.mark.parametrize("if_busy", ["interrupt", "steer"])
+async def test_what_a_turn_has_not_taken_up_stays_the_next(if_busy: Any, tmp_path: Path) -> None:
+    gate = Gate()
+    driver = ScriptedDriver([turn(gate), turn(), turn()])
+    async with steered(tmp_path, driver, gate) as (engine, store):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(engine.query, ADA, "s", NewTurn("late", "three", if_busy=if_busy))
             await anyio.sleep(0.1)  # it is being stored
@@ -495,14 +503,9 @@ class FussyDriver(ScriptedDriver):
 
 
 async def test_a_message_that_is_refused_as_the_turn_ends_is_ended_once(tmp_path: Path) -> None:
-    store, gate = MoodyStore(), Gate()
+    gate = Gate()
     driver = FussyDriver([turn(gate), turn(), turn()])
-    async with scripted_engine(tmp_path, driver=driver, store=store) as engine:
-        await engine.create(ADA, NewSession(session_id="s"))
-        await engine.query(ADA, "s", NewTurn("hello", "one"))
-        await gate.reached.wait()
-        await engine.query(ADA, "s", NewTurn("more", "two", if_busy="steer"))
-        store.delay = 0.2
+    async with steered(tmp_path, driver, gate) as (engine, store):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(engine.query, ADA, "s", NewTurn("hello", "three"))
             await anyio.sleep(0.02)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -17,6 +19,14 @@ from tests.support.threads import no_threads
 pytestmark = pytest.mark.anyio
 
 
+@asynccontextmanager
+async def counting(ledger: Ledger) -> AsyncIterator[None]:
+    await ledger.open()
+    async with background() as tasks:
+        tasks.start_soon(ledger.run)
+        yield
+
+
 async def kept(ledger: Ledger, path: Path, **usd: float) -> None:
     """Wait until the file says so."""
     with anyio.fail_after(10):
@@ -27,10 +37,7 @@ async def kept(ledger: Ledger, path: Path, **usd: float) -> None:
 async def test_a_restart_goes_on_where_the_day_was_and_a_new_day_begins_with_nothing(tmp_path: Path) -> None:
     path = tmp_path / "spending.json"
     day = "2026-11-22"
-    before = Ledger(path, 1.0, lambda: day)
-    await before.open()
-    async with background() as tasks:
-        tasks.start_soon(before.run)
+    async with counting(before := Ledger(path, 1.0, lambda: day)):
         before.add("alice", 0.75)
         await kept(before, path, alice=0.75)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -49,9 +56,7 @@ async def test_a_restart_goes_on_where_the_day_was_and_a_new_day_begins_with_not
 async def test_what_was_spent_is_kept_also_where_no_thread_can_be_started(tmp_path: Path) -> None:
     path = tmp_path / "spending.json"
     ledger = Ledger(path, 1.0, lambda: "2026-11-22")
-    await ledger.open()
-    async with background() as tasks, anyio.create_task_group() as busy, no_threads(busy):
-        tasks.start_soon(ledger.run)
+    async with counting(ledger), anyio.create_task_group() as busy, no_threads(busy):
         ledger.add("alice", 0.75)
         await kept(ledger, path, alice=0.75)
 
@@ -61,10 +66,7 @@ async def test_who_spends_on_a_new_day_just_what_was_spent_the_day_before_has_sp
 ) -> None:
     path = tmp_path / "spending.json"
     day = "2026-11-22"
-    before = Ledger(path, 1.0, lambda: day)
-    await before.open()
-    async with background() as tasks:
-        tasks.start_soon(before.run)
+    async with counting(before := Ledger(path, 1.0, lambda: day)):
         before.add("alice", 1.0)
         await kept(before, path, alice=1.0)
         day = "2026-11-23"

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import anyio
 import httpx
-from anyio.abc import SocketStream, TaskStatus
+from anyio.abc import ByteReceiveStream, SocketStream, TaskStatus
 from anyio.streams.tls import TLSStream
 
 from portico.core.engine import Engine
@@ -148,3 +148,14 @@ async def serving(
             finally:
                 with anyio.CancelScope(shield=True):
                     await served.stop()
+
+
+async def read_all(stream: ByteReceiveStream) -> bytes:
+    """Until the server closes."""
+    raw = b""
+    with anyio.fail_after(10):
+        while True:
+            try:
+                raw += await stream.receive()
+            except (anyio.EndOfStream, anyio.BrokenResourceError):
+                return raw

@@ -14,7 +14,7 @@ from anyio.abc import SocketAttribute, SocketStream
 
 from portico.transports import body, connection, watch
 from tests.support.accesslog import access_lines
-from tests.support.serving import Served, get, serving
+from tests.support.serving import Served, get, read_all, serving
 from tests.support.sse import events
 
 pytestmark = pytest.mark.anyio
@@ -31,17 +31,6 @@ def unread(served: Served, request: bytes, buffer: int = 8192) -> socket.socket:
     client.sendall(request)
     client.setblocking(False)
     return client
-
-
-async def read_all(stream: SocketStream) -> bytes:
-    """Until the server closes."""
-    raw = b""
-    with anyio.fail_after(10):
-        while True:
-            try:
-                raw += await stream.receive()
-            except (anyio.EndOfStream, anyio.BrokenResourceError):
-                return raw
 
 
 async def read_until(stream: SocketStream, end: bytes) -> bytes:

@@ -4,7 +4,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from portico.config import settings
 from portico.core.errors import InvalidRequest
+from portico.transports import models
 from portico.transports.models import (
     EventParameters,
     ListParameters,
@@ -19,6 +21,10 @@ IMAGE = {
     "type": "image",
     "source": {"type": "base64", "media_type": "image/png", "data": base64.b64encode(b"png").decode()},
 }
+
+
+def test_clients_may_name_the_permission_modes_that_operators_may() -> None:
+    assert models.PermissionMode == settings.PermissionMode
 
 
 def nested(depth: int) -> dict[str, Any]:

@@ -18,7 +18,6 @@ import anyio
 import httpx
 import pytest
 from anyio import to_thread
-from anyio.abc import ByteReceiveStream
 from websockets.frames import Opcode
 
 from portico.transports import server
@@ -26,7 +25,7 @@ from portico.transports.base import TransportFailed
 from portico.transports.tls import Tls
 from tests.support.accesslog import access_lines
 from tests.support.certificates import Certificates
-from tests.support.serving import Served, get, serving
+from tests.support.serving import Served, get, read_all, serving
 from tests.support.sse import events
 from tests.support.websocket import frame, handshake, talking
 
@@ -173,20 +172,9 @@ async def test_what_is_no_handshake_ends_the_connection_and_fills_no_log(
         caplog.clear()
         client = await served.connect()
         await client.send(sent)
-        assert b"HTTP" not in await rest(client)
+        assert b"HTTP" not in await read_all(client)
         assert (await served.client.get("/healthz")).status_code == 200
         assert caplog.records == []
-
-
-async def rest(stream: ByteReceiveStream) -> bytes:
-    """Until the server closes."""
-    raw = b""
-    with anyio.fail_after(10):
-        while True:
-            try:
-                raw += await stream.receive()
-            except (anyio.EndOfStream, anyio.BrokenResourceError):
-                return raw
 
 
 async def test_hands_that_are_never_shaken_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,10 +183,10 @@ async def test_hands_that_are_never_shaken_keep_nobody_out(tmp_path: Path, monke
         silent = [await served.connect() for _ in range(4)]
         start = time.monotonic()
         fifth = await served.connect()
-        assert await rest(fifth) == b""  # there is no telling it why
+        assert await read_all(fifth) == b""  # there is no telling it why
         assert time.monotonic() - start < 0.4
         for each in silent:
-            assert await rest(each) == b""
+            assert await read_all(each) == b""
         assert (await served.client.get("/healthz")).status_code == 200
 
 
@@ -263,7 +251,7 @@ async def test_requests_in_a_row_and_what_is_no_frame(tmp_path: Path) -> None:
         await served.session()
         client = await served.encrypted()
         await client.send(get("/healthz") + get("/claude/sessions") + get("/nothing", "connection: close"))
-        assert (await rest(client)).count(b"HTTP/1.1 ") == 3
+        assert (await read_all(client)).count(b"HTTP/1.1 ") == 3
         socket = await served.encrypted()
         await socket.send(handshake())
         assert (await socket.receive()).startswith(b"HTTP/1.1 101 ")
