@@ -168,6 +168,7 @@ async def test_no_attack_of_the_table_does_any_harm(tmp_path: Path) -> None:
         process = psutil.Process(server.process.pid)
         children = {child.pid for child in process.children(recursive=True)}
         files, memory = process.num_fds(), process.memory_info().rss
+        before = len((tmp_path / "server.log").read_text())  # what a start has to say depends on the machine
 
         table = [*SMUGGLING, *HEADS, *BODIES, *PAGES, *HANDSHAKES, *SOCKETS]
         failures = {attack.name: wrong for attack in table if (wrong := await outcome(server, client, attack))}
@@ -185,7 +186,7 @@ async def test_no_attack_of_the_table_does_any_harm(tmp_path: Path) -> None:
         listed = (await client.http.get("/sessions")).json()["sessions"]
         assert [session["session_id"] for session in listed if session["state"] != "closed"] == ["s"]
         assert text(await client.turn("s", script({"say": "after"}))) == "after"
-        log = (tmp_path / "server.log").read_text()
+        log = (tmp_path / "server.log").read_text()[before:]
         noted = re.findall(r"Traceback|^.* (?:WARNING|ERROR|CRITICAL) .*$", log, re.MULTILINE)
         assert [line for line in noted if "portico.auth: wrong credentials from 127.0.0.1" not in line] == []
         assert server.token not in log

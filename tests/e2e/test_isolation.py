@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from portico.plugins.claude_code.containment import detect
 from tests.support.sandbox import working_sandbox
 from tests.support.server import RunningServer, running_server
 from tests.support.talk import Talk, only, script, talk
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
-MARK = "ZZMARKER-"
-FIND = "ZZMARK[E]R-[a-z]+"  # which does not find itself, on command lines and in transcripts
+RUN = secrets.token_hex(8)  # another run of these tests on this machine has other secrets
+MARK = f"ZZMARKER-{RUN}-"
+FIND = f"ZZMARK[E]R-{RUN}-[a-z]+"  # which does not find itself, on command lines and in transcripts
 
 LOOK = """
 {
@@ -87,32 +90,35 @@ async def test_outside_of_the_sandbox_a_tool_finds_what_the_log_says_and_no_more
     async with two_sessions(tmp_path, PORTICO_SANDBOX="none") as (server, client):
         found = (await tool(client, "thief", look(server))).split()
         readable = {f"{MARK}workspace", f"{MARK}history", f"{MARK}home", server.token}
+        if os.geteuid() == 0 and (await detect(os.environ["PATH"])).name in ("cgroup", "best-effort"):
+            readable.add(f"{MARK}operators")  # without a PID namespace root reads the server's environment
         assert set(found) == readable | {"looked"}
         (warning,) = [line for line in log(server).splitlines() if "not in a sandbox (sandbox=none)" in line]
         assert "other sessions' workspaces and folders, the history, tokens in files, and this user's home" in warning
 
 
-async def test_sessions_do_not_see_each_others_sockets(tmp_path: Path) -> None:
-    look = """
+@pytest.mark.parametrize(("sandbox", "places"), [("required", "/tmp /run /root /home"), ("none", "")])
+async def test_sessions_do_not_see_each_others_sockets(tmp_path: Path, sandbox: str, places: str) -> None:
+    """In the sandbox there are no others anywhere. Outside of it a tool sees those of every program that has one in a
+    folder for all; there, the CLI's own way to find other sessions is closed off, and that is all."""
+    if sandbox == "required":
+        await working_sandbox()
+    look = f"""
         for _ in $(seq 50); do ls "$XDG_RUNTIME_DIR"/cc-socks/*.sock >/dev/null 2>&1 && break; sleep 0.1; done
-        find "$XDG_RUNTIME_DIR" %s -type s 2>/dev/null; echo "= $XDG_RUNTIME_DIR"
+        find "$XDG_RUNTIME_DIR" {places} -type s 2>/dev/null; echo "= $XDG_RUNTIME_DIR"
     """
-    # Outside, whoever knows the path can connect: the CLI's own way to find others is closed off, and that is all.
-    for sandbox, places in (("auto", "/tmp /run /root /home"), ("none", "")):
-        folder = tmp_path / sandbox
-        folder.mkdir()
-        (folder / "kept").mkdir()
-        (folder / "link").symlink_to("kept")  # in the sandbox nothing is found by links that lead there
-        data_dir = str(folder / "link" / "data")
-        async with two_sessions(folder, PORTICO_SANDBOX=sandbox, PORTICO_DATA_DIR=data_dir) as (_, client):
-            seen = {}
-            for session_id in ("thief", "victim"):
-                *sockets, own = (await tool(client, session_id, look % places)).splitlines()
-                seen[session_id] = own.removeprefix("= ")
-                assert [path for path in sockets if not path.startswith(seen[session_id])] == []
-                assert sockets or os.geteuid() != 0  # as a plain user, CLI 2.1.330 made none
-            assert seen["thief"] != seen["victim"]
-            assert (Path(seen["victim"]).stat().st_mode & 0o777) == 0o700
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "link").symlink_to("kept")  # in the sandbox nothing is found by links that lead there
+    data_dir = str(tmp_path / "link" / "data")
+    async with two_sessions(tmp_path, PORTICO_SANDBOX=sandbox, PORTICO_DATA_DIR=data_dir) as (_, client):
+        seen = {}
+        for session_id in ("thief", "victim"):
+            *sockets, own = (await tool(client, session_id, look)).splitlines()
+            seen[session_id] = own.removeprefix("= ")
+            assert [path for path in sockets if not path.startswith(seen[session_id])] == []
+            assert sockets or os.geteuid() != 0  # as a plain user, CLI 2.1.330 made none
+        assert seen["thief"] != seen["victim"]
+        assert (Path(seen["victim"]).stat().st_mode & 0o777) == 0o700
 
 
 def log(server: RunningServer) -> str:
