@@ -18,6 +18,7 @@ from anyio.abc import Process
 import portico
 from portico.plugins import hookspecs
 from tests.settings_page import page
+from tests.support.programs import needs
 from tests.support.server import running_server
 
 ROOT = Path(__file__).parent.parent
@@ -175,6 +176,7 @@ LISTING = '"Authorization: Bearer $TOKEN" $API/sessions/first'
 
 @pytest.mark.anyio
 @pytest.mark.real_cli
+@needs("curl")
 async def test_the_first_session_of_the_readme_runs_as_printed(tmp_path: Path) -> None:
     start, setup, *_ = blocks("A first session")
     assert ".venv/bin/portico serve" in start
@@ -192,6 +194,7 @@ async def test_the_first_session_of_the_readme_runs_as_printed(tmp_path: Path) -
 
 @pytest.mark.anyio
 @pytest.mark.real_cli
+@needs("curl")
 async def test_a_session_of_the_readme_works_in_a_project(tmp_path: Path) -> None:
     start, create = blocks("Where it works, and where things are")
     assert start.startswith("PORTICO_WORKSPACE_ROOTS=$HOME/projects ")
@@ -226,6 +229,7 @@ async def said(demo: Process, text: str) -> str:
 
 @pytest.mark.anyio
 @pytest.mark.real_cli
+@needs("curl")
 @pytest.mark.parametrize("options", [[], ["--uds", "socket"]])
 async def test_the_demo_shows_a_turn_and_lines_that_work(tmp_path: Path, options: list[str]) -> None:
     async with running_demo(tmp_path, *options) as demo:
@@ -246,6 +250,7 @@ async def test_the_demo_shows_a_turn_and_lines_that_work(tmp_path: Path, options
 
 @pytest.mark.anyio
 @pytest.mark.real_cli
+@needs("curl")
 async def test_the_first_session_of_the_readme_works_with_the_demo_too(tmp_path: Path) -> None:
     async with running_demo(tmp_path) as demo:
         text = await said(demo, "Ctrl-C")

@@ -16,7 +16,7 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 
 from playwright.async_api import Page
 
-from tests.support.browser import CHROMIUM, chromium, serving_pages
+from tests.support.browser import chromium, needs_chromium, serving_pages
 from tests.support.proxy import Proxy, proxy
 from tests.support.server import RunningServer, running_server
 from tests.support.talk import Event, Talk, only, script, talk, text
@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.real_cli,
     pytest.mark.long,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)"),
+    needs_chromium,
 ]
 
 SLOW = script({"think": "hm", "say": "wörd\u2028 🦊 ", "words": 60, "gap_ms": 40})

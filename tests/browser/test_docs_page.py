@@ -9,12 +9,12 @@ import pytest
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 
-from tests.support.browser import CHROMIUM, chromium
+from tests.support.browser import chromium, needs_chromium
 from tests.support.serving import serving
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)"),
+    needs_chromium,
 ]
 
 

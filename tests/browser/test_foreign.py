@@ -11,14 +11,14 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 
 from playwright.async_api import Page, Route
 
-from tests.support.browser import CHROMIUM, PAGES, chromium, serving_pages
+from tests.support.browser import PAGES, chromium, needs_chromium, serving_pages
 from tests.support.server import RunningServer, running_server
 from tests.support.talk import Talk, talk
 
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.long,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine (apt-get install chromium)"),
+    needs_chromium,
 ]
 
 BLIND = {"form", "form_get", "beacon"}

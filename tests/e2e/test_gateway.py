@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.support.agents import gone_soon
+from tests.support.programs import needs
 from tests.support.server import RunningServer, running_server
 from tests.support.talk import Talk, only, script, talk, text
 
@@ -76,6 +77,7 @@ async def test_with_the_official_sdk_and_a_token_it_is_the_same(tmp_path: Path) 
         assert only(await client.turn("s", "more"), "error")["code"] == "budget_exceeded"
 
 
+@needs("curl")
 async def test_a_socket_takes_requests_for_messages_from_its_own_session_alone(tmp_path: Path) -> None:
     ask = 'curl -s -o /dev/null -w "%{http_code} " -d "{}" --unix-socket'
     own = f"""

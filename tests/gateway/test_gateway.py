@@ -19,6 +19,7 @@ from portico.gateway.ledger import Ledger
 from portico.gateway.upstream import Upstream
 from portico.plugins.demo.server import serve_model
 from tests.support.gateway import answering, asking, gate, spec_in, through
+from tests.support.programs import needs
 
 pytestmark = pytest.mark.anyio
 
@@ -63,6 +64,7 @@ async def test_without_its_task_there_is_no_door(tmp_path: Path) -> None:
         await gateway.open(spec_in(tmp_path), tmp_path)
 
 
+@needs("curl")
 async def test_only_the_agent_and_what_descends_from_it_comes_through(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,7 +12,9 @@ from threading import Thread
 
 from playwright.async_api import Browser, async_playwright
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium", path="/usr/bin")
+from tests.support.programs import needs
+
+needs_chromium = needs("chromium")
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
@@ -24,7 +26,7 @@ PAGES = Path(__file__).parents[1] / "browser"
 async def chromium(*flags: str) -> AsyncIterator[Browser]:
     """With a user's folder of its own, which is deleted at the end."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
+        browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=[*FLAGS, *flags])
         try:
             yield browser
         finally:

@@ -60,7 +60,10 @@ async def test_the_user_and_the_exit_status_stay_the_same(name: str, tmp_path: P
 async def test_orphans_in_a_namespace_are_reaped(name: str, tmp_path: Path) -> None:
     containment = await contained(name)
     # This one, like the CLI, waits for its own children only.
-    script = "import os, time; os.system('(sleep 0.05 &)'); time.sleep(0.3); os.system('ps -eo stat= | grep -c Z')"
+    script = (
+        "import os, time; os.system('(sleep 0.05 &)'); time.sleep(0.3);"
+        "os.system(r\"cat /proc/[0-9]*/stat | grep -cE '^[0-9]+ \\(.*\\) Z '\")"  # proc(5)
+    )
     command = containment.wrap([sys.executable, "-S", "-c", script], tmp_path, tmp_path)
     result = await anyio.run_process(command, check=False)
     assert result.stdout.strip() == b"0"
