@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 from pathlib import Path
@@ -11,7 +10,7 @@ import anyio
 import psutil
 import pytest
 
-from tests.support.agents import gone_soon, processes_with
+from tests.support.agents import gone_soon, processes_with, unique_seconds
 from tests.support.server import running_server
 from tests.support.talk import only, script, talk, text
 
@@ -88,7 +87,7 @@ async def test_without_a_key_the_turn_says_what_is_missing(tmp_path: Path) -> No
 @pytest.mark.parametrize("ending", ["close", "sigterm", "sigkill"])
 async def test_nothing_survives_not_even_a_child_that_has_left(tmp_path: Path, ending: str) -> None:
     async with running_server(tmp_path, PORTICO_POOL_SIZE="0") as server, talk(server) as client:
-        seconds = str(600 + os.getpid() % 10_000 + len(ending) * 10_000)
+        seconds = unique_seconds()
         bash = {"name": "Bash", "input": {"command": f"setsid sleep {seconds} > /dev/null 2>&1 & sleep 0.3"}}
         await client.open(session_id="s", allowed_tools=["Bash"])
         turn = await client.turn("s", script({"tool": bash}, {"say": "done"}))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import anyio
 import pytest
 
-from tests.support.agents import gone_soon, processes_with
+from tests.support.agents import gone_soon, processes_with, unique_seconds
 from tests.support.server import running_server
 from tests.support.talk import Stopwatch, Talk, script, talk, text
 
@@ -26,7 +25,7 @@ async def interrupted(client: Talk) -> None:
 
 
 async def test_while_a_tool_runs_its_children_die(tmp_path: Path) -> None:
-    seconds = str(700 + os.getpid() % 10_000)
+    seconds = unique_seconds()
     tool = {"name": "Bash", "input": {"command": f"for n in 1 2; do sleep {seconds} & done; wait"}}
     async with running_server(tmp_path) as server, talk(server) as client:
         await client.open(session_id="s", allowed_tools=["Bash"])

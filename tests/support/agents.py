@@ -2,6 +2,7 @@
 
 import os
 import resource
+import secrets
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -30,8 +31,8 @@ async def contained(name: str) -> Containment:
         return sandboxed(await working_sandbox())
     try:
         return await detect(os.environ["PATH"], [name])
-    except LookupError as error:
-        pytest.skip(str(error))
+    except LookupError:
+        pytest.skip(f"this user may not contain agents by {name} on this machine")
 
 
 def real_cli() -> Path:
@@ -54,8 +55,13 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
+def unique_seconds() -> str:
+    """Two minutes for `sleep`, as a word that is on no other command line of this machine."""
+    return f"120.{secrets.randbelow(10**15):015}"
+
+
 def processes_with(word: str) -> list[psutil.Process]:
-    """All live processes that have this word on their command line."""
+    """All live processes that have this word on their command line. One that is not random may be on others' too."""
     found = []
     for process in psutil.process_iter():
         try:

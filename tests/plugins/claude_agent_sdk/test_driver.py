@@ -18,7 +18,7 @@ from portico.plugins.claude_agent_sdk.driver import SdkDriver
 from portico.plugins.claude_agent_sdk.transport import CliTransport
 from portico.plugins.demo.server import ServedModel
 from tests.plugins.claude_agent_sdk.driving import driving, started
-from tests.support.agents import gone_soon, processes_of, processes_with
+from tests.support.agents import gone_soon, processes_of, processes_with, unique_seconds
 from tests.support.claude import Event, conversation, kill, kinds, new_spec, script, streamed, text, tool, turn
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli, pytest.mark.long]
@@ -214,7 +214,7 @@ async def test_an_agent_sees_nothing_of_the_servers_environment(
 
 async def test_a_closed_agent_leaves_nothing_behind_and_says_so(driver: SdkDriver, spec: AgentSpec) -> None:
     agent = await driver.start(spec)
-    seconds = f"98755.{int(spec.agent_id[:8], 16)}"  # found by this among all that runs here
+    seconds = unique_seconds()
     command = tool("Bash", command=f"setsid sleep {seconds} & sleep {seconds}")
     events: list[Event] = []
 

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import anyio
@@ -12,7 +11,7 @@ from claude_code_sdk import CLINotFoundError
 from portico.core.errors import AgentUnavailable
 from portico.plugins.claude_code import cli
 from portico.plugins.claude_code.cli import MINIMUM, CliVersions, find_cli
-from tests.support.agents import gone_soon, processes_with, real_cli
+from tests.support.agents import gone_soon, processes_with, real_cli, unique_seconds
 
 pytestmark = pytest.mark.anyio
 
@@ -103,7 +102,7 @@ async def test_no_program_at_all(tmp_path: Path) -> None:
 
 async def test_one_that_hangs_is_ended_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "VERSION_TIME", 0.5)
-    word = f"120.{time.time_ns() % 10**9:09}"
+    word = unique_seconds()
     began = anyio.current_time()
     with pytest.raises(AgentUnavailable) as caught:
         await CliVersions().check(script(tmp_path / "claude", f"sleep {word}; echo"), {"PATH": os.environ["PATH"]})

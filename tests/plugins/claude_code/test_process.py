@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.support.agents import (
     processes_of,
     processes_with,
     real_cli,
+    unique_seconds,
 )
 
 pytestmark = pytest.mark.anyio
@@ -206,7 +206,7 @@ async def test_nothing_survives_the_most_defiant(mechanism: str, tmp_path: Path)
 @fake
 @pytest.mark.parametrize("mechanism", STRONG)
 async def test_not_even_one_that_clears_its_environment(mechanism: str, tmp_path: Path) -> None:
-    word = f"120.{time.time_ns() % 10**9:09}"
+    word = unique_seconds()
     async with started(tmp_path, f"bare:{word}", "say:ready", "echo", mechanism=mechanism) as process:
         assert await process.receive() == [b"ready"]
         (bare,) = processes_with(word)
@@ -226,7 +226,7 @@ async def test_it_may_clear_up_at_a_sigterm(mechanism: str, tmp_path: Path) -> N
 
 @fake
 async def test_a_child_without_an_environment_is_known_by_its_parent(tmp_path: Path) -> None:
-    word = f"120.{time.time_ns() % 10**9:09}"
+    word = unique_seconds()
     async with started(tmp_path, f"hidden:{word}", "say:ready", "hang") as process:
         assert await process.receive() == [b"ready"]
         with anyio.fail_after(5):
@@ -362,7 +362,7 @@ async def test_a_start_that_can_not_be_put_on_record_leaves_nothing(tmp_path: Pa
 @pytest.mark.real_cli
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 async def test_nothing_survives_a_real_bash_tool(mechanism: str, tmp_path: Path) -> None:
-    word = f"120.{time.time_ns() % 10**9:09}"
+    word = unique_seconds()
     command = f"setsid sleep {word} & (setsid setsid sleep {word} &) ; sleep {word}"
     script = [{"tool": {"name": "Bash", "input": {"command": command}}}]
     message = {"type": "user", "message": {"role": "user", "content": f"[{json.dumps(script)}]"}}
