@@ -6,7 +6,7 @@ WORKERS := $(shell echo $$(( 2 * $$(nproc 2>/dev/null || echo 2) )))
 CHECKED := $(wildcard conftest.py portico tests examples benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check bench clean
+.PHONY: help demo test test-skipped test-long check bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z.-]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -32,17 +32,23 @@ help: ## this list
 demo: .venv ## serve at once, without a key, on a scripted model
 	$(BIN)/portico demo
 
-# $(call tested,MARKERS): what fails while others load the machine is run once more, by itself, and both are told. A test
-# that fails by itself too has failed; one that does not depends on time, and wants mending.
-tested = $(BIN)/pytest -n $(WORKERS) --dist worksteal -m $(1); status=$$?; \
+# `make test TESTS=tests/e2e` runs the tests in there alone.
+TESTS :=
+
+# $(call tested,MARKERS,OPTIONS): what fails while others load the machine is run once more, by itself, and both are
+# told. A test that fails by itself too has failed; one that does not depends on time, and wants mending.
+tested = $(BIN)/pytest -n $(WORKERS) --dist worksteal -m $(1) $(2) $(TESTS); status=$$?; \
 	if [ $$status -eq 1 ]; then \
 	  echo; echo 'Once more, by themselves, those that have failed:'; \
-	  $(BIN)/pytest --last-failed --last-failed-no-failures none -m $(1); status=$$?; \
+	  $(BIN)/pytest --last-failed --last-failed-no-failures none -m $(1) $(TESTS); status=$$?; \
 	fi; \
 	exit $$status
 
 test: .venv ## the tests, but for the long ones
 	@$(call tested,'not long')
+
+test-skipped: .venv ## the tests that were skipped when they were last run
+	@$(call tested,'',--last-skipped)
 
 test-long: .venv ## the tests that take minutes
 	@$(call tested,long)

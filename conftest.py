@@ -1,3 +1,3 @@
-"""Loads the plugin that tells what ran: `-p` would look for it before `pythonpath` is in force."""
+"""Loads the plugins that tell what ran, and what did not: `-p` would look before `pythonpath` is in force."""
 
-pytest_plugins = ["tests.report"]
+pytest_plugins = ["tests.report", "tests.skipped"]
