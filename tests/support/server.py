@@ -88,6 +88,7 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
 @asynccontextmanager
 async def running_server(folder: Path, *arguments: str, **variables: str) -> AsyncIterator[RunningServer]:
     """A server on a free port, with its data in ``folder``; stopped, and looked at for what it leaves, at the end."""
+    cli = real_cli()  # a skip inside of the task group below would be an error
     home, log = folder / "home", folder / "server.log"
     data_dir = Path(variables.get("PORTICO_DATA_DIR", folder / "data"))
     home.mkdir()
@@ -96,7 +97,7 @@ async def running_server(folder: Path, *arguments: str, **variables: str) -> Asy
             "PORTICO_PORT": "0",
             "PORTICO_POOL_SIZE": "0",  # each one started ahead costs a second of a processor; test_pool.py has some
             "PORTICO_DATA_DIR": str(data_dir),
-            "PORTICO_CLAUDE_CLI_PATH": str(real_cli()),
+            "PORTICO_CLAUDE_CLI_PATH": str(cli),
             "ANTHROPIC_API_KEY": "not-a-key",
             "ANTHROPIC_BASE_URL": model.url,
         }
