@@ -17,7 +17,6 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from anyio.abc import Process
 
 from portico.config.settings import Settings
 from tests.e2e import test_gateway as gateway_tests
@@ -25,6 +24,7 @@ from tests.support.agents import real_cli
 from tests.support.certificates import Certificates
 from tests.support.programs import needs
 from tests.support.server import ROOT, RunningServer, running_server
+from tests.support.sight import sees_servers
 from tests.support.talk import Stopwatch, Talk, only, script, talk, text
 from tests.support.websocket import talking
 from tests.ziti import test_settings as ziti_settings
@@ -360,6 +360,7 @@ async def test_store_and_what_a_restart_leaves_of_it(tmp_path: Path, store: str,
 
 
 @needs("strace")  # nothing else shows a sync from outside
+@sees_servers
 async def test_store_sync_full_syncs_the_file_at_every_commit(tmp_path: Path) -> None:
     calls = {}
     for sync in ("normal", "full"):
@@ -369,27 +370,24 @@ async def test_store_sync_full_syncs_the_file_at_every_commit(tmp_path: Path) ->
         command = ["strace", "-f", "-q", "-e", "trace=fsync,fdatasync", "-o", str(trace), "-p"]
         async with running_server(folder, PORTICO_STORE_SYNC=sync) as server:
             async with await anyio.open_process([*command, str(server.process.pid)], stderr=None) as tracer:
-                if traced := await is_traced(server.process.pid, tracer):
-                    async with talk(server) as client:
-                        for _ in range(5):
-                            await client.open()
-                    tracer.terminate()
-        if not traced:
-            pytest.skip("this user may not trace the server: it lets root do so alone, and not every container does")
+                await traced(server.process.pid)
+                async with talk(server) as client:
+                    for _ in range(5):
+                        await client.open()
+                tracer.terminate()
         calls[sync] = trace.read_text().count("sync(")
     assert calls["normal"] < 5 <= calls["full"]
 
 
-async def is_traced(pid: int, tracer: Process) -> bool:
-    """Wait until ``tracer`` has all threads of the process; false if it gives up."""
+async def traced(pid: int) -> None:
+    """Wait until another process traces all threads of this one."""
     with anyio.fail_after(20):
-        while tracer.returncode is None:
+        while True:
             with suppress(OSError):  # a thread may end meanwhile
                 threads = Path(f"/proc/{pid}/task").glob("*/status")
                 if all("TracerPid:\t0\n" not in status.read_text() for status in threads):
-                    return True
+                    return
             await anyio.sleep(0.05)
-    return False
 
 
 @pytest.mark.long

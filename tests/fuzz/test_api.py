@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from tests.support.server import RunningServer, running_server
+from tests.support.sight import count_descriptors
 
 pytestmark = pytest.mark.anyio
 
@@ -58,7 +59,7 @@ class Left:
     @classmethod
     def of(cls, server: RunningServer) -> Left:
         process = psutil.Process(server.process.pid)
-        return cls(process.num_fds(), len(process.children(recursive=True)), process.memory_info().rss / 2**20)
+        return cls(count_descriptors(process), len(process.children(recursive=True)), process.memory_info().rss / 2**20)
 
 
 async def requests(server: RunningServer, folder: Path, *options: str, seconds: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.agents import gone_soon, live
 from tests.support.dark import dark_server, deltas, family, follow, listener, listening, log_of
+from tests.support.sight import count_descriptors, sees_servers
 from tests.support.talk import Event, Talk, script, text
 from tests.support.ziti import Shape
 from tests.support.ziti import network as standin
@@ -55,6 +56,7 @@ async def test_a_turn_of_the_real_cli(tmp_path: Path) -> None:
             assert list(listening(server)) == []
 
 
+@sees_servers
 @both
 async def test_no_process_of_the_server_listens(tmp_path: Path, shape: Shape) -> None:
     async with standin(tmp_path, shape) as net, dark_server(tmp_path, net) as server:
@@ -147,13 +149,13 @@ async def test_many_connections_leave_nothing_behind(tmp_path: Path, many: int) 
 
         for _ in range(10):
             await request()
-        ours, theirs = process.num_fds(), listener(server).num_fds()
+        ours, theirs = count_descriptors(process), listener(server).num_fds()
         for _ in range(many // 10):
             async with anyio.create_task_group() as tasks:
                 for _ in range(10):
                     tasks.start_soon(request)
         with anyio.fail_after(10):
-            while process.num_fds() > ours + 2 or listener(server).num_fds() > theirs + 2:
+            while count_descriptors(process) > ours + 2 or listener(server).num_fds() > theirs + 2:
                 await anyio.sleep(0.05)
 
 
