@@ -16,9 +16,9 @@ Change = Callable[[dict[str, Any]], object]
 
 
 def written(path: Path, text: str, mode: int = 0o600) -> Path:
-    path.touch(mode)
-    path.chmod(mode)
+    path.touch(0o600)
     path.write_text(text)
+    path.chmod(mode)
     return path
 
 
