@@ -7,7 +7,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
 from portico.core.errors import AgentUnavailable
@@ -16,7 +15,7 @@ from portico.plugins.claude_code.environment import make_folders
 from portico.plugins.claude_code.isolation import isolate
 from portico.plugins.claude_code.sandbox import Sandbox, find_sandbox
 from portico.plugins.claude_code.visible import named_paths, program_paths, server_paths, unreadable
-from tests.support.sandbox import working_sandbox
+from tests.support.sandbox import run_wrapped, working_sandbox
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +31,7 @@ class Inside:
 
     async def __call__(self, command: str) -> str:
         argv = self.sandbox.wrap(["/bin/sh", "-c", command], self.folder, self.cwd)
-        done = await anyio.run_process(argv, check=False, stderr=subprocess.STDOUT, env={"PATH": os.environ["PATH"]})
+        done = await run_wrapped(argv, stderr=subprocess.STDOUT, env={"PATH": os.environ["PATH"]})
         return done.stdout.decode()
 
 
@@ -90,7 +89,7 @@ async def test_one_that_is_swapped_after_the_look_is_not_worked_in(inside: Insid
     argv = inside.sandbox.wrap(["/bin/sh", "-c", "touch here"], inside.folder, inside.cwd)
     inside.cwd.rename(tmp_path / "was")
     (tmp_path / "other").rename(inside.cwd)
-    done = await anyio.run_process(argv, check=False, env={"PATH": os.environ["PATH"]})
+    done = await run_wrapped(argv, env={"PATH": os.environ["PATH"]})
     assert done.returncode != 0 and b"the workspace was moved" in done.stderr
     assert list(inside.cwd.iterdir()) == []
 
