@@ -21,7 +21,7 @@ import anyio
 import anyio.to_thread
 
 from portico.core.errors import AgentUnavailable
-from portico.plugins.claude_code.arguments import Argument, opened
+from portico.plugins.claude_code.arguments import Argument, PrivateArgument, opened
 from portico.plugins.claude_code.environment import SUBFOLDERS
 from portico.plugins.claude_code.visible import named_paths, program_paths, system_folders, unreadable
 
@@ -94,19 +94,9 @@ class Sandbox:
         for path in own:
             plan.bind(path, path)
         _make_mount_points(tmp, plan.places)
-        same = _identity(cwd)
-        return [
-            *self.command,
-            *plan.arguments,
-            "--remount-ro",
-            "/",
-            "--chdir",
-            str(cwd),
-            "--",
-            *self.shell,
-            same,
-            *argv,
-        ]
+        plan.add("--remount-ro", Path("/"))
+        plan.add("--chdir", cwd)
+        return [*self.command, "--args", plan.as_argument(), "--", *self.shell, _identity(cwd), *argv]
 
 
 class _Plan:
@@ -120,6 +110,10 @@ class _Plan:
 
     def add(self, option: str, *paths: Path) -> None:
         self.arguments += [option, *map(str, paths)]
+
+    def as_argument(self) -> PrivateArgument:
+        """The value of ``--args``: where a session works, and what is hidden from it, is nobody else's business."""
+        return PrivateArgument("", b"".join(os.fsencode(argument) + b"\0" for argument in self.arguments))
 
     def system(self, path: Path) -> None:
         if path.is_symlink():

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from portico.core.errors import AgentUnavailable
+from portico.plugins.claude_code.arguments import opened
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.environment import make_folders
 from portico.plugins.claude_code.isolation import isolate
@@ -92,6 +93,14 @@ async def test_one_that_is_swapped_after_the_look_is_not_worked_in(inside: Insid
     done = await run_wrapped(argv, env={"PATH": os.environ["PATH"]})
     assert done.returncode != 0 and b"the workspace was moved" in done.stderr
     assert list(inside.cwd.iterdir()) == []
+
+
+async def test_no_command_line_says_where_it_works_and_what_is_hidden(inside: Inside, tmp_path: Path) -> None:
+    command = inside.sandbox.wrap(["/bin/sh", "-c", "tr '\\0' ' ' < /proc/1/cmdline"], inside.folder, inside.cwd)
+    with opened(command) as (words, _):
+        assert not [word for word in words if str(tmp_path) in word]
+    done = await run_wrapped(command)  # the first process in there is bubblewrap's own
+    assert b"--args" in done.stdout and os.fsencode(tmp_path) not in done.stdout
 
 
 async def test_what_is_hidden_is_hidden_in_the_workspace_too(tmp_path: Path) -> None:
