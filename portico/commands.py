@@ -17,10 +17,21 @@ import click
 from portico import __version__
 from portico.client.invocation import Invocation, this_program
 from portico.config import values
-from portico.config.load import Loaded, SettingsError, data_dir, describe, here, load, plugin_choice, ziti_environment
+from portico.config.load import (
+    Loaded,
+    SettingsError,
+    data_dir,
+    describe,
+    here,
+    load,
+    plugin_choice,
+    secret_options,
+    ziti_environment,
+)
 from portico.config.origins import option
 from portico.config.settings import Settings, accepts
 from portico.config.values import Token
+from portico.hardening import blank_arguments
 from portico.plugins.manager import Plugins, load_plugins
 from portico.plugins.registry import PluginError, Registry
 from portico.status import STOPPED
@@ -40,6 +51,7 @@ class _WithSettings(click.Command):
     """A command with one option for each setting, those of plugins too; they arrive unchecked, as ``options``."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        blank_arguments(secret_options())  # ``args`` is a copy
         context.obj = _plugins({name: _early(args, option(name)) for name in ("plugins", "disabled_plugins")})
         return super().parse_args(context, args)
 
@@ -331,6 +343,7 @@ def _endpoint(
 
 def _taken(options: dict[str, Any]) -> tuple[Endpoint, Invocation]:
     """The server that ``options`` lead to, and how to get there once more; what names it is taken out of them."""
+    blank_arguments([option("token")])
     of_server = {name: options.pop(name) for name in OF_A_SERVER}
     given = [(option(name), value) for name, value in of_server.items() if value and name != "token"]  # never printed
     return _endpoint(**of_server), Invocation(this_program(), tuple(word for pair in given for word in pair))

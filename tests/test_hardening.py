@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
+import anyio
+import httpx
 import pytest
 
-from portico.hardening import blank_environment
-from tests.support.server import ROOT, running_server
+from portico.hardening import blank_arguments, blank_environment
+from tests.support.server import PORTICO, ROOT, environment, running_server
 from tests.support.sight import SEES_SERVERS
 
 pytestmark = pytest.mark.anyio
@@ -27,7 +31,32 @@ async def test_no_secret_is_in_the_environment_that_others_see(tmp_path: Path) -
         shown = (process / "environ").read_bytes()
         assert b"PORTICO_PORT=0\0" in shown and b"ANTHROPIC_API_KEY=\0" in shown
         assert b"secret-" not in shown
-        assert b"secret-" not in b"".join(word.encode() for word in psutil.Process(server.process.pid).cmdline())
+        assert b"secret-" not in (process / "cmdline").read_bytes()
+
+
+async def test_no_secret_is_on_the_command_line_that_everybody_sees(tmp_path: Path) -> None:
+    servers = json.dumps({"x": {"type": "http", "url": "http://localhost", "headers": {"X": "secret-mcp"}}})
+    options = ("--anthropic-api-key", "secret-key", "--auth-tokens=me:secret-token-1", "--mcp-servers", servers)
+    async with running_server(tmp_path, "--driver", "echo", *options, "--agent-env=X=secret-env") as server:
+        words = Path("/proc", str(server.process.pid), "cmdline").read_bytes().split(b"\0")
+        assert b"secret-" not in b"".join(words)
+        assert {b"--driver", b"echo", b"--anthropic-api-key", b"--auth-tokens=" + b"*" * len("me:secret-token-1")} <= {
+            *words
+        }
+        answer = httpx.get(f"{server.api}/sessions", headers={"Authorization": "Bearer secret-token-1"})
+        assert answer.status_code == 200
+
+
+async def test_nor_is_the_token_of_a_client(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it is never answered, so it is still there
+        where = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        client = [*PORTICO, "ask", "--server", where, "--token", "secret-token", "hello"]
+        async with await anyio.open_process(client, env=environment(tmp_path), cwd=tmp_path) as process:
+            shown = Path("/proc", str(process.pid), "cmdline")
+            with anyio.fail_after(30):
+                while not {where.encode(), b"*" * len("secret-token")} <= {*shown.read_bytes().split(b"\0")}:
+                    await anyio.sleep(0.02)
+            process.kill()
 
 
 def test_nobody_else_may_look_into_a_process_that_is_closed() -> None:
@@ -43,3 +72,6 @@ def test_a_name_that_is_not_there_changes_nothing() -> None:
     before = Path("/proc/self/environ").read_bytes()
     blank_environment(["NO_SUCH_VARIABLE", "PAT", ""])
     assert Path("/proc/self/environ").read_bytes() == before
+    before = Path("/proc/self/cmdline").read_bytes()
+    blank_arguments(["--no-such-option", "--"])
+    assert Path("/proc/self/cmdline").read_bytes() == before

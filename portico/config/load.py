@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from .mask import masked
 from .mistakes import SettingsError, explain, explain_plugin, unknown_options, unknown_variables
-from .origins import BARE_NAMES, PREFIX, Given, from_options, from_variables, read
+from .origins import BARE_NAMES, PREFIX, Given, from_options, from_variables, option, read
 from .settings import Settings, is_secret
 from .values import Token, token
 
@@ -34,6 +34,7 @@ __all__ = [
     "here",
     "load",
     "plugin_choice",
+    "secret_options",
     "secret_variables",
     "ziti_environment",
 ]
@@ -257,6 +258,11 @@ def secret_variables() -> frozenset[str]:
     """The names of all variables in which a setting may stand that must not be shown."""
     names = {name for name in Settings.model_fields if is_secret(name)}
     return frozenset({PREFIX + name.upper() for name in names} | {name.upper() for name in names & BARE_NAMES})
+
+
+def secret_options() -> frozenset[str]:
+    """The same as options of the command line."""
+    return frozenset(option(name) for name in Settings.model_fields if is_secret(name))
 
 
 def _read_tokens(path: Path, label: str, warnings: list[str]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What clients may send: bodies and query parameters, checked.
 
-Values are bounded where they end up in an agent's command line: Linux takes at most 128 KiB an argument
-(MAX_ARG_STRLEN, execve(2)), and no NUL.
+Values that an agent is started with are bounded by what an argument of a process can be, whether they become one or
+not: Linux takes at most 128 KiB (MAX_ARG_STRLEN, execve(2)), and no NUL.
 """
 
 from __future__ import annotations

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
 
+import anyio
 import pytest
 
+from portico.plugins.claude_code.arguments import Argument, opened
 from portico.plugins.claude_code.sandbox import Sandbox, find_sandbox
 
 ROOT = Path(__file__).parents[2]
@@ -29,3 +33,9 @@ async def working_sandbox(
         )
     except LookupError as error:
         pytest.skip(f"no sandbox: {error}")
+
+
+async def run_wrapped(command: Sequence[Argument], **options: Any) -> CompletedProcess[bytes]:
+    """What `Sandbox.wrap` or `Containment.wrap` has made, run to its end; ``options`` are `anyio.run_process`'s."""
+    with opened(command) as (argv, files):
+        return await anyio.run_process(argv, check=False, pass_fds=files, **options)

@@ -1,7 +1,12 @@
-"""What is asked of an agent, as the command line of the CLI."""
+"""What is asked of an agent, as the command line of the CLI.
+
+Every user of the machine can read it. So what may hold a secret, or is nobody else's business, is not in it: the CLI
+reads the system prompts and the configuration of MCP servers from files that are open to it alone.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +17,7 @@ from claude_code_sdk._internal.transport.subprocess_cli import SubprocessCLITran
 
 from portico.core.agent import AgentOptions
 from portico.core.errors import InvalidRequest
+from portico.plugins.claude_code.arguments import Argument, PrivateArgument
 
 SWITCHES = frozenset({"--verbose", "--continue"})
 """Flags of the SDK's command that take no value."""
@@ -31,10 +37,10 @@ STREAMING = (
 
 def build_command(
     cli: Path, conversation: str, options: AgentOptions, *, resume: bool, default_model: str | None = None
-) -> list[str]:
+) -> list[Argument]:
     """The argv that starts an agent with a new ``conversation`` or, with ``resume``, brings it back.
 
-    Raises `InvalidRequest` (``errors`` names the option) where a value can't be an argument of a process.
+    Raises `InvalidRequest` (``errors`` names the option) where a value can't be passed to a process.
     """
     if options.model is None:
         options = replace(options, model=default_model)
@@ -45,7 +51,7 @@ def build_command(
     argv = [*_joined(command), *STREAMING, sources, identity]
     for argument in argv:
         _check(argument)
-    return argv
+    return [*argv, *_private(options)]
 
 
 def _sdk_options(options: AgentOptions) -> ClaudeCodeOptions:
@@ -55,13 +61,29 @@ def _sdk_options(options: AgentOptions) -> ClaudeCodeOptions:
         model=options.model,
         permission_mode=mode,
         permission_prompt_tool_name="stdio",
-        system_prompt=options.system_prompt,
-        append_system_prompt=options.append_system_prompt,
         allowed_tools=list(options.allowed_tools),
         disallowed_tools=[*WITHHELD_TOOLS, *options.disallowed_tools],
-        mcp_servers=dict(options.mcp_servers),
         max_turns=options.max_turns,
     )
+
+
+def _private(options: AgentOptions) -> Iterator[PrivateArgument]:
+    """What the SDK's command would have as plain arguments, where it is given these options."""
+    # The CLI reads each file once, at its start, and takes it exactly as it takes the same text in an argument.
+    if options.system_prompt:
+        yield _in_file("--system-prompt-file", "system_prompt", options.system_prompt)
+    if options.append_system_prompt:
+        yield _in_file("--append-system-prompt-file", "append_system_prompt", options.append_system_prompt)
+    if options.mcp_servers:
+        yield _in_file("--mcp-config", "mcp_servers", json.dumps({"mcpServers": dict(options.mcp_servers)}))
+
+
+def _in_file(flag: str, option: str, text: str) -> PrivateArgument:
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        raise _invalid(option, "holds half of a surrogate pair, which no file can hold") from None
+    return PrivateArgument(f"{flag}=/dev/fd/", data)
 
 
 def _joined(command: list[str]) -> Iterator[str]:
@@ -84,6 +106,9 @@ def _check(argument: str) -> None:
             wrong = f"is too long: {size} bytes, where a process can be given {MAX_ARGUMENT}"
         else:
             return
-    name = argument.split("=", 1)[0].removeprefix("--").replace("-", "_")
+    raise _invalid(argument.split("=", 1)[0].removeprefix("--").replace("-", "_"), wrong)
+
+
+def _invalid(name: str, wrong: str) -> InvalidRequest:
     errors = [{"name": name, "message": wrong}]
-    raise InvalidRequest(f"The option {name} {wrong}.", code="invalid_option", errors=errors)
+    return InvalidRequest(f"The option {name} {wrong}.", code="invalid_option", errors=errors)

@@ -26,6 +26,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
+from portico.plugins.claude_code.arguments import Argument, opened
 from portico.plugins.claude_code.cgroup import cgroup_name, clear_cgroup, own_cgroup
 from portico.plugins.claude_code.sandbox import Sandbox
 
@@ -56,7 +57,7 @@ class Containment:
         """The control group of the agent whose folder this is."""
         return self.cgroups / cgroup_name(folder) if self.cgroups is not None else None
 
-    def wrap(self, argv: Sequence[str], folder: Path, cwd: Path, runtime: Path | None = None) -> list[str]:
+    def wrap(self, argv: Sequence[Argument], folder: Path, cwd: Path, runtime: Path | None = None) -> list[Argument]:
         """The command line that starts ``argv`` contained, as the agent whose folder this is, in ``cwd``.
 
         ``runtime`` is its runtime folder, where that is not in ``folder``. Raises OSError, and `AgentUnavailable` as
@@ -122,10 +123,15 @@ async def _works(candidate: Containment, search_path: str) -> bool:
     cleared = True
     result: subprocess.CompletedProcess[bytes] | None = None
     try:
-        argv = candidate.wrap(["sh", "-c", ":"], probe, probe)
-        with anyio.move_on_after(PROBE_TIME):
+        command = candidate.wrap(["sh", "-c", ":"], probe, probe)
+        with opened(command) as (argv, files), anyio.move_on_after(PROBE_TIME):
             result = await anyio.run_process(
-                argv, check=False, stdin=subprocess.DEVNULL, env={"PATH": search_path}, start_new_session=True
+                argv,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                env={"PATH": search_path},
+                start_new_session=True,
+                pass_fds=files,
             )
     except OSError:
         return False

@@ -13,6 +13,7 @@ from portico.core.agent import AgentOptions, AgentSpec
 from portico.core.errors import AgentUnavailable
 from portico.core.gateway import Door
 from portico.core.threads import in_thread
+from portico.plugins.claude_code.arguments import Argument
 from portico.plugins.claude_code.cli import find_cli
 from portico.plugins.claude_code.command import build_command
 from portico.plugins.claude_code.config import DriverConfig
@@ -74,13 +75,13 @@ class Launch:
         launch._argv(resume=False)
         return launch
 
-    def _argv(self, *, resume: bool) -> list[str]:
+    def _argv(self, *, resume: bool) -> list[Argument]:
         return build_command(
             self.cli, self.conversation, self.spec.options, resume=resume, default_model=self.config.model
         )
 
     async def start(self, *, resume: bool) -> CliProcess:
-        """Raises `AgentUnavailable`, and `InvalidRequest` for options that can't be an argument of a process."""
+        """Raises `AgentUnavailable`, and `InvalidRequest` for options that can't be passed to a process."""
         spec = self.spec
         argv = self._argv(resume=resume)
         environment = build_environment(self.config, spec, self.runtime, self.door)

@@ -17,6 +17,7 @@ import anyio.to_thread
 
 from portico.core.errors import AgentFailed, AgentUnavailable
 from portico.core.threads import in_thread
+from portico.plugins.claude_code.arguments import Argument, opened
 from portico.plugins.claude_code.cgroup import clear_cgroup
 from portico.plugins.claude_code.containment import Containment
 from portico.plugins.claude_code.exit import Exit
@@ -69,7 +70,7 @@ class CliProcess:
     @classmethod
     async def start(
         cls,
-        argv: Sequence[str],
+        argv: Sequence[Argument],
         *,
         env: Mapping[str, str],
         cwd: Path,
@@ -87,16 +88,18 @@ class CliProcess:
         group = containment.cgroup(folder)
         try:
             contained = await anyio.to_thread.run_sync(containment.wrap, argv, folder, cwd, runtime)
-            child = Popen(  # noqa: ASYNC220 - returns once exec is done, and a vfork copies nothing: a millisecond
-                contained,
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=PIPE,
-                bufsize=0,
-                cwd=cwd,
-                env={**env, MARKER: str(folder)},
-                start_new_session=True,
-            )
+            with opened(contained) as (words, files):
+                child = Popen(  # noqa: ASYNC220 - returns once exec is done, and a vfork copies nothing: a millisecond
+                    words,
+                    stdin=PIPE,
+                    stdout=PIPE,
+                    stderr=PIPE,
+                    bufsize=0,
+                    cwd=cwd,
+                    env={**env, MARKER: str(folder)},
+                    start_new_session=True,
+                    pass_fds=files,
+                )
         except OSError as error:
             if group is not None:
                 clear_cgroup(group)

@@ -21,6 +21,7 @@ import anyio
 import anyio.to_thread
 
 from portico.core.errors import AgentUnavailable
+from portico.plugins.claude_code.arguments import Argument, PrivateArgument, opened
 from portico.plugins.claude_code.environment import SUBFOLDERS
 from portico.plugins.claude_code.visible import named_paths, program_paths, system_folders, unreadable
 
@@ -55,9 +56,10 @@ class Sandbox:
     hidden: tuple[Path, ...] = ()
     roots: tuple[Path, ...] = ()
 
-    def wrap(self, argv: Sequence[str], folder: Path, cwd: Path, runtime: Path | None = None) -> list[str]:
+    def wrap(self, argv: Sequence[Argument], folder: Path, cwd: Path, runtime: Path | None = None) -> list[Argument]:
         """The command line that starts ``argv`` in ``cwd``, as the agent whose folder this is.
 
+        Its first argument is the program's path.
         Raises OSError, and `AgentUnavailable` (``workspace_moved``).
         """
         tmp = folder / "tmp"
@@ -80,7 +82,7 @@ class Sandbox:
         for path in self.roots:
             if plan.shows_around(path):  # elsewhere nothing is to be seen, and a root may hold programs, as a home does
                 plan.hide(path)
-        for path in (*self.visible, *program_paths(Path(argv[0]))):
+        for path in (*self.visible, *program_paths(Path(str(argv[0])))):
             if not plan.shows(path):
                 plan.show(path)
         for path in hidden:
@@ -92,19 +94,9 @@ class Sandbox:
         for path in own:
             plan.bind(path, path)
         _make_mount_points(tmp, plan.places)
-        same = _identity(cwd)
-        return [
-            *self.command,
-            *plan.arguments,
-            "--remount-ro",
-            "/",
-            "--chdir",
-            str(cwd),
-            "--",
-            *self.shell,
-            same,
-            *argv,
-        ]
+        plan.add("--remount-ro", Path("/"))
+        plan.add("--chdir", cwd)
+        return [*self.command, "--args", plan.as_argument(), "--", *self.shell, _identity(cwd), *argv]
 
 
 class _Plan:
@@ -118,6 +110,10 @@ class _Plan:
 
     def add(self, option: str, *paths: Path) -> None:
         self.arguments += [option, *map(str, paths)]
+
+    def as_argument(self) -> PrivateArgument:
+        """The value of ``--args``: where a session works, and what is hidden from it, is nobody else's business."""
+        return PrivateArgument("", b"".join(os.fsencode(argument) + b"\0" for argument in self.arguments))
 
     def system(self, path: Path) -> None:
         if path.is_symlink():
@@ -251,12 +247,17 @@ async def _failure(sandbox: Sandbox, search_path: str) -> str | None:
         for own in (*SUBFOLDERS, "work"):
             (folder / own).mkdir()
         try:
-            argv = await anyio.to_thread.run_sync(
+            command = await anyio.to_thread.run_sync(
                 sandbox.wrap, [sandbox.shell[2], "-c", "test $$ -gt 1"], folder, folder / "work"
             )
-            with anyio.fail_after(PROBE_TIME):
+            with opened(command) as (argv, files), anyio.fail_after(PROBE_TIME):
                 done = await anyio.run_process(
-                    argv, check=False, stdin=subprocess.DEVNULL, env={"PATH": search_path}, start_new_session=True
+                    argv,
+                    check=False,
+                    stdin=subprocess.DEVNULL,
+                    env={"PATH": search_path},
+                    start_new_session=True,
+                    pass_fds=files,
                 )
         except TimeoutError:
             return f"no answer within {PROBE_TIME:.0f} s"

@@ -1,4 +1,4 @@
-"""What is asked of an agent, as arguments: nothing that a client says can become a flag."""
+"""What is asked of an agent, as arguments: nothing that a client says can become a flag, or is read by others."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import pytest
 
 from portico.core.agent import AgentOptions
 from portico.core.errors import InvalidRequest
+from portico.plugins.claude_code.arguments import Argument, PrivateArgument
 from portico.plugins.claude_code.command import build_command
 
 CLI = Path("/opt/claude")
 ID = "4b2ac7d2-1df0-4683-ac60-804739c79a80"
 
 
-def command(*, resume: bool = False, default_model: str | None = None, **options: object) -> list[str]:
+def command(*, resume: bool = False, default_model: str | None = None, **options: object) -> list[Argument]:
     return build_command(CLI, ID, AgentOptions(**options), resume=resume, default_model=default_model)  # type: ignore[arg-type]
 
 
@@ -40,33 +41,40 @@ def test_resume_takes_the_place_of_the_new_id() -> None:
 
 
 def test_every_option_is_one_argument_whatever_it_looks_like() -> None:
-    servers = {"a": {"command": "x", "args": ["--print"]}}
     argv = command(
         model="--model",
-        system_prompt="--version",
-        append_system_prompt="--print\nx",
         permission_mode="plan",
         allowed_tools=("Read", "Bash(ls:*)"),
         disallowed_tools=("--verbose",),
-        mcp_servers=servers,
         max_turns=3,
         setting_sources=("user", "project"),
     )
     assert {
         "--model=--model",
-        "--system-prompt=--version",
-        "--append-system-prompt=--print\nx",
         "--permission-mode=plan",
         "--allowedTools=Read,Bash(ls:*)",
         "--disallowedTools=SendMessage,ListAgents,--verbose",
         "--max-turns=3",
         "--setting-sources=user,project",
-        f"--mcp-config={json.dumps({'mcpServers': servers})}",
     } <= set(argv)
-    flags = [argument.split("=", 1)[0] for argument in argv[1:]]
+    flags = [str(argument).split("=", 1)[0] for argument in argv[1:]]
     assert all(flag.startswith("--") for flag in flags)
     assert len(set(flags)) == len(flags)
     assert "--print" not in flags and "--version" not in flags
+
+
+def test_prompts_and_mcp_servers_are_no_arguments_that_others_can_read() -> None:
+    servers = {"a": {"command": "x", "args": ["--print"], "env": {"TOKEN": "a secret"}}}
+    instead, appended = "--version, a secret", "a secret\n\0é" + "x" * (128 << 10)
+    argv = command(mcp_servers=servers, system_prompt=instead, append_system_prompt=appended)
+    assert "secret" not in str(argv)
+    private = {argument.prefix: argument.data for argument in argv if isinstance(argument, PrivateArgument)}
+    assert private == {
+        "--system-prompt-file=/dev/fd/": instead.encode(),
+        "--append-system-prompt-file=/dev/fd/": appended.encode(),
+        "--mcp-config=/dev/fd/": json.dumps({"mcpServers": servers}).encode(),
+    }
+    assert [argument for argument in argv if isinstance(argument, str)] == command()
 
 
 def test_a_model_of_the_sessions_own_goes_before_the_default() -> None:
@@ -74,9 +82,12 @@ def test_a_model_of_the_sessions_own_goes_before_the_default() -> None:
     assert "--model=own" in command(default_model="d", model="own")
 
 
-@pytest.mark.parametrize("bad", ["a\0b", "\ud800", "x" * (128 << 10)])
-def test_what_no_process_can_be_given_is_refused(bad: str) -> None:
+@pytest.mark.parametrize(
+    ("option", "bad"),
+    [("model", "a\0b"), ("model", "\ud800"), ("model", "x" * (128 << 10)), ("append_system_prompt", "\ud800")],
+)
+def test_what_no_process_can_be_given_is_refused(option: str, bad: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        command(append_system_prompt=bad)
+        build_command(CLI, ID, AgentOptions().with_changes(**{option: bad}), resume=False)
     assert caught.value.code == "invalid_option"
-    assert caught.value.extra["errors"][0]["name"] == "append_system_prompt"
+    assert caught.value.extra["errors"][0]["name"] == option

@@ -4,11 +4,11 @@ import os
 import sys
 from pathlib import Path
 
-import anyio
 import pytest
 
 from portico.plugins.claude_code.containment import detect
 from tests.support.agents import MECHANISMS, contained
+from tests.support.sandbox import run_wrapped
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +47,7 @@ async def test_the_user_and_the_exit_status_stay_the_same(name: str, tmp_path: P
     containment = await contained(name)
     command = containment.wrap(["sh", "-c", f"id -u; touch {tmp_path}/made; exit 7"], tmp_path, tmp_path)
     try:
-        result = await anyio.run_process(command, check=False)
+        result = await run_wrapped(command)
     finally:
         if (group := containment.cgroup(tmp_path)) is not None:
             group.rmdir()
@@ -65,5 +65,5 @@ async def test_orphans_in_a_namespace_are_reaped(name: str, tmp_path: Path) -> N
         "os.system(r\"cat /proc/[0-9]*/stat | grep -cE '^[0-9]+ \\(.*\\) Z '\")"  # proc(5)
     )
     command = containment.wrap([sys.executable, "-S", "-c", script], tmp_path, tmp_path)
-    result = await anyio.run_process(command, check=False)
+    result = await run_wrapped(command)
     assert result.stdout.strip() == b"0"

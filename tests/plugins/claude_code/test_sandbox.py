@@ -7,16 +7,16 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
 from portico.core.errors import AgentUnavailable
+from portico.plugins.claude_code.arguments import opened
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.environment import make_folders
 from portico.plugins.claude_code.isolation import isolate
 from portico.plugins.claude_code.sandbox import Sandbox, find_sandbox
 from portico.plugins.claude_code.visible import named_paths, program_paths, server_paths, unreadable
-from tests.support.sandbox import working_sandbox
+from tests.support.sandbox import run_wrapped, working_sandbox
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +32,7 @@ class Inside:
 
     async def __call__(self, command: str) -> str:
         argv = self.sandbox.wrap(["/bin/sh", "-c", command], self.folder, self.cwd)
-        done = await anyio.run_process(argv, check=False, stderr=subprocess.STDOUT, env={"PATH": os.environ["PATH"]})
+        done = await run_wrapped(argv, stderr=subprocess.STDOUT, env={"PATH": os.environ["PATH"]})
         return done.stdout.decode()
 
 
@@ -90,9 +90,17 @@ async def test_one_that_is_swapped_after_the_look_is_not_worked_in(inside: Insid
     argv = inside.sandbox.wrap(["/bin/sh", "-c", "touch here"], inside.folder, inside.cwd)
     inside.cwd.rename(tmp_path / "was")
     (tmp_path / "other").rename(inside.cwd)
-    done = await anyio.run_process(argv, check=False, env={"PATH": os.environ["PATH"]})
+    done = await run_wrapped(argv, env={"PATH": os.environ["PATH"]})
     assert done.returncode != 0 and b"the workspace was moved" in done.stderr
     assert list(inside.cwd.iterdir()) == []
+
+
+async def test_no_command_line_says_where_it_works_and_what_is_hidden(inside: Inside, tmp_path: Path) -> None:
+    command = inside.sandbox.wrap(["/bin/sh", "-c", "tr '\\0' ' ' < /proc/1/cmdline"], inside.folder, inside.cwd)
+    with opened(command) as (words, _):
+        assert not [word for word in words if str(tmp_path) in word]
+    done = await run_wrapped(command)  # the first process in there is bubblewrap's own
+    assert b"--args" in done.stdout and os.fsencode(tmp_path) not in done.stdout
 
 
 async def test_what_is_hidden_is_hidden_in_the_workspace_too(tmp_path: Path) -> None:
