@@ -375,7 +375,7 @@ class Engine:
             record = changes.apply(_refuse_closed(record))
             feed = self._lives.feed(life, record)
             await feed.append([], record)
-            if life.over or (session := self._lives.session(life)) is None:
+            if (session := self._lives.session(life)) is None:
                 return session_view(record, last_seq=feed.last_seq)
         _refuse_closed(session.record)
         await session.change(changes)
