@@ -37,7 +37,10 @@ def test_no_link_leads_nowhere(path: Path) -> None:
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
-SHOWN = [ROOT / "SECURITY.md", ROOT / "docs" / "guarantees.md", ROOT / "docs" / "security-isolation.md"]
+SHOWN = [
+    ROOT / "SECURITY.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("guarantees", "owners", "security-isolation")),
+]
 
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.name)

@@ -174,7 +174,7 @@ class JsonLinesTransport:
             if line.create is not None:
                 body = check(SessionBody, {**line.create, "session_id": line.session_id})
                 await engine.create(principal, body.request())
-            await engine.session(principal, line.session_id)  # or there is no such session
+            principal = await engine.bind(principal, line.session_id)  # or there is no such session
             await lines.send([encode_json(frame.answer({"type": "ack", "session_id": line.session_id}))])
             talk = FramedConversation(lines, engine, streams, principal, line.session_id, callers=self._callers)
             await talk.run(line.after)

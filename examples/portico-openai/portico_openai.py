@@ -161,6 +161,7 @@ class ChatCompletions:
         principal, named = principal_of(request), request.headers.get("x-portico-session")
         turn = {"query": chat.query(whole=named is None), "turn_id": request.headers.get("idempotency-key")}
         session_id = named or (await self._engine.create(principal, chat.session()))["session_id"]
+        principal = await self._engine.bind(principal, session_id)  # another session may have this id later
         try:
             begun = await self._engine.query(principal, session_id, check(TurnBody, turn).request())
             reader = await self._engine.reader(principal, session_id, turn_id=begun.turn_id)

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from portico.core.agent import Decision
 from portico.core.audit import OK, Audit
 from portico.core.changes import SessionChanges
 from portico.core.engine import Engine
-from portico.core.errors import NotFound, PorticoError, StoreFailed
+from portico.core.errors import PorticoError, SessionGone, SessionNotFound
 from portico.core.principal import Principal
 from portico.core.requests import NewSession, NewTurn, SessionView, TurnView
-from portico.core.store import SessionRecord
-
-UNKNOWN = "session_not_found"
 
 
 class AuditedEngine(Engine):
     """Here, and not in the transports, so that whatever comes over any transport is taken down, and once.
 
     A known turn that is attached to changes nothing, and what is asked of a session that does not exist is not taken
-    down. Whoever is after a session of somebody else's, to read or to change it, is: as ``session.access``.
+    down. Whoever is after a session of somebody else's, to read or to change it, is: as ``session.access``. A change of
+    a session that was purged before the change was made has its line, with the outcome ``session_not_found``.
     """
 
     def __init__(self, *, audit: Audit, **parts: Any) -> None:
@@ -64,14 +62,8 @@ class AuditedEngine(Engine):
         with self._noting(action, principal, session_id=session_id, request_id=request_id):
             await super().answer(principal, session_id, request_id, decision)
 
-    async def _record(self, principal: Principal, session_id: str) -> SessionRecord:
-        try:
-            return await super()._record(principal, session_id)
-        except NotFound:
-            with suppress(StoreFailed):
-                if session_id in self._live or await self._store.get(session_id) is not None:
-                    self.audit.note("session.access", UNKNOWN, principal, session_id=session_id)
-            raise
+    def _note_stranger(self, principal: Principal, session_id: str) -> None:
+        self.audit.note("session.access", SessionNotFound.code, principal, session_id=session_id)
 
     @contextmanager
     def _noting(self, action: str, principal: Principal, **about: str | None) -> Iterator[dict[str, str | None]]:
@@ -80,6 +72,11 @@ class AuditedEngine(Engine):
         try:
             yield about
             outcome = OK
+        except SessionNotFound as error:
+            outcome = error.code
+            if not isinstance(error, SessionGone):  # there was nothing to change, or `_note_stranger` was called
+                about.clear()
+            raise
         except PorticoError as error:
             outcome = error.code
             raise
@@ -87,5 +84,5 @@ class AuditedEngine(Engine):
             outcome = PorticoError.code
             raise
         finally:
-            if about and outcome != UNKNOWN:
+            if about:
                 self.audit.note(action, outcome, principal, None, **about)

@@ -7,8 +7,8 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
-from weakref import WeakValueDictionary
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -17,18 +17,31 @@ from portico.core.agent import AgentDriver, AgentOptions, Decision, require
 from portico.core.audit import Audit, NoAudit
 from portico.core.changes import SessionChanges
 from portico.core.clock import rfc3339
-from portico.core.errors import Conflict, Exhausted, InvalidRequest, NotFound, PorticoError, StoreFailed, Unavailable
-from portico.core.events import Draft, Event, SessionChange, gap_event
+from portico.core.errors import (
+    Conflict,
+    Exhausted,
+    InvalidRequest,
+    NotAllowed,
+    NotFound,
+    PorticoError,
+    SessionGone,
+    SessionNotFound,
+    StoreFailed,
+    Unavailable,
+)
+from portico.core.events import Draft, Event, SessionChange
 from portico.core.feed import Feed
 from portico.core.folders import Folders
 from portico.core.guard import GuardedDriver
+from portico.core.life import Life
+from portico.core.lives import Lives
 from portico.core.observer import Observation, Observer
 from portico.core.occupancy import Occupancy
 from portico.core.policy import Policy
 from portico.core.pool import Pool, Pooled
 from portico.core.principal import Principal
 from portico.core.rates import TurnRate
-from portico.core.reader import Reader
+from portico.core.reader import Reader, open_reader, read_page, resume_reader
 from portico.core.recovery import recover
 from portico.core.requests import NewSession, NewTurn, SessionView, TurnView
 from portico.core.seat import Seat
@@ -51,6 +64,9 @@ OBSERVE_STOP_SECONDS = 5.0
 
 class Engine:
     """Every method takes the caller first, and treats what is somebody else's as unknown.
+
+    The owner is checked once, in `_allow`, which returns the session's `Life`. All that follows a wait is done by way
+    of that life: to the session that the caller was allowed to use, or not at all (`SessionGone`).
 
     All raise errors of `portico.core.errors` only.
     """
@@ -83,12 +99,10 @@ class Engine:
         self._folders = Folders(policy.data_dir, policy.workspace_roots, policy.files)
         self._slots = ProcessSlots(policy.max_processes)
         self._pool: Pool | None = None
-        self._live: dict[str, Session] = {}
-        self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()
+        self._lives = Lives(store, self._tell)
         self._observations = [Observation(*each, self._observed) for each in (observers or {}).items()]
         self._opening: dict[str, str] = {}  # session -> its owner
         self._unborn: set[str] = set()  # of these, those that are new, and not stored whole
-        self._changing = anyio.Lock(fast_acquire=True)  # each change builds on the one before
         self._rate = TurnRate(policy.max_turns_per_minute)
         self._tasks: TaskGroup | None = None
 
@@ -124,7 +138,7 @@ class Engine:
     async def _begin(self, tasks: TaskGroup) -> None:
         async for record in recover(self._store):
             if record.driver in self._drivers:
-                self._start(record, self._feed(record))
+                self._start(self._lives.of(record.session_id), record)
         driver = self._drivers[self._default_driver]
         if self._policy.pool_size and "claim" in driver.capabilities:
             self._pool = Pool(
@@ -152,20 +166,20 @@ class Engine:
         self.draining = True
         with anyio.move_on_after(seconds):
             await self._quiet()
-        for session in list(self._live.values()):
+        for session in list(self._lives.live.values()):
             await session.stop_turns()
         with anyio.move_on_after(STOP_SECONDS):
             await self._quiet()
-        for feed in list(self._feeds.values()):
+        for feed in self._lives.feeds:
             feed.end()
 
     async def _quiet(self) -> None:
-        for session in list(self._live.values()):
+        for session in list(self._lives.live.values()):
             await session.quiet()
 
     def hurry(self) -> None:
         """From now on agents are killed rather than asked to stop."""
-        for session in self._live.values():
+        for session in self._lives.live.values():
             session.seat.at_once = True
 
     def readiness(self) -> list[str]:
@@ -173,7 +187,7 @@ class Engine:
         reasons = ["draining"] if self.draining else []
         if (fault := self._check()) is not None:
             reasons.append(fault)
-        return reasons + sorted({session.trouble for session in self._live.values() if session.trouble})
+        return reasons + sorted({session.trouble for session in self._lives.live.values() if session.trouble})
 
     async def check_driver(self, name: str | None = None) -> None:
         """Raises `AgentUnavailable` where this driver (None: the default) can start no agent; `failed` has it then."""
@@ -187,7 +201,7 @@ class Engine:
         self.failed.pop(part, None)
 
     def occupancy(self) -> Occupancy:
-        sessions = list(self._live.values())
+        sessions = list(self._lives.live.values())
         return Occupancy(
             sessions=Counter(str(session.record.state) for session in sessions),
             processes=self._slots.taken,
@@ -208,27 +222,30 @@ class Engine:
         `Exhausted` (``too_many_sessions``), `NotAllowed`, `InvalidRequest`.
         """
         self._refuse_while_draining()
+        _refuse_bound(principal)
         session_id = request.session_id or uuid.uuid4().hex
         driver = self._driver(request.driver)
         options = self._policy.options(request, self._default_model)
         if session_id in self._opening:
-            raise Conflict(f"session {session_id!r} exists already", code="session_exists")
+            raise _taken(session_id)
         self._refuse_too_many(principal.name)
         self._opening[session_id] = principal.name
         try:
-            if await self._store.get(session_id) is not None:
-                raise Conflict(f"session {session_id!r} exists already", code="session_exists")
+            taken = await self._store.get(session_id) is not None
+            life = self._lives.of(session_id)  # only now: one that was purged meanwhile is another
+            if taken or life.over:
+                raise _taken(session_id)
             await self.check_driver(driver.name)
             self._unborn.add(session_id)
             with anyio.CancelScope(shield=True):
-                session = await self._create(principal, session_id, driver, options, request)
+                session = await self._create(principal, life, driver, options, request)
         finally:
             self._opening.pop(session_id, None)
             self._unborn.discard(session_id)
         return session.view()
 
     async def _create(
-        self, principal: Principal, session_id: str, driver: AgentDriver, options: AgentOptions, request: NewSession
+        self, principal: Principal, life: Life, driver: AgentDriver, options: AgentOptions, request: NewSession
     ) -> Session:
         pooled: Pooled | None = None
         if request.cwd is not None:
@@ -240,7 +257,7 @@ class Engine:
             cwd = await self._folders.workspace(agent_id)
         now = rfc3339()
         record = SessionRecord(
-            session_id=session_id,
+            session_id=life.session_id,
             agent_id=agent_id,
             owner=principal.name,
             driver=driver.name,
@@ -253,37 +270,38 @@ class Engine:
             title=request.title,
             metadata=request.metadata,
         )
-        feed = self._feeds[session_id] = Feed(session_id, self._store, 0, told=self._tell)
+        feed = self._lives.new_feed(life)
         stored = False
         try:
             await self._store.create(record)
             stored = True
             await feed.append([Draft(SessionChange(type="session", state=State.IDLE, reason="created"))], record)
-        except BaseException:
-            await self._undo_create(record, pooled, stored)
+        except BaseException as error:
+            await self._undo_create(life, record, pooled, stored)
+            if isinstance(error, Conflict):  # in the store's words, which may say more of the session that there is
+                raise _taken(life.session_id) from None
             raise
-        return self._start(record, feed, pooled)
+        return self._start(life, record, pooled)
 
-    async def _undo_create(self, record: SessionRecord, pooled: Pooled | None, stored: bool) -> None:
-        self._feeds.pop(record.session_id, None)
+    async def _undo_create(self, life: Life, record: SessionRecord, pooled: Pooled | None, stored: bool) -> None:
+        self._lives.drop_feed(life)
         if pooled is not None:
             await pooled.agent.close()
             self._slots.give_back()
         await self._folders.drop(record.agent_id, Path(record.cwd) if record.own_workspace else None)
         if stored:
             with suppress(StoreFailed):
-                await self._store.delete(record.session_id)
+                await self._lives.forget(life)
 
-    def _start(self, record: SessionRecord, feed: Feed, pooled: Pooled | None = None) -> Session:
+    def _start(self, life: Life, record: SessionRecord, pooled: Pooled | None = None) -> Session:
         if self._tasks is None:
             raise Unavailable("the engine is not running", code="not_running")
         seat = Seat(self._driver_of(record), self._slots, wait=self._policy.process_wait)
         if pooled is not None:
             seat.adopt(pooled)
-        session = self._live[record.session_id] = Session(
+        session = self._lives.live[life.session_id] = Session(
             record,
-            feed=feed,
-            store=self._store,
+            feed=self._lives.feed(life, record),
             seat=seat,
             slots=self._slots,
             folder=self._folders.agent(record.agent_id),
@@ -296,30 +314,39 @@ class Engine:
         try:
             await session.run()
         finally:
-            if self._live.get(session.record.session_id) is session:
-                del self._live[session.record.session_id]
+            if self._lives.live.get(session.record.session_id) is session:
+                del self._lives.live[session.record.session_id]
             if session.record.state is State.FAILED:  # its feed is over; who asks again gets a new one
-                self._feeds.pop(session.record.session_id, None)
+                self._lives.drop_feed(session.life)
 
     async def sessions(
         self, principal: Principal, *, state: str | None = None, limit: int = 100, cursor: str | None = None
     ) -> tuple[list[SessionView], str | None]:
         """A page of the caller's sessions (an admin's: everybody's), newest first, and the next page's cursor."""
+        _refuse_bound(principal)
         owner = None if principal.admin else principal.name
         records, following = await self._store.list(owner=owner, state=state, limit=limit, cursor=cursor)
         return [self._view(record) for record in records], following
 
     async def session(self, principal: Principal, session_id: str) -> SessionView:
-        return self._view(await self._record(principal, session_id))
+        _, record = await self._allow(principal, session_id)
+        return self._view(record)
+
+    async def bind(self, principal: Principal, session_id: str) -> Principal:
+        """The same caller, bound to the session that has this id now: a later one of the id is unknown to it.
+
+        For who comes back to a session more than once for one request or conversation, and waits in between.
+        """
+        _, record = await self._allow(principal, session_id)
+        return replace(principal, bound_to=record.agent_id)
 
     async def identity(self, principal: Principal, session_id: str) -> str:
         """What this session has in common with no other, not even a later one of its id.
 
         Raises `Conflict` (``session_closed``).
         """
-        record = await self._record(principal, session_id)
-        if record.state is State.CLOSED:
-            raise Conflict("the session is closed", code="session_closed")
+        _, record = await self._allow(principal, session_id)
+        _refuse_closed(record)
         return record.agent_id
 
     async def change(self, principal: Principal, session_id: str, changes: SessionChanges) -> SessionView:
@@ -327,9 +354,8 @@ class Engine:
 
         Raises `Conflict` (``session_closed``, ``not_supported``) or `NotAllowed`.
         """
-        record = await self._record(principal, session_id)
-        if record.state is State.CLOSED:
-            raise Conflict("the session is closed", code="session_closed")
+        life, record = await self._allow(principal, session_id)
+        _refuse_closed(record)
         driver = self._driver_of(record)
         for name in ("model", "permission_mode"):
             if name in changes.given:
@@ -337,46 +363,53 @@ class Engine:
         if "permission_mode" in changes.given:
             self._policy.check_mode(changes.given["permission_mode"])
         with anyio.CancelScope(shield=True):
-            async with self._changing:
-                await self._change(principal, session_id, changes)
-        return self._view(await self._record(principal, session_id))
+            async with life.changing:
+                view = await self._change(life, changes)
+        return view
 
-    async def _change(self, principal: Principal, session_id: str, changes: SessionChanges) -> None:
-        if session_id not in self._live:
-            record = changes.apply(await self._record(principal, session_id))
-            await self._feed(record).append([], record)
-        if session := self._live.get(session_id):  # also where it has been brought back meanwhile
-            await session.change(changes)
+    async def _change(self, life: Life, changes: SessionChanges) -> SessionView:
+        if (session := self._lives.session(life)) is None:
+            record = await self._stored(life)
+            session = self._lives.session(life)
+        if session is None:
+            record = changes.apply(_refuse_closed(record))
+            feed = self._lives.feed(life, record)
+            await feed.append([], record)
+            if (session := self._lives.session(life)) is None:
+                return session_view(record, last_seq=feed.last_seq)
+        _refuse_closed(session.record)
+        await session.change(changes)
+        return session.view()
 
     async def close(self, principal: Principal, session_id: str, *, purge: bool = False) -> None:
         """Stop the session's agent and free its slot; with ``purge`` forget its history and delete its workspace."""
-        record = await self._record(principal, session_id)
-        if record.state is not State.CLOSED:
-            session = self._live.get(session_id) or self._start(record, self._feed(record))
+        life, record = await self._allow(principal, session_id)
+        session = self._lives.session(life)
+        if session is None and record.state is not State.CLOSED:
+            session = self._start(life, record)
+        if session is not None:
             session.close()
             with anyio.move_on_after(STOP_SECONDS) as waiting:
                 await session.closed()
             if waiting.cancelled_caught:
                 raise Unavailable("the agent is still stopping; try again", code="still_stopping")
         if purge:
+            life.check()
             with anyio.CancelScope(shield=True):
-                self._feed(record).end()
-                self._feeds.pop(session_id, None)  # whoever still reads must not share it with a new session of this id
-                self._live.pop(session_id, None)
-                await self._store.delete(session_id)
+                await self._lives.forget(life)
                 await self._folders.drop(record.agent_id, Path(record.cwd) if record.own_workspace else None)
 
     # Turns.
 
     async def query(self, principal: Principal, session_id: str, request: NewTurn) -> TurnView:
         """Accept a turn: from here on it runs, whoever goes away. Raises as `Session.accept` and, dormant, `create`."""
-        await self._record(principal, session_id)
-        if request.turn_id and (span := await self._store.turn(session_id, request.turn_id)) and span.last_seq:
+        life, _ = await self._allow(principal, session_id)
+        if request.turn_id and (span := await life.turn(request.turn_id)) and span.last_seq:
             return TurnView(request.turn_id, session_id, "complete", span.first_seq, created=False)
         while True:
-            if session_id not in self._live or not request.turn_id:
+            if self._lives.session(life) is None or not request.turn_id:
                 self._refuse_while_draining()
-            session = await self._open(principal, session_id)
+            session = await self._open(life)
             try:
                 return await session.accept(principal, request, self._rate, draining=self.draining)
             except Retired:
@@ -384,27 +417,27 @@ class Engine:
 
     async def withdraw(self, principal: Principal, session_id: str, turn_id: str) -> None:
         """Take a turn out of the queue. Raises as `Session.withdraw`."""
-        await self._record(principal, session_id)
-        if session := self._live.get(session_id):
+        life, _ = await self._allow(principal, session_id)
+        if session := self._lives.session(life):
             await session.withdraw(turn_id)
-        elif await self._store.turn(session_id, turn_id):
+        elif await life.turn(turn_id):
             raise Conflict("the turn is over", code="not_queued")
         else:
             raise NotFound(f"there is no turn {turn_id!r}", code="turn_not_found")
 
     async def interrupt(self, principal: Principal, session_id: str) -> None:
         """Stop the running turn. Raises `Conflict` (``not_running``, ``not_supported``)."""
-        record = await self._record(principal, session_id)
+        life, record = await self._allow(principal, session_id)
         require(self._driver_of(record), "interrupt")
-        if (session := self._live.get(session_id)) is None:
+        if (session := self._lives.session(life)) is None:
             raise Conflict("no turn is running", code="not_running")
         session.interrupt()
 
     async def answer(self, principal: Principal, session_id: str, request_id: str, decision: Decision) -> None:
         """Answer a permission request. Raises as `Permissions.resolve`."""
-        record = await self._record(principal, session_id)
+        life, record = await self._allow(principal, session_id)
         require(self._driver_of(record), "permissions")
-        if (session := self._live.get(session_id)) is None:
+        if (session := self._lives.session(life)) is None:
             raise NotFound(f"there is no permission request {request_id!r}", code="request_not_found")
         await session.answer(principal, request_id, decision)
 
@@ -412,8 +445,8 @@ class Engine:
 
     async def pending(self, principal: Principal, session_id: str) -> Sequence[Event]:
         """The events of the permission requests that wait for an answer, oldest first."""
-        await self._record(principal, session_id)
-        session = self._live.get(session_id)
+        life, _ = await self._allow(principal, session_id)
+        session = self._lives.session(life)
         return session.permissions.events if session else ()
 
     async def reader(
@@ -423,14 +456,8 @@ class Engine:
 
         Raises `NotFound` (also ``turn_not_found``) or `InvalidRequest` (``after_too_large``).
         """
-        feed = self._feed(await self._record(principal, session_id))
-        _check_after(feed, after)
-        if turn_id is not None:
-            span = await self._store.turn(session_id, turn_id)
-            if span is None:
-                raise NotFound(f"there is no turn {turn_id!r}", code="turn_not_found")
-            after = max(after, span.first_seq - 1)
-        return Reader(feed, after=after, turn_id=turn_id)
+        life, record = await self._allow(principal, session_id)
+        return await open_reader(self._lives.feed(life, record), after, turn_id)
 
     async def resume(
         self, principal: Principal, session_id: str, last_seq: int, *, turn_id: str | None = None
@@ -439,79 +466,77 @@ class Engine:
 
         None when nothing of it is left to send. Raises as `reader`.
         """
-        record = await self._record(principal, session_id)
-        _check_after(self._feed(record), last_seq)
-        event = await self._store.event(session_id, last_seq)
-        if event is not None and event.turn_id is not None:
-            turn_id = event.turn_id
-        span = await self._store.turn(session_id, turn_id) if turn_id is not None else None
-        if span is None or (span.last_seq is not None and span.last_seq <= last_seq):
-            return None
-        if span.last_seq is not None and await self._store.event(session_id, span.last_seq) is None:
-            return None  # it was deleted
-        return await self.reader(principal, session_id, after=last_seq, turn_id=span.turn_id)
+        life, record = await self._allow(principal, session_id)
+        return await resume_reader(self._lives.feed(life, record), last_seq, turn_id)
 
     async def history(
         self, principal: Principal, session_id: str, *, after: int, limit: int
     ) -> tuple[Sequence[Event], bool]:
         """At most ``limit`` events behind ``after``, and whether there are more; a gap event tells what is missing."""
-        feed = self._feed(await self._record(principal, session_id))
-        _check_after(feed, after)
-        events = list(await self._store.read(session_id, after, limit))
-        more = bool(events) and events[-1].seq < feed.last_seq
-        first = events[0].seq if events else feed.last_seq + 1
-        if first > after + 1:
-            events.insert(0, gap_event(session_id, after, first))
-        return events, more
+        life, record = await self._allow(principal, session_id)
+        return await read_page(self._lives.feed(life, record), after, limit)
 
     # Behind the counter.
 
-    async def _record(self, principal: Principal, session_id: str) -> SessionRecord:
-        session = self._live.get(session_id)
-        record = session.record if session else await self._store.get(session_id)
-        if record is None or session_id in self._unborn or not principal.may_see(record.owner):
-            raise NotFound(f"there is no session {session_id!r}", code="session_not_found")
+    async def _allow(self, principal: Principal, session_id: str) -> tuple[Life, SessionRecord]:
+        """The session that has this id now, if the caller may use it. Raises `SessionNotFound`."""
+        life = self._lives.of(session_id)
+        try:
+            record = await self._lives.record(life)
+        except SessionGone:  # before it was known who may use it
+            raise SessionNotFound(session_id) from None
+        if record is None or session_id in self._unborn:
+            raise SessionNotFound(session_id)
+        if principal.bound_to not in (None, record.agent_id):
+            raise SessionGone(session_id)
+        if not principal.may_see(record.owner):
+            self._note_stranger(principal, session_id)
+            raise SessionNotFound(session_id)
+        return life, record
+
+    def _note_stranger(self, principal: Principal, session_id: str) -> None:
+        """Called where somebody is after a session of somebody else's."""
+
+    async def _stored(self, life: Life) -> SessionRecord:
+        """The record of a session that is not live. Raises `SessionNotFound`."""
+        record = await life.record()
+        if record is None:
+            raise SessionNotFound(life.session_id)
         return record
 
-    async def _open(self, principal: Principal, session_id: str) -> Session:
+    async def _open(self, life: Life) -> Session:
         """The live session, brought back where it is dormant. Raises `Conflict` (``session_closed``) or `Exhausted`."""
-        if session := self._live.get(session_id):
+        if session := self._lives.session(life):
             return session
-        record = await self._record(principal, session_id)
-        if session := self._live.get(session_id):
+        record = await self._stored(life)
+        if session := self._lives.session(life):
             return session
         if record.state in (State.CLOSED, State.FAILED):
             raise Conflict(f"the session is {record.state}", code="session_closed")
         self._refuse_too_many(record.owner)
-        return self._start(record, self._feed(record))
-
-    def _feed(self, record: SessionRecord) -> Feed:
-        feed = self._feeds.get(record.session_id)
-        if feed is None:
-            ended = record.state is State.CLOSED
-            feed = Feed(record.session_id, self._store, record.last_seq, ended=ended, told=self._tell)
-            self._feeds[record.session_id] = feed
-        return feed
+        return self._start(life, record)
 
     def _tell(self, feed: Feed, first_seq: int) -> None:
         for observation in self._observations:
             observation.note(feed, first_seq)
 
-    async def _observed(self, session_id: str) -> SessionView | None:
-        session = self._live.get(session_id)
-        record = session.record if session else await self._store.get(session_id)
+    async def _observed(self, life: Life) -> SessionView | None:
+        try:
+            record = await self._lives.record(life)
+        except SessionGone:
+            return None
         return self._view(record) if record else None
 
     def _view(self, record: SessionRecord) -> SessionView:
-        session = self._live.get(record.session_id)
-        return session.view() if session else session_view(record)
+        session = self._lives.live.get(record.session_id)
+        return session.view() if session and session.record.agent_id == record.agent_id else session_view(record)
 
     def _refuse_while_draining(self) -> None:
         if self.draining:
             raise Unavailable("the server is stopping", code="draining")
 
     def _refuse_too_many(self, owner: str) -> None:
-        if len(self._live) + len(self._opening) >= self._policy.max_sessions:
+        if len(self._lives.live) + len(self._opening) >= self._policy.max_sessions:
             raise Exhausted(
                 f"{self._policy.max_sessions} sessions are open, which is the limit (max_sessions)",
                 code="too_many_sessions",
@@ -526,7 +551,7 @@ class Engine:
             )
 
     def _count_sessions(self, owner: str) -> int:
-        live = (session.record.owner for session in self._live.values())
+        live = (session.record.owner for session in self._lives.live.values())
         return sum(name == owner for name in (*live, *self._opening.values()))
 
     def _driver(self, name: str | None) -> AgentDriver:
@@ -542,9 +567,20 @@ class Engine:
         return self._drivers[record.driver]
 
 
-def _check_after(feed: Feed, after: int) -> None:
-    if after > feed.last_seq:
-        raise InvalidRequest(f"the history ends at {feed.last_seq}, before {after}", code="after_too_large")
+def _refuse_closed(record: SessionRecord) -> SessionRecord:
+    if record.state is State.CLOSED:
+        raise Conflict("the session is closed", code="session_closed")
+    return record
+
+
+def _refuse_bound(principal: Principal) -> None:
+    if principal.bound_to is not None:
+        raise NotAllowed("this is bound to one session, and asks for something else")
+
+
+def _taken(session_id: str) -> Conflict:
+    """Says nothing but that the id is taken: the session may be somebody else's."""
+    return Conflict(f"session {session_id!r} exists already", code="session_exists")
 
 
 async def _tell_cancellation(stopping: anyio.Event, *, task_status: TaskStatus[None]) -> None:

@@ -9,6 +9,8 @@ transports map classes to status and close codes, and never look further.
     ├── Unauthenticated      no credentials, or wrong ones
     ├── NotAllowed           the operator does not allow this mode, folder or tool
     ├── NotFound             unknown, or somebody else's
+    │   └── SessionNotFound
+    │       └── SessionGone  purged while the caller waited
     ├── Conflict             busy, taken, closed, already answered, not supported
     ├── TooLarge
     ├── Exhausted            a limit is reached; ``retry_after`` seconds
@@ -62,6 +64,20 @@ class NotAllowed(PorticoError):
 
 class NotFound(PorticoError):
     code = "not_found"
+
+
+class SessionNotFound(NotFound):
+    code = "session_not_found"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"there is no session {session_id!r}")
+
+
+class SessionGone(SessionNotFound):
+    """The session that the caller was allowed to use was purged since. A caller is told the same as of an unknown one.
+
+    Only the audit tells them apart.
+    """
 
 
 class Conflict(PorticoError):

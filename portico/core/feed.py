@@ -12,9 +12,10 @@ from dataclasses import replace
 import anyio
 
 from portico.core.clock import rfc3339
-from portico.core.errors import StoreFailed
+from portico.core.errors import SessionGone, StoreFailed
 from portico.core.events import Draft, Event, encode_event, first_of
-from portico.core.store import EventStore, SessionRecord
+from portico.core.life import Life
+from portico.core.store import SessionRecord
 from portico.core.stranger import strangers
 
 TAIL_BYTES = 64 * 1024
@@ -41,8 +42,7 @@ class Feed:
 
     def __init__(
         self,
-        session_id: str,
-        store: EventStore,
+        life: Life,
         last_seq: int,
         *,
         now: Callable[[], str] = rfc3339,
@@ -50,10 +50,10 @@ class Feed:
         told: Callable[[Feed, int], None] = lambda feed, first_seq: None,
     ) -> None:
         """``told`` is called, and must return at once, when there are new events from a ``seq`` on."""
-        self.session_id = session_id
+        self.life = life
+        self.session_id = life.session_id
         self.last_seq = last_seq
         self.ended = ended
-        self._store = store
         self._now = now
         self._told = told
         self._appends: list[_Append] = []
@@ -66,8 +66,8 @@ class Feed:
     async def append(self, drafts: Sequence[Draft], record: SessionRecord | None = None) -> Sequence[Event]:
         """Store ``drafts`` in one piece, together with ``record`` if there is one, then show them to readers.
 
-        A cancelled call has either stored all or nothing, and it is not told which. Raises `StoreFailed`, and whatever
-        a body that is not JSON raises; then nothing was stored.
+        A cancelled call has either stored all or nothing, and it is not told which. Raises `StoreFailed`,
+        `SessionGone`, and whatever a body that is not JSON raises; then nothing was stored.
         """
         mine = _Append(drafts, record)
         self._appends.append(mine)
@@ -105,10 +105,10 @@ class Feed:
             record = replace(record, last_seq=last_seq)
         try:
             with strangers():
-                await self._store.append(self.session_id, self.last_seq, events, record)
+                await self.life.append(self.last_seq, events, record)
         except Exception as error:
             failure = error
-            if not isinstance(error, StoreFailed):
+            if not isinstance(error, StoreFailed | SessionGone):
                 log.exception("the store failed")
                 failure = StoreFailed("the store failed; the server's log says more")
             for append in appends:
@@ -161,13 +161,22 @@ class Feed:
         return self._latest[1]
 
     async def read(self, after: int, max_bytes: int) -> Sequence[Event]:
-        """The events behind ``after`` that are stored now, about ``max_bytes``, at least one if there is any."""
+        """The events behind ``after`` that are stored now, about ``max_bytes``, at least one if there is any.
+
+        There is none in a session that was purged: for a reader it is one whose events were deleted.
+        """
         if after >= self.last_seq:
             return ()
-        events = self.recent(after) or await self._store.read(self.session_id, after, READ_EVENTS, max_bytes)
+        try:
+            events = self.recent(after) or await self.life.read(after, READ_EVENTS, max_bytes)
+        except SessionGone:
+            return ()
         return first_of(events, max_bytes)
 
     async def was_over(self, turn_id: str, seq: int) -> bool:
         """Whether the turn ended before ``seq``."""
-        span = await self._store.turn(self.session_id, turn_id)
+        try:
+            span = await self.life.turn(turn_id)
+        except SessionGone:
+            return True
         return span is None or (span.last_seq is not None and span.last_seq < seq)

@@ -13,6 +13,7 @@ import anyio
 from portico.core.errors import StoreFailed
 from portico.core.events import Event
 from portico.core.feed import Feed
+from portico.core.life import Life
 from portico.core.reader import Reader
 from portico.core.requests import SessionView
 from portico.core.stranger import strangers
@@ -48,8 +49,8 @@ class Observation:
     It reads with a cursor like everybody, so that a slow observer costs a number for each session.
     """
 
-    def __init__(self, name: str, observer: Observer, view: Callable[[str], Awaitable[SessionView | None]]) -> None:
-        """``view`` tells how a session is now; None where it is none any more."""
+    def __init__(self, name: str, observer: Observer, view: Callable[[Life], Awaitable[SessionView | None]]) -> None:
+        """``view`` tells how a session is now; None once it is purged."""
         self.name = name
         self._observer = observer
         self._view = view
@@ -116,7 +117,7 @@ class Observation:
         """Tell of some of what follows ``after``; returns where the next call goes on."""
         reader = Reader(feed, after=after)
         try:
-            session = await self._view(feed.session_id)
+            session = await self._view(feed.life)
             if session is None:
                 return feed.last_seq
             events = await reader.read()

@@ -25,6 +25,8 @@ class Principal:
 
     ``via`` is the authenticator that knows it, where one does; ``expires`` is when its credentials do (in seconds since
     1970), if they ever do; ``source`` is where it is, where its transport tells.
+
+    ``bound_to`` is the identity of a session. A caller that has one may use that session only (`Engine.bind`).
     """
 
     name: str
@@ -32,6 +34,7 @@ class Principal:
     via: str = field(default="", compare=False)
     expires: float | None = field(default=None, compare=False)
     source: Source | None = field(default=None, compare=False)
+    bound_to: str | None = field(default=None, compare=False, repr=False)
 
     def may_see(self, owner: str) -> bool:
         return self.admin or self.name == owner

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import anyio.lowlevel
 
+from portico.core.errors import InvalidRequest, NotFound
 from portico.core.events import Event, gap_event
 from portico.core.feed import TAIL_BYTES, Feed
 
@@ -66,3 +67,44 @@ class Reader:
     async def _must_know(self, first: int) -> bool:
         """Whether to tell that everything before ``first`` was deleted: else a turn whose end was has none."""
         return self._turn_id is None or await self._feed.was_over(self._turn_id, first)
+
+
+async def open_reader(feed: Feed, after: int, turn_id: str | None) -> Reader:
+    """A cursor behind ``after``. Raises as `Engine.reader`."""
+    _check_after(feed, after)
+    if turn_id is not None:
+        span = await feed.life.turn(turn_id)
+        if span is None:
+            raise NotFound(f"there is no turn {turn_id!r}", code="turn_not_found")
+        after = max(after, span.first_seq - 1)
+    return Reader(feed, after=after, turn_id=turn_id)
+
+
+async def resume_reader(feed: Feed, last_seq: int, turn_id: str | None) -> Reader | None:
+    """As `Engine.resume`."""
+    _check_after(feed, last_seq)
+    event = await feed.life.event(last_seq)
+    if event is not None and event.turn_id is not None:
+        turn_id = event.turn_id
+    span = await feed.life.turn(turn_id) if turn_id is not None else None
+    if span is None or (span.last_seq is not None and span.last_seq <= last_seq):
+        return None
+    if span.last_seq is not None and await feed.life.event(span.last_seq) is None:
+        return None  # it was deleted
+    return await open_reader(feed, last_seq, span.turn_id)
+
+
+async def read_page(feed: Feed, after: int, limit: int) -> tuple[Sequence[Event], bool]:
+    """As `Engine.history`."""
+    _check_after(feed, after)
+    events = list(await feed.life.read(after, limit))
+    more = bool(events) and events[-1].seq < feed.last_seq
+    first = events[0].seq if events else feed.last_seq + 1
+    if first > after + 1:
+        events.insert(0, gap_event(feed.session_id, after, first))
+    return events, more
+
+
+def _check_after(feed: Feed, after: int) -> None:
+    if after > feed.last_seq:
+        raise InvalidRequest(f"the history ends at {feed.last_seq}, before {after}", code="after_too_large")

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from portico.core.events import Complete, Draft, ErrorEvent, PermissionResolved, SessionChange
 from portico.core.feed import Feed
+from portico.core.life import Life
 from portico.core.state import OPEN, State
 from portico.core.store import EventStore, SessionRecord
 
@@ -50,7 +51,7 @@ async def _settle(store: EventStore, record: SessionRecord, turns: list[str]) ->
         record = replace(record, state=State.HIBERNATED)
         drafts.append(Draft(SessionChange(type="session", state=State.HIBERNATED, reason="server_restarted")))
     if drafts:
-        feed = Feed(record.session_id, store, record.last_seq)
+        feed = Feed(Life(record.session_id, store), record.last_seq)
         await feed.append(drafts, record)
         record = replace(record, last_seq=feed.last_seq)
     return record

@@ -38,7 +38,7 @@ from portico.core.requests import NewTurn, SessionView, TurnState, TurnView
 from portico.core.seat import Seat
 from portico.core.slots import ProcessSlots
 from portico.core.state import State, follow
-from portico.core.store import EventStore, SessionRecord
+from portico.core.store import SessionRecord
 from portico.core.turn import TurnRun
 from portico.core.usage import add_usage
 from portico.core.view import session_view
@@ -82,19 +82,18 @@ class Session:
         record: SessionRecord,
         *,
         feed: Feed,
-        store: EventStore,
         seat: Seat,
         slots: ProcessSlots,
         folder: Path,
         policy: Policy,
     ) -> None:
         self.record = record
+        self.life = feed.life
         self.feed = feed
         self.seat = seat
         self.finished = anyio.Event()
         self.permissions = Permissions(policy.permission_timeout)
         self.trouble: str | None = None
-        self._store = store
         self._slots = slots
         self._folder = folder
         self._policy = policy
@@ -183,7 +182,7 @@ class Session:
         return event.seq
 
     async def _known_turn(self, turn_id: str) -> TurnView | None:
-        span = await self._store.turn(self.record.session_id, turn_id)
+        span = await self.life.turn(turn_id)
         if span is None:
             return None
         under_way = self._current.turn_id if self._current else self._queue.first

@@ -21,9 +21,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from inspect import iscoroutinefunction
 from pathlib import Path
 from types import coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
 import anyio
@@ -36,7 +37,7 @@ from portico.config.settings import Settings
 from portico.core.engine import Engine
 from portico.core.events import Delta, Event
 from portico.core.principal import Callers, Principal
-from portico.core.requests import NewSession
+from portico.core.requests import NewSession, NewTurn
 from portico.core.store import READ_BYTES, EventStore
 from portico.plugins.context import Context
 from portico.plugins.memory_store.store import MemoryStore
@@ -223,6 +224,32 @@ class _CopyingStore(MemoryStore):
     async def read(self, session_id: str, after: int, limit: int, max_bytes: int = READ_BYTES) -> Sequence[Event]:
         events = await super().read(session_id, after, limit, max_bytes)
         return [replace(event, data=bytes(bytearray(event.data))) for event in events]
+
+
+class _HoldingEngine:
+    """An engine of which one call returns only once ``released`` is set: the last of the next ``left`` ones."""
+
+    left = 0
+
+    def __init__(self, engine: Engine) -> None:
+        self.reached = anyio.Event()
+        self.released = anyio.Event()
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._engine, name)
+        if not iscoroutinefunction(found):
+            return found
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            result = await found(*args, **kwargs)
+            self.left -= 1
+            if self.left == 0:
+                self.reached.set()
+                await self.released.wait()
+            return result
+
+        return call
 
 
 class TransportConformance:
@@ -629,6 +656,39 @@ class TransportConformance:
                     f"{name}, of somebody else's session: {_said(code, 'session_not_found')}"
                 )
             assert await server.history() == before, "somebody else was refused, and yet something has happened"
+
+    async def test_a_client_stays_with_the_session_that_it_began_with(self, tmp_path: Path) -> None:
+        """A client that begins with one session is told nothing of a later one of the same id.
+
+        It is an admin, who may use both; and the id becomes the later one's between two calls of the engine.
+        """
+        for nth in range(1, 6):
+            async with scripted_engine(tmp_path / f"engine{nth}") as engine:
+                held = _HoldingEngine(engine)
+                folder = tmp_path / str(nth)
+                folder.mkdir()
+                async with self._served(cast(Engine, held), folder) as server, background() as tasks:
+                    await engine.create(KNOWN[ALICE], NewSession(session_id="s"))
+                    await engine.close(KNOWN[ALICE], "s")
+                    held.left = nth
+                    watch = _Watch(self.seconds)
+                    tasks.start_soon(watch.run, self._client(server, ROOT), "s", 0)
+                    with bounded(self.seconds, "the events of a closed session"):
+                        while not (held.reached.is_set() or watch.over.is_set()):  # noqa: ASYNC110 - either of two
+                            await anyio.sleep(STEP)
+                    if not held.reached.is_set():
+                        return  # it does not call the engine so often
+                    await engine.close(KNOWN[ALICE], "s", purge=True)
+                    await engine.create(KNOWN[BOB], NewSession(session_id="s"))
+                    await engine.query(KNOWN[BOB], "s", NewTurn("hello", "t"))
+                    await server.rested("t")
+                    held.released.set()
+                    await engine.close(KNOWN[BOB], "s")
+                    with bounded(self.seconds, "a refusal, or the end of the events"):
+                        await watch.over.wait()
+                    assert watch.failure is None or isinstance(watch.failure, Refused), f"it met {watch.failure!r}"
+                    told = [event for event in watch.events if event.get("principal") == "bob"]
+                    assert not told, f"it is told of the next session of that id: {told[0]}"
 
     async def test_an_admin_may_do_everything(self, tmp_path: Path) -> None:
         """An admin sees and steers everybody's sessions."""

@@ -22,6 +22,8 @@ Answer = Mapping[str, Any]
 class Conversation:
     """Sends what a reader reads, and meanwhile does what the client asks for, one message after another.
 
+    It is about one session from its beginning to its end: a later one of the same id is unknown to it.
+
     What a message means is said by `_hear`, which subclasses have.
     """
 
@@ -39,7 +41,7 @@ class Conversation:
         self._peer = peer
         self._engine = engine
         self._streams = streams
-        self._principal = principal
+        self._principal = principal  # from `run` on bound to the session
         self._caller = caller
         self._session_id = session_id
         self._reader: Reader | None = None
@@ -52,6 +54,7 @@ class Conversation:
         Raises what else ends it: a `PorticoError`, or what the peer raises when it has gone.
         """
         with self._streams.hold(self._principal):
+            self._principal = await self._engine.bind(self._principal, self._session_id)
             reader = await self._begin(after)
             async with anyio.create_task_group() as tasks:
                 for half in (partial(self._speak, reader), self._listen):

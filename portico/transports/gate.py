@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from urllib.parse import unquote_plus
 
 from starlette.types import Scope
 
 from portico.core.engine import Engine
 from portico.core.errors import Conflict, MalformedRequest, NotFound, PorticoError, Unauthenticated
-from portico.core.principal import Callers
+from portico.core.principal import Callers, Principal
 from portico.core.tickets import Ticket, Tickets
 from portico.transports.attempts import Attempts, SlowedCallers, address_of
 from portico.transports.caller import Caller
@@ -74,26 +75,29 @@ class Gate:
             raise Unauthenticated("the ticket is not valid")
         if self._tickets.expired(ticket):
             raise Unauthenticated("the ticket has expired")
-        if not await self._holds(ticket):
+        if (principal := await self._holder(ticket)) is None:
             raise Unauthenticated("the ticket is for what is no more: its session, or the credentials it was made with")
 
         async def still() -> bool:
             try:
-                return not self._tickets.expired(ticket) and await self._holds(ticket)
+                return not self._tickets.expired(ticket) and await self._holder(ticket) is not None
             except PorticoError:
                 return True
             except Exception:  # a store's, which may be anybody's
                 log.exception("whether a ticket still holds can't be told")
                 return True
 
-        return Caller(ticket.principal, ticket, text, still)
+        return Caller(principal, ticket, text, still)
 
-    async def _holds(self, ticket: Ticket) -> bool:
+    async def _holder(self, ticket: Ticket) -> Principal | None:
+        """The ticket's principal, bound to the ticket's session; None where the ticket does not hold any more."""
         try:
             identity = await self._engine.identity(ticket.principal, ticket.session_id)
         except (NotFound, Conflict):
-            return False
-        return self._tickets.is_for(ticket, identity) and self._callers.knows(ticket.principal)
+            return None
+        if not self._tickets.is_for(ticket, identity) or not self._callers.knows(ticket.principal):
+            return None
+        return replace(ticket.principal, bound_to=identity)
 
 
 def take_ticket(scope: Scope) -> str | None:

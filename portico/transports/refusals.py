@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from portico.core.audit import Audit, Source
-from portico.core.errors import Exhausted, NotAllowed, NotFound, PorticoError, Unauthenticated
+from portico.core.errors import Exhausted, NotAllowed, NotFound, PorticoError, SessionGone, Unauthenticated
 from portico.transports.access import MAX_PATH
 from portico.transports.caller import caller_of
 from portico.transports.dialler import dialler_of
@@ -43,6 +43,8 @@ def note_refusal(audit: Audit, scope: Scope, error: PorticoError) -> None:
 
 
 def _is_of_tickets(error: PorticoError) -> bool:
+    if isinstance(error, SessionGone):  # it was the ticket's session
+        return False
     return isinstance(error, NotAllowed) or (isinstance(error, NotFound) and error.code == "session_not_found")
 
 

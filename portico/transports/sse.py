@@ -84,6 +84,7 @@ class EventRoutes:
             if last_seq is not None:  # comes back after a cut: whatever the URL says, nothing is run again
                 resumed = await self._engine.resume(principal, session_id, last_seq, turn_id=turn.turn_id)
                 return self._stream(resumed, held) if resumed else Response(status_code=204)
+            principal = await self._engine.bind(principal, session_id)  # what is read is what was started
             accepted = await self._engine.query(principal, session_id, turn)
             reader = await self._engine.reader(
                 principal, session_id, after=accepted.first_seq - 1, turn_id=accepted.turn_id
@@ -105,6 +106,7 @@ class EventRoutes:
         after = query.after if last_seq is None else last_seq
         principal, session_id = principal_of(request), request.path_params["session_id"]
         if query.live:
+            principal = await self._engine.bind(principal, session_id)
             session = await self._engine.session(principal, session_id)
             if last_seq is not None and session["state"] == "closed" and last_seq == session["last_seq"]:
                 return Response(status_code=204)  # ends a browser's coming back

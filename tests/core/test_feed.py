@@ -13,6 +13,7 @@ from portico.core.agent import AgentOptions
 from portico.core.errors import StoreFailed
 from portico.core.events import Delta, Draft, Event, Notice
 from portico.core.feed import TAIL_BYTES, Feed
+from portico.core.life import Life
 from portico.core.principal import Principal
 from portico.core.reader import Reader
 from portico.core.requests import NewSession, NewTurn
@@ -42,7 +43,7 @@ def record(session_id: str = "s") -> SessionRecord:
 
 async def feed_on(store: MemoryStore) -> Feed:
     await store.create(record())
-    return Feed("s", store, 0)
+    return Feed(Life("s", store), 0)
 
 
 def delta(text: str, turn_id: str | None = None) -> Draft:

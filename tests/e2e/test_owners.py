@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
+import anyio
 import httpx
 import pytest
+from anyio.abc import SocketStream
 from starlette.routing import Route
 
 from portico.core.tickets import Tickets
@@ -15,7 +20,7 @@ from portico.transports.sessions import Sessions
 from portico.transports.sse import EventRoutes
 from portico.transports.streams import Streams
 from portico.transports.websocket import WebSocketRoutes
-from tests.support.server import running_server
+from tests.support.server import RunningServer, running_server
 from tests.support.talk import Talk, script, talk
 from tests.support.websocket import talking
 
@@ -70,6 +75,87 @@ async def test_without_a_token_or_with_a_wrong_one_nobody_gets_in(tmp_path: Path
             assert answer.headers["WWW-Authenticate"].startswith("Bearer")
         assert (await client.http.get(f"{server.url}/healthz")).status_code == 200
         assert (await client.http.get(f"{server.url}/readyz")).status_code == 200
+
+
+class Crowd:
+    """Many requests at once, each over a connection of its own, opened before."""
+
+    def __init__(self, server: RunningServer, token: str, method: str, path: str, body: Any) -> None:
+        self.answers: Counter[str] = Counter()
+        self._port = int(server.url.rpartition(":")[2])
+        text = json.dumps(body)
+        lines = [f"{method} /claude{path} HTTP/1.1", "host: localhost", f"authorization: Bearer {token}"]
+        lines += ["content-type: application/json", "connection: close", f"content-length: {len(text)}"]
+        self._request = ("\r\n".join(lines) + f"\r\n\r\n{text}").encode()
+        self._streams: list[SocketStream] = []
+
+    async def gather(self, count: int) -> None:
+        self._streams = [await anyio.connect_tcp("127.0.0.1", self._port) for _ in range(count)]
+
+    async def ask(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            for stream in self._streams:
+                tasks.start_soon(self._ask, stream)
+
+    async def _ask(self, stream: SocketStream) -> None:
+        async with stream:
+            await stream.send(self._request)
+            answer = b""
+            with suppress(anyio.EndOfStream):
+                while True:
+                    answer += await stream.receive()
+        status, code = answer.split(b" ", 2)[1].decode(), re.search(rb'"code":"(\w+)"', answer)
+        self.answers[f"{status} {code[1].decode()}" if code else status] += 1
+
+
+@pytest.mark.timeout(180)
+async def test_changes_that_wait_do_not_reach_the_next_session_of_the_id(tmp_path: Path) -> None:
+    """Alice's changes queue, she purges the session, and Bob makes one of that id as soon as it is to be had."""
+    async with (
+        running_server(tmp_path, PORTICO_AUTH_TOKENS=TOKENS) as server,
+        talk(server, "alice-secret-alice") as alice,
+        talk(server, "bob-secret-bob-bob") as bob,
+    ):
+
+        async def take(session: dict[str, Any]) -> None:
+            while (made := await bob.http.post("/sessions", json={"session_id": "s"})).status_code == 409:
+                pass
+            session |= made.raise_for_status().json()
+
+        asked: Counter[str] = Counter()
+        for last in (False, False, False, True):
+            mine: dict[str, Any] = {}
+            await alice.open(session_id="s")
+            body = {"title": "taken", "metadata": {"by": "alice"}, "permission_mode": "acceptEdits"}
+            crowd = Crowd(server, "alice-secret-alice", "PATCH", "/sessions/s", body)
+            await crowd.gather(100)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(crowd.ask)
+                while (await alice.session("s"))["title"] is None:  # the first of them is served
+                    pass
+                tasks.start_soon(alice.http.delete, "/sessions/s?purge=true")
+                tasks.start_soon(take, mine)
+            asked += crowd.answers
+            found = await bob.session("s")
+            assert (found["title"], found["metadata"], found["permission_mode"]) == (None, {}, "default")
+            target = Path(found["cwd"]) / "file.txt"
+            if last:  # the mode is the agent's too: with ``acceptEdits`` it would not ask
+                tool = {"name": "Write", "input": {"file_path": str(target), "content": "written"}}
+                await bob.start("s", script({"tool": tool}), turn_id="t")
+                await bob.until("s", "permission_request")
+                assert not target.exists()
+            assert (await bob.http.delete("/sessions/s?purge=true")).status_code == 204
+        assert asked.keys() <= {"200", "404 session_not_found", "409 session_closed"}
+        assert asked["200"] and asked["404 session_not_found"]
+        noted: Counter[str] = Counter()
+        with anyio.fail_after(20):
+            while noted["ok"] < asked["200"] or noted["session_closed"] < asked["409 session_closed"]:
+                await anyio.sleep(0.02)
+                lines = [json.loads(line) for line in (server.data_dir / "audit.jsonl").read_bytes().splitlines()]
+                changes = [line for line in lines if line["action"] == "session.change"]
+                noted = Counter(line["outcome"] for line in changes)
+        assert (noted["ok"], noted["session_closed"]) == (asked["200"], asked["409 session_closed"])
+        assert {line["principal"] for line in changes} == {"alice"}
 
 
 TABLE: dict[tuple[str, str], Any] = {

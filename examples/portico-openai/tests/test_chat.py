@@ -16,6 +16,7 @@ import pytest
 
 openai = pytest.importorskip("openai")
 
+TOKEN, BOBS_TOKEN = "root-secret-root", "bob-secret-bob-bob"
 Server = dict[str, Any]
 
 
@@ -27,6 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     settings = {"PORT": "0", "DATA_DIR": str(folder), "DRIVER": "echo", "STORE": "memory", "POOL_SIZE": "0"}
     env = {f"PORTICO_{name}": value for name, value in settings.items()}
     env |= {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": path, "PORTICO_MAX_SESSIONS": "3"}
+    env["PORTICO_AUTH_TOKENS"] = f"root:{TOKEN}:admin,bob:{BOBS_TOKEN}"
     installed = subprocess.run(
         [sys.executable, "-m", "portico", "plugins", "--json"], env=env, cwd=folder, stdout=subprocess.PIPE, check=True
     )
@@ -41,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
                 break
             time.sleep(0.05)
         assert found.exists(), (folder / "log").read_text()
-        yield {"url": json.loads(found.read_text())["url"], "token": (folder / "token").read_text().strip()}
+        yield {"url": json.loads(found.read_text())["url"], "token": TOKEN, "log": folder / "log"}
     finally:
         process.terminate()
         try:
@@ -214,3 +216,28 @@ def test_who_leaves_a_stream_leaves_nothing_behind(client: Any, api: httpx.Clien
         assert next(iter(chunks)).choices[0].delta.role == "assistant"
         assert len(api.get("/sessions").json()["sessions"]) == 1
     assert none_left(api)
+
+
+def test_who_leaves_late_leaves_the_next_session_of_that_id_alone(
+    server: Server, client: Any, api: httpx.Client
+) -> None:
+    def chats() -> int:
+        count: int = server["log"].read_text().count("POST /v1/chat/completions")
+        return count
+
+    before = chats()
+    query = json.dumps({"deltas": None, "size": 500_000, "gap": 0.005})
+    with client.chat.completions.create(model="portico", messages=[user(query)], stream=True) as chunks:
+        assert next(iter(chunks)).choices[0].delta.role == "assistant"  # from now on it reads nothing
+        (session,) = api.get("/sessions").json()["sessions"]
+        one = f"/sessions/{session['session_id']}"
+        while api.get(one).json()["last_seq"] < 60:  # more than fits between the two of them
+            time.sleep(0.02)
+        assert api.delete(f"{one}?purge=true").status_code == 204
+        bobs = {"Authorization": f"Bearer {BOBS_TOKEN}"}
+        made = api.post("/sessions", json={"session_id": session["session_id"]}, headers=bobs)
+        assert made.status_code == 201, made.text
+    while chats() == before:  # it is logged once all is done that follows its answer
+        time.sleep(0.02)
+    assert api.get(one).json()["owner"] == "bob"
+    assert api.delete(f"{one}?purge=true", headers=bobs).status_code == 204

@@ -332,6 +332,42 @@ async def test_a_read_has_no_hole_where_something_is_deleted_meanwhile(tmp_path:
     assert count(tmp_path, "blocks") == 1
 
 
+async def test_a_read_under_way_brings_nothing_of_the_next_session_of_the_id(tmp_path: Path) -> None:
+    events: list[Event] = []
+    async with opened(tmp_path) as store:
+        await store.create(record())
+        for n in range(8):
+            events += turn(len(events) + 1, 200, f"t{n}", size=500)
+        await store.append("s", 0, events)
+        await store.tidy()
+        reading, writing = store._reading._connection, store._writing._connection
+        theirs = [event(n, data=b"theirs") for n in range(1, len(events) + 1)]
+        steps = 0
+
+        def replace_now(statement: str) -> None:  # when some of it is read already
+            nonlocal steps
+            steps += statement == "BEGIN"
+            if steps == 2:
+                reading.set_trace_callback(None)
+                with transaction(writing):
+                    removal.forget_session(writing, "s")
+                    removal.remove_some(writing)
+                    writing.execute(
+                        "INSERT INTO sessions (session_id, owner, state, created_at, last_seq, record)"
+                        " VALUES ('s', 'bob', 'idle', '', ?, '{}')",
+                        (len(theirs),),
+                    )
+                    (number,) = writing.execute("SELECT id FROM sessions").fetchone()
+                    rows = [(number, each.seq, each.type, each.turn_id, each.data) for each in theirs]
+                    writing.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows)
+
+        reading.set_trace_callback(replace_now)
+        found = await store.read("s", 0, len(events))
+        assert steps == 2 and found
+        assert found == events[: len(found)]
+        assert await store.read("s", 0, 5) == theirs[:5]
+
+
 async def test_time_that_jumps_back_never_makes_a_hole(tmp_path: Path) -> None:
     clock = Clock()
     async with opened(tmp_path, retention_days=7, now=clock) as store:
