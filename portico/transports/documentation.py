@@ -14,16 +14,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from portico.transports.admission import PUBLIC
 from portico.transports.endpoint import route
 from portico.transports.operation import ETAG, HTML, IF_NONE_MATCH, JSON, Answer, operation
 
 
 class Documentation:
-    """Of ``routes``, and of its own; ``prefix`` is the path that the API lies under."""
+    """Of ``routes``, and of its own."""
 
-    def __init__(self, routes: Sequence[BaseRoute], prefix: str) -> None:
+    def __init__(self, routes: Sequence[BaseRoute]) -> None:
         self._routes = [*routes, *self.routes()]
-        self._prefix = prefix
 
     def routes(self) -> list[Route]:
         return [route("/openapi.json", GET=self._get_document), route("/docs", GET=self._get_page)]
@@ -34,7 +34,7 @@ class Documentation:
         Answer(200, "OpenAPI 3.1.", dict, headers=(ETAG,)),
         Answer(304, "It is the one that the client has."),
         headers=(IF_NONE_MATCH,),
-        public=True,
+        admission=PUBLIC,
     )
     async def _get_document(self, request: Request) -> Response:
         # Made when it is first asked for, and aside, as it takes a while.
@@ -46,7 +46,7 @@ class Documentation:
         Answer(200, "HTML.", str, HTML, headers=(ETAG,)),
         Answer(304, "It is the one that the client has."),
         headers=(IF_NONE_MATCH,),
-        public=True,
+        admission=PUBLIC,
     )
     async def _get_page(self, request: Request) -> Response:
         return _answer(request, await to_thread.run_sync(lambda: self._page))
@@ -55,7 +55,7 @@ class Documentation:
     def _made(self) -> dict[str, Any]:
         from portico.transports.openapi import document
 
-        return document(self._routes, self._prefix)
+        return document(self._routes)
 
     @cached_property
     def _document(self) -> _Content:
