@@ -28,6 +28,7 @@ from portico.transports.endpoint import route
 from portico.transports.gate import Gate
 from portico.transports.guarded import Guarded
 from portico.transports.hosts import HostCheck
+from portico.transports.mount import Mounted
 from portico.transports.operation import JSON, Answer, operation
 from portico.transports.origins import Cors, OriginCheck
 from portico.transports.problems import Problems
@@ -69,7 +70,7 @@ def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> 
     noted = Refusals(Routing(checked, routes), engine.audit)
     logged = Guarded(Cors(Problems(noted), api.origins))
     app = AccessLog(logged, _counting(dict(_templates(routes)), api.metrics))
-    return ProxyHeaders(app, api.proxies) if api.proxies else app
+    return Mounted(ProxyHeaders(app, api.proxies) if api.proxies else app)
 
 
 def routes_of(engine: Engine, gate: Gate, streams: Streams, api: Api) -> list[BaseRoute]:

@@ -27,6 +27,7 @@ from portico.transports.models import (
     TicketBody,
     TurnBody,
 )
+from portico.transports.mount import mount_of
 from portico.transports.operation import IDEMPOTENCY_KEY, JSON, LOCATION, Answer, operation
 
 TURN_CODES = (
@@ -69,7 +70,8 @@ class Sessions:
     async def _create(self, request: Request, body: SessionBody) -> Response:
         """Its agent starts with its first turn, unless one is ready. Without `session_id` it is given an id."""
         session = await self._engine.create(principal_of(request), body.request())
-        return _json(session, 201, {"location": f"{self._prefix}/sessions/{session['session_id']}"})
+        location = f"{mount_of(request.scope)}{self._prefix}/sessions/{session['session_id']}"
+        return _json(session, 201, {"location": location})
 
     @operation(
         "listSessions", "List the caller's sessions", Answer(200, "A page.", SessionPage), codes=("invalid_cursor",)

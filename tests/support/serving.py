@@ -27,6 +27,7 @@ from portico.transports.hosts import LOOPBACK
 from portico.transports.http import HttpTransport
 from portico.transports.server import PING_SECONDS, Limits
 from portico.transports.tls import Tls
+from tests.support.mounted import MountedTransport
 
 TOKENS = {"alice-secret": Principal("alice"), "bob-secret": Principal("bob"), "admin-secret": Principal("root", True)}
 
@@ -102,6 +103,7 @@ async def serving(
     max_connections: int = 1000,
     max_streams: int = 1000,
     proxies: Collection[str] = (),
+    mounted: bool = False,
     routes: Mapping[str, Routes] | None = None,
     tls: Tls | None = None,
     trust: ssl.SSLContext | None = None,
@@ -113,6 +115,8 @@ async def serving(
     transport: Transport = HttpTransport(
         callers, host="127.0.0.1", port=0, uds=uds, api=api, limits=limits, tls=tls, quota=quota
     )
+    if mounted:
+        transport = MountedTransport(callers, "127.0.0.1", 0, api, limits, quota)
     stopped = anyio.Event()
     serving_scope = anyio.CancelScope()
 
