@@ -20,4 +20,4 @@ def api_document(settings: Settings) -> dict[str, Any]:
     engine = Engine(store=MemoryStore(), drivers={}, default_driver="", default_model=None, policy=policy(settings))
     api = Api(settings.api_prefix, settings.max_body, (), ())
     gate = Gate(engine, Callers(()), api.tickets)
-    return document(routes_of(engine, gate, Streams(), api), api.prefix)
+    return document(routes_of(engine, gate, Streams(), api))

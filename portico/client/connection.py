@@ -165,7 +165,8 @@ def _local(path: Path) -> Endpoint:
         if str(entry["url"]).startswith("ziti:"):
             raise EndpointError(f"{ONLY_ZITI} ({entry['url']})")
         found = _parse(str(entry["url"]), str(path))
-        prefix, pid = str(entry["api_prefix"]), int(entry["pid"])
+        mount = "" if found.uds else httpx.URL(str(entry["url"])).path.rstrip("/")
+        prefix, pid = mount + str(entry["api_prefix"]), int(entry["pid"])
         pinned = Path(entry["tls_cert"]) if "tls_cert" in entry else None
     except FileNotFoundError:
         raise EndpointError(NO_SERVER) from None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, Router
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Scope
 
 from portico.core.engine import Engine
@@ -19,19 +19,22 @@ from portico.core.principal import Callers
 from portico.core.tickets import KEY_BYTES, Tickets
 from portico.metrics.metrics import OTHER, Metrics
 from portico.transports.access import AccessLog, Ended
+from portico.transports.admission import Admission
 from portico.transports.answers import Health
 from portico.transports.auth import Authentication
 from portico.transports.base import Routes
 from portico.transports.documentation import Documentation
-from portico.transports.endpoint import no_such_path, route
+from portico.transports.endpoint import route
 from portico.transports.gate import Gate
 from portico.transports.guarded import Guarded
 from portico.transports.hosts import HostCheck
+from portico.transports.mount import Mounted
 from portico.transports.operation import JSON, Answer, operation
 from portico.transports.origins import Cors, OriginCheck
 from portico.transports.problems import Problems
 from portico.transports.proxies import ProxyHeaders
 from portico.transports.refusals import Refusals
+from portico.transports.routing import Routing, handle
 from portico.transports.sessions import Sessions
 from portico.transports.sse import EventRoutes
 from portico.transports.streams import Streams
@@ -63,22 +66,22 @@ def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> 
     gate = Gate(engine, callers, api.tickets)
     routes = routes_of(engine, gate, streams, api)
     # Starlette's app class would answer errors itself, in its own way.
-    router = Router(routes, redirect_slashes=False, default=no_such_path)
-    checked = OriginCheck(Authentication(router, gate, api.prefix), api.origins, f"{api.prefix}/stream/")
-    noted = Refusals(HostCheck(checked, api.hosts), engine.audit)
+    checked = HostCheck(OriginCheck(Authentication(handle, gate), api.origins), api.hosts)
+    noted = Refusals(Routing(checked, routes), engine.audit)
     logged = Guarded(Cors(Problems(noted), api.origins))
     app = AccessLog(logged, _counting(dict(_templates(routes)), api.metrics))
-    return ProxyHeaders(app, api.proxies) if api.proxies else app
+    return Mounted(ProxyHeaders(app, api.proxies) if api.proxies else app)
 
 
 def routes_of(engine: Engine, gate: Gate, streams: Streams, api: Api) -> list[BaseRoute]:
-    """All that there is to call, what tells of it last."""
+    """All that there is to call. Plugins' routes come last, so that a path of the API stays the API's."""
     routes: list[BaseRoute] = [*WebSocketRoutes(engine, streams, gate, api.prefix).routes(), *_health(engine)]
+    plugins: list[BaseRoute] = []
     if api.rest:
         routes += Sessions(engine, api.prefix, api.max_body, api.tickets).routes()
         routes += EventRoutes(engine, streams, api.prefix, api.max_body).routes()
-        routes += _of_plugins(engine, api.routes)
-    return [*routes, *Documentation(routes, api.prefix).routes()]
+        plugins = list(_of_plugins(engine, api.routes))
+    return [*routes, *Documentation([*routes, *plugins]).routes(), *plugins]
 
 
 def _templates(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[int, str]]:
@@ -106,7 +109,9 @@ def _of_plugins(engine: Engine, plugins: Mapping[str, Routes]) -> Iterator[BaseR
 
 
 def _health(engine: Engine) -> list[Route]:
-    @operation("isAlive", "Whether the server lives", Answer(200, "It does.", Health), public=True)
+    probed = Admission(public=True, any_host=True)
+
+    @operation("isAlive", "Whether the server lives", Answer(200, "It does.", Health), admission=probed)
     async def alive(request: Request) -> Response:
         return Response(encode_json(Health(status="ok")), media_type=JSON)
 
@@ -115,7 +120,7 @@ def _health(engine: Engine) -> list[Route]:
         "Whether new work would be taken",
         Answer(200, "It would.", Health),
         codes=("not_ready",),
-        public=True,
+        admission=probed,
     )
     async def ready(request: Request) -> Response:
         if reasons := engine.readiness():

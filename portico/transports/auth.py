@@ -12,33 +12,31 @@ from portico.core.principal import Principal
 from portico.transports.caller import Caller
 from portico.transports.gate import HOW, Gate, take_ticket
 from portico.transports.refusals import source_of
+from portico.transports.routing import admission
 from portico.transports.scopes import check_ticket
-
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 
 
 class Authentication:
     """Lets requests with good credentials through, or from whom the network vouches for. The rest get 401.
 
-    Their `Caller` is in the scope's state, and its principal. ``prefix`` is the path that the API lies under.
-
-    A WebSocket without credentials gets through without a principal: it may still send them.
+    Their `Caller` is in the scope's state, and its principal. A route that is public is for everybody. One that takes
+    credentials in the first frame of a WebSocket is reached without a principal, too.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gate, prefix: str) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self._app = app
         self._gate = gate
-        self._prefix = prefix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         ticket = take_ticket(scope)
-        if scope["type"] == "websocket" or scope["path"] not in OPEN_PATHS:
+        admitted = admission(scope)
+        if not admitted.public:
             caller = await self._gate.enter(scope, ticket)
-            if caller is None and scope["type"] != "websocket":
+            if caller is None and not admitted.first_frame:
                 raise Unauthenticated(HOW)
             set_caller(scope, caller)
             if caller is not None and caller.ticket is not None:
-                check_ticket(scope, caller.ticket, self._prefix)
+                check_ticket(scope, caller.ticket, admitted)
         await self._app(scope, receive, send)
 
 

@@ -39,6 +39,8 @@ class Routes(Protocol):
     def routes(self, engine: Engine) -> Sequence[BaseRoute]:
         """Called once for each transport that serves them. Who calls is `portico.transports.auth.principal_of`.
 
+        Each needs credentials and takes no ticket, unless its handler has another `portico.transports.admission`.
+
         An error of `portico.core.errors` that an endpoint raises is answered as a problem document. A response that
         streams what an `Engine.reader` reads ends with it when the server stops.
         """

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from anyio import to_thread
@@ -14,16 +14,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from portico.transports.admission import PUBLIC
 from portico.transports.endpoint import route
+from portico.transports.mount import mount_of
 from portico.transports.operation import ETAG, HTML, IF_NONE_MATCH, JSON, Answer, operation
+
+MOUNTS = 8
+"""For so many the document and the page are kept."""
 
 
 class Documentation:
-    """Of ``routes``, and of its own; ``prefix`` is the path that the API lies under."""
+    """Of ``routes``, and of its own."""
 
-    def __init__(self, routes: Sequence[BaseRoute], prefix: str) -> None:
+    def __init__(self, routes: Sequence[BaseRoute]) -> None:
         self._routes = [*routes, *self.routes()]
-        self._prefix = prefix
+        # The path of a mount may have parameters, which anybody may fill in.
+        self._document = lru_cache(MOUNTS)(self._make_document)
+        self._page = lru_cache(MOUNTS)(self._make_page)
 
     def routes(self) -> list[Route]:
         return [route("/openapi.json", GET=self._get_document), route("/docs", GET=self._get_page)]
@@ -34,11 +41,11 @@ class Documentation:
         Answer(200, "OpenAPI 3.1.", dict, headers=(ETAG,)),
         Answer(304, "It is the one that the client has."),
         headers=(IF_NONE_MATCH,),
-        public=True,
+        admission=PUBLIC,
     )
     async def _get_document(self, request: Request) -> Response:
         # Made when it is first asked for, and aside, as it takes a while.
-        return _answer(request, await to_thread.run_sync(lambda: self._document))
+        return _answer(request, await to_thread.run_sync(self._document, mount_of(request.scope)))
 
     @operation(
         "getPage",
@@ -46,27 +53,28 @@ class Documentation:
         Answer(200, "HTML.", str, HTML, headers=(ETAG,)),
         Answer(304, "It is the one that the client has."),
         headers=(IF_NONE_MATCH,),
-        public=True,
+        admission=PUBLIC,
     )
     async def _get_page(self, request: Request) -> Response:
-        return _answer(request, await to_thread.run_sync(lambda: self._page))
+        return _answer(request, await to_thread.run_sync(self._page, mount_of(request.scope)))
 
     @cached_property
     def _made(self) -> dict[str, Any]:
         from portico.transports.openapi import document
 
-        return document(self._routes, self._prefix)
+        return document(self._routes)
 
-    @cached_property
-    def _document(self) -> _Content:
-        return _Content.of(json.dumps(self._made, separators=(",", ":")), {"content-type": JSON})
+    def _at(self, mount: str) -> dict[str, Any]:
+        return {**self._made, "servers": [{"url": mount or "/"}]}
 
-    @cached_property
-    def _page(self) -> _Content:
+    def _make_document(self, mount: str) -> _Content:
+        return _Content.of(json.dumps(self._at(mount), separators=(",", ":")), {"content-type": JSON})
+
+    def _make_page(self, mount: str) -> _Content:
         from portico.transports.page import CONTENT_SECURITY_POLICY, page
 
         headers = {"content-type": f"{HTML}; charset=utf-8", "content-security-policy": CONTENT_SECURITY_POLICY}
-        return _Content.of(page(self._made), headers)
+        return _Content.of(page(self._at(mount)), headers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from portico.transports.admission import DEFAULT, PUBLIC, Admission, admission_of
 from portico.transports.operation import operation_of
 from portico.transports.wire import HttpError
 
@@ -23,6 +24,12 @@ class Endpoint:
     def __init__(self, handlers: Mapping[str, Handler], max_body: int) -> None:
         self.handlers = handlers
         self._max_body = max_body
+
+    def admission(self, method: str) -> Admission:
+        """Who may use ``method``; where it has no handler, who is told so."""
+        if (handler := self.handlers.get(method)) is not None:
+            return admission_of(handler)
+        return PUBLIC if all(admission_of(each).public for each in self.handlers.values()) else DEFAULT
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         handler = self.handlers.get(scope["method"])

@@ -7,10 +7,10 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from portico.transports.routing import admission
 from portico.transports.wire import Refused
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
-UNCHECKED_PATHS = frozenset({"/healthz", "/readyz"})
 ANY = "*"
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104
 
@@ -29,7 +29,7 @@ class HostCheck:
         self._allowed = allowed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        checked = ANY not in self._allowed and scope["path"] not in UNCHECKED_PATHS
+        checked = ANY not in self._allowed and not admission(scope).any_host
         if checked and _name(scope) not in self._allowed:
             raise Refused("host_not_allowed", "the server may not be asked for by this name (allowed_hosts)")
         await self._app(scope, receive, send)

@@ -25,7 +25,6 @@ from portico.transports.operation import (
     Operation,
     operation_of,
 )
-from portico.transports.scopes import takes_tickets
 from portico.transports.shapes import ClientMessage, PlainMessage, ServerMessage, ServerSentEvent, WireEvent
 from portico.transports.wire import PROBLEM_TYPE, phrase
 
@@ -79,16 +78,11 @@ _COMPONENTS: Mapping[str, Any] = {
 _REFERENCE = "#/components/schemas/"
 
 
-def document(routes: Iterable[BaseRoute], prefix: str) -> Json:
-    """The document of all ``routes`` that say what they are; the others are left out.
-
-    ``prefix`` is the path that the API lies under.
-    """
+def document(routes: Iterable[BaseRoute]) -> Json:
+    """The document of all ``routes`` that say what they are; the others are left out."""
     schemas, paths = _Schemas(), Json()
     for path, method, known in _described(routes):
-        made = paths.setdefault(path, {})[method.lower()] = _operation(path, known, schemas)
-        if takes_tickets(path, method, prefix):
-            made["security"] = [{"bearer": []}, {"ticket": []}]
+        paths.setdefault(path, {})[method.lower()] = _operation(path, known, schemas)
     if streamed := schemas.definitions.get(ServerSentEvent.__name__):
         streamed["properties"]["data"]["contentSchema"] = {"$ref": f"{_REFERENCE}Event"}
     _link(paths, schemas.definitions)
@@ -127,8 +121,10 @@ def _operation(path: str, known: Operation, schemas: _Schemas) -> Json:
     made: Json = {"operationId": known.id, "summary": known.summary}
     if known.description:
         made["description"] = known.description
-    if known.public:
+    if known.admission.public:
         made["security"] = []
+    elif known.admission.ticket:
+        made["security"] = [{"bearer": []}, {"ticket": []}]
     if parameters := [*_path_parameters(path), *_query_parameters(known, schemas), *_header_parameters(known)]:
         made["parameters"] = parameters
     if body := known.models.get("body"):
@@ -182,7 +178,7 @@ def _responses(path: str, known: Operation, schemas: _Schemas) -> Json:
 def _codes(path: str, known: Operation) -> set[str]:
     """Those of the operation, and those that follow from what it reads."""
     codes = {*known.codes, *ANYWHERE}
-    if not known.public:
+    if not known.admission.public:
         codes |= {"unauthenticated", "too_many_attempts", "host_not_allowed", "origin_not_allowed", "not_allowed"}
         codes |= {"authenticator_failed", "store_failed"}
     if "{session_id}" in path:

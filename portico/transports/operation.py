@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import BaseModel
 from starlette.requests import Request
 
+from portico.transports.admission import DEFAULT, Admission, admitting
 from portico.transports.body import read_object
 from portico.transports.models import EventId, TurnId
 from portico.transports.parse import check, parse_query, with_idempotency_key
@@ -57,7 +58,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """``codes`` are the problems that are this operation's own. ``public``: it needs no credentials."""
+    """``codes`` are the problems that are this operation's own. ``admission`` is who may use it."""
 
     id: str
     summary: str
@@ -65,7 +66,7 @@ class Operation:
     answers: Sequence[Answer]
     codes: Sequence[str]
     headers: Sequence[Header]
-    public: bool
+    admission: Admission
     models: Mapping[str, type[BaseModel]] = field(default_factory=dict)
 
     async def read(self, request: Request, max_body: int) -> dict[str, BaseModel]:
@@ -88,7 +89,7 @@ def operation(
     *answers: Answer,
     codes: Sequence[str] = (),
     headers: Sequence[Header] = (),
-    public: bool = False,
+    admission: Admission = DEFAULT,
 ) -> Callable[[H], H]:
     """Make a handler an `Operation`; its docstring is the description."""
 
@@ -97,9 +98,9 @@ def operation(
         models: dict[str, type[BaseModel]] = {name: hints[name] for name in ("query", "body") if name in hints}
         text = " ".join((handler.__doc__ or "").split())
         handler.operation = Operation(  # type: ignore[attr-defined]
-            operation_id, summary, text, answers, codes, headers, public, models
+            operation_id, summary, text, answers, codes, headers, admission, models
         )
-        return handler
+        return admitting(admission)(handler)
 
     return describe
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from portico.transports import wire
+from portico.transports.routing import admission
 
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
 REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID")
@@ -21,26 +22,19 @@ class OriginCheck:
     """Refuses what web pages of other origins would change, or open WebSockets to, unless theirs is ``allowed``.
 
     Without credentials in cookies it is only where no token is asked for that such a page could do anything at all.
-    ``changing`` is the prefix of the paths at which GET changes something too.
+    A route says where GET changes something, too.
     """
 
-    def __init__(self, app: ASGIApp, allowed: Collection[str], changing: str) -> None:
+    def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
         self._app = app
         self._allowed = allowed
-        self._changing = changing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._changes(scope) and not self._is_welcome(Headers(scope=scope)):
+        if _changes(scope) and not self._is_welcome(Headers(scope=scope)):
             raise wire.Refused(
                 "origin_not_allowed", "links start nothing here, nor do pages of other origins (allowed_origins)"
             )
         await self._app(scope, receive, send)
-
-    def _changes(self, scope: Scope) -> bool:
-        if scope["type"] == "websocket" or scope["method"] not in _SAFE_METHODS:
-            return True
-        path: str = scope["path"]
-        return path.startswith(self._changing)
 
     def _is_welcome(self, headers: Headers) -> bool:
         origins = headers.getlist("origin")
@@ -55,6 +49,10 @@ class OriginCheck:
         # Not the scheme of this connection: a proxy in front may have taken https off.
         same = scheme in ("http", "https") and [host] == [value.lower() for value in headers.getlist("host")]
         return same or origins[0] in self._allowed
+
+
+def _changes(scope: Scope) -> bool:
+    return scope["type"] == "websocket" or scope["method"] not in _SAFE_METHODS or admission(scope).changes
 
 
 class Cors(CORSMiddleware):

@@ -45,6 +45,8 @@ def page(document: Json) -> str:
         for path, methods in document["paths"].items()
         for method, known in methods.items()
     )
+    mount = document["servers"][0]["url"]
+    below = "" if mount == "/" else f"<p>All paths lie below <code>{escape(mount)}</code>.</p>"
     schemas = "".join(_component(name, schema) for name, schema in document["components"]["schemas"].items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -52,6 +54,7 @@ def page(document: Json) -> str:
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
         f"<h1>{escape(title)}</h1>{_text(info['description'])}"
         '<p>For programs: <a href="openapi.json">openapi.json</a></p>'
+        f"{below}"
         f"<h2>Operations</h2>{operations}<h2>Schemas</h2>{schemas}</body></html>\n"
     )
 

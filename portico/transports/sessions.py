@@ -14,6 +14,7 @@ from portico.core.engine import Engine
 from portico.core.events import encode_json
 from portico.core.requests import SessionView
 from portico.core.tickets import Tickets
+from portico.transports.admission import QUERY, READ
 from portico.transports.answers import PermissionAnswer, SessionPage, TicketAnswer, TurnAnswer
 from portico.transports.auth import principal_of
 from portico.transports.endpoint import route
@@ -26,6 +27,7 @@ from portico.transports.models import (
     TicketBody,
     TurnBody,
 )
+from portico.transports.mount import mount_of
 from portico.transports.operation import IDEMPOTENCY_KEY, JSON, LOCATION, Answer, operation
 
 TURN_CODES = (
@@ -68,7 +70,8 @@ class Sessions:
     async def _create(self, request: Request, body: SessionBody) -> Response:
         """Its agent starts with its first turn, unless one is ready. Without `session_id` it is given an id."""
         session = await self._engine.create(principal_of(request), body.request())
-        return _json(session, 201, {"location": f"{self._prefix}/sessions/{session['session_id']}"})
+        location = f"{mount_of(request.scope)}{self._prefix}/sessions/{session['session_id']}"
+        return _json(session, 201, {"location": location})
 
     @operation(
         "listSessions", "List the caller's sessions", Answer(200, "A page.", SessionPage), codes=("invalid_cursor",)
@@ -80,7 +83,7 @@ class Sessions:
         )
         return _json(SessionPage(sessions=sessions, next_cursor=cursor))
 
-    @operation("getSession", "Look at a session", Answer(200, "The session.", SessionView))
+    @operation("getSession", "Look at a session", Answer(200, "The session.", SessionView), admission=READ)
     async def _get(self, request: Request) -> Response:
         return _json(await self._engine.session(principal_of(request), request.path_params["session_id"]))
 
@@ -112,6 +115,7 @@ class Sessions:
         Answer(202, "It is accepted, and runs whoever goes away.", TurnAnswer),
         codes=TURN_CODES,
         headers=(IDEMPOTENCY_KEY,),
+        admission=QUERY,
     )
     async def _query(self, request: Request, body: TurnBody) -> Response:
         """Read its events where you read those of the session. A known `turn_id` starts nothing again."""
@@ -123,6 +127,7 @@ class Sessions:
         "Take a turn out of the queue",
         Answer(204, "It will not run."),
         codes=("turn_not_found", "not_queued"),
+        admission=QUERY,
     )
     async def _withdraw(self, request: Request) -> Response:
         session_id, turn_id = request.path_params["session_id"], request.path_params["turn_id"]
@@ -134,6 +139,7 @@ class Sessions:
         "Stop the running turn",
         Answer(202, "It will end soon, with its `complete`."),
         codes=("not_running", "not_supported", "driver_not_loaded"),
+        admission=QUERY,
     )
     async def _interrupt(self, request: Request) -> Response:
         await self._engine.interrupt(principal_of(request), request.path_params["session_id"])
@@ -144,6 +150,7 @@ class Sessions:
         "Answer a permission request",
         Answer(200, "The answer counts.", PermissionAnswer),
         codes=("request_not_found", "already_resolved", "not_supported", "driver_not_loaded"),
+        admission=QUERY,
     )
     async def _answer(self, request: Request, body: PermissionBody) -> Response:
         """The first answer wins; later ones learn whose it was."""

@@ -13,6 +13,7 @@ from portico.core.events import first_of
 from portico.core.reader import Reader
 from portico.core.requests import NewTurn
 from portico.transports import wire
+from portico.transports.admission import QUERY, READ, Admission
 from portico.transports.auth import principal_of
 from portico.transports.endpoint import method_not_allowed, route
 from portico.transports.eventstream import EventStream
@@ -56,6 +57,7 @@ class EventRoutes:
         *TURN_STREAM,
         codes=(*TURN_CODES, "method_not_allowed", "too_many_streams", "turn_not_found", "after_too_large"),
         headers=(LAST_EVENT_ID, IDEMPOTENCY_KEY),
+        admission=Admission(changes=True, ticket="query", resume="read"),
     )
     async def _get_turn(self, request: Request, query: StreamParameters) -> Response:
         """For `EventSource`. The stream ends after the turn's `complete`. With `Last-Event-ID` it resumes the turn to
@@ -71,6 +73,7 @@ class EventRoutes:
         *TURN_STREAM,
         codes=(*TURN_CODES, "too_many_streams", "turn_not_found", "after_too_large"),
         headers=(LAST_EVENT_ID, IDEMPOTENCY_KEY),
+        admission=QUERY,
     )
     async def _post_turn(self, request: Request, body: TurnBody) -> Response:
         """The stream ends after the turn's `complete`. The turn goes on when its client leaves."""
@@ -99,6 +102,7 @@ class EventRoutes:
         Answer(204, "All is told, and the session is closed: a browser need not come back."),
         codes=("after_too_large", "too_many_streams"),
         headers=(LAST_EVENT_ID,),
+        admission=READ,
     )
     async def _events(self, request: Request, query: EventParameters) -> Response:
         """All events behind `after` (or `Last-Event-ID`), and then what happens."""

@@ -17,6 +17,7 @@ from portico.core.engine import Engine
 from portico.core.errors import InvalidRequest, PorticoError, Unauthenticated, Unavailable
 from portico.core.events import encode_json
 from portico.transports import wire
+from portico.transports.admission import READ, Admission, admitting
 from portico.transports.auth import set_caller
 from portico.transports.caller import Caller, caller_of
 from portico.transports.endpoint import route
@@ -55,6 +56,7 @@ class WebSocketRoutes:
         path = f"{self._prefix}/ws/{{session_id}}"
         return [WebSocketRoute(path, self._serve), route(path, GET=_no_handshake)]
 
+    @admitting(Admission(ticket="read", first_frame=True))
     async def _serve(self, socket: WebSocket) -> None:
         framed = (subprotocol := subprotocol_of(socket.scope)) is not None
         await socket.accept(subprotocol)
@@ -109,6 +111,7 @@ class WebSocketRoutes:
     "A session's events as they happen, and its client's queries, answers and interrupts",
     Answer(101, "From here on the connection speaks WebSocket."),
     codes=("upgrade_required",),
+    admission=READ,
 )
 async def _no_handshake(request: Request, query: SocketParameters) -> NoReturn:
     """Without a subprotocol every text message is a query, and what is told are messages as in `PlainMessage`. With the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -12,6 +13,7 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 from playwright.async_api import Page, Route
 
 from tests.support.browser import PAGES, chromium, needs_chromium, serving_pages
+from tests.support.places import PLACES
 from tests.support.server import RunningServer, running_server
 from tests.support.talk import Talk, talk
 
@@ -40,9 +42,13 @@ async def untouched(server: RunningServer, client: Talk) -> None:
     assert [each["session_id"] for each in listed] == ["s"]
 
 
+@PLACES
 @pytest.mark.parametrize("auth", ["none", "token"])
-async def test_a_foreign_page_can_neither_read_nor_change_anything(tmp_path: Path, auth: str) -> None:
-    async with running_server(tmp_path, PORTICO_AUTH=auth, PORTICO_DRIVER="echo") as server, talk(server) as client:
+async def test_a_foreign_page_can_neither_read_nor_change_anything(
+    tmp_path: Path, place: dict[str, str], auth: str
+) -> None:
+    variables = {"PORTICO_AUTH": auth, "PORTICO_DRIVER": "echo", **place}
+    async with running_server(tmp_path, **variables) as server, talk(server) as client:
         await client.open(session_id="s")
         with serving_pages() as origin:
             async with chromium() as browser:
@@ -53,14 +59,19 @@ async def test_a_foreign_page_can_neither_read_nor_change_anything(tmp_path: Pat
                     assert told(await attacked(page, server.api, headers)) == {}
         await untouched(server, client)
         log = (tmp_path / "server.log").read_text()
-        for arrived in ("GET /claude/stream/s", "POST /claude/stream/s", "OPTIONS /claude/sessions", "WEBSOCKET"):
+        api = urlsplit(server.api).path
+        for arrived in (f"GET {api}/stream/s", f"POST {api}/stream/s", f"OPTIONS {api}/sessions", f"WEBSOCKET {api}"):
             assert arrived in log
 
 
+@PLACES
 @pytest.mark.parametrize("auth", ["none", "token"])
-async def test_a_name_that_was_made_to_lead_here_gives_nothing_away(tmp_path: Path, auth: str) -> None:
+async def test_a_name_that_was_made_to_lead_here_gives_nothing_away(
+    tmp_path: Path, place: dict[str, str], auth: str
+) -> None:
     """DNS rebinding: to the browser the page and the server are of one origin."""
-    async with running_server(tmp_path, PORTICO_AUTH=auth, PORTICO_DRIVER="echo") as server, talk(server) as client:
+    variables = {"PORTICO_AUTH": auth, "PORTICO_DRIVER": "echo", **place}
+    async with running_server(tmp_path, **variables) as server, talk(server) as client:
         await client.open(session_id="s")
         # Newer browsers keep pages from the local network by themselves, which is not what is to be seen here.
         flags = (f"--host-resolver-rules=MAP {EVIL} 127.0.0.1", "--disable-features=LocalNetworkAccessChecks")

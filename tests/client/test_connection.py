@@ -33,6 +33,12 @@ def test_an_option_wins_over_the_environment_and_that_over_the_data_folder(tmp_p
     assert (first.url, first.token, first.source) == ("http://127.0.0.1:3", "opt", "--server")
 
 
+def test_a_server_that_is_mounted_in_another_app_is_found_below_its_path(tmp_path: Path) -> None:
+    server_runs(tmp_path, "http://127.0.0.1:8787/agents")
+    found = find_endpoint({}, tmp_path)
+    assert (found.url, found.api_prefix) == ("http://127.0.0.1:8787", "/agents/claude")
+
+
 @pytest.mark.parametrize(
     ("text", "url", "uds", "prefix"),
     [

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,12 +21,13 @@ from websockets.frames import Opcode
 
 from portico.transports.watch import NO_LINGER
 from tests.e2e.attacks import BODIES, HANDSHAKES, HEADS, PAGES, PLAIN, SMUGGLING, SOCKETS, TOKEN, V1, Attack, request
+from tests.support.mounted import MOUNTED
 from tests.support.server import RunningServer, running_server
 from tests.support.sight import count_descriptors
 from tests.support.talk import Talk, script, talk, text
 from tests.support.websocket import close_code, frame
 
-pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
+pytestmark = pytest.mark.anyio
 
 GROWTH = 48 * 1024 * 1024
 """Bytes of memory that a server may keep of all that: the largest attacks alone send 30 MB."""
@@ -38,9 +39,15 @@ async def connected(server: RunningServer) -> AsyncIterator[SocketStream]:
         yield stream
 
 
-async def send(stream: SocketStream, data: bytes, token: str, more: bytes = b"") -> None:
+def addressed(data: bytes, server: RunningServer) -> bytes:
+    """``data`` with the server's own token, and its paths below where the server is mounted."""
+    mount = urlsplit(server.url).path.encode()
+    return data.replace(TOKEN, server.token.encode()).replace(b" /claude/", b" %b/claude/" % mount)
+
+
+async def send(stream: SocketStream, data: bytes, server: RunningServer, more: bytes = b"") -> None:
     """All of it, as far as the server takes it."""
-    data = data.replace(TOKEN, token.encode())
+    data = addressed(data, server)
     try:
         for start in range(0, len(data), 32 * 1024):
             await stream.send(data[start : start + 32 * 1024])
@@ -82,16 +89,16 @@ async def outcome(server: RunningServer, client: Talk, attack: Attack) -> str | 
             async with connected(server) as stream, anyio.create_task_group() as tasks:
                 if upgrades:
                     shake, _, rest = attack.sent.partition(b"\r\n\r\n")
-                    await send(stream, shake + b"\r\n\r\n", server.token)
+                    await send(stream, shake + b"\r\n\r\n", server)
                     shaken = b""
                     while not shaken.endswith(b"\r\n\r\n"):
                         shaken += await stream.receive(1)
                     if not shaken.startswith(b"HTTP/1.1 101 "):
                         return f"the handshake failed: {shaken!r}"
-                    tasks.start_soon(send, stream, rest, server.token, attack.more)
+                    tasks.start_soon(send, stream, rest, server, attack.more)
                     seen: tuple[int | None, str | None] = (await close_code(stream), attack.code)
                 else:
-                    tasks.start_soon(send, stream, attack.sent, server.token, attack.more)
+                    tasks.start_soon(send, stream, attack.sent, server, attack.more)
                     seen = await answer(stream, head=attack.sent.startswith(b"HEAD "))
                 tasks.cancel_scope.cancel()
     except Exception as error:
@@ -106,7 +113,7 @@ async def outcome(server: RunningServer, client: Talk, attack: Attack) -> str | 
 
 async def flood_of_pings(server: RunningServer, client: Talk) -> None:
     async with connected(server) as stream:
-        await stream.send(PLAIN.replace(TOKEN, server.token.encode()))
+        await stream.send(addressed(PLAIN, server))
         await stream.receive()
         with anyio.move_on_after(1), suppress(anyio.BrokenResourceError):
             while True:
@@ -117,7 +124,7 @@ async def queries_without_reading(server: RunningServer, client: Talk) -> None:
     await client.open(session_id="deaf", driver="echo")
     ask = frame(Opcode.TEXT, b'{"type":"query","content":"[[{\\"say\\": \\"x\\"}]]","id":1}')
     async with connected(server) as stream:
-        await stream.send(V1.replace(TOKEN, server.token.encode()).replace(b"/ws/s", b"/ws/deaf"))
+        await stream.send(addressed(V1, server).replace(b"/ws/s", b"/ws/deaf"))
         with anyio.move_on_after(1), suppress(anyio.BrokenResourceError):
             while True:
                 await stream.send(ask * 100)
@@ -128,12 +135,12 @@ async def requests_without_reading(server: RunningServer, client: Talk) -> None:
     async with connected(server) as stream:
         with anyio.move_on_after(1), suppress(anyio.BrokenResourceError):
             while True:
-                await stream.send(request("/claude/sessions").replace(TOKEN, server.token.encode()) * 100)
+                await stream.send(addressed(request("/claude/sessions"), server) * 100)
 
 
 async def streams_that_are_reset(server: RunningServer, client: Talk) -> None:
-    ask = request("/claude/sessions/s/events").replace(TOKEN, server.token.encode())
-    for begun in (ask, ask[:-2], b"", PLAIN.replace(TOKEN, server.token.encode()), b"POST / HTTP/1.1\r\n"):
+    ask = addressed(request("/claude/sessions/s/events"), server)
+    for begun in (ask, ask[:-2], b"", addressed(PLAIN, server), b"POST / HTTP/1.1\r\n"):
         for _ in range(60):
             with socket.create_connection(("127.0.0.1", urlsplit(server.url).port or 0)) as stream:
                 stream.sendall(begun)
@@ -152,12 +159,26 @@ async def silence(server: RunningServer, client: Talk) -> None:
             stream.close()
 
 
+def says(word: str) -> str:
+    return script({"say": word})
+
+
 FLOODS = [flood_of_pings, queries_without_reading, requests_without_reading, streams_that_are_reset, silence]
 
 
-async def test_no_attack_of_the_table_does_any_harm(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("place", "ask"),
+    [
+        pytest.param({"PORTICO_DRIVER": "claude-code,echo"}, says, marks=pytest.mark.real_cli, id="alone"),
+        pytest.param({"PORTICO_DRIVER": "echo", **MOUNTED}, str, id="mounted"),
+    ],
+)
+async def test_no_attack_of_the_table_does_any_harm(
+    tmp_path: Path, place: dict[str, str], ask: Callable[[str], str]
+) -> None:
+    """``ask`` makes a query that is answered with a word."""
     settings = {
-        "PORTICO_DRIVER": "claude-code,echo",
+        **place,
         "PORTICO_MAX_BODY": "1MiB",
         "PORTICO_MAX_FRAME": "256KiB",
         "PORTICO_MAX_CONNECTIONS": "200",
@@ -165,7 +186,7 @@ async def test_no_attack_of_the_table_does_any_harm(tmp_path: Path) -> None:
     }
     async with running_server(tmp_path, **settings) as server, talk(server) as client:
         await client.open(session_id="s")
-        assert text(await client.turn("s", script({"say": "before"}))) == "before"
+        assert text(await client.turn("s", ask("before"))) == "before"
         process = psutil.Process(server.process.pid)
         children = {child.pid for child in process.children(recursive=True)}
         files, memory = count_descriptors(process), process.memory_info().rss
@@ -186,7 +207,7 @@ async def test_no_attack_of_the_table_does_any_harm(tmp_path: Path) -> None:
         assert (await client.session("s"))["turns"] == 1
         listed = (await client.http.get("/sessions")).json()["sessions"]
         assert [session["session_id"] for session in listed if session["state"] != "closed"] == ["s"]
-        assert text(await client.turn("s", script({"say": "after"}))) == "after"
+        assert text(await client.turn("s", ask("after"))) == "after"
         log = (tmp_path / "server.log").read_text()[before:]
         noted = re.findall(r"Traceback|^.* (?:WARNING|ERROR|CRITICAL) .*$", log, re.MULTILINE)
         assert [line for line in noted if "portico.auth: wrong credentials from 127.0.0.1" not in line] == []

@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import anyio
 import pytest
 
+from tests.support.mounted import MOUNTED
 from tests.support.server import RunningServer, running_server
 from tests.support.websocket import talking
 
@@ -107,8 +109,13 @@ async def test_each_action_is_a_line_and_what_was_said_is_not(tmp_path: Path) ->
     assert lines(path)[-1]["action"] == "server.stop"
 
 
-async def test_who_is_refused_is_a_line(tmp_path: Path) -> None:
-    async with audited(tmp_path) as server, server.http() as alice, server.http() as bob:
+@pytest.mark.parametrize(
+    ("place", "strange"),  # a `Mount` of Starlette's passes no path on that has a line break
+    [({}, "x%e2%80%a8%0a%7B%22"), (MOUNTED, "x%e2%80%a8%7B%22")],
+    ids=["alone", "mounted"],
+)
+async def test_who_is_refused_is_a_line(tmp_path: Path, place: dict[str, str], strange: str) -> None:
+    async with audited(tmp_path, **place) as server, server.http() as alice, server.http() as bob:
         path = server.data_dir / "audit.jsonl"
         bob.headers["authorization"] = "Bearer secret-of-bob"
         await alice.post("/sessions", json={"session_id": "s"})
@@ -119,21 +126,19 @@ async def test_who_is_refused_is_a_line(tmp_path: Path) -> None:
         assert (await line(path, "session.access", 2))["session_id"] == "s"
         assert (await bob.post("/sessions", json={"permission_mode": "bypassPermissions"})).status_code == 403
         assert (await line(path, "session.create", 2))["outcome"] == "not_allowed"
-        guess = await bob.get("/sessions/x%0a%7B%22", headers={"authorization": "Bearer guessed"})
+        guess = await bob.get(f"/sessions/{strange}", headers={"authorization": "Bearer guessed"})
         assert guess.status_code == 401
-        assert (await line(path, "request"))["path"] == "/claude/sessions/x%0a%7B%22"
+        assert (await line(path, "request"))["path"] == f"{urlsplit(server.api).path}/sessions/{strange}"
         for header, code in (("host", "host_not_allowed"), ("origin", "origin_not_allowed")):
             refused = await bob.post("/sessions", json={}, headers={header: "http://evil.example"})
             assert refused.json()["code"] == code
         assert (await line(path, "request", 2)).get("principal") is None
         assert (await line(path, "request", 3))["outcome"] == "origin_not_allowed"
-        strange = "s\n\u2028\x85{}" + "x" * 1000
-        assert (await bob.post("/sessions", json={"session_id": strange})).status_code == 422
+        long = "s\n\u2028\x85{}" + "x" * 1000
+        assert (await bob.post("/sessions", json={"session_id": long})).status_code == 422
         assert (await bob.post("/sessions/s/turns", json={"query": "x"})).status_code == 404
-        assert (
-            await alice.post("/sessions/s/permissions/x%E2%80%A8%0A%22%7D", json={"behavior": "allow"})
-        ).status_code == 404
-        assert (await line(path, "permission.allow"))["request_id"] == 'x\u2028\n"}'
+        assert (await alice.post(f"/sessions/s/permissions/{strange}", json={"behavior": "allow"})).status_code == 404
+        assert (await line(path, "permission.allow"))["request_id"] == unquote(strange)
         text = path.read_bytes()
         assert "guessed" not in text.decode() and text.isascii()
 

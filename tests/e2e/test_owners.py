@@ -20,6 +20,7 @@ from portico.transports.sessions import Sessions
 from portico.transports.sse import EventRoutes
 from portico.transports.streams import Streams
 from portico.transports.websocket import WebSocketRoutes
+from tests.support.places import PLACES
 from tests.support.server import RunningServer, running_server
 from tests.support.talk import Talk, script, talk
 from tests.support.websocket import talking
@@ -29,9 +30,10 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 TOKENS = "alice:alice-secret-alice,bob:bob-secret-bob-bob,root:root-secret-root:admin"
 
 
-async def test_what_is_somebody_elses_is_unknown(tmp_path: Path) -> None:
+@PLACES
+async def test_what_is_somebody_elses_is_unknown(tmp_path: Path, place: dict[str, str]) -> None:
     async with (
-        running_server(tmp_path, PORTICO_AUTH_TOKENS=TOKENS) as server,
+        running_server(tmp_path, PORTICO_AUTH_TOKENS=TOKENS, **place) as server,
         talk(server, "alice-secret-alice") as alice,
         talk(server, "bob-secret-bob-bob") as bob,
         talk(server, "root-secret-root") as admin,
@@ -64,8 +66,9 @@ async def test_what_is_somebody_elses_is_unknown(tmp_path: Path) -> None:
         assert (await alice.session("s"))["turns"] == 1
 
 
-async def test_without_a_token_or_with_a_wrong_one_nobody_gets_in(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server, "wrong") as client:
+@PLACES
+async def test_without_a_token_or_with_a_wrong_one_nobody_gets_in(tmp_path: Path, place: dict[str, str]) -> None:
+    async with running_server(tmp_path, **place) as server, talk(server, "wrong") as client:
         wrong = await client.http.get("/sessions")
         client.http.headers.pop("Authorization")
         none = await client.http.get("/sessions")
@@ -187,8 +190,9 @@ def test_the_table_has_every_route(tmp_path: Path) -> None:
     assert found == TABLE.keys() | ANYBODYS
 
 
-async def test_every_route_knows_its_owner(tmp_path: Path) -> None:
-    async with running_server(tmp_path, "--driver", "echo", PORTICO_AUTH_TOKENS=TOKENS) as server:
+@PLACES
+async def test_every_route_knows_its_owner(tmp_path: Path, place: dict[str, str]) -> None:
+    async with running_server(tmp_path, "--driver", "echo", PORTICO_AUTH_TOKENS=TOKENS, **place) as server:
         async with (
             talk(server, "alice-secret-alice") as alice,
             talk(server, "bob-secret-bob-bob") as bob,

@@ -13,12 +13,13 @@ import httpx
 import pytest
 
 from tests.e2e.test_reload import reload
+from tests.support.places import PLACES
 from tests.support.server import RunningServer, running_server
 from tests.support.sse import events
 from tests.support.talk import Talk, talk
 from tests.support.websocket import talking
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, PLACES]
 
 TOKENS = "alice:alice-secret,bob:bob-secret,root:root-secret:admin"
 ASK = json.dumps({"ask": {"tool_name": "Write", "input": {"file_path": "a"}}})
@@ -55,8 +56,8 @@ def changed(text: str) -> str:
     return ("f" if text[10] != "f" else "g").join((text[:10], text[11:]))
 
 
-async def test_what_a_ticket_opens_and_what_it_does_not(tmp_path: Path) -> None:
-    async with running_server(tmp_path, "--driver", "echo", PORTICO_AUTH_TOKENS=TOKENS) as server:
+async def test_what_a_ticket_opens_and_what_it_does_not(tmp_path: Path, place: dict[str, str]) -> None:
+    async with running_server(tmp_path, "--driver", "echo", PORTICO_AUTH_TOKENS=TOKENS, **place) as server:
         async with talk(server, "alice-secret") as alice, talk(server, "root-secret") as root:
             await alice.open(session_id="s")
             await alice.open(session_id="other")
@@ -115,8 +116,10 @@ async def test_what_a_ticket_opens_and_what_it_does_not(tmp_path: Path) -> None:
         assert (server.data_dir / "ticket_key").stat().st_mode & 0o777 == 0o600
 
 
-async def test_with_a_ticket_for_it_one_asks_answers_and_interrupts_as_its_owner(tmp_path: Path) -> None:
-    async with running_server(tmp_path, "--driver", "echo", PORTICO_AUTH_TOKENS=TOKENS) as server:
+async def test_with_a_ticket_for_it_one_asks_answers_and_interrupts_as_its_owner(
+    tmp_path: Path, place: dict[str, str]
+) -> None:
+    async with running_server(tmp_path, "--driver", "echo", PORTICO_AUTH_TOKENS=TOKENS, **place) as server:
         async with talk(server, "alice-secret") as alice:
             await alice.open(session_id="s")
             reading, asking = await ticket(alice), await ticket(alice, scope="query")
@@ -153,10 +156,10 @@ async def test_with_a_ticket_for_it_one_asks_answers_and_interrupts_as_its_owner
             assert (await alice.session("s"))["turns"] == turns
 
 
-async def test_what_a_ticket_outlives_and_what_it_does_not(tmp_path: Path) -> None:
+async def test_what_a_ticket_outlives_and_what_it_does_not(tmp_path: Path, place: dict[str, str]) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("alice:alice-secret\nbob:bob-secret\n")
-    settings = {"PORTICO_AUTH_TOKENS": f"@{tokens}", "PORTICO_DATA_DIR": str(tmp_path / "data")}
+    settings = {"PORTICO_AUTH_TOKENS": f"@{tokens}", "PORTICO_DATA_DIR": str(tmp_path / "data"), **place}
     (tmp_path / "first").mkdir()
     async with running_server(tmp_path / "first", "--driver", "echo", **settings) as server:
         async with talk(server, "alice-secret") as alice:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,12 @@ from portico.plugins.token_auth.authenticator import TokenAuthenticator
 from portico.testing.background import background
 from portico.testing.engine import scripted_engine
 from portico.transports.asgi import Api
+from portico.transports.base import Routes, Transport
 from portico.transports.hosts import LOOPBACK
 from portico.transports.http import HttpTransport
 from portico.transports.server import PING_SECONDS, Limits
 from portico.transports.tls import Tls
+from tests.support.mounted import MountedTransport
 
 TOKENS = {"alice-secret": Principal("alice"), "bob-secret": Principal("bob"), "admin-secret": Principal("root", True)}
 
@@ -101,20 +103,20 @@ async def serving(
     max_connections: int = 1000,
     max_streams: int = 1000,
     proxies: Collection[str] = (),
+    mounted: bool = False,
+    routes: Mapping[str, Routes] | None = None,
     tls: Tls | None = None,
     trust: ssl.SSLContext | None = None,
     **policy: Any,
 ) -> AsyncIterator[Served]:
-    transport = HttpTransport(
-        Callers([TokenAuthenticator(TOKENS.items())]),
-        host="127.0.0.1",
-        port=0,
-        uds=uds,
-        api=Api("/claude", max_body, hosts, origins, rest, proxies=proxies),
-        limits=Limits(write_timeout, max_frame, ping, max_connections),
-        tls=tls,
-        quota=StreamQuota(max_streams),
+    callers = Callers([TokenAuthenticator(TOKENS.items())])
+    api = Api("/claude", max_body, hosts, origins, rest, routes or {}, proxies=proxies)
+    limits, quota = Limits(write_timeout, max_frame, ping, max_connections), StreamQuota(max_streams)
+    transport: Transport = HttpTransport(
+        callers, host="127.0.0.1", port=0, uds=uds, api=api, limits=limits, tls=tls, quota=quota
     )
+    if mounted:
+        transport = MountedTransport(callers, "127.0.0.1", 0, api, limits, quota)
     stopped = anyio.Event()
     serving_scope = anyio.CancelScope()
 

@@ -66,11 +66,12 @@ class Client:
 async def talking(
     url: str, path: str = "/claude/ws/s", *, token: str | None = "alice-secret", v1: bool = False, **options: Any
 ) -> AsyncIterator[Client]:
-    """``url`` is the server's (``http:`` or ``ws:``)."""
+    """``url`` is the server's (``http:`` or ``ws:``); ``path`` lies below it."""
     headers = {**options.pop("headers", {}), **({} if token is None else {"Authorization": f"Bearer {token}"})}
     protocols = options.pop("subprotocols", [Subprotocol(V1)] if v1 else None)
-    scheme = "wss" if urlsplit(url).scheme in ("https", "wss") else "ws"
-    address = f"{scheme}://{urlsplit(url).netloc}{path}"
+    server = urlsplit(url)
+    scheme = "wss" if server.scheme in ("https", "wss") else "ws"
+    address = f"{scheme}://{server.netloc}{server.path}{path}"
     options = {"compression": None, "max_size": None, "proxy": None, "close_timeout": 2, **options}
     async with connect(address, additional_headers=headers, subprotocols=protocols, **options) as connection:
         assert connection.subprotocol == (V1 if v1 else None)

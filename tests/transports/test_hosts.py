@@ -9,6 +9,8 @@ from tests.support.websocket import talking
 
 pytestmark = pytest.mark.anyio
 
+PLACES = pytest.mark.parametrize("mounted", [False, True], ids=["alone", "mounted"])
+
 
 @pytest.mark.parametrize(
     ("host", "further", "names"),
@@ -27,6 +29,7 @@ async def test_the_names_are_loopback_and_host_and_those_of_the_operator(
     assert allowed_names(host, further) == LOOPBACK | names
 
 
+@PLACES
 @pytest.mark.parametrize(
     ("host", "allowed"),
     [
@@ -55,8 +58,8 @@ async def test_the_names_are_loopback_and_host_and_those_of_the_operator(
         ("*", False),
     ],
 )
-async def test_who_asks_for_another_name_is_refused(tmp_path: Path, host: str, allowed: bool) -> None:
-    async with serving(tmp_path, hosts={*LOOPBACK, "portico.example"}) as served:
+async def test_who_asks_for_another_name_is_refused(tmp_path: Path, mounted: bool, host: str, allowed: bool) -> None:
+    async with serving(tmp_path, hosts={*LOOPBACK, "portico.example"}, mounted=mounted) as served:
         await served.session()
         answer = await served.client.get("/claude/sessions", headers={"host": host})
         assert answer.status_code == (200 if allowed else 403)
@@ -69,10 +72,12 @@ async def test_who_asks_for_another_name_is_refused(tmp_path: Path, host: str, a
             assert (await served.client.get(path, headers={"host": host})).status_code == 200
 
 
+@PLACES
 @pytest.mark.parametrize("head", [b"", b"host: localhost\r\nhost: localhost\r\n", b"host: a b\r\n"])
-async def test_there_is_exactly_one_host(tmp_path: Path, head: bytes) -> None:
-    async with serving(tmp_path) as served:
-        stream = await served.raw(b"GET /claude/sessions HTTP/1.1\r\n" + head + b"\r\n")
+async def test_there_is_exactly_one_host(tmp_path: Path, mounted: bool, head: bytes) -> None:
+    async with serving(tmp_path, mounted=mounted) as served:
+        path = served.client.base_url.join("claude/sessions").raw_path
+        stream = await served.raw(b"GET %b HTTP/1.1\r\n" % path + head + b"\r\n")
         assert (await stream.receive()).startswith(b"HTTP/1.1 403 ")
 
 
@@ -81,8 +86,9 @@ async def test_a_star_is_any_name(tmp_path: Path) -> None:
         assert (await served.client.get("/claude/sessions", headers={"host": "any.example"})).status_code == 200
 
 
-async def test_websockets_are_refused_at_the_handshake(tmp_path: Path) -> None:
-    async with serving(tmp_path, hosts={"portico.example"}) as served:
+@PLACES
+async def test_websockets_are_refused_at_the_handshake(tmp_path: Path, mounted: bool) -> None:
+    async with serving(tmp_path, hosts={"portico.example"}, mounted=mounted) as served:
         with pytest.raises(InvalidStatus) as refused:
             async with talking(served.url):
                 pass

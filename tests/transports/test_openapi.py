@@ -49,7 +49,7 @@ def routes(prefix: str = "/claude", **api: Any) -> list[BaseRoute]:
 
 
 def made(prefix: str = "/claude", **api: Any) -> Json:
-    return document(routes(prefix, **api), prefix)
+    return document(routes(prefix, **api))
 
 
 @pytest.mark.parametrize("rest", [True, False])

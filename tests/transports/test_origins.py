@@ -6,7 +6,7 @@ from websockets.exceptions import InvalidStatus
 from tests.support.serving import serving
 from tests.support.websocket import talking
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("mounted", [False, True], ids=["alone", "mounted"])]
 
 APP = "https://app.example"
 TABLE = [
@@ -38,9 +38,9 @@ def headers_of(origin: str | None, site: str | None, host: str) -> dict[str, str
 
 @pytest.mark.parametrize(("origin", "site", "may"), TABLE)
 async def test_pages_of_other_origins_change_nothing_and_read_nothing(
-    tmp_path: Path, origin: str | None, site: str | None, may: bool
+    tmp_path: Path, mounted: bool, origin: str | None, site: str | None, may: bool
 ) -> None:
-    async with serving(tmp_path, origins={APP}) as served:
+    async with serving(tmp_path, origins={APP}, mounted=mounted) as served:
         await served.session()
         headers = headers_of(origin, site, served.client.base_url.netloc.decode())
         asked = [
@@ -62,9 +62,9 @@ async def test_pages_of_other_origins_change_nothing_and_read_nothing(
 
 @pytest.mark.parametrize(("origin", "site", "may"), TABLE)
 async def test_websockets_of_other_origins_are_refused_at_the_handshake(
-    tmp_path: Path, origin: str | None, site: str | None, may: bool
+    tmp_path: Path, mounted: bool, origin: str | None, site: str | None, may: bool
 ) -> None:
-    async with serving(tmp_path, origins={APP}) as served:
+    async with serving(tmp_path, origins={APP}, mounted=mounted) as served:
         await served.session()
         headers = headers_of(origin, site, served.client.base_url.netloc.decode())
         if may:
@@ -80,8 +80,8 @@ async def test_websockets_of_other_origins_are_refused_at_the_handshake(
 
 
 @pytest.mark.parametrize("origins", [(), (APP,)])
-async def test_a_browser_that_asks_first_is_told(tmp_path: Path, origins: tuple[str, ...]) -> None:
-    async with serving(tmp_path, origins=origins) as served:
+async def test_a_browser_that_asks_first_is_told(tmp_path: Path, mounted: bool, origins: tuple[str, ...]) -> None:
+    async with serving(tmp_path, origins=origins, mounted=mounted) as served:
         del served.client.headers["authorization"]
         ask = {
             "Access-Control-Request-Method": "POST",
@@ -97,8 +97,8 @@ async def test_a_browser_that_asks_first_is_told(tmp_path: Path, origins: tuple[
         assert "access-control-allow-origin" not in other.headers
 
 
-async def test_pages_that_may_see_problems_and_streams_too(tmp_path: Path) -> None:
-    async with serving(tmp_path, origins={APP}) as served:
+async def test_pages_that_may_see_problems_and_streams_too(tmp_path: Path, mounted: bool) -> None:
+    async with serving(tmp_path, origins={APP}, mounted=mounted) as served:
         await served.session()
         for path, status in (("/claude/sessions/none", 404), ("/claude/stream/s?query=x", 200)):
             answer = await served.client.get(path, headers={"Origin": APP})
