@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from portico.core.agent import AgentOptions
-from portico.core.errors import NotAllowed
+from portico.core.errors import InvalidRequest, NotAllowed
 from portico.core.requests import NewSession
+from portico.core.tool_rule import ToolRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,11 @@ class Policy:
     allow_client_mcp: bool = False
     files: tuple[Path, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Raises `InvalidRequest` for what is no tool rule."""
+        _parsed("allowed_tools", self.allowed_tools)
+        _parsed("disallowed_tools", self.disallowed_tools)
+
     def options(self, request: NewSession, default_model: str | None) -> AgentOptions:
         """What a client's session is started with. Raises `NotAllowed`."""
         mode = request.permission_mode
@@ -51,16 +57,17 @@ class Policy:
         for source in request.setting_sources:
             if source not in self.setting_sources:
                 raise NotAllowed(f"the setting source {source!r} is not allowed here (setting_sources)")
-        for rule in request.allowed_tools:
-            if self.allowed_tools and not any(_covers(allowed, rule) for allowed in self.allowed_tools):
-                raise NotAllowed(f"the tool {rule!r} is not among those allowed here (allowed_tools)")
+        for rule in _parsed("allowed_tools", request.allowed_tools):
+            if not self.covers(rule):
+                raise NotAllowed(f"the tool {str(rule)!r} is not among those allowed here (allowed_tools)")
+        _parsed("disallowed_tools", request.disallowed_tools)
         return AgentOptions(
             model=request.model or default_model,
             permission_mode=mode,
             system_prompt=request.system_prompt,
             append_system_prompt=request.append_system_prompt,
             allowed_tools=request.allowed_tools or self.allowed_tools,
-            disallowed_tools=(*self.disallowed_tools, *request.disallowed_tools),
+            disallowed_tools=tuple(dict.fromkeys((*self.disallowed_tools, *request.disallowed_tools))),
             mcp_servers=self._mcp_servers(request.mcp_servers),
             max_turns=request.max_turns,
             setting_sources=request.setting_sources,
@@ -81,7 +88,18 @@ class Policy:
         if mode not in self.permission_modes:
             raise NotAllowed(f"the permission mode {mode!r} is not allowed here (permission_modes)")
 
+    def covers(self, rule: ToolRule) -> bool:
+        """Whether sessions may use without asking what ``rule`` allows."""
+        return not self.allowed_tools or any(ToolRule.parse(text).covers(rule) for text in self.allowed_tools)
 
-def _covers(allowed: str, rule: str) -> bool:
-    """Whether ``rule`` is ``allowed``, or narrower: ``Bash`` covers ``Bash(git log:*)``."""
-    return rule == allowed or rule.startswith(f"{allowed}(")
+
+def _parsed(name: str, texts: Sequence[str]) -> list[ToolRule]:
+    """Raises `InvalidRequest` where one of ``texts`` is not exactly one rule."""
+    rules = []
+    for place, text in enumerate(texts):
+        try:
+            rules.append(ToolRule.parse(text))
+        except ValueError as error:
+            mistake = {"loc": [name, place], "msg": str(error), "type": "tool_rule"}
+            raise InvalidRequest(f"{name}.{place}: {error}", errors=[mistake]) from None
+    return rules
