@@ -17,7 +17,16 @@ from portico.core.agent import AgentDriver, AgentOptions, Decision, require
 from portico.core.audit import Audit, NoAudit
 from portico.core.changes import SessionChanges
 from portico.core.clock import rfc3339
-from portico.core.errors import Conflict, Exhausted, InvalidRequest, NotFound, PorticoError, StoreFailed, Unavailable
+from portico.core.errors import (
+    Conflict,
+    Exhausted,
+    InvalidRequest,
+    NotAllowed,
+    NotFound,
+    PorticoError,
+    StoreFailed,
+    Unavailable,
+)
 from portico.core.events import Draft, Event, SessionChange, gap_event
 from portico.core.feed import Feed
 from portico.core.folders import Folders
@@ -36,6 +45,7 @@ from portico.core.session import Retired, Session
 from portico.core.slots import ProcessSlots
 from portico.core.state import State
 from portico.core.store import EventStore, SessionRecord
+from portico.core.suggestions import open_folders
 from portico.core.view import session_view
 
 log = logging.getLogger("portico.engine")
@@ -343,8 +353,9 @@ class Engine:
 
     async def _change(self, principal: Principal, session_id: str, changes: SessionChanges) -> None:
         if session_id not in self._live:
-            record = changes.apply(await self._record(principal, session_id))
-            await self._feed(record).append([], record)
+            before = await self._record(principal, session_id)
+            record = changes.apply(before)
+            await self._feed(record).append(changes.drafts(before), record)
         if session := self._live.get(session_id):  # also where it has been brought back meanwhile
             await session.change(changes)
 
@@ -401,12 +412,17 @@ class Engine:
         session.interrupt()
 
     async def answer(self, principal: Principal, session_id: str, request_id: str, decision: Decision) -> None:
-        """Answer a permission request. Raises as `Permissions.resolve`."""
+        """Answer a permission request. Raises as `Permissions.resolve`, and `NotAllowed`."""
         record = await self._record(principal, session_id)
         require(self._driver_of(record), "permissions")
+        if decision.remember and principal.by_ticket:
+            raise NotAllowed("with a ticket nothing can be remembered: that changes the session")
         if (session := self._live.get(session_id)) is None:
             raise NotFound(f"there is no permission request {request_id!r}", code="request_not_found")
-        await session.answer(principal, request_id, decision)
+        folders: Mapping[str, str] = {}
+        if decision.remember and (request := session.permissions.request(request_id)) is not None:
+            folders = await open_folders(request, record.cwd, self._folders)
+        await session.answer(principal, request_id, decision, folders)
 
     # Reading.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,7 @@ class Policy:
 
     def options(self, request: NewSession, default_model: str | None) -> AgentOptions:
         """What a client's session is started with. Raises `NotAllowed`."""
-        mode = request.permission_mode
-        if mode is None:
-            mode = "default" if "default" in self.permission_modes else next(iter(self.permission_modes))
+        mode = self._first_mode if request.permission_mode is None else request.permission_mode
         self.check_mode(mode)
         for source in request.setting_sources:
             if source not in self.setting_sources:
@@ -67,11 +66,32 @@ class Policy:
             system_prompt=request.system_prompt,
             append_system_prompt=request.append_system_prompt,
             allowed_tools=request.allowed_tools or self.allowed_tools,
-            disallowed_tools=tuple(dict.fromkeys((*self.disallowed_tools, *request.disallowed_tools))),
+            disallowed_tools=self._disallowed(request.disallowed_tools),
             mcp_servers=self._mcp_servers(request.mcp_servers),
             max_turns=request.max_turns,
             setting_sources=request.setting_sources,
         )
+
+    def still(self, options: AgentOptions) -> AgentOptions:
+        """What of a session's ``options`` is allowed now: it may have been made under other settings."""
+        mode = options.permission_mode
+        return options.with_changes(
+            permission_mode=mode if mode in self.permission_modes else self._first_mode,
+            allowed_tools=tuple(text for text in options.allowed_tools if self._covers_text(text)),
+            disallowed_tools=self._disallowed(options.disallowed_tools),
+        )
+
+    @property
+    def _first_mode(self) -> str:
+        return "default" if "default" in self.permission_modes else next(iter(self.permission_modes))
+
+    def _disallowed(self, asked: Sequence[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.disallowed_tools, *asked)))
+
+    def _covers_text(self, text: str) -> bool:
+        with suppress(ValueError):
+            return self.covers(ToolRule.parse(text))
+        return False
 
     def _mcp_servers(self, asked: Mapping[str, Any] | tuple[str, ...]) -> Mapping[str, Any]:
         if isinstance(asked, Mapping):
@@ -87,6 +107,16 @@ class Policy:
         """Raises `NotAllowed`."""
         if mode not in self.permission_modes:
             raise NotAllowed(f"the permission mode {mode!r} is not allowed here (permission_modes)")
+
+    def check_changed_input(self, tool: str, options: AgentOptions) -> None:
+        """Whether somebody may have ``tool`` used in another way than its agent has asked for.
+
+        Raises `NotAllowed` where a rule may be against it: agents look at their rules before they ask, and not again.
+        """
+        for text in self._disallowed(options.disallowed_tools):
+            if ToolRule.may_concern(text, tool):
+                detail = f"the input of {tool} can't be changed here, as there are rules about it (disallowed_tools)"
+                raise NotAllowed(detail)
 
     def covers(self, rule: ToolRule) -> bool:
         """Whether sessions may use without asking what ``rule`` allows."""

@@ -45,6 +45,14 @@ class ToolRule:
         tool, bracket, rest = text.partition("(")
         return cls(tool, rest.removesuffix(")") if bracket else None)
 
+    @staticmethod
+    def may_concern(text: str, tool: str) -> bool:
+        """As `concerns`; what is no rule may concern everything."""
+        try:
+            return ToolRule.parse(text).concerns(tool)
+        except ValueError:
+            return True
+
     def __str__(self) -> str:
         return self.tool if self.content is None else f"{self.tool}({self.content})"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,25 @@ STREAMING = (
 
 
 def build_command(
-    cli: Path, conversation: str, options: AgentOptions, *, resume: bool, default_model: str | None = None
+    cli: Path,
+    conversation: str,
+    options: AgentOptions,
+    *,
+    resume: bool,
+    default_model: str | None = None,
+    withheld: Sequence[str] = (),
 ) -> list[str]:
     """The argv that starts an agent with a new ``conversation`` or, with ``resume``, brings it back.
+
+    It does not have the tools that are ``withheld``.
 
     Raises `InvalidRequest` (``errors`` names the option) where a value can't be an argument of a process.
     """
     if options.model is None:
         options = replace(options, model=default_model)
-    command = SubprocessCLITransport("", _sdk_options(options), cli)._build_command()[:-2]  # no --print PROMPT
+    command = SubprocessCLITransport("", _sdk_options(options, withheld), cli)._build_command()[
+        :-2
+    ]  # no --print PROMPT
     # The operator's and the project's settings are not the session's, unless they are asked for.
     sources = f"--setting-sources={','.join(options.setting_sources)}"
     identity = f"--resume={conversation}" if resume else f"--session-id={conversation}"
@@ -48,9 +58,10 @@ def build_command(
     return argv
 
 
-def _sdk_options(options: AgentOptions) -> ClaudeCodeOptions:
-    # "default" is what the CLI does unasked. Its own name for it has changed, so it is never said.
-    mode: Any = options.permission_mode if options.permission_mode != "default" else None
+def _sdk_options(options: AgentOptions, withheld: Sequence[str]) -> ClaudeCodeOptions:
+    # Always said, "default" too: unasked, the CLI goes by the project's settings, or by the plan mode that a resumed
+    # conversation was in.
+    mode: Any = options.permission_mode
     return ClaudeCodeOptions(
         model=options.model,
         permission_mode=mode,
@@ -58,7 +69,7 @@ def _sdk_options(options: AgentOptions) -> ClaudeCodeOptions:
         system_prompt=options.system_prompt,
         append_system_prompt=options.append_system_prompt,
         allowed_tools=list(options.allowed_tools),
-        disallowed_tools=[*WITHHELD_TOOLS, *options.disallowed_tools],
+        disallowed_tools=[*WITHHELD_TOOLS, *withheld, *options.disallowed_tools],
         mcp_servers=dict(options.mcp_servers),
         max_turns=options.max_turns,
     )
