@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from portico.config.settings import Settings
-from portico.core.audit import OK, Source
+from portico.core.audit import OK, About, Source
 from portico.core.clock import rfc3339
 from portico.core.errors import Unavailable
 from portico.core.principal import Principal
@@ -64,7 +64,7 @@ class AuditLog:
         outcome: str,
         principal: Principal | None = None,
         source: Source | None = None,
-        **about: str | None,
+        **about: About,
     ) -> None:
         source = source or (principal.source if principal else None)
         line: dict[str, Any] = {

@@ -12,7 +12,7 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from portico.client.api import Client, Event
-from portico.client.errors import ClientError
+from portico.client.errors import ClientError, ProblemError
 from portico.client.keyboard import Presses, drain
 from portico.client.leave import Decide
 from portico.client.screen import Screen
@@ -124,6 +124,10 @@ class TurnView:
                 await self._client.answer(self._session_id, request_id, behavior, remember=decision == "remember")
             except ClientError as error:
                 self._screen.note(f"the answer did not count: {error}", "yellow")
+                if isinstance(error, ProblemError) and error.code == "not_allowed":
+                    # The request still waits, and an answer that the operator does not allow will not do next time.
+                    with suppress(ClientError):
+                        await self._client.answer(self._session_id, request_id, "deny")
 
     def _resolved(self, event: Mapping[str, Any]) -> None:
         if scope := self._asking.pop(event["request_id"], None):

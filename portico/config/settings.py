@@ -23,7 +23,7 @@ from .values import AgentVariable, Token, ZitiService
 
 PermissionMode = Literal["default", "acceptEdits", "plan", "dontAsk", "bypassPermissions"]
 SettingSource = Literal["user", "project", "local"]
-ToolRule = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\([^()]*\))?$", max_length=512)]
+ToolRule = Annotated[str, AfterValidator(values.tool_rule)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 AbsolutePath = Annotated[Path, AfterValidator(values.absolute)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(values.header_secret)]

@@ -17,6 +17,11 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+# As `portico.core.tool_rule` has it; `tests/core/test_tool_rule.py` compares the two.
+_TOOL_RULE = (
+    r"(?:[A-Za-z_][A-Za-z0-9_-]*"
+    r"(?:\*|\((?! *\))[^()\x00-\x1f\x7f-\x9f\u2028\u2029]*[^()\\\x00-\x1f\x7f-\x9f\u2028\u2029]\))?|\*)"
+)
 # What breaks a session's isolation when it comes from outside: its own folders, and the server's settings.
 _OWN_TO_A_SESSION = frozenset({"HOME", "CLAUDE_CONFIG_DIR", "XDG_RUNTIME_DIR", "TMPDIR", "CLAUDE_CODE_TMPDIR"})
 _OWN_TO_THE_SERVER = "PORTICO_"
@@ -91,6 +96,13 @@ def token(value: Any) -> Any:
     if not (match := re.fullmatch(form, value)):
         raise ValueError("it has another form")
     return Token(match[1], SecretStr(match[2]), admin=bool(match[3]))
+
+
+def tool_rule(value: str) -> str:
+    """A tool's name such as `Read`, or one with its content such as `Bash(git log:*)`."""
+    if len(value) > 512 or not re.fullmatch(_TOOL_RULE, value):
+        raise ValueError("it is not exactly one rule: brackets stand only around a content, at the end")
+    return value
 
 
 def ziti_service(value: Any) -> Any:

@@ -59,12 +59,18 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer to a permission request."""
+    """The answer to a permission request.
+
+    ``remember``: also allow, from now on, what the request suggests (see `suggestions.chosen`); where it suggests
+    nothing, the tool. ``remembered``: of what it suggests, what is to be remembered, and nothing else. A driver that
+    knows no ``remembered`` remembers too little, and never what is not allowed.
+    """
 
     behavior: Literal["allow", "deny"]
     updated_input: Mapping[str, Any] | None = None
     message: str | None = None
     remember: bool = False
+    remembered: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,9 @@ class Agent(Protocol):
     def run(self, turn: Turn | OwnTurn) -> AsyncIterator[AgentEvent]:
         """Do one turn (or follow the `OwnTurn` that `watch` told of): its events, `Complete` last.
 
+        Each change of the permission mode that the agent is in is an `AgentMode`, also one that was asked for in the
+        turn: so it is known whether what follows was done in a mode that is allowed.
+
         Cancelling it leaves the turn running in the agent: `interrupt` first, or `close`. Raises `InvalidRequest` for
         content that the agent would not bear: then the turn is over, and the agent as it was.
         """
@@ -101,7 +110,10 @@ class Agent(Protocol):
         """
 
     async def configure(self, options: AgentOptions) -> None:
-        """Go over to another model or permission mode, from the next turn on. Called between turns."""
+        """Go over to another model or permission mode, from the next turn on. Called between turns.
+
+        Also called in a turn, for another permission mode that holds at once: where an `AgentMode` is not allowed.
+        """
 
     async def steer(self, turn: Turn) -> None:
         """Hand a message to the running turn, which takes it up where it can. Called while a task is in `run`.

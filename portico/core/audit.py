@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from portico.core.principal import Principal
 
 OK = "ok"
+About = str | bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Audit(Protocol):
         outcome: str,
         principal: Principal | None = None,
         source: Source | None = None,
-        **about: str | None,
+        **about: About,
     ) -> None:
         """Take down that ``principal`` did ``action``; ``outcome`` is `OK`, or the code of what it met with.
 
@@ -48,5 +49,5 @@ class NoAudit:
         outcome: str,
         principal: Principal | None = None,
         source: Source | None = None,
-        **about: str | None,
+        **about: About,
     ) -> None: ...

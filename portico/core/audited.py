@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from portico.core.agent import Decision
-from portico.core.audit import OK, Audit
+from portico.core.audit import OK, About, Audit
 from portico.core.changes import SessionChanges
 from portico.core.engine import Engine
 from portico.core.errors import PorticoError, SessionGone, SessionNotFound
@@ -58,15 +58,15 @@ class AuditedEngine(Engine):
             await super().interrupt(principal, session_id)
 
     async def answer(self, principal: Principal, session_id: str, request_id: str, decision: Decision) -> None:
-        action = f"permission.{decision.behavior}"
-        with self._noting(action, principal, session_id=session_id, request_id=request_id):
+        action, remember = f"permission.{decision.behavior}", True if decision.remember else None
+        with self._noting(action, principal, session_id=session_id, request_id=request_id, remember=remember):
             await super().answer(principal, session_id, request_id, decision)
 
     def _note_stranger(self, principal: Principal, session_id: str) -> None:
         self.audit.note("session.access", SessionNotFound.code, principal, session_id=session_id)
 
     @contextmanager
-    def _noting(self, action: str, principal: Principal, **about: str | None) -> Iterator[dict[str, str | None]]:
+    def _noting(self, action: str, principal: Principal, **about: About) -> Iterator[dict[str, About]]:
         """Take ``action`` down, unless what it is ``about`` is cleared."""
         outcome = "abandoned"  # the caller left before it had an answer: it may have happened, or not
         try:

@@ -49,6 +49,7 @@ from portico.core.session import Retired, Session
 from portico.core.slots import ProcessSlots
 from portico.core.state import State
 from portico.core.store import EventStore, SessionRecord
+from portico.core.suggestions import open_folders
 from portico.core.view import session_view
 
 log = logging.getLogger("portico.engine")
@@ -369,12 +370,12 @@ class Engine:
 
     async def _change(self, life: Life, changes: SessionChanges) -> SessionView:
         if (session := self._lives.session(life)) is None:
-            record = await self._stored(life)
+            before = await self._stored(life)
             session = self._lives.session(life)
         if session is None:
-            record = changes.apply(_refuse_closed(record))
+            record = changes.apply(_refuse_closed(before))
             feed = self._lives.feed(life, record)
-            await feed.append([], record)
+            await feed.append(changes.drafts(before), record)
             if (session := self._lives.session(life)) is None:
                 return session_view(record, last_seq=feed.last_seq)
         _refuse_closed(session.record)
@@ -434,12 +435,17 @@ class Engine:
         session.interrupt()
 
     async def answer(self, principal: Principal, session_id: str, request_id: str, decision: Decision) -> None:
-        """Answer a permission request. Raises as `Permissions.resolve`."""
+        """Answer a permission request. Raises as `Permissions.resolve`, and `NotAllowed`."""
         life, record = await self._allow(principal, session_id)
         require(self._driver_of(record), "permissions")
+        if decision.remember and principal.by_ticket:
+            raise NotAllowed("with a ticket nothing can be remembered: that changes the session")
         if (session := self._lives.session(life)) is None:
             raise NotFound(f"there is no permission request {request_id!r}", code="request_not_found")
-        await session.answer(principal, request_id, decision)
+        folders: Mapping[str, str] = {}
+        if decision.remember and (request := session.permissions.request(request_id)) is not None:
+            folders = await open_folders(request, record.cwd, self._folders)
+        await session.answer(principal, request_id, decision, folders)
 
     # Reading.
 

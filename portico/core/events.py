@@ -82,7 +82,10 @@ class ToolResult(TypedDict):
 
 
 class PermissionRequest(TypedDict):
-    """The agent waits for leave to use a tool. ``expires_at`` (RFC 3339) is set by the session."""
+    """The agent waits for leave to use a tool. ``expires_at`` (RFC 3339) is set by the session.
+
+    ``permission_mode`` is the mode that the agent goes over to once this is allowed, if it does.
+    """
 
     type: Literal["permission_request"]
     request_id: str
@@ -90,6 +93,7 @@ class PermissionRequest(TypedDict):
     input: dict[str, Any]
     tool_use_id: NotRequired[str]
     suggestions: NotRequired[list[dict[str, Any]]]
+    permission_mode: NotRequired[str]
     expires_at: NotRequired[str]
     parent_tool_use_id: NotRequired[str]
 
@@ -102,13 +106,23 @@ class PermissionWithdrawn(TypedDict):
 
 
 class PermissionResolved(TypedDict):
-    """A request is settled: by ``principal``, where somebody has answered it."""
+    """A request is settled: by ``principal``, where somebody has answered it.
+
+    ``not_allowed``: it was asked in a permission mode that the operator does not allow.
+    """
 
     type: Literal["permission_resolved"]
     request_id: str
     behavior: Literal["allow", "deny"]
     principal: NotRequired[str]
-    reason: Literal["answered", "timeout", "interrupted", "agent_exited"]
+    reason: Literal["answered", "timeout", "interrupted", "agent_exited", "not_allowed"]
+
+
+class AgentMode(TypedDict):
+    """The agent is in this permission mode now. Becomes a ``session`` event; never goes out under this name."""
+
+    type: Literal["permission_mode"]
+    permission_mode: str
 
 
 class Notice(TypedDict):
@@ -146,11 +160,12 @@ class Query(TypedDict):
 
 
 class SessionChange(TypedDict):
-    """Every change of a session's state."""
+    """Every change of a session's state, or of its ``permission_mode``."""
 
     type: Literal["session"]
     state: State
     reason: NotRequired[str]
+    permission_mode: NotRequired[str]
 
 
 AgentEvent = (
@@ -161,6 +176,7 @@ AgentEvent = (
     | ToolResult
     | PermissionRequest
     | PermissionWithdrawn
+    | AgentMode
     | Notice
     | ErrorEvent
     | Complete
@@ -212,6 +228,7 @@ _MEMBERS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "tool_result": {"tool_use_id": str, "content": (str, list)},
     "permission_request": {"request_id": str, "tool_name": str, "input": dict},
     "permission_withdrawn": {"request_id": str},
+    "permission_mode": {"permission_mode": str},
     "notice": {"name": str},
     "error": {"error": str, "code": str},
     "complete": {"stop_reason": str, "usage": dict, "cost_usd": (int, float)},

@@ -13,7 +13,7 @@ from portico.core.events import Event, PermissionRequest, PermissionResolved
 REMEMBERED = 1000
 """Resolved requests of which it is still known who answered."""
 
-Reason = Literal["answered", "timeout", "interrupted", "agent_exited"]
+Reason = Literal["answered", "timeout", "interrupted", "agent_exited", "not_allowed"]
 
 
 @dataclass(slots=True)
@@ -55,6 +55,11 @@ class Permissions:
         deadline = now + self._timeout if self._timeout else None
         self._pending[body["request_id"]] = _Request(body, self._turn, deadline)
         return body
+
+    def request(self, request_id: str) -> PermissionRequest | None:
+        """A request that is pending."""
+        pending = self._pending.get(request_id)
+        return pending.body if pending is not None else None
 
     def stored(self, request_id: str, event: Event) -> None:
         """The request is in the history now, as ``event``."""

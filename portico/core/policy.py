@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from portico.core.agent import AgentOptions
-from portico.core.errors import NotAllowed
+from portico.core.errors import InvalidRequest, NotAllowed
 from portico.core.requests import NewSession
+from portico.core.tool_rule import ToolRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,29 +44,54 @@ class Policy:
     allow_client_mcp: bool = False
     files: tuple[Path, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Raises `InvalidRequest` for what is no tool rule."""
+        _parsed("allowed_tools", self.allowed_tools)
+        _parsed("disallowed_tools", self.disallowed_tools)
+
     def options(self, request: NewSession, default_model: str | None) -> AgentOptions:
         """What a client's session is started with. Raises `NotAllowed`."""
-        mode = request.permission_mode
-        if mode is None:
-            mode = "default" if "default" in self.permission_modes else next(iter(self.permission_modes))
+        mode = self._first_mode if request.permission_mode is None else request.permission_mode
         self.check_mode(mode)
         for source in request.setting_sources:
             if source not in self.setting_sources:
                 raise NotAllowed(f"the setting source {source!r} is not allowed here (setting_sources)")
-        for rule in request.allowed_tools:
-            if self.allowed_tools and not any(_covers(allowed, rule) for allowed in self.allowed_tools):
-                raise NotAllowed(f"the tool {rule!r} is not among those allowed here (allowed_tools)")
+        for rule in _parsed("allowed_tools", request.allowed_tools):
+            if not self.covers(rule):
+                raise NotAllowed(f"the tool {str(rule)!r} is not among those allowed here (allowed_tools)")
+        _parsed("disallowed_tools", request.disallowed_tools)
         return AgentOptions(
             model=request.model or default_model,
             permission_mode=mode,
             system_prompt=request.system_prompt,
             append_system_prompt=request.append_system_prompt,
             allowed_tools=request.allowed_tools or self.allowed_tools,
-            disallowed_tools=(*self.disallowed_tools, *request.disallowed_tools),
+            disallowed_tools=self._disallowed(request.disallowed_tools),
             mcp_servers=self._mcp_servers(request.mcp_servers),
             max_turns=request.max_turns,
             setting_sources=request.setting_sources,
         )
+
+    def still(self, options: AgentOptions) -> AgentOptions:
+        """What of a session's ``options`` is allowed now: it may have been made under other settings."""
+        mode = options.permission_mode
+        return options.with_changes(
+            permission_mode=mode if mode in self.permission_modes else self._first_mode,
+            allowed_tools=tuple(text for text in options.allowed_tools if self._covers_text(text)),
+            disallowed_tools=self._disallowed(options.disallowed_tools),
+        )
+
+    @property
+    def _first_mode(self) -> str:
+        return "default" if "default" in self.permission_modes else next(iter(self.permission_modes))
+
+    def _disallowed(self, asked: Sequence[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.disallowed_tools, *asked)))
+
+    def _covers_text(self, text: str) -> bool:
+        with suppress(ValueError):
+            return self.covers(ToolRule.parse(text))
+        return False
 
     def _mcp_servers(self, asked: Mapping[str, Any] | tuple[str, ...]) -> Mapping[str, Any]:
         if isinstance(asked, Mapping):
@@ -81,7 +108,28 @@ class Policy:
         if mode not in self.permission_modes:
             raise NotAllowed(f"the permission mode {mode!r} is not allowed here (permission_modes)")
 
+    def check_changed_input(self, tool: str, options: AgentOptions) -> None:
+        """Whether somebody may have ``tool`` used in another way than its agent has asked for.
 
-def _covers(allowed: str, rule: str) -> bool:
-    """Whether ``rule`` is ``allowed``, or narrower: ``Bash`` covers ``Bash(git log:*)``."""
-    return rule == allowed or rule.startswith(f"{allowed}(")
+        Raises `NotAllowed` where a rule may be against it: agents look at their rules before they ask, and not again.
+        """
+        for text in self._disallowed(options.disallowed_tools):
+            if ToolRule.may_concern(text, tool):
+                detail = f"the input of {tool} can't be changed here, as there are rules about it (disallowed_tools)"
+                raise NotAllowed(detail)
+
+    def covers(self, rule: ToolRule) -> bool:
+        """Whether sessions may use without asking what ``rule`` allows."""
+        return not self.allowed_tools or any(ToolRule.parse(text).covers(rule) for text in self.allowed_tools)
+
+
+def _parsed(name: str, texts: Sequence[str]) -> list[ToolRule]:
+    """Raises `InvalidRequest` where one of ``texts`` is not exactly one rule."""
+    rules = []
+    for place, text in enumerate(texts):
+        try:
+            rules.append(ToolRule.parse(text))
+        except ValueError as error:
+            mistake = {"loc": [name, place], "msg": str(error), "type": "tool_rule"}
+            raise InvalidRequest(f"{name}.{place}: {error}", errors=[mistake]) from None
+    return rules

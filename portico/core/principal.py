@@ -24,7 +24,8 @@ class Principal:
     """A caller. Owns the sessions that it creates; an ``admin`` sees and steers all.
 
     ``via`` is the authenticator that knows it, where one does; ``expires`` is when its credentials do (in seconds since
-    1970), if they ever do; ``source`` is where it is, where its transport tells.
+    1970), if they ever do; ``source`` is where it is, where its transport tells. ``by_ticket``: it has come with a
+    ticket, and may not do all that it may do with its own credentials.
 
     ``bound_to`` is the identity of a session. A caller that has one may use that session only (`Engine.bind`).
     """
@@ -35,6 +36,7 @@ class Principal:
     expires: float | None = field(default=None, compare=False)
     source: Source | None = field(default=None, compare=False)
     bound_to: str | None = field(default=None, compare=False, repr=False)
+    by_ticket: bool = field(default=False, compare=False)
 
     def may_see(self, owner: str) -> bool:
         return self.admin or self.name == owner

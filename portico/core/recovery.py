@@ -20,7 +20,8 @@ async def recover(store: EventStore) -> AsyncIterator[SessionRecord]:
     unfinished: dict[str, list[str]] = {}
     for session_id, turn_id in await store.unfinished():
         unfinished.setdefault(session_id, []).append(turn_id)
-    for state in OPEN:
+    # The hibernated first: all others become that, and would be found once more.
+    for state in (State.HIBERNATED, *(state for state in OPEN if state is not State.HIBERNATED)):
         for record in await _all(store, state):
             yield await _settle(store, record, unfinished.pop(record.session_id, []))
     for session_id, turns in unfinished.items():  # of sessions that are not open: a stop came in between

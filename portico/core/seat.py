@@ -36,9 +36,21 @@ class Seat:
         self.agent = pooled.agent
         self._options = None
 
-    async def prepare(self, spec: AgentSpec) -> None:
-        """Bring the agent to the options of ``spec``. Raises `AgentFailed`; then the seat is better emptied."""
-        if self.agent is None or self._options == spec.options:
+    def note_mode(self, mode: str) -> None:
+        """The agent is in this permission mode now."""
+        if self._options is not None:
+            self._options = self._options.with_changes(permission_mode=mode)
+
+    def options(self, mode: str) -> AgentOptions | None:
+        """The options that the agent has, but for the permission mode; None where it is nobody's yet."""
+        return self._options and self._options.with_changes(permission_mode=mode)
+
+    async def prepare(self, spec: AgentSpec, *, surely: bool = False) -> None:
+        """Bring the agent to the options of ``spec``; ``surely``: also where it seems to have them.
+
+        Raises `AgentFailed`; then the seat is better emptied.
+        """
+        if self.agent is None or (self._options == spec.options and not surely):
             return
         if self._options is None:
             await self.agent.claim(spec)

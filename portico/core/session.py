@@ -6,7 +6,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any
 
 import anyio
 
-from portico.core.agent import AgentSpec, Decision, OwnTurn, Turn, require
+from portico.core.agent import AgentOptions, AgentSpec, Decision, OwnTurn, Turn, require
+from portico.core.answers import judge
 from portico.core.changes import SessionChanges
 from portico.core.clock import rfc3339
 from portico.core.errors import (
@@ -87,7 +88,9 @@ class Session:
         folder: Path,
         policy: Policy,
     ) -> None:
-        self.record = record
+        self.record = replace(record, options=policy.still(record.options))
+        self._untold_mode = self.record.options.permission_mode != record.options.permission_mode
+        self._mode_asked = False  # somebody has set the permission mode since the last turn began
         self.life = feed.life
         self.feed = feed
         self.seat = seat
@@ -237,8 +240,9 @@ class Session:
         """Change the record, one call at a time; what concerns the agent holds from the next turn on."""
         before = self.record
         self.record = changes.apply(before)
+        self._mode_asked = self._mode_asked or "permission_mode" in changes.given
         try:
-            await self.feed.append([], self.record)
+            await self.feed.append(changes.drafts(before), self.record)
         except StoreFailed:
             self.record = replace(self.record, title=before.title, metadata=before.metadata, options=before.options)
             raise
@@ -260,8 +264,16 @@ class Session:
             else:
                 self._current.starting.cancel()
 
-    async def answer(self, principal: Principal, request_id: str, decision: Decision) -> None:
-        """Answer a permission request. Raises as `Permissions.resolve`."""
+    async def answer(
+        self, principal: Principal, request_id: str, decision: Decision, folders: Mapping[str, str] | None = None
+    ) -> None:
+        """Answer a permission request. ``folders`` are those that may be remembered, see `suggestions.open_folders`.
+
+        Raises as `Permissions.resolve` and `judge`.
+        """
+        notices: list[Notice] = []
+        if (request := self.permissions.request(request_id)) is not None:
+            decision, notices = judge(decision, request, self._policy, self.record.options, folders or {})
         resolved = self.permissions.resolve(request_id, decision.behavior, "answered", principal.name)
         current = self._current
         run = current.run if current is not None else None
@@ -270,7 +282,7 @@ class Session:
         with anyio.CancelScope(shield=True):
             state = None if self.permissions.pending else State.RUNNING
             try:
-                await self.write([resolved], turn_id=current.turn_id, state=state)
+                await self.write([resolved, *notices], turn_id=current.turn_id, state=state)
             except StoreFailed:
                 self.permissions.undo(request_id)
                 raise
@@ -307,6 +319,8 @@ class Session:
     async def run(self) -> None:
         """Until the session is closed, goes dormant, or the server cancels it."""
         try:
+            if self._untold_mode:
+                await self._persist(self.write, [self._mode_change("not_allowed")])
             await self._prepare_adopted()
             while not self._closing and not self._retired:
                 if self._queue and self._stopping:
@@ -466,6 +480,23 @@ class Session:
             self._idle_since = anyio.current_time()
             self._tell_turn_over()
 
+    def note_mode(self, mode: str) -> tuple[Sequence[EventBody], AgentOptions | None]:
+        """See `History.note_mode`. What was set in this turn holds from the next one on, whatever the agent does."""
+        wanted = self.record.options.permission_mode
+        if mode not in self._policy.permission_modes:
+            detail = {"permission_mode": mode, "back_to": wanted}
+            self.seat.note_mode(mode)
+            return [Notice(type="notice", name="mode_not_allowed", detail=detail)], self.seat.options(wanted)
+        self.seat.note_mode(mode)
+        if self._mode_asked or mode == wanted:
+            return [], None
+        self.record = replace(self.record, options=self.record.options.with_changes(permission_mode=mode))
+        return [self._mode_change("agent")], None
+
+    def _mode_change(self, reason: str) -> SessionChange:
+        mode = self.record.options.permission_mode
+        return SessionChange(type="session", state=self.record.state, reason=reason, permission_mode=mode)
+
     async def end_steered(self, turn_id: str, failure: PorticoError | None = None) -> None:
         """The running turn has taken a message up, or cannot: that message's own turn is over."""
         current = self._current
@@ -493,12 +524,15 @@ class Session:
                 permissions=self.permissions,
                 timeout=self._policy.turn_timeout,
                 can_interrupt="interrupt" in self.seat.driver.capabilities,
+                can_set_mode="set_permission_mode" in self.seat.driver.capabilities,
             )
             await self.write([], state=State.RUNNING)
             last = await run.run()
             if run.failure is not None:
                 self._agent_lost = True
                 await self._empty_seat()
+            elif run.astray:  # it may go on by itself, and must not in this mode
+                await self._call_back()
             return last
         except PorticoError as problem:
             # Also of the store: what it does not take nobody may see, so the agent must not go on.
@@ -509,17 +543,26 @@ class Session:
         await self._empty_seat()
         return [*self.permissions.withdraw_all("agent_exited"), error], _complete("error")
 
+    async def _call_back(self) -> None:
+        try:
+            await self.seat.prepare(self._spec(), surely=True)
+        except PorticoError as failure:
+            log.warning("session %s: %s", self.record.session_id, failure.detail)
+            await self._empty_seat()
+
     async def _write_end(self, bodies: Sequence[EventBody], turn_id: str) -> None:
         state = State.IDLE if not self._queue or self._closing else None
         await self.write(bodies, turn_id=turn_id, state=state)
 
     async def _ready_agent(self, current: _Running) -> None:
+        surely, self._mode_asked = self._mode_asked, False
         if self.seat.agent is not None:
-            await self.seat.prepare(self._spec())
+            await self.seat.prepare(self._spec(), surely=surely)
             return
         reason = None if self._slots.free else "no_process"
         await self.write([], state=State.STARTING, reason=reason)
         with current.starting:
+            self._mode_asked = False
             await self.seat.start(self._spec())
         if self.record.turns > 1 and "resume" not in self.seat.driver.capabilities:
             notice = Notice(type="notice", name="context_lost", detail="The agent is new, and knows of no turn before.")
@@ -552,9 +595,9 @@ class Session:
         reason: str | None = None,
     ) -> None:
         """Add events and, if ``state`` is another than now, the change of state behind them."""
-        drafts = [Draft(body, turn_id) for body in bodies]
+        drafts = [Draft(body, None if body["type"] == "session" else turn_id) for body in bodies]
         record, before = None, self.record.state
-        if bodies and bodies[-1]["type"] in ("complete", "query"):
+        if any(body["type"] in ("complete", "query", "session") for body in bodies):
             record = self.record
         if state is not None and state is not self.record.state:
             record = self.record = replace(self.record, state=follow(before, state))

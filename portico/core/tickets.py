@@ -62,7 +62,7 @@ class Tickets:
         session_id, scope, expires, name, admin, via, mark = json.loads(
             urlsafe_b64decode(body + "=" * (-len(body) % 4))
         )
-        return Ticket(session_id, scope, Principal(name, admin, via), expires, mark)
+        return Ticket(session_id, scope, Principal(name, admin, via, by_ticket=True), expires, mark)
 
     def expired(self, ticket: Ticket) -> bool:
         return self._now() >= ticket.expires

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 import anyio
 
-from portico.core.agent import Agent, Decision, OwnTurn, Turn
+from portico.core.agent import Agent, AgentOptions, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, InvalidRequest, PorticoError, StoreFailed
 from portico.core.events import AgentEvent, Complete, ErrorEvent, EventBody, flaw
 from portico.core.inbox import Inbox
@@ -25,6 +25,9 @@ INTERRUPT_GRACE = 10.0
 RETRY_SECONDS = 1.0
 """Before a permission that nobody has answered is denied again, where the store fails."""
 
+MAX_CORRECTIONS = 5
+"""How often in a turn an agent may go over to a permission mode that is not allowed."""
+
 log = logging.getLogger("portico.session")
 
 
@@ -33,6 +36,9 @@ class History(Protocol):
 
     async def write(self, bodies: Sequence[EventBody], *, turn_id: str, state: State | None = None) -> None:
         """Add events of the turn and, if ``state`` is another than now, the change of state behind them."""
+
+    def note_mode(self, mode: str) -> tuple[Sequence[EventBody], AgentOptions | None]:
+        """The agent is in this permission mode now: what there is to write, and what it has to go back to, or None."""
 
     async def end_steered(self, turn_id: str, failure: PorticoError | None = None) -> None:
         """A message that was handed to the turn is taken up, or refused."""
@@ -54,6 +60,7 @@ class TurnRun:
         permissions: Permissions,
         timeout: float,
         can_interrupt: bool = True,
+        can_set_mode: bool = True,
     ) -> None:
         self.turn_id = turn_id
         self._agent = agent
@@ -69,9 +76,19 @@ class TurnRun:
         self._interrupted = False
         self._stopped = False
         self._can_interrupt = can_interrupt
+        self._can_set_mode = can_set_mode
+        self._astray: str | None = None  # the permission mode that the agent is in, where it is not allowed
+        self._correction: AgentOptions | None = None
+        self._corrections = 0
+        self._fault: AgentFailed | None = None
         self._pumping = anyio.CancelScope()
         self._refusal: InvalidRequest | None = None
         self.failure: AgentFailed | AgentUnavailable | None = None
+
+    @property
+    def astray(self) -> bool:
+        """Whether the agent is in a permission mode that is not allowed."""
+        return self._astray is not None
 
     def interrupt(self, stop_reason: str = "interrupted") -> None:
         """Stop the turn; ``stop_reason`` is what its `Complete` will say. The first call decides."""
@@ -151,8 +168,8 @@ class TurnRun:
         if self._refusal is not None:
             error = ErrorEvent(type="error", error=self._refusal.detail, code=self._refusal.code)
             return self._end([error], Complete(type="complete", stop_reason="error", usage={}, cost_usd=0.0))
-        failure = self.failure = self.failure or AgentFailed(
-            "the agent ended the turn without a result", code="no_result"
+        failure = self.failure = (
+            self._fault or self.failure or AgentFailed("the agent ended the turn without a result", code="no_result")
         )
         if self._stop_reason is not None:
             # It was stopped because it did not end its turn in time; that it is gone is no news then.
@@ -163,13 +180,29 @@ class TurnRun:
     def _admit(self, event: AgentEvent) -> list[EventBody]:
         if event["type"] == "permission_request":
             self._wakeup.set()  # there may be a nearer deadline now
-            return [self._permissions.add(event, time.monotonic())]
+            asked = self._permissions.add(event, time.monotonic())
+            return [asked] if self._astray is None else [asked, self._refuse(event["request_id"])]
+        if event["type"] == "permission_mode":
+            return self._follow_mode(event["permission_mode"])
         if event["type"] == "permission_withdrawn":
             try:
                 return [self._permissions.resolve(event["request_id"], "deny", "interrupted")]
             except PorticoError:
                 return []  # it was answered just before
         return [event]
+
+    def _follow_mode(self, mode: str) -> list[EventBody]:
+        bodies, self._correction = self._history.note_mode(mode)
+        self._astray = mode if self._correction is not None else None
+        self._corrections += self._astray is not None
+        self._wakeup.set()
+        return list(bodies)
+
+    def _refuse(self, request_id: str) -> EventBody:
+        """Whatever is asked in a mode that is not allowed: in another it might not even be asked."""
+        message = f"The permission mode {self._astray} is not allowed here."
+        self._decisions.append((request_id, Decision("deny", message=message)))
+        return self._permissions.resolve(request_id, "deny", "not_allowed")
 
     def _end(self, bodies: list[EventBody], complete: Complete) -> tuple[list[EventBody], Complete]:
         bodies += self._permissions.withdraw_all("agent_exited" if self.failure else "interrupted")
@@ -205,6 +238,8 @@ class TurnRun:
                 await self._stop_agent()
                 return
             self.interrupt("timeout")
+        if self._correction is not None:
+            await self._correct(self._correction)
         for request_id in self._permissions.expired(now):
             resolved = self._permissions.resolve(request_id, "deny", "timeout")
             state = None if self._permissions.pending else State.RUNNING
@@ -232,6 +267,18 @@ class TurnRun:
                 return
             self._deadline = now + INTERRUPT_GRACE
             await self._agent.interrupt()
+
+    async def _correct(self, options: AgentOptions) -> None:
+        """Take the agent back to a permission mode that is allowed; where that can't be done, stop it."""
+        self._correction, mode = None, self._astray
+        try:
+            if self._can_set_mode and self._corrections <= MAX_CORRECTIONS:
+                await self._agent.configure(options)
+                return
+        except AgentFailed as failure:
+            log.warning("turn %s: %s", self.turn_id, failure.detail)
+        self._fault = AgentFailed(f"the agent does not leave the permission mode {mode}", code="mode_not_allowed")
+        await self._stop_agent()
 
     async def _stop_agent(self) -> None:
         self._stopped = True

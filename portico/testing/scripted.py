@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import anyio
@@ -39,11 +39,15 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A step: asks for leave to use a tool, and waits for the answer, which `ScriptedAgent.decisions` then holds."""
+    """A step: asks for leave to use a tool, and waits for the answer, which `ScriptedAgent.decisions` then holds.
+
+    ``more`` are further members of the request: ``suggestions``, ``permission_mode`` ...
+    """
 
     tool_name: str
     input: Mapping[str, Any] = field(default_factory=dict)
     request_id: str = field(default_factory=lambda: uuid4().hex)
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +133,12 @@ class ScriptedAgent:
                     if self._handed:
                         detail = {"turn_id": self._handed.popleft().turn_id}
                         yield Notice(type="notice", name="steered", detail=detail)
-                case Ask(tool_name, given, request_id):
+                case Ask(tool_name, given, request_id, more):
                     self._asked = request_id
-                    yield PermissionRequest(
+                    request = PermissionRequest(
                         type="permission_request", request_id=request_id, tool_name=tool_name, input=dict(given)
                     )
+                    yield cast(PermissionRequest, {**request, **more})
                     await self._until(lambda: self._asked is None or self._interrupted)
                     if self._asked is not None:
                         self._asked = None

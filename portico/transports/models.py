@@ -30,6 +30,7 @@ from portico.core.changes import SessionChanges
 from portico.core.events import Content
 from portico.core.requests import NewSession, NewTurn
 from portico.core.state import State
+from portico.core.tool_rule import MAX_LENGTH, PATTERN, ToolRule
 
 KIB = 1024
 MAX_DEPTH = 32
@@ -61,6 +62,14 @@ def _passable(text: str) -> str:
 def _argument(text: str) -> str:
     if len(_passable(text).encode()) > 100 * KIB:
         raise PydanticCustomError("too_long", "must be at most 100 KiB")
+    return text
+
+
+def _tool_rule(text: str) -> str:
+    try:
+        ToolRule.parse(_passable(text))
+    except ValueError as error:
+        raise PydanticCustomError("tool_rule", "{mistake}", {"mistake": str(error)}) from None
     return text
 
 
@@ -140,8 +149,8 @@ Line = Annotated[_Passable, StringConstraints(min_length=1, max_length=256)]
 PermissionMode = Literal["default", "acceptEdits", "plan", "dontAsk", "bypassPermissions"]
 Folder = Annotated[_Passable, StringConstraints(min_length=1, max_length=4096)]
 Prompt = Annotated[str, AfterValidator(_argument), _told(pattern=NO_NUL, maxLength=100 * KIB)]
-ToolRule = Annotated[_Passable, StringConstraints(min_length=1, max_length=512)]
-ToolRules = Annotated[list[ToolRule], Field(max_length=512), AfterValidator(_arguments)]
+OneRule = Annotated[str, AfterValidator(_tool_rule), _told(pattern=PATTERN, maxLength=MAX_LENGTH)]
+ToolRules = Annotated[list[OneRule], Field(max_length=512), AfterValidator(_arguments)]
 # Blanks and all, as the agent's command line will have it.
 WHOLE = BeforeValidator(_integral)
 """For whole numbers, behind their limits (or pydantic would not tell of those)."""

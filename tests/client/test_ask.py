@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import uuid
+from pathlib import Path
 
 import anyio
 import pytest
@@ -15,7 +16,7 @@ from anyio.abc import Process
 from portico.client.api import Client
 from portico.client.connection import find_endpoint
 from tests.support.proxy import proxy
-from tests.support.server import PORTICO, RunningServer, environment
+from tests.support.server import PORTICO, RunningServer, environment, running_server
 from tests.support.terminal import CTRL_C, on_terminal
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
@@ -114,6 +115,13 @@ async def test_the_mode_of_an_existing_session_is_changed_and_its_folder_refused
     done = await ask(server, "hello", "--session", name, "--cwd", "/somewhere/else")
     assert done.returncode == 1 and b"--cwd is for new sessions" in done.stderr
     assert (await session_of(server, name))["turns"] == 1
+
+
+async def test_leave_that_is_not_allowed_is_told_and_does_not_hold_the_turn_up(tmp_path: Path) -> None:
+    async with running_server(tmp_path, PORTICO_PERMISSION_MODES="plan") as server:
+        done = await ask(server, '[[{"tool": {"name": "ExitPlanMode"}}, {"say": "planned"}]]', "--yes")
+    assert (done.returncode, done.stdout) == (0, b"planned\n")
+    assert "the answer did not count: the permission mode 'default' is not allowed here" in done.stderr.decode()
 
 
 async def test_a_closed_session_is_refused_and_says_how_to_read_it(server: RunningServer) -> None:

@@ -158,6 +158,7 @@ BODIES = [
     Attack("a folder elsewhere", post(b'{"cwd":"/etc"}'), 403, "not_allowed"),
     Attack("a folder above the root", post(b'{"cwd":"../../../../etc"}'), 422, "invalid_cwd"),
     Attack("no asking for permission", post(b'{"permission_mode":"bypassPermissions"}'), 403, "not_allowed"),
+    Attack("a second tool behind the first", post(b'{"allowed_tools":["Read(x),Bash"]}'), 422, "invalid"),
     Attack("a compressed bomb", post(b"\x1f\x8b\x08\0" * 10, "Content-Encoding: gzip"), 415, "unsupported_media_type"),
     Attack("compressed, said second", post(b"{}", "Content-Encoding: identity", "Content-Encoding: br"), 415),
     Attack("a form", post(b"query=x", kind="application/x-www-form-urlencoded"), 415, "unsupported_media_type"),

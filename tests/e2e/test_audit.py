@@ -70,12 +70,18 @@ async def test_each_action_is_a_line_and_what_was_said_is_not(tmp_path: Path) ->
         await alice.delete("/sessions/s/turns/u")
         await alice.post(f"/sessions/s/permissions/{request_id}", json={"behavior": "deny", "message": "confidential"})
         await alice.post(f"/sessions/s/permissions/{request_id}", json={"behavior": "allow"})
+        always = {"behavior": "allow", "remember": True}
+        await alice.post(f"/sessions/s/permissions/{request_id}", json=always)
         await alice.post("/sessions/s/interrupt")
         ticket = (await alice.post("/sessions/s/tickets", json={})).json()["ticket"]
+        asking = (await alice.post("/sessions/s/tickets", json={"scope": "query"})).json()["ticket"]
         refused = await alice.post(f"/sessions/s/turns?ticket={ticket}", json={}, headers={"authorization": ""})
         assert refused.status_code == 401
         del alice.headers["authorization"]
         assert (await alice.post(f"/sessions/s/interrupt?ticket={ticket}")).status_code == 403
+        assert (
+            await alice.post(f"/sessions/s/permissions/{request_id}?ticket={asking}", json=always)
+        ).status_code == 403
         alice.headers["authorization"] = "Bearer secret-of-alice"
         async with talking(server.url, token=server.token, v1=True) as socket:
             await socket.send({"type": "query", "content": "confidential", "turn_id": "w", "id": 1})
@@ -94,16 +100,22 @@ async def test_each_action_is_a_line_and_what_was_said_is_not(tmp_path: Path) ->
             ("turn.withdraw", "ok"),
             ("permission.deny", "ok"),
             ("permission.allow", "already_resolved"),
+            ("permission.allow", "already_resolved"),
+            ("ticket.create", "ok"),
             ("ticket.create", "ok"),
             ("request", "unauthenticated"),
+            ("request", "not_allowed"),
+            ("permission.allow", "not_allowed"),  # and, as for all that a ticket is not for:
             ("request", "not_allowed"),
             ("turn.query", "ok"),
             ("session.purge", "ok"),
         ]
         assert [each.get("turn_id") for each in found if each["action"].startswith("turn.q")] == ["t", "u", "w"]
-        assert [each["request_id"] for each in found if "request_id" in each] == [request_id, request_id]
+        answers = [each for each in found if "request_id" in each]
+        assert {each["request_id"] for each in answers} == {request_id}
+        assert [each.get("remember") for each in answers] == [None, None, True, True]
         assert (await line(path, "turn.query", 3))["from"] == {"transport": "websocket", "address": "127.0.0.1"}
-        for secret in ("confidential", "secret-of-alice", ticket):
+        for secret in ("confidential", "secret-of-alice", ticket, asking):
             assert secret not in text
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert lines(path)[-1]["action"] == "server.stop"

@@ -169,6 +169,11 @@ async def test_clients_narrow_the_operators_tools_and_never_widen_them(tmp_path:
         for tools in (["Bash"], ["Edit"], ["Read", "Bash(rm:*)"]):
             refused = await client.http.post("/sessions", json={"allowed_tools": tools})
             assert (refused.status_code, refused.json()["code"]) == (403, "not_allowed")
+        for rule in ("Read(x),Bash", "Read(x) Bash", "Read,Bash", "Read(x),Bash()", "Read(\\(),Bash", "Read (x),Bash"):
+            for name in ("allowed_tools", "disallowed_tools"):
+                refused = await client.http.post("/sessions", json={name: ["Read", rule]})
+                assert (refused.status_code, refused.json()["code"]) == (422, "invalid"), rule
+                assert refused.json()["errors"][0]["loc"] == [name, 1]
         await client.open(session_id="s", allowed_tools=["Read"], disallowed_tools=["Edit"])
         turn = await client.turn("s", "hello")
         assert only(turn, "complete")["stop_reason"] == "end_turn"

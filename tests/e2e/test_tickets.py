@@ -135,6 +135,16 @@ async def test_with_a_ticket_for_it_one_asks_answers_and_interrupts_as_its_owner
                     assert (await client.ask({"type": "query", "content": ASK}))["type"] == "ack"
                     request = (await client.until("permission_request"))[-1]
                     url = f"{server.api}/sessions/s/permissions/{request['request_id']}?ticket={asking}"
+                    # What an answer changes for the rest of the session is as little for tickets as PATCH is.
+                    always = {"behavior": "allow", "remember": True}
+                    refused = await http.post(url, json=always)
+                    assert (refused.status_code, refused.json()["code"]) == (403, "not_allowed")
+                    frame = {"type": "permission", "request_id": request["request_id"], **always}
+                    nack = await client.ask(frame)
+                    assert (nack["type"], nack["code"], nack["status"]) == ("nack", "not_allowed", 403)
+                    assert (await client.ask({"type": "auth", "token": "alice-secret"})) == {"type": "ack"}
+                    assert (await client.ask(frame))["code"] == "not_allowed"  # it is still who came with a ticket
+                    assert (await alice.session("s"))["state"] == "waiting"
                     assert (await http.post(url, json={"behavior": "deny"})).status_code == 200
                     resolved = (await client.until("permission_resolved"))[-1]
                     assert (resolved["behavior"], resolved["principal"]) == ("deny", "alice")

@@ -289,6 +289,30 @@ async def test_a_refusal_without_an_id_is_told_too(tmp_path: Path) -> None:
             assert (answer["type"], answer["code"]) == ("nack", "not_running") and "id" not in answer
 
 
+async def test_an_answer_that_is_not_allowed_is_refused_and_the_request_still_waits(tmp_path: Path) -> None:
+    given = {"file_path": "a"}
+    query = json.dumps({"ask": {"tool_name": "Write", "input": given}})
+    async with serving(tmp_path, disallowed_tools=("Edit(//secret/**)",), allowed_tools=("Read",)) as served:
+        await served.session()
+        async with talking(served.url, v1=True) as client:
+            assert (await client.ask({"type": "query", "content": query}))["type"] == "ack"
+            request_id = (await client.until("permission_request"))[-1]["request_id"]
+            allow = {"type": "permission", "request_id": request_id, "behavior": "allow"}
+            refused = await client.ask({**allow, "updated_input": {"file_path": "/secret/a"}})
+            assert (refused["type"], refused["code"], refused["status"]) == ("nack", "not_allowed", 403)
+            # It is as it was: the same may be answered, with what was asked, and what is remembered is looked at too.
+            assert await client.ask({**allow, "updated_input": given, "remember": True}) == {"type": "ack"}
+        events = await history(served)
+        (resolved,) = [event for event in events if event["type"] == "permission_resolved"]
+        (notice,) = [event for event in events if event["type"] == "notice"]
+        assert resolved["behavior"] == "allow" and resolved["seq"] + 1 == notice["seq"]
+        rules = [{"toolName": "Write"}]
+        assert (notice["name"], notice["detail"]) == (
+            "not_remembered",
+            {"request_id": request_id, "suggestions": [{"type": "addRules", "behavior": "allow", "rules": rules}]},
+        )
+
+
 async def test_all_see_the_same_over_whatever(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         await served.session()

@@ -58,7 +58,7 @@ class SdkAgent:
         self._process = process
         self._transport = CliTransport(process)
         self._client = ClaudeSDKClient(ClaudeAgentOptions(can_use_tool=self._may_use), self._transport)
-        self._protocol = Protocol(launch.conversation)
+        self._protocol = Protocol(launch.conversation, launch.spec.options.permission_mode)
         self._callbacks = Callbacks(lambda line: self._act(self._protocol.take(line)))
         self._said = EventBuffer()
         self._running: str | None = None  # uuid of what `run` follows
@@ -104,6 +104,7 @@ class SdkAgent:
                 if self._protocol.expects(uuid):
                     self._abandoned.add(uuid)
                 self._said.discard_turn(uuid)
+                self._protocol.forget_told()
 
     async def watch(self) -> OwnTurn:
         return await self._said.own_turn()

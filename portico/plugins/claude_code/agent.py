@@ -47,7 +47,7 @@ class ClaudeAgent:
     def __init__(self, launch: Launch, process: CliProcess) -> None:
         self._launch = launch
         self._process = process
-        self._protocol = Protocol(launch.conversation)
+        self._protocol = Protocol(launch.conversation, launch.spec.options.permission_mode)
         self._said = EventBuffer()
         self._unheard: list[bytes] = []  # messages, as long as they may have to be sent to another process
         self._steered: dict[str, str] = {}  # turn_id -> uuid of messages that no turn has been seen to take up
@@ -208,6 +208,7 @@ class ClaudeAgent:
         if self._protocol.expects(uuid):
             self._abandoned.add(uuid)
         self._said.discard_turn(uuid)
+        self._protocol.forget_told()
 
     async def _settle(self) -> None:
         while self._steered:  # whose turns should have been run before

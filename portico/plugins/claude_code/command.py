@@ -7,7 +7,7 @@ reads the system prompts and the configuration of MCP servers from files that ar
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,15 +36,25 @@ STREAMING = (
 
 
 def build_command(
-    cli: Path, conversation: str, options: AgentOptions, *, resume: bool, default_model: str | None = None
+    cli: Path,
+    conversation: str,
+    options: AgentOptions,
+    *,
+    resume: bool,
+    default_model: str | None = None,
+    withheld: Sequence[str] = (),
 ) -> list[Argument]:
     """The argv that starts an agent with a new ``conversation`` or, with ``resume``, brings it back.
+
+    It does not have the tools that are ``withheld``.
 
     Raises `InvalidRequest` (``errors`` names the option) where a value can't be passed to a process.
     """
     if options.model is None:
         options = replace(options, model=default_model)
-    command = SubprocessCLITransport("", _sdk_options(options), cli)._build_command()[:-2]  # no --print PROMPT
+    command = SubprocessCLITransport("", _sdk_options(options, withheld), cli)._build_command()[
+        :-2
+    ]  # no --print PROMPT
     # The operator's and the project's settings are not the session's, unless they are asked for.
     sources = f"--setting-sources={','.join(options.setting_sources)}"
     identity = f"--resume={conversation}" if resume else f"--session-id={conversation}"
@@ -54,15 +64,16 @@ def build_command(
     return [*argv, *_private(options)]
 
 
-def _sdk_options(options: AgentOptions) -> ClaudeCodeOptions:
-    # "default" is what the CLI does unasked. Its own name for it has changed, so it is never said.
-    mode: Any = options.permission_mode if options.permission_mode != "default" else None
+def _sdk_options(options: AgentOptions, withheld: Sequence[str]) -> ClaudeCodeOptions:
+    # Always said, "default" too: unasked, the CLI goes by the project's settings, or by the plan mode that a resumed
+    # conversation was in.
+    mode: Any = options.permission_mode
     return ClaudeCodeOptions(
         model=options.model,
         permission_mode=mode,
         permission_prompt_tool_name="stdio",
         allowed_tools=list(options.allowed_tools),
-        disallowed_tools=[*WITHHELD_TOOLS, *options.disallowed_tools],
+        disallowed_tools=[*WITHHELD_TOOLS, *withheld, *options.disallowed_tools],
         max_turns=options.max_turns,
     )
 

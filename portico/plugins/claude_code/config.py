@@ -20,7 +20,7 @@ class DriverConfig:
     process is looked for there. ``environment`` is what agents may have of the server's environment, PATH included.
     ``max_tokens`` is the output limit of one reply; None: the CLI's own. With a ``gateway`` agents get no credential.
     ``sandbox`` is the setting; in it ``visible`` paths are to be seen beside the system and what ``environment`` names,
-    ``hidden`` ones are not, and of ``roots`` each agent sees its own workspace only.
+    ``hidden`` ones are not, and of ``roots`` each agent sees its own workspace only. ``withheld_tools`` no agent has.
     """
 
     agents: Path
@@ -36,6 +36,7 @@ class DriverConfig:
     visible: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
     roots: tuple[Path, ...] = ()
+    withheld_tools: tuple[str, ...] = ()
 
     @property
     def search_path(self) -> str:
@@ -65,6 +66,8 @@ class DriverConfig:
                 *_secret_files(context),
             ),
             roots=settings.workspace_roots,
+            # It asks for no leave, and a mode that is left again only with the next message may be left too late.
+            withheld_tools=() if "plan" in settings.permission_modes else ("EnterPlanMode",),
         )
 
 

@@ -77,7 +77,12 @@ class Launch:
 
     def _argv(self, *, resume: bool) -> list[Argument]:
         return build_command(
-            self.cli, self.conversation, self.spec.options, resume=resume, default_model=self.config.model
+            self.cli,
+            self.conversation,
+            self.spec.options,
+            resume=resume,
+            default_model=self.config.model,
+            withheld=self.config.withheld_tools,
         )
 
     async def start(self, *, resume: bool) -> CliProcess:

@@ -9,9 +9,12 @@ from typing import Any
 from portico.core.agent import Decision
 from portico.core.errors import Conflict
 from portico.core.events import PermissionRequest
+from portico.core.suggestions import chosen
 from portico.plugins.claude_code.lines import encode_line
 
 DENIED = "The user doesn't want this to be done."
+PLANNED = "ExitPlanMode"
+"""The tool that asks for leave to do what was planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,9 @@ class Permissions:
         if decision.behavior == "allow":
             given = waiting.event["input"] if decision.updated_input is None else dict(decision.updated_input)
             response = {"behavior": "allow", "updatedInput": given}
-            if decision.remember:
-                response["updatedPermissions"] = _remembered(waiting.event.get("suggestions", []))
+            updates = list(_updates(waiting.event, decision))
+            if updates or decision.remember:
+                response["updatedPermissions"] = updates
         success = {"subtype": "success", "request_id": waiting.cli_id, "response": response}
         line = encode_line({"type": "control_response", "response": success})
         del self._waiting[request_id]
@@ -73,7 +77,9 @@ class Permissions:
         return {request_id: (one.cli_id, one.event) for request_id, one in waiting.items()}
 
 
-def permission_request(request: Mapping[str, Any], parent_tool_use_id: str | None) -> PermissionRequest | None:
+def permission_request(
+    request: Mapping[str, Any], parent_tool_use_id: str | None, mode_after_plan: str
+) -> PermissionRequest | None:
     """The request in a ``control_request`` of the CLI; None where it asks for something else."""
     if request.get("subtype") != "can_use_tool" or not isinstance(request.get("input"), dict):
         return None
@@ -87,15 +93,19 @@ def permission_request(request: Mapping[str, Any], parent_tool_use_id: str | Non
         event["tool_use_id"] = tool_use_id
     if isinstance(suggestions := request.get("permission_suggestions"), list):
         event["suggestions"] = [suggestion for suggestion in suggestions if isinstance(suggestion, dict)]
+    if event["tool_name"] == PLANNED:
+        event["permission_mode"] = mode_after_plan
     if parent_tool_use_id is not None:
         event["parent_tool_use_id"] = parent_tool_use_id
     return event
 
 
-def _remembered(suggestions: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the CLI suggests to allow from now on: rules where there are any, else a change of mode.
-
-    All of it holds for this session. Elsewhere it would be written into settings files, which no session reads.
-    """
-    rules = [s for s in suggestions if s.get("type") != "setMode"]
-    return [{**suggestion, "destination": "session"} for suggestion in rules or suggestions]
+def _updates(request: PermissionRequest, decision: Decision) -> Iterator[dict[str, Any]]:
+    """What holds from now on. It holds for this session: elsewhere it would be written into settings files."""
+    if "permission_mode" in request:  # as was said, also where the CLI would go over to another
+        yield {"type": "setMode", "mode": request["permission_mode"], "destination": "session"}
+    suggestions = decision.remembered
+    if decision.remember and not suggestions:
+        suggestions = tuple(chosen(request.get("suggestions", ())))
+    for suggestion in suggestions:
+        yield {**suggestion, "destination": "session"}

@@ -11,6 +11,7 @@ from typing import Any
 
 from portico.core.agent import Decision, OwnTurn
 from portico.core.events import (
+    AgentMode,
     Complete,
     Content,
     ErrorEvent,
@@ -32,22 +33,29 @@ Json = dict[str, Any]
 MAX_SPEAKERS = 64
 """Subagents whose messages are followed at once."""
 
+PLAN = "plan"
+MODES = {"manual": "default"}
+"""Newer names of permission modes."""
+
 USAGE = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
 class Protocol:
     """One CLI process's side of the talk. ``ignored`` counts the lines that could not be read.
 
-    ``conversation`` is the id of the conversation that the process starts with.
+    ``conversation`` is the id of the conversation that the process starts with, ``mode`` its permission mode.
     """
 
-    def __init__(self, conversation: str) -> None:
+    def __init__(self, conversation: str, mode: str = "default") -> None:
         self.ignored = 0
         self.heard = False  # whether it has taken a message, or begun a turn
         self._mine: str | None = None  # uuid of the message in flight
         self._started = False  # whether its turn has begun
         self._steered: set[str] = set()  # uuids of messages that wait for a turn to take them up
         self._conversation = conversation
+        self._mode = mode
+        self._mode_before_plan = "default" if mode == PLAN else mode
+        self._mode_told = True
         self._own = False  # a turn that the agent has begun by itself is open
         self._asking = False  # ... only to ask for a permission
         self._interrupts: set[str] = set()
@@ -94,6 +102,10 @@ class Protocol:
     def _take_on(self, uuid: str) -> None:
         self._steered.discard(uuid)
         self._mine, self._started, self._interrupt_again, self._lost = uuid, False, False, False
+
+    def forget_told(self) -> None:
+        """What was said was not heard: so the permission mode has to be told again."""
+        self._mode_told = False
 
     def interrupt(self) -> tuple[str, list[Item]]:
         """The id of the request to stop the running turn, and what goes with it."""
@@ -202,6 +214,9 @@ class Protocol:
         match message.get("subtype"):
             case "init":
                 yield from self._turn_begins(message)
+                yield from self._mode_is(message)
+            case "status":
+                yield from self._mode_is(message)
             case "task_notification":
                 self._why = str(message.get("summary") or "")
             case "api_retry":
@@ -211,6 +226,17 @@ class Protocol:
                 yield Notice(type="notice", name="compacted", detail=message.get("compact_metadata"))
             case "informational":
                 yield Notice(type="notice", name="informational", detail=message.get("content"))
+
+    def _mode_is(self, message: Json) -> Iterator[Item]:
+        mode = message.get("permissionMode")
+        if not isinstance(mode, str):
+            return
+        mode = MODES.get(mode, mode)
+        if mode == PLAN != self._mode:
+            self._mode_before_plan = self._mode
+        if mode != self._mode or not self._mode_told:
+            self._mode, self._mode_told = mode, True
+            yield AgentMode(type="permission_mode", permission_mode=mode)
 
     # --- turns
 
@@ -328,7 +354,8 @@ class Protocol:
     # --- control
 
     def _request(self, cli_id: str, request: Json) -> Iterator[Item]:
-        event = permission_request(request, self._subagents.get(str(request.get("agent_id"))))
+        after_plan = self._mode_before_plan if self._mode == PLAN else self._mode
+        event = permission_request(request, self._subagents.get(str(request.get("agent_id"))), after_plan)
         if event is not None:
             yield from self._ask(cli_id, event)
         else:  # whoever asks is waiting: say no to what we don't know

@@ -17,6 +17,7 @@ from portico.core.agent import AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, Conflict
 from portico.core.events import (
     AgentEvent,
+    AgentMode,
     Complete,
     Delta,
     ErrorEvent,
@@ -45,6 +46,8 @@ class EchoAgent:
     def __init__(self, spec: AgentSpec) -> None:
         self._spec = spec
         self._remembered: set[str] = set()
+        self._told_mode = spec.options.permission_mode
+        self._in_turn = False
         self._steered: deque[Turn] = deque()
         self._request: _Request | None = None
         self._stop = anyio.Event()
@@ -52,17 +55,22 @@ class EchoAgent:
 
     async def run(self, turn: Turn | OwnTurn) -> AsyncIterator[AgentEvent]:
         """See `Agent.run`. What is handed over is said from the next word on, instead of what was left to say."""
-        self._stop = anyio.Event()
+        self._stop, self._in_turn = anyio.Event(), True
         self._steered.clear()  # whoever steered runs that as a turn now
         query, name, output = turn.content, uuid4().hex, 0
         for number in count():
             saying = read_query(query, self._spec.options)
+            if saying.mode is not None:
+                self._set_mode(saying.mode)
+                yield self._tell_mode()
             if saying.ask is not None:
                 async with aclosing(self._use(saying.ask)) as events:
                     async for event in events:
                         yield event
             said = []
             for piece in saying.pieces:
+                if self._spec.options.permission_mode != self._told_mode:
+                    yield self._tell_mode()
                 if self._steered or self._stop.is_set() or self._gone.is_set():
                     break
                 yield Delta(type="delta", content=piece, message_id=f"{name}-{number}", index=0)
@@ -89,6 +97,7 @@ class EchoAgent:
         elif saying.fail:
             stop_reason = "error"
             yield ErrorEvent(type="error", error="as was asked", code="api_error")
+        self._in_turn = False
         yield Complete(type="complete", stop_reason=stop_reason, usage={"output_tokens": output}, cost_usd=0.0)
 
     async def _use(self, call: ToolCall) -> AsyncGenerator[AgentEvent, None]:
@@ -97,13 +106,16 @@ class EchoAgent:
         decision = self._decided(name)
         if decision is None:
             request = self._request = _Request()
-            yield PermissionRequest(
+            asked = PermissionRequest(
                 type="permission_request",
                 request_id=request.request_id,
                 tool_name=name,
                 input=call.input,
                 tool_use_id=tool_use_id,
             )
+            if call.suggestions:
+                asked["suggestions"] = call.suggestions
+            yield asked
             await request.settled.wait()
             self._request = None
             self._check()
@@ -116,9 +128,25 @@ class EchoAgent:
         else:
             given = call.input if decision.updated_input is None else dict(decision.updated_input)
             result, denied = json.dumps(given), False
-            if decision.remember:
-                self._remembered.add(name)
+            self._remember(name, decision)
         yield ToolResult(type="tool_result", tool_use_id=tool_use_id, content=result, is_error=denied)
+
+    def _remember(self, tool_name: str, decision: Decision) -> None:
+        if decision.remember and not decision.remembered:
+            self._remembered.add(tool_name)
+        for suggestion in decision.remembered:
+            match suggestion:
+                case {"type": "setMode", "mode": str(mode)}:
+                    self._set_mode(mode)
+                case {"type": "addRules", "behavior": "allow", "rules": [*rules]}:
+                    self._remembered.update(rule["toolName"] for rule in rules)
+
+    def _set_mode(self, mode: str) -> None:
+        self._spec = replace(self._spec, options=self._spec.options.with_changes(permission_mode=mode))
+
+    def _tell_mode(self) -> AgentMode:
+        mode = self._told_mode = self._spec.options.permission_mode
+        return AgentMode(type="permission_mode", permission_mode=mode)
 
     def _decided(self, tool_name: str) -> Decision | None:
         """What needs no asking."""
@@ -143,10 +171,13 @@ class EchoAgent:
         if replace(spec, options=self._spec.options, owner=self._spec.owner) != self._spec:
             raise AgentFailed("The agent was started for another session.", code="agent_mismatch")
         self._spec = spec
+        self._told_mode = spec.options.permission_mode
 
     async def configure(self, options: AgentOptions) -> None:
         self._check()
         self._spec = replace(self._spec, options=options)
+        if not self._in_turn:
+            self._told_mode = options.permission_mode
 
     async def steer(self, turn: Turn) -> None:
         self._check()

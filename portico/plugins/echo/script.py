@@ -5,12 +5,15 @@ A query is text, which comes back word by word and then whole, as a `message`; o
     {"deltas": 100, "size": 20, "gap": 0.01}
     {"ask": {"tool_name": "Write", "input": {"file_path": "a"}}}
     {"tell": "model"}
+    {"mode": "acceptEdits"}
 
 - `deltas`: so many pieces of text, null for endlessly many. Default 1. They have no `message`: nobody keeps them all
 - `size`: bytes of a piece, at most 16 MiB. Default 5
 - `gap`: seconds after each piece. Default 0
 - `fail`: true ends the turn in an error
-- `ask`: first uses this tool, for which it needs permission. The tool is an echo too: its result is its input
+- `ask`: first uses this tool, for which it needs permission. The tool is an echo too: its result is its input. Its
+  `suggestions` are what the request suggests to allow from now on
+- `mode`: before all that, goes over to this permission mode by itself
 - `tell`: says an option that the agent has, as text or else as JSON: `model`, `permission_mode`, `system_prompt` ...
 
 What is no such object, by a key or by a value, is text like any other. Of a list of content blocks the text is taken.
@@ -42,6 +45,7 @@ class ToolCall(BaseModel):
 
     tool_name: str
     input: dict[str, Any] = {}
+    suggestions: list[dict[str, Any]] = []
 
 
 class Script(BaseModel):
@@ -55,6 +59,7 @@ class Script(BaseModel):
     fail: bool = False
     ask: ToolCall | None = None
     tell: str | None = None
+    mode: str | None = None
 
     @field_validator("tell")
     @classmethod
@@ -73,6 +78,7 @@ class Saying:
     gap: float = 0.0
     fail: bool = False
     ask: ToolCall | None = None
+    mode: str | None = None
 
 
 def read_query(content: Content, options: AgentOptions) -> Saying:
@@ -84,10 +90,10 @@ def read_query(content: Content, options: AgentOptions) -> Saying:
     if script.tell is not None:
         value = getattr(options, script.tell)
         told = value if isinstance(value, str) else json.dumps(value, default=dict)
-        return Saying(_WORD.findall(told), told, script.gap, script.fail, script.ask)
+        return Saying(_WORD.findall(told), told, script.gap, script.fail, script.ask, script.mode)
     piece = "x" * script.size
     pieces = repeat(piece) if script.deltas is None else repeat(piece, script.deltas)
-    return Saying(pieces, None, script.gap, script.fail, script.ask)
+    return Saying(pieces, None, script.gap, script.fail, script.ask, script.mode)
 
 
 def _script(text: str) -> Script | None:

@@ -27,6 +27,7 @@ def test_the_least_that_is_asked() -> None:
         "--verbose",
         "--disallowedTools=SendMessage,ListAgents",
         "--permission-prompt-tool=stdio",
+        "--permission-mode=default",
         "--input-format=stream-json",
         "--include-partial-messages",
         "--strict-mcp-config",

@@ -1,0 +1,82 @@
+"""Tool rules: `Read`, `Bash(git log:*)`. A rule names a tool, and in brackets may say which uses of it are meant.
+
+Agents take their rules in one string, which they split at commas and blanks outside of brackets. What counts as a
+bracket differs between the splitting and the reading of a rule (measured on CLI 2.1.330). The grammar here is so narrow
+that the two agree: each text that it accepts is exactly one rule, wherever it stands in the list.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+MAX_LENGTH = 512
+
+PATTERN = (
+    r"^(?:[A-Za-z_][A-Za-z0-9_-]*"
+    r"(?:\*|\((?! *\))[^()\x00-\x1f\x7f-\x9f\u2028\u2029]*[^()\\\x00-\x1f\x7f-\x9f\u2028\u2029]\))?|\*)$"
+)
+"""Also a regular expression of ECMA-262."""
+
+FORM = "a tool's name, with at most one pair of brackets, around some text without brackets, at its end"
+
+FILE_TOOLS = frozenset({"Read", "Edit", "Write", "MultiEdit", "NotebookEdit", "NotebookRead", "Grep", "Glob", "LS"})
+SHELLS = frozenset({"Bash", "Monitor", "PowerShell"})
+SUBAGENTS = frozenset({"Agent", "Task"})
+
+_PATTERN = re.compile(PATTERN.removesuffix("$") + r"\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRule:
+    """All uses of ``tool``, or those that ``content`` describes. What a content means, only the agent knows.
+
+    A ``tool`` that ends in ``*`` means all whose names begin so.
+    """
+
+    tool: str
+    content: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ToolRule:
+        """Raises ValueError for what is not exactly one rule."""
+        if len(text) > MAX_LENGTH or _PATTERN.match(text) is None:
+            raise ValueError(f"must be {FORM}")
+        tool, bracket, rest = text.partition("(")
+        return cls(tool, rest.removesuffix(")") if bracket else None)
+
+    @staticmethod
+    def may_concern(text: str, tool: str) -> bool:
+        """As `concerns`; what is no rule may concern everything."""
+        try:
+            return ToolRule.parse(text).concerns(tool)
+        except ValueError:
+            return True
+
+    def __str__(self) -> str:
+        return self.tool if self.content is None else f"{self.tool}({self.content})"
+
+    def covers(self, other: ToolRule) -> bool:
+        """Whether ``other`` allows nothing that this rule does not allow.
+
+        A content within another is not recognized: it is covered by the whole tool, or by the same content.
+        """
+        if self == other:
+            return True
+        # `Edit` allows one tool, but `Edit(//**)` allows every tool that changes files, and a shell's redirections.
+        return self.content is None and self.tool == other.tool != "Edit"
+
+    def concerns(self, tool: str) -> bool:
+        """Whether a use of ``tool`` may be what this rule means.
+
+        With a content, rules of one tool hold for its whole family. Those about files hold for shells too.
+        """
+        if self.tool.endswith("*"):
+            return tool.startswith(self.tool[:-1])
+        if self.tool == tool or {self.tool, tool} <= SUBAGENTS:
+            return True
+        if self.tool.startswith("mcp__"):
+            return tool.startswith(f"{self.tool}__")
+        if self.content is None:
+            return False
+        return (self.tool in FILE_TOOLS and tool in FILE_TOOLS | SHELLS) or {self.tool, tool} <= SHELLS

@@ -1,0 +1,115 @@
+"""The CLI's permission mode: how it is told, where leave to do what was planned leads, and what is remembered of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from portico.core.agent import Decision
+from portico.plugins.claude_code.items import Item, Send
+from portico.plugins.claude_code.protocol import Protocol
+
+Json = dict[str, Any]
+
+
+def line(**members: Any) -> bytes:
+    return json.dumps(members).encode()
+
+
+def status(mode: str) -> bytes:
+    return line(type="system", subtype="status", status=None, permissionMode=mode)
+
+
+def init(mode: str) -> bytes:
+    return line(type="system", subtype="init", session_id="c", permissionMode=mode, user_message_uuids=["u"])
+
+
+def told(items: list[Item]) -> list[str]:
+    return [item["permission_mode"] for item in items if isinstance(item, dict) and item["type"] == "permission_mode"]
+
+
+def began(mode: str) -> Protocol:
+    protocol = Protocol("c", mode)
+    protocol.begin("u", "x")
+    protocol.receive(init(mode))
+    return protocol
+
+
+def ask(protocol: Protocol, tool: str, *suggestions: Json) -> Json:
+    request = {"subtype": "can_use_tool", "tool_name": tool, "input": {}, "permission_suggestions": suggestions}
+    (event,) = protocol.receive(line(type="control_request", request_id="r", request=request))
+    assert isinstance(event, dict)
+    return dict(event)
+
+
+def updates(protocol: Protocol, request: Json, decision: Decision) -> list[Json] | None:
+    (reply,) = protocol.answer(request["request_id"], decision)
+    assert isinstance(reply, Send)
+    found: list[Json] | None = json.loads(reply.line)["response"]["response"].get("updatedPermissions")
+    return found
+
+
+def test_each_change_of_the_mode_is_told_and_nothing_else() -> None:
+    protocol = Protocol("c", "default")
+    protocol.begin("u", "x")
+    assert told(protocol.receive(init("default"))) == []
+    assert told(protocol.receive(line(type="system", subtype="status", status="requesting"))) == []
+    assert told(protocol.receive(status("plan"))) == ["plan"]
+    assert told(protocol.receive(status("plan"))) == []
+    assert told(protocol.receive(status("manual"))) == ["default"]
+    assert told(protocol.receive(init("acceptEdits"))) == ["acceptEdits"]  # of a project's settings
+    assert told(protocol.receive(line(type="system", subtype="status", permissionMode=7))) == []
+
+
+def test_what_was_told_to_nobody_is_told_again() -> None:
+    protocol = began("default")
+    protocol.receive(status("acceptEdits"))
+    protocol.forget_told()
+    assert told(protocol.receive(init("acceptEdits"))) == ["acceptEdits"]
+    assert told(protocol.receive(init("acceptEdits"))) == []
+
+
+@pytest.mark.parametrize(
+    ("started", "modes", "expected"),
+    [
+        ("plan", [], "default"),
+        ("default", ["plan"], "default"),
+        ("acceptEdits", ["plan"], "acceptEdits"),
+        ("default", ["acceptEdits", "plan"], "acceptEdits"),
+        ("plan", ["default", "dontAsk", "plan", "plan"], "dontAsk"),
+    ],
+)
+def test_leave_to_do_what_was_planned_leads_back_to_the_mode_before(
+    started: str, modes: list[str], expected: str
+) -> None:
+    protocol = began(started)
+    for mode in modes:
+        protocol.receive(status(mode))
+    request = ask(protocol, "ExitPlanMode")
+    assert request["permission_mode"] == expected
+    # It is also said, so that it is so whatever the CLI would do by itself.
+    assert updates(protocol, request, Decision("allow")) == [
+        {"type": "setMode", "mode": expected, "destination": "session"}
+    ]
+    assert "permission_mode" not in ask(protocol, "Write")
+
+
+def test_denied_nothing_changes() -> None:
+    protocol = began("plan")
+    assert updates(protocol, ask(protocol, "ExitPlanMode"), Decision("deny")) is None
+
+
+def test_of_what_is_suggested_that_is_remembered_which_the_decision_names() -> None:
+    mode = {"type": "setMode", "mode": "acceptEdits", "destination": "session"}
+    rule = {"type": "addRules", "behavior": "allow", "rules": [{"toolName": "B"}], "destination": "localSettings"}
+    of_session = {**rule, "destination": "session"}
+    for decision, expected in (
+        (Decision("allow"), None),
+        (Decision("allow", remembered=(rule,)), [of_session]),
+        (Decision("allow", remember=True, remembered=(rule,)), [of_session]),
+        (Decision("allow", remember=True), [of_session]),
+    ):
+        protocol = began("default")
+        assert updates(protocol, ask(protocol, "B", mode, rule), decision) == expected
