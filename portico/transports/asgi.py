@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Scope
 from portico.core.engine import Engine
 from portico.core.errors import Unavailable
 from portico.core.events import encode_json
+from portico.core.intake import Intake
 from portico.core.principal import Callers
 from portico.core.tickets import KEY_BYTES, Tickets
 from portico.metrics.metrics import OTHER, Metrics
@@ -26,6 +27,7 @@ from portico.transports.documentation import Documentation
 from portico.transports.endpoint import no_such_path, route
 from portico.transports.gate import Gate
 from portico.transports.guarded import Guarded
+from portico.transports.holding import Holding
 from portico.transports.hosts import HostCheck
 from portico.transports.operation import JSON, Answer, operation
 from portico.transports.origins import Cors, OriginCheck
@@ -45,7 +47,8 @@ class Api:
     """What is served: ``prefix`` is the path that the API lies under, such as ``/claude``; ``max_body`` is in bytes;
     ``hosts`` as `HostCheck` has them; ``origins`` are those of other servers' web pages. ``rest`` is all but WebSocket,
     and goes with the ``routes`` of plugins, which come behind all others. ``tickets`` may stand for credentials.
-    ``proxies`` as `ProxyHeaders` has them. ``metrics`` is where requests are counted.
+    ``proxies`` as `ProxyHeaders` has them. ``metrics`` is where requests are counted. ``intake`` bounds what callers
+    send at a time.
     """
 
     prefix: str
@@ -57,6 +60,7 @@ class Api:
     tickets: Tickets = field(default_factory=lambda: Tickets(secrets.token_bytes(KEY_BYTES)))
     proxies: Collection[str] = ()
     metrics: Metrics = field(default_factory=Metrics)
+    intake: Intake = field(default_factory=Intake)
 
 
 def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
@@ -64,7 +68,9 @@ def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> 
     routes = routes_of(engine, gate, streams, api)
     # Starlette's app class would answer errors itself, in its own way.
     router = Router(routes, redirect_slashes=False, default=no_such_path)
-    checked = OriginCheck(Authentication(router, gate, api.prefix), api.origins, f"{api.prefix}/stream/")
+    checked = OriginCheck(
+        Authentication(Holding(router, api.intake), gate, api.prefix), api.origins, f"{api.prefix}/stream/"
+    )
     noted = Refusals(HostCheck(checked, api.hosts), engine.audit)
     logged = Guarded(Cors(Problems(noted), api.origins))
     app = AccessLog(logged, _counting(dict(_templates(routes)), api.metrics))
@@ -73,7 +79,10 @@ def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> 
 
 def routes_of(engine: Engine, gate: Gate, streams: Streams, api: Api) -> list[BaseRoute]:
     """All that there is to call, what tells of it last."""
-    routes: list[BaseRoute] = [*WebSocketRoutes(engine, streams, gate, api.prefix).routes(), *_health(engine)]
+    routes: list[BaseRoute] = [
+        *WebSocketRoutes(engine, streams, gate, api.prefix, api.intake).routes(),
+        *_health(engine),
+    ]
     if api.rest:
         routes += Sessions(engine, api.prefix, api.max_body, api.tickets).routes()
         routes += EventRoutes(engine, streams, api.prefix, api.max_body).routes()

@@ -16,6 +16,7 @@ from anyio.abc import ByteReceiveStream, SocketStream, TaskStatus
 from anyio.streams.tls import TLSStream
 
 from portico.core.engine import Engine
+from portico.core.intake import Intake
 from portico.core.principal import Callers, Principal
 from portico.core.quota import StreamQuota
 from portico.plugins.token_auth.authenticator import TokenAuthenticator
@@ -103,6 +104,7 @@ async def serving(
     proxies: Collection[str] = (),
     tls: Tls | None = None,
     trust: ssl.SSLContext | None = None,
+    intake: Intake | None = None,
     **policy: Any,
 ) -> AsyncIterator[Served]:
     transport = HttpTransport(
@@ -110,7 +112,7 @@ async def serving(
         host="127.0.0.1",
         port=0,
         uds=uds,
-        api=Api("/claude", max_body, hosts, origins, rest, proxies=proxies),
+        api=Api("/claude", max_body, hosts, origins, rest, proxies=proxies, intake=intake or Intake()),
         limits=Limits(write_timeout, max_frame, ping, max_connections),
         tls=tls,
         quota=StreamQuota(max_streams),
