@@ -21,6 +21,7 @@ from portico.core.audit import OK, NoAudit
 from portico.core.audited import AuditedEngine
 from portico.core.engine import Engine
 from portico.core.errors import PorticoError
+from portico.core.intake import BESIDE, Intake
 from portico.core.observer import Observer
 from portico.core.policy import Policy
 from portico.core.quota import StreamQuota
@@ -32,6 +33,7 @@ from portico.gateway.upstream import API, Upstream
 from portico.hardening import blank_environment, close_to_others
 from portico.keys import ticket_key
 from portico.lease import advertise, hold
+from portico.memory import give_back_what_is_large, keeping_what_is_there
 from portico.plugins.context import Context
 from portico.plugins.metrics.store import metered
 from portico.plugins.registry import PluginError, Registry
@@ -71,6 +73,7 @@ async def serve(
     """
     settings = loaded.settings
     close_to_others()
+    give_back_what_is_large()
     blank_environment(secret_variables())
     for warning in loaded.warnings:
         log.warning("%s", warning)
@@ -98,6 +101,7 @@ async def serve(
             ziti_environment=ziti_environment(environ),
             tickets=Tickets(ticket_key(settings.data_dir)),
             stream_quota=StreamQuota(settings.max_streams_per_principal),
+            intake=Intake(max(settings.max_body, settings.max_frame) + BESIDE),
             settings_files=loaded.files,
             gateway=gateway,
         )
@@ -142,6 +146,7 @@ async def serve(
                     advertise(settings.data_dir, _for_clients(addresses), settings.api_prefix, settings.tls_cert)
                 )
                 log.info("serving on %s", ", ".join(addresses))
+                stack.enter_context(keeping_what_is_there())
                 transporting.start_soon(partial(reload_at, terminal=terminal), hangups, loaded, reload, context.reloads)
                 async with anyio.create_task_group() as greeting:
                     greeting.start_soon(ready, addresses)

@@ -7,7 +7,6 @@ common (``session_id``, ``seq``, ``time``, ``turn_id``), encodes each of them on
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired
@@ -204,10 +203,11 @@ WRITTEN = (
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An event that has no place in the history yet."""
+    """An event that has no place in the history yet. ``content`` is the JSON of its body's, where that is made."""
 
     body: EventBody
     turn_id: str | None = None
+    content: Sequence[bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +266,7 @@ def first_of(events: Sequence[Event], max_bytes: int) -> Sequence[Event]:
 
 
 # Line breaks to some readers of lines (Python's str.splitlines), which would tear an event apart.
-_LINE_BREAKS = re.compile("[\x85\u2028\u2029]")
+_LINE_BREAKS = {"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
@@ -276,7 +276,10 @@ def encode_json(value: Any) -> bytes:
     An agent's text may hold half of a surrogate pair (JavaScript cuts strings anywhere), which UTF-8 has no bytes for:
     such a value goes out with escapes instead. Raises ValueError for NaN and infinities, which JSON does not have.
     """
-    text = _LINE_BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", _encode(value))
+    text = _encode(value)
+    if not text.isascii():
+        for line_break, escape in _LINE_BREAKS.items():
+            text = text.replace(line_break, escape)
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -290,7 +293,11 @@ def encode_event(session_id: str, seq: int, time: str, draft: Draft) -> Event:
     head = Head(type=kind, session_id=session_id, seq=seq, time=time)
     if draft.turn_id is not None:
         head["turn_id"] = draft.turn_id
-    return Event(seq, kind, draft.turn_id, encode_json({**head, **body}))
+    if draft.content is None:
+        return Event(seq, kind, draft.turn_id, encode_json({**head, **body}))
+    del body["content"]
+    start = encode_json({**head, **body})[:-1]
+    return Event(seq, kind, draft.turn_id, b"".join([start, b',"content":', *draft.content, b"}"]))
 
 
 def gap_event(session_id: str, after: int, min_seq: int) -> Event:

@@ -18,6 +18,7 @@ from portico.core.agent import AgentOptions, AgentSpec, Decision, OwnTurn, Turn,
 from portico.core.answers import judge
 from portico.core.changes import SessionChanges
 from portico.core.clock import rfc3339
+from portico.core.encoding import encode_in_turns, is_long
 from portico.core.errors import (
     AgentFailed,
     AgentUnavailable,
@@ -152,17 +153,23 @@ class Session:
             if draining:
                 raise Unavailable("the server is stopping", code="draining")
             self._refuse(request)
+            content = None
+            if is_long(request.content):
+                content = await encode_in_turns(request.content)
+                self._refuse(request)  # it took a while
             rate.take(principal.name)
             ahead = self.busy and request.if_busy not in ("interrupt", "steer")
             with anyio.CancelScope(shield=True):  # a caller that leaves must not tear the event from the queue
-                first_seq = await self._enqueue(principal, turn_id, request)
+                first_seq = await self._enqueue(principal, turn_id, request, content)
         return TurnView(turn_id, self.record.session_id, "queued" if ahead else "running", first_seq, created=True)
 
-    async def _enqueue(self, principal: Principal, turn_id: str, request: NewTurn) -> int:
+    async def _enqueue(
+        self, principal: Principal, turn_id: str, request: NewTurn, content: Sequence[bytes] | None
+    ) -> int:
         self.record = replace(self.record, turns=self.record.turns + 1, last_active_at=rfc3339())
         query = Query(type="query", content=request.content, principal=principal.name)
         try:
-            (event,) = await self.feed.append([Draft(query, turn_id)], self.record)
+            (event,) = await self.feed.append([Draft(query, turn_id, content)], self.record)
         except Exception:
             self.record = replace(self.record, turns=self.record.turns - 1)
             raise

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from portico.core.intake import Intake
 from portico.core.principal import Authenticator, Callers
 from portico.core.quota import StreamQuota
 from portico.core.tickets import KEY_BYTES, Tickets
@@ -29,7 +30,7 @@ class Context:
     ``ziti_environment`` what Ziti's library may have. ``callers`` finds out who is calling; ``routes`` are those of
     plugins. Both are empty while they are being made: a transport's factory sees them. ``reloads`` is for what can take
     new settings while the server runs. ``tickets`` are what browsers may have in place of credentials;
-    ``stream_quota`` is for a transport's `Streams`.
+    ``stream_quota`` is for a transport's `Streams`, ``intake`` bounds what callers send at a time.
     ``gateway`` is the agents' way to the model API; None where they have the credential themselves, or there is none.
     ``metrics`` are the server's numbers, to which everybody may add. ``settings_files`` are those that settings may
     have come from, secrets too.
@@ -45,6 +46,7 @@ class Context:
     reloads: Reloads = field(default_factory=Reloads)
     tickets: Tickets = field(default_factory=lambda: Tickets(secrets.token_bytes(KEY_BYTES)))
     stream_quota: StreamQuota = field(default_factory=StreamQuota)
+    intake: Intake = field(default_factory=Intake)
     settings_files: tuple[Path, ...] = ()
     gateway: Gateway | None = None
     metrics: Metrics = field(default_factory=Metrics)

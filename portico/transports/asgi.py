@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Scope
 from portico.core.engine import Engine
 from portico.core.errors import Unavailable
 from portico.core.events import encode_json
+from portico.core.intake import Intake
 from portico.core.principal import Callers
 from portico.core.tickets import KEY_BYTES, Tickets
 from portico.metrics.metrics import OTHER, Metrics
@@ -27,6 +28,7 @@ from portico.transports.documentation import Documentation
 from portico.transports.endpoint import route
 from portico.transports.gate import Gate
 from portico.transports.guarded import Guarded
+from portico.transports.holding import Holding
 from portico.transports.hosts import HostCheck
 from portico.transports.mount import Mounted
 from portico.transports.operation import JSON, Answer, operation
@@ -48,7 +50,8 @@ class Api:
     """What is served: ``prefix`` is the path that the API lies under, such as ``/claude``; ``max_body`` is in bytes;
     ``hosts`` as `HostCheck` has them; ``origins`` are those of other servers' web pages. ``rest`` is all but WebSocket,
     and goes with the ``routes`` of plugins, which come behind all others. ``tickets`` may stand for credentials.
-    ``proxies`` as `ProxyHeaders` has them. ``metrics`` is where requests are counted.
+    ``proxies`` as `ProxyHeaders` has them. ``metrics`` is where requests are counted. ``intake`` bounds what callers
+    send at a time.
     """
 
     prefix: str
@@ -60,13 +63,14 @@ class Api:
     tickets: Tickets = field(default_factory=lambda: Tickets(secrets.token_bytes(KEY_BYTES)))
     proxies: Collection[str] = ()
     metrics: Metrics = field(default_factory=Metrics)
+    intake: Intake = field(default_factory=Intake)
 
 
 def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
     gate = Gate(engine, callers, api.tickets)
     routes = routes_of(engine, gate, streams, api)
     # Starlette's app class would answer errors itself, in its own way.
-    checked = HostCheck(OriginCheck(Authentication(handle, gate), api.origins), api.hosts)
+    checked = HostCheck(OriginCheck(Authentication(Holding(handle, api.intake), gate), api.origins), api.hosts)
     noted = Refusals(Routing(checked, routes), engine.audit)
     logged = Guarded(Cors(Problems(noted), api.origins))
     app = AccessLog(logged, _counting(dict(_templates(routes)), api.metrics))
@@ -75,7 +79,10 @@ def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> 
 
 def routes_of(engine: Engine, gate: Gate, streams: Streams, api: Api) -> list[BaseRoute]:
     """All that there is to call. Plugins' routes come last, so that a path of the API stays the API's."""
-    routes: list[BaseRoute] = [*WebSocketRoutes(engine, streams, gate, api.prefix).routes(), *_health(engine)]
+    routes: list[BaseRoute] = [
+        *WebSocketRoutes(engine, streams, gate, api.prefix, api.intake).routes(),
+        *_health(engine),
+    ]
     plugins: list[BaseRoute] = []
     if api.rest:
         routes += Sessions(engine, api.prefix, api.max_body, api.tickets).routes()

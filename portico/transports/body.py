@@ -1,15 +1,18 @@
-"""Reads the body of a request, within limits of size and time."""
+"""Reads the body of a request, within limits of size, time, and what may come of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
 
 from portico.core.errors import TooLarge
-from portico.transports.parse import parse_object
+from portico.transports.holding import held_of
+from portico.transports.json_reader import JsonReader
+from portico.transports.parse import close_object
 from portico.transports.wire import HttpError
 
 GRACE_SECONDS = 30.0
@@ -19,15 +22,31 @@ MIN_RATE = 16 * 1024  # bytes a second, on average, once the grace is over
 async def read_object(request: Request, max_bytes: int) -> Mapping[str, Any]:
     """The JSON object in the body; an empty body counts as ``{}``.
 
-    Raises `HttpError` 415 for another media type and 408 for a body that comes too slowly, `TooLarge`,
-    `MalformedRequest`, and starlette's ClientDisconnect.
+    It is parsed as it comes, so that a body with too many values is refused once it has them. Raises `HttpError` 415
+    for another media type and 408 for a body that comes too slowly, `TooLarge` (also ``too_many_values``), `Exhausted`
+    (``too_many_bodies``), `MalformedRequest`, and starlette's ClientDisconnect.
     """
-    declared = request.headers.get("content-length")
-    if declared is not None and int(declared) > max_bytes:
+    held, reader, empty = held_of(request), JsonReader(max_bytes), True
+    held.expect(check_length(request, max_bytes))
+    async with aclosing(_pieces(request, max_bytes)) as pieces:
+        async for piece in pieces:
+            if empty:
+                _check_headers(request)
+                empty = False
+            held.grow(len(piece))
+            await held.do(reader.feed(piece))
+    return {} if empty else close_object(reader)
+
+
+def check_length(request: Request, max_bytes: int) -> int:
+    """How long the request says its body is; 0 where it does not say. Raises `TooLarge`."""
+    declared = int(request.headers.get("content-length", "0"))
+    if declared > max_bytes:
         raise _too_large(max_bytes)
-    body = await _read(request, max_bytes)
-    if not body:
-        return {}
+    return declared
+
+
+def _check_headers(request: Request) -> None:
     media_type, _, parameters = request.headers.get("content-type", "").partition(";")
     if media_type.strip().lower() != "application/json":
         raise HttpError(415, "unsupported_media_type", "the body must be application/json")
@@ -35,27 +54,27 @@ async def read_object(request: Request, max_bytes: int) -> Mapping[str, Any]:
         raise HttpError(415, "unsupported_media_type", "JSON is UTF-8")
     if any(coding.lower() != "identity" for coding in request.headers.getlist("content-encoding")):
         raise HttpError(415, "unsupported_media_type", "the body must not be compressed")
-    return parse_object(bytes(body))
 
 
-async def _read(request: Request, max_bytes: int) -> bytearray:
-    """The whole body. Each byte that comes buys time, so that a big body may take long, but a slow one may not."""
-    body = bytearray()
+async def _pieces(request: Request, max_bytes: int) -> AsyncGenerator[bytes]:
+    """The body as it comes. Each byte of it buys time, so that a big body may take long, but a slow one may not."""
+    size = 0
     start = anyio.current_time()
     more = True
     while more:
-        with anyio.move_on_at(start + GRACE_SECONDS + len(body) / MIN_RATE) as waiting:
+        with anyio.move_on_at(start + GRACE_SECONDS + size / MIN_RATE) as waiting:
             message = await request.receive()
         if waiting.cancelled_caught:
             raise HttpError(408, "request_timeout", "the body came too slowly", {"connection": "close"})
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
         more = message.get("more_body", False)
-    return body
+        if piece := message.get("body", b""):
+            size += len(piece)
+            if size > max_bytes:
+                raise _too_large(max_bytes)
+            yield piece
 
 
 def _too_large(max_bytes: int) -> TooLarge:
-    return TooLarge(f"the body is larger than {max_bytes} bytes (max_body)")
+    return TooLarge(f"the body is larger than {max_bytes} bytes")

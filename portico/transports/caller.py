@@ -26,9 +26,13 @@ class Caller:
     still: Callable[[], Awaitable[bool]]
     over: bool = False
 
+    @property
+    def reads_only(self) -> bool:
+        return self.ticket is not None and self.ticket.scope != "query"
+
     def check_query(self) -> None:
         """Raises `NotAllowed` where it may only read."""
-        if self.ticket is not None and self.ticket.scope != "query":
+        if self.reads_only:
             raise NotAllowed("this ticket is for reading only (scope)")
 
 

@@ -16,6 +16,7 @@ from portico.transports import wire
 from portico.transports.crowd import Crowd
 from portico.transports.dialler import Dialler, extension
 from portico.transports.guarded import GUARDS
+from portico.transports.leftovers import Leftovers
 from portico.transports.watch import Watched, counting
 
 HEAD_SECONDS = 30.0
@@ -45,19 +46,26 @@ class Connection(Watched, Measured):
     - What `Watched` says.
     - A client that shuts its side down (FIN) after the request still gets the whole answer.
     - A time and a size limit on a request's head, on what is wrapped around a body, and on the number of connections;
-      a time limit on what is left of an answered request's body.
+      a time limit on what is left of an answered request's body, which is read as `Leftovers` has it.
     - Bytes that are no HTTP are answered with a problem document, and never into the middle of another answer. So is
       what two servers might take for different requests (RFC 9112, 11.2).
     - What `Measured` does: the app would take trailers for headers.
     """
 
     def __init__(
-        self, *args: Any, write_timeout: float, crowd: Crowd, dialler: Dialler | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        write_timeout: float,
+        crowd: Crowd,
+        leftovers: Leftovers,
+        dialler: Dialler | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.logger = _log
         self.write_timeout = write_timeout
         self._crowd = crowd
+        self._leftovers = leftovers
         self._dialler = dialler
         self._read_timer: asyncio.TimerHandle | None = None
         self._half_closed = anyio.Event()
@@ -91,6 +99,16 @@ class Connection(Watched, Measured):
         self._allow(HEAD_SECONDS)
 
     # The client's side.
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._leaves_over():
+            self._leftovers.slow(self.transport)
+
+    def _leaves_over(self) -> bool:
+        """Whether there is more to come of a body that was answered before it had been read."""
+        cycle = self.cycle
+        return cycle is not None and cycle.response_complete and cycle.more_body and not self.transport.is_closing()
 
     def too_large(self) -> None:
         self._refuse(wire.HttpError(431, "head_too_large", f"the head is larger than {HEAD_BYTES} bytes"))

@@ -10,10 +10,11 @@ import anyio
 
 from portico.core.engine import Engine
 from portico.core.events import Event, encode_json
+from portico.core.intake import Intake
 from portico.core.principal import Principal
 from portico.core.reader import Reader
 from portico.transports.caller import Caller
-from portico.transports.peer import Peer
+from portico.transports.peer import Peer, Pieces
 from portico.transports.streams import Streams
 
 Answer = Mapping[str, Any]
@@ -36,13 +37,15 @@ class Conversation:
         session_id: str,
         *,
         caller: Caller | None = None,
+        intake: Intake | None = None,
     ) -> None:
-        """``caller`` is who ``principal`` has come as, if that is known."""
+        """``caller`` is who ``principal`` has come as, if that is known. ``intake`` is that of the whole server."""
         self._peer = peer
         self._engine = engine
         self._streams = streams
         self._principal = principal  # from `run` on bound to the session
         self._caller = caller
+        self._intake = intake or Intake()
         self._session_id = session_id
         self._reader: Reader | None = None
         self._next: tuple[Reader, Answer | None, anyio.Event] | None = None
@@ -115,5 +118,5 @@ class Conversation:
         while True:
             await self._hear(await self._peer.receive())
 
-    async def _hear(self, text: str) -> None:
+    async def _hear(self, message: str | Pieces) -> None:
         raise NotImplementedError

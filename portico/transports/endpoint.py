@@ -10,20 +10,28 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from portico.transports.admission import DEFAULT, PUBLIC, Admission, admission_of
+from portico.transports.body import check_length
 from portico.transports.operation import operation_of
 from portico.transports.wire import HttpError
 
 Handler = Callable[..., Awaitable[Response]]
+Check = Callable[[Request], Awaitable[object]]
 
 MAX_BODY = 1024 * 1024
+NO_BODY = 4 * 1024
+"""Bytes where no body is read: some clients send ``{}``."""
 
 
 class Endpoint:
-    """The ``handlers`` of a path, by method. Those that are an `Operation` are given what it reads."""
+    """The ``handlers`` of a path, by method. Those that are an `Operation` are given what it reads.
 
-    def __init__(self, handlers: Mapping[str, Handler], max_body: int) -> None:
+    A body is read once ``check`` has passed, which raises where the request is refused whatever is in it.
+    """
+
+    def __init__(self, handlers: Mapping[str, Handler], max_body: int, check: Check | None = None) -> None:
         self.handlers = handlers
-        self._max_body = max_body
+        self.max_body = max_body
+        self._check = check
 
     def admission(self, method: str) -> Admission:
         """Who may use ``method``; where it has no handler, who is told so."""
@@ -36,17 +44,26 @@ class Endpoint:
         if handler is None:
             raise method_not_allowed(*self.handlers)
         request, known = Request(scope, receive), operation_of(handler)
-        response = await handler(request, **(await known.read(request, self._max_body) if known else {}))
+        if known is not None and known.has_body:
+            if self._check is not None:
+                await self._check(request)
+        elif known is not None:
+            check_length(request, NO_BODY)
+        response = await handler(request, **(await known.read(request, self.max_body) if known else {}))
         await response(scope, receive, send)
 
 
-def route(path: str, *, head: bool = True, max_body: int = MAX_BODY, **handlers: Handler) -> Route:
-    """``path`` with a handler for each method; ``max_body`` is in bytes. Starlette's own routes would answer HEAD
-    wherever they answer GET, and name only some of the methods in ``Allow``. With ``head`` HEAD is answered as GET is,
-    without its body."""
+def route(
+    path: str, *, head: bool = True, max_body: int = MAX_BODY, check: Check | None = None, **handlers: Handler
+) -> Route:
+    """``path`` with a handler for each method; ``max_body`` is in bytes, ``check`` as `Endpoint` has it.
+
+    Starlette's own routes would answer HEAD wherever they answer GET, and name only some of the methods in ``Allow``.
+    With ``head`` HEAD is answered as GET is, without its body.
+    """
     if head and "GET" in handlers:
         handlers["HEAD"] = handlers["GET"]
-    return Route(path, Endpoint(handlers, max_body))
+    return Route(path, Endpoint(handlers, max_body, check))
 
 
 async def no_such_path(scope: Scope, receive: Receive, send: Send) -> None:

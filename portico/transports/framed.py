@@ -18,9 +18,10 @@ from portico.transports.frames import (
     PermissionFrame,
     QueryFrame,
     ResumeFrame,
-    parse_frame,
+    read_frame,
 )
-from portico.transports.parse import check
+from portico.transports.parse import check, check_in_turns
+from portico.transports.peer import Pieces
 
 
 class FramedConversation(Conversation):
@@ -53,8 +54,8 @@ class FramedConversation(Conversation):
             await self._peer.send([event.data for event in pending if event.seq <= reader.after])
         return reader
 
-    async def _hear(self, text: str) -> None:
-        frame = parse_frame(text)
+    async def _hear(self, message: str | Pieces) -> None:
+        frame = await read_frame(message, self._intake)
         try:
             if frame.type == "resume":
                 await self._resume(frame)
@@ -77,7 +78,8 @@ class FramedConversation(Conversation):
         return self._actions[frame.type]
 
     async def _query(self, members: Mapping[str, Any]) -> Answer:
-        turn = await self._engine.query(self._principal, self._session_id, check(QueryFrame, members).request())
+        query = await check_in_turns(QueryFrame, members, self._intake.do)
+        turn = await self._engine.query(self._principal, self._session_id, query.request())
         return {"turn_id": turn.turn_id, "state": turn.state}
 
     async def _interrupt(self, members: Mapping[str, Any]) -> Answer:

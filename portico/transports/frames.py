@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,8 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from starlette.types import Scope
 
 from portico.core.errors import MalformedRequest
+from portico.core.intake import Intake
+from portico.transports.json_reader import SLICE_BYTES, JsonReader
 from portico.transports.models import WHOLE, Line, PermissionBody, Query, TurnBody
-from portico.transports.parse import parse_object
+from portico.transports.parse import close_object, parse_object
+from portico.transports.peer import Pieces
 
 SUBPROTOCOL = "portico.v1"
 MAX_ID = 256
@@ -84,8 +87,29 @@ _FRAME_ID: TypeAdapter[str | int | None] = TypeAdapter(FrameId | None)
 
 
 def parse_frame(text: str) -> ClientFrame:
-    """Raises `MalformedRequest` for what is not a JSON object, or has an ``id`` that can't be one."""
-    members = dict(parse_object(text.encode()))
+    """For what is short: `read_frame` gives others their turn. Raises as that does."""
+    return _frame(parse_object(text.encode()))
+
+
+async def read_frame(message: str | Pieces, intake: Intake) -> ClientFrame:
+    """The frame that a message holds. Raises `MalformedRequest` for what is not a JSON object, or has an ``id`` that
+    can't be one, and `TooLarge` (``too_many_values``)."""
+    if isinstance(message, str):
+        reader, pieces = JsonReader(4 * len(message)), _cut(message)
+    else:
+        reader, pieces = JsonReader(sum(map(len, message))), iter(message)
+    for piece in pieces:
+        await intake.do(reader.feed(piece))
+    return _frame(close_object(reader))
+
+
+def _cut(text: str) -> Iterator[bytes]:
+    for start in range(0, len(text), SLICE_BYTES):
+        yield text[start : start + SLICE_BYTES].encode()
+
+
+def _frame(found: Mapping[str, Any]) -> ClientFrame:
+    members = dict(found)
     kind, frame_id = members.pop("type", None), members.pop("id", None)
     try:
         return ClientFrame(kind, _FRAME_ID.validate_python(frame_id, strict=True), members)

@@ -103,6 +103,7 @@ def create(context: Context, *, name: str = "http") -> Transport:
             tickets=context.tickets,
             proxies=settings.trusted_proxies if settings.proxy_headers else (),
             metrics=context.metrics,
+            intake=context.intake,
         ),
         limits=limits(settings),
         tls=tls,

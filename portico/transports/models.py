@@ -6,7 +6,6 @@ not: Linux takes at most 128 KiB (MAX_ARG_STRLEN, execve(2)), and no NUL.
 
 from __future__ import annotations
 
-import binascii
 import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -20,6 +19,7 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
+    ValidationInfo,
     model_validator,
 )
 from pydantic.config import JsonDict
@@ -31,6 +31,7 @@ from portico.core.events import Content
 from portico.core.requests import NewSession, NewTurn
 from portico.core.state import State
 from portico.core.tool_rule import MAX_LENGTH, PATTERN, ToolRule
+from portico.transports.long_texts import base64, look, not_blank
 
 KIB = 1024
 MAX_DEPTH = 32
@@ -73,10 +74,8 @@ def _tool_rule(text: str) -> str:
     return text
 
 
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise PydanticCustomError("blank", "must not be blank")
-    return text
+def _not_blank(text: str, info: ValidationInfo) -> str:
+    return look(text, not_blank, info)
 
 
 def _integral(value: Any) -> Any:
@@ -84,14 +83,8 @@ def _integral(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _base64(text: str) -> str:
-    try:
-        data = binascii.a2b_base64(text, strict_mode=True)
-    except ValueError:
-        raise PydanticCustomError("base64", "must be valid base64") from None
-    if not data:
-        raise PydanticCustomError("base64", "must not be empty")
-    return text
+def _base64(text: str, info: ValidationInfo) -> str:
+    return look(text, base64, info)
 
 
 def _bounded(max_bytes: int, *, separators: tuple[str, str] = (",", ":")) -> AfterValidator:
@@ -150,7 +143,7 @@ PermissionMode = Literal["default", "acceptEdits", "plan", "dontAsk", "bypassPer
 Folder = Annotated[_Passable, StringConstraints(min_length=1, max_length=4096)]
 Prompt = Annotated[str, AfterValidator(_argument), _told(pattern=NO_NUL, maxLength=100 * KIB)]
 OneRule = Annotated[str, AfterValidator(_tool_rule), _told(pattern=PATTERN, maxLength=MAX_LENGTH)]
-ToolRules = Annotated[list[OneRule], Field(max_length=512), AfterValidator(_arguments)]
+ToolRules = Annotated[list[OneRule], Field(max_length=512, fail_fast=True), AfterValidator(_arguments)]
 # Blanks and all, as the agent's command line will have it.
 WHOLE = BeforeValidator(_integral)
 """For whole numbers, behind their limits (or pydantic would not tell of those)."""
@@ -202,7 +195,8 @@ Block = Annotated[
     Discriminator(_block_form, custom_error_type="block", custom_error_message="must be a text or an image block"),
 ]
 Query = Annotated[
-    Annotated[NonBlank, Tag("<text>")] | Annotated[list[Block], Field(min_length=1, max_length=100), Tag("<blocks>")],
+    Annotated[NonBlank, Tag("<text>")]
+    | Annotated[list[Block], Field(min_length=1, max_length=100, fail_fast=True), Tag("<blocks>")],
     Discriminator(_query_form, custom_error_type="query", custom_error_message="must be text or a list of blocks"),
 ]
 

@@ -81,8 +81,8 @@ _REFERENCE = "#/components/schemas/"
 def document(routes: Iterable[BaseRoute]) -> Json:
     """The document of all ``routes`` that say what they are; the others are left out."""
     schemas, paths = _Schemas(), Json()
-    for path, method, known in _described(routes):
-        paths.setdefault(path, {})[method.lower()] = _operation(path, known, schemas)
+    for path, method, known, max_body in _described(routes):
+        paths.setdefault(path, {})[method.lower()] = _operation(path, known, schemas, max_body)
     if streamed := schemas.definitions.get(ServerSentEvent.__name__):
         streamed["properties"]["data"]["contentSchema"] = {"$ref": f"{_REFERENCE}Event"}
     _link(paths, schemas.definitions)
@@ -102,22 +102,29 @@ def document(routes: Iterable[BaseRoute]) -> Json:
 
 def operations_of(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, Operation | None]]:
     """Path, method and description of each operation. HEAD is GET's."""
+    for path, method, handler, _ in _handlers(routes):
+        yield path, method, operation_of(handler)
+
+
+def _described(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, Operation, int | None]]:
+    for path, method, handler, max_body in _handlers(routes):
+        if (known := operation_of(handler)) is not None:
+            yield path, method, known, max_body
+
+
+def _handlers(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, Any, int | None]]:
+    """Path, method, handler and limit of the body, in bytes, where that is known."""
     for route in routes:
         if isinstance(route, Route):
-            handlers = route.endpoint.handlers if isinstance(route.endpoint, Endpoint) else {}
+            endpoint = route.endpoint if isinstance(route.endpoint, Endpoint) else None
+            handlers = endpoint.handlers if endpoint else {}
             methods = handlers or dict.fromkeys(route.methods or ("GET",), route.endpoint)
             for method, handler in methods.items():
                 if method != "HEAD":
-                    yield route.path, method, operation_of(handler)
+                    yield route.path, method, handler, endpoint.max_body if endpoint else None
 
 
-def _described(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, Operation]]:
-    for path, method, known in operations_of(routes):
-        if known is not None:
-            yield path, method, known
-
-
-def _operation(path: str, known: Operation, schemas: _Schemas) -> Json:
+def _operation(path: str, known: Operation, schemas: _Schemas, max_body: int | None) -> Json:
     made: Json = {"operationId": known.id, "summary": known.summary}
     if known.description:
         made["description"] = known.description
@@ -131,6 +138,8 @@ def _operation(path: str, known: Operation, schemas: _Schemas) -> Json:
         schema = schemas.of(body)
         required = any(field.is_required() for field in body.model_fields.values())
         made["requestBody"] = {"required": required, "content": {JSON: {"schema": schema}}}
+        if max_body is not None:
+            made["requestBody"]["description"] = f"At most {max_body:,} bytes."
     made["responses"] = _responses(path, known, schemas)
     return made
 
@@ -186,7 +195,9 @@ def _codes(path: str, known: Operation) -> set[str]:
     if known.models:
         codes |= {"invalid"}
     if "body" in known.models:
-        codes |= {"request_timeout", "too_large", "unsupported_media_type"}
+        codes |= {"request_timeout", "too_large", "too_many_values", "too_many_bodies", "unsupported_media_type"}
+    else:
+        codes |= {"too_large"}
     return codes
 
 

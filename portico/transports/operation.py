@@ -17,8 +17,9 @@ from starlette.requests import Request
 
 from portico.transports.admission import DEFAULT, Admission, admitting
 from portico.transports.body import read_object
+from portico.transports.holding import held_of
 from portico.transports.models import EventId, TurnId
-from portico.transports.parse import check, parse_query, with_idempotency_key
+from portico.transports.parse import check_in_turns, parse_query, with_idempotency_key
 
 H = TypeVar("H", bound=Callable[..., Awaitable[Any]])
 
@@ -69,6 +70,10 @@ class Operation:
     admission: Admission
     models: Mapping[str, type[BaseModel]] = field(default_factory=dict)
 
+    @property
+    def has_body(self) -> bool:
+        return "body" in self.models
+
     async def read(self, request: Request, max_body: int) -> dict[str, BaseModel]:
         """The handler's arguments. Raises as `read_object` and `check`."""
         found: dict[str, BaseModel] = {}
@@ -79,7 +84,7 @@ class Operation:
                 values = parse_query(request.scope["query_string"])
             if IDEMPOTENCY_KEY in self.headers:
                 values = with_idempotency_key(request, values)
-            found[name] = check(model, values)
+            found[name] = await check_in_turns(model, values, held_of(request).do)
         return found
 
 

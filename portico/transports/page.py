@@ -82,7 +82,8 @@ def _parameters(parameters: Any) -> str:
 def _body(body: Json | None) -> str:
     if body is None:
         return ""
-    return f"<h3>Body{_needed(body['required'])}</h3>" + "".join(_contents(body["content"]))
+    text = _text(body.get("description", ""))
+    return f"<h3>Body{_needed(body['required'])}</h3>{text}" + "".join(_contents(body["content"]))
 
 
 def _responses(responses: Json) -> Iterator[str]:

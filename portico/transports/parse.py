@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 
 from portico.core.errors import InvalidRequest, MalformedRequest
+from portico.transports.json_reader import JsonReader
+from portico.transports.long_texts import Postponed, place_of
 from portico.transports.models import EventId
 
-MAX_MEMBERS = 1000
-"""Of one JSON object: each unknown one costs an error message."""
 MAX_ERRORS = 20
-MAX_DIGITS = 1000
-"""Of a whole number; Python refuses more than 4,300, in words of its own."""
 
 M = TypeVar("M", bound=BaseModel)
 
 
 def parse_object(body: bytes) -> Mapping[str, Any]:
-    """A JSON object (RFC 8259, and nothing that only Python takes for JSON). Raises `MalformedRequest`."""
-    try:
-        value = _DECODER.decode(body.decode())
-    except UnicodeDecodeError:
-        raise MalformedRequest("the body is not UTF-8") from None
-    except RecursionError:
-        raise MalformedRequest("the JSON is nested too deep") from None
-    except ValueError as error:
-        raise MalformedRequest(f"the body is not JSON: {error}") from None
+    """A JSON object, for what is small: `JsonReader` gives others their turn. Raises as that does."""
+    reader = JsonReader(len(body))
+    for _ in reader.feed(body):
+        pass
+    return close_object(reader)
+
+
+def close_object(reader: JsonReader) -> Mapping[str, Any]:
+    """The object that ``reader`` has read. Raises `MalformedRequest`, also where it is none."""
+    value = reader.close()
     if not isinstance(value, dict):
         raise MalformedRequest("the body must be a JSON object")
     return value
@@ -70,18 +68,39 @@ def with_idempotency_key(request: Request, values: Mapping[str, Any]) -> Mapping
     return {**values, "turn_id": key}
 
 
-def check(model: type[M], values: Mapping[str, Any]) -> M:
-    """``values`` as a ``model``. Raises `InvalidRequest` with ``errors``: a list of ``{loc, msg, type}``."""
+def check(model: type[M], values: Mapping[str, Any], postponed: Postponed | None = None) -> M:
+    """``values`` as a ``model``. Raises `InvalidRequest` with ``errors``: a list of ``{loc, msg, type}``.
+
+    Without ``postponed`` a text of many megabytes may take a second.
+    """
     try:
-        return model.model_validate(values)
+        return model.model_validate(values, context=postponed)
     except ValidationError as failure:
         # Neither the input (it may be huge, or a secret) nor pydantic's links belong in an answer.
         errors: list[dict[str, Any]] = [
             {"loc": _location(error["loc"]), "msg": error["msg"], "type": error["type"]}
             for error in failure.errors(include_url=False, include_context=False, include_input=False)[:MAX_ERRORS]
         ]
+    raise _invalid(errors)
+
+
+async def check_in_turns(
+    model: type[M], values: Mapping[str, Any], do: Callable[[Iterator[None]], Awaitable[None]]
+) -> M:
+    """As `check`, with ``do`` (see `Intake.do`) for what takes long."""
+    postponed = Postponed()
+    checked = check(model, values, postponed)
+    for text, steps in postponed.looks:
+        try:
+            await do(steps)
+        except PydanticCustomError as error:
+            raise _invalid([{"loc": place_of(text, values), "msg": error.message(), "type": error.type}]) from None
+    return checked
+
+
+def _invalid(errors: list[dict[str, Any]]) -> InvalidRequest:
     where, what = ".".join(map(str, errors[0]["loc"])), errors[0]["msg"]
-    raise InvalidRequest(f"{where}: {what}" if where else what, errors=errors)
+    return InvalidRequest(f"{where}: {what}" if where else what, errors=errors)
 
 
 def _location(loc: tuple[int | str, ...]) -> list[int | str]:
@@ -89,31 +108,4 @@ def _location(loc: tuple[int | str, ...]) -> list[int | str]:
     return [part for part in loc if not (isinstance(part, str) and part.startswith("<"))] or list(loc)
 
 
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise ValueError("a name stands twice in an object")
-    if len(members) > MAX_MEMBERS:
-        raise ValueError(f"an object has more than {MAX_MEMBERS} members")
-    return members
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError("a number is too large")
-    return value
-
-
-def _whole(text: str) -> int:
-    if len(text) > MAX_DIGITS:
-        raise ValueError("a number is too large")
-    return int(text)
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
 _EVENT_ID = TypeAdapter(EventId)
-_DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_float=_number, parse_int=_whole, parse_constant=_refuse)

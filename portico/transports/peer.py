@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from portico.core.errors import MalformedRequest
-from portico.transports.websocket_connection import BATCH, trust
+from portico.core.intake import Held
+from portico.transports.websocket_connection import BATCH, PIECES, trust
+
+Pieces: TypeAlias = list[bytes]
+"""The UTF-8 of a long message, of which a character may lie in two of them."""
 
 
 class Peer(Protocol):
     """What a `Conversation` needs to know of a connection. Once the client has gone, both raise what they will."""
 
-    async def receive(self) -> str:
+    async def receive(self) -> str | Pieces:
         """The next message. Raises `MalformedRequest` for what is none."""
 
     async def send(self, texts: Sequence[bytes]) -> None:
@@ -31,15 +35,18 @@ class WebSocketPeer:
         self._socket = socket
         self._batches = BATCH in socket.scope.get("extensions", {})
 
-    def trust(self) -> None:
-        """It has shown its credentials, and may send messages of any allowed size."""
-        trust(self._socket.scope)
+    def trust(self, held: Held) -> None:
+        """It may send messages of any allowed size, as far as they can be ``held``."""
+        trust(self._socket.scope, held)
 
-    async def receive(self) -> str:
+    async def receive(self) -> str | Pieces:
         """The next text message. Raises `MalformedRequest` for a binary one."""
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
+        if PIECES in message:
+            pieces: Pieces = message[PIECES]
+            return pieces
         text: str | None = message.get("text")
         if text is None:
             raise MalformedRequest("binary messages have no meaning here", code="binary_message")

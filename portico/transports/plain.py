@@ -12,7 +12,9 @@ from portico.transports import wire
 from portico.transports.answers import PlainError
 from portico.transports.conversation import Conversation
 from portico.transports.models import TurnBody
-from portico.transports.parse import check
+from portico.transports.parse import check_in_turns
+from portico.transports.peer import Pieces
+from portico.transports.text import Text, decode, memory_for
 
 
 class PlainConversation(Conversation):
@@ -23,13 +25,14 @@ class PlainConversation(Conversation):
         self._own: set[str | None] = set()
         self._own_only = own_only
 
-    async def _hear(self, text: str) -> None:
+    async def _hear(self, message: str | Pieces) -> None:
         self._check_query()
+        text = message if isinstance(message, str) else await self._decoded(message)
         turn_id = uuid.uuid4().hex
         self._own.add(turn_id)  # before there is an event of it
         try:
-            turn = check(TurnBody, {"query": text, "turn_id": turn_id}).request()
-            await self._engine.query(self._principal, self._session_id, turn)
+            turn = await check_in_turns(TurnBody, {"query": text, "turn_id": turn_id}, self._intake.do)
+            await self._engine.query(self._principal, self._session_id, turn.request())
         except PorticoError as error:
             self._own.remove(turn_id)
             told = PlainError(
@@ -40,6 +43,11 @@ class PlainConversation(Conversation):
                 status=wire.status_of(error),
             )
             await self._tell(told)
+
+    async def _decoded(self, pieces: Pieces) -> str:
+        text = Text(memory_for(sum(map(len, pieces))))
+        await self._intake.do(decode(pieces, text))
+        return text.take()
 
     def _select(self, events: Sequence[Event]) -> Sequence[Event]:
         if not self._own_only:

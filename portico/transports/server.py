@@ -22,6 +22,7 @@ from portico.embedded import embedded
 from portico.transports.connection import Connection
 from portico.transports.crowd import UNLIMITED, Crowd, fitting
 from portico.transports.dialler import Dialler
+from portico.transports.leftovers import Leftovers
 from portico.transports.streams import FINISH_SECONDS, Latest, Streams
 from portico.transports.watch import Watched
 from portico.transports.websocket_connection import WebSocketConnection, serialize
@@ -189,8 +190,9 @@ async def serve_app(
 
 
 def _config(app: ASGIApp, limits: Limits, crowd: Crowd) -> uvicorn.Config:
-    http: Any = partial(Connection, write_timeout=limits.write_timeout, crowd=crowd)
-    websocket: Any = partial(WebSocketConnection, write_timeout=limits.write_timeout, serialize=Latest(serialize))
+    shared: Any = {"write_timeout": limits.write_timeout, "leftovers": Leftovers()}
+    http: Any = partial(Connection, crowd=crowd, **shared)
+    websocket: Any = partial(WebSocketConnection, serialize=Latest(serialize), **shared)
     return embedded(
         app,
         http=http,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -17,8 +18,9 @@ from portico.core.tickets import Tickets
 from portico.transports.admission import QUERY, READ
 from portico.transports.answers import PermissionAnswer, SessionPage, TicketAnswer, TurnAnswer
 from portico.transports.auth import principal_of
-from portico.transports.endpoint import route
+from portico.transports.endpoint import Check, route
 from portico.transports.models import (
+    KIB,
     DeleteParameters,
     ListParameters,
     PermissionBody,
@@ -37,6 +39,19 @@ TURN_CODES = (
 """What may be wrong with a turn, wherever it is started."""
 
 
+SESSION_BYTES, PATCH_BYTES, PERMISSION_BYTES, TICKET_BYTES = 2048 * KIB, 256 * KIB, 2048 * KIB, 4 * KIB
+"""Of bodies. What `portico.transports.models` allows goes in, also where escapes and blanks make it longer."""
+
+
+def visible(engine: Engine) -> Check:
+    """Refuses a request about a session of somebody else's, or none, before its body is read."""
+
+    async def check(request: Request) -> None:
+        await engine.session(principal_of(request), request.path_params["session_id"])
+
+    return check
+
+
 class Sessions:
     """``prefix`` is the path that the API lies under; ``max_body`` is in bytes."""
 
@@ -47,15 +62,21 @@ class Sessions:
         self._tickets = tickets
 
     def routes(self) -> list[Route]:
-        one, max_body = f"{self._prefix}/sessions/{{session_id}}", self._max_body
+        one = f"{self._prefix}/sessions/{{session_id}}"
+
+        def of_one(path: str, max_body: int = 0) -> Callable[..., Route]:
+            limit = min(max_body, self._max_body)
+            return partial(route, f"{one}{path}", max_body=limit, check=visible(self._engine))
+
+        limit = min(SESSION_BYTES, self._max_body)
         return [
-            route(f"{self._prefix}/sessions", max_body=max_body, GET=self._list, POST=self._create),
-            route(one, max_body=max_body, GET=self._get, PATCH=self._patch, DELETE=self._delete),
-            route(f"{one}/turns", max_body=max_body, POST=self._query),
-            route(f"{one}/turns/{{turn_id}}", DELETE=self._withdraw),
-            route(f"{one}/interrupt", POST=self._interrupt),
-            route(f"{one}/permissions/{{request_id}}", max_body=max_body, POST=self._answer),
-            route(f"{one}/tickets", max_body=max_body, POST=self._ticket),
+            route(f"{self._prefix}/sessions", max_body=limit, GET=self._list, POST=self._create),
+            of_one("", PATCH_BYTES)(GET=self._get, PATCH=self._patch, DELETE=self._delete),
+            of_one("/turns", self._max_body)(POST=self._query),
+            of_one("/turns/{turn_id}")(DELETE=self._withdraw),
+            of_one("/interrupt")(POST=self._interrupt),
+            of_one("/permissions/{request_id}", PERMISSION_BYTES)(POST=self._answer),
+            of_one("/tickets", TICKET_BYTES)(POST=self._ticket),
         ]
 
     @operation(

@@ -15,12 +15,12 @@ from portico.core.requests import NewTurn
 from portico.transports import wire
 from portico.transports.admission import QUERY, READ, Admission
 from portico.transports.auth import principal_of
-from portico.transports.endpoint import method_not_allowed, route
+from portico.transports.endpoint import Handler, method_not_allowed, route
 from portico.transports.eventstream import EventStream
 from portico.transports.models import EventParameters, StreamParameters, TurnBody
 from portico.transports.operation import IDEMPOTENCY_KEY, JSON, LAST_EVENT_ID, Answer, operation
 from portico.transports.parse import parse_event_id
-from portico.transports.sessions import TURN_CODES
+from portico.transports.sessions import TURN_CODES, visible
 from portico.transports.shapes import EventPage, ServerSentEvent
 from portico.transports.streams import Streams
 
@@ -46,8 +46,9 @@ class EventRoutes:
 
     def routes(self) -> list[Route]:
         stream = f"{self._prefix}/stream/{{session_id}}"
+        turns: dict[str, Handler] = {"GET": self._get_turn, "POST": self._post_turn}
         return [
-            route(stream, head=False, max_body=self._max_body, GET=self._get_turn, POST=self._post_turn),
+            route(stream, head=False, max_body=self._max_body, check=visible(self._engine), **turns),
             route(f"{self._prefix}/sessions/{{session_id}}/events", GET=self._events),
         ]
 

@@ -16,13 +16,14 @@ from starlette.websockets import WebSocket
 from portico.core.engine import Engine
 from portico.core.errors import InvalidRequest, PorticoError, Unauthenticated, Unavailable
 from portico.core.events import encode_json
+from portico.core.intake import Intake
 from portico.transports import wire
 from portico.transports.admission import READ, Admission, admitting
 from portico.transports.auth import set_caller
 from portico.transports.caller import Caller, caller_of
 from portico.transports.endpoint import route
 from portico.transports.framed import FramedConversation
-from portico.transports.frames import SUBPROTOCOL, AuthFrame, parse_frame, subprotocol_of
+from portico.transports.frames import SUBPROTOCOL, AuthFrame, read_frame, subprotocol_of
 from portico.transports.gate import Gate
 from portico.transports.operation import Answer, operation
 from portico.transports.parse import check, parse_query
@@ -44,13 +45,14 @@ class SocketParameters(BaseModel):
 
 
 class WebSocketRoutes:
-    """``prefix`` is the path that the API lies under."""
+    """``prefix`` is the path that the API lies under; ``intake`` bounds what callers send."""
 
-    def __init__(self, engine: Engine, streams: Streams, gate: Gate, prefix: str) -> None:
+    def __init__(self, engine: Engine, streams: Streams, gate: Gate, prefix: str, intake: Intake) -> None:
         self._engine = engine
         self._streams = streams
         self._gate = gate
         self._prefix = prefix
+        self._intake = intake
 
     def routes(self) -> Sequence[BaseRoute]:
         path = f"{self._prefix}/ws/{{session_id}}"
@@ -68,16 +70,17 @@ class WebSocketRoutes:
             caller = await self._authenticate(peer, scope, framed)
             set_caller(scope, caller)
         else:
-            peer.trust()
+            self._trust(peer, caller)
         session_id = socket.path_params["session_id"]
         asked = check(SocketParameters, parse_query(scope["query_string"]))
         parts = peer, self._engine, self._streams, caller.principal, session_id
         if framed:
             callers, noting = self._gate.callers(scope), partial(note_refusal, self._engine.audit, scope)
-            talk = FramedConversation(*parts, caller=caller, callers=callers, note_refusal=noting)
+            talk = FramedConversation(*parts, caller=caller, intake=self._intake, callers=callers, note_refusal=noting)
             await talk.run(asked.after)
         else:
-            await PlainConversation(*parts, caller=caller, own_only=asked.after is None).run(asked.after)
+            plain = PlainConversation(*parts, caller=caller, intake=self._intake, own_only=asked.after is None)
+            await plain.run(asked.after)
         if caller.over:
             raise Unauthenticated("the credentials are not valid any more")
         stopping = self._streams.stopped or self._engine.draining
@@ -89,7 +92,7 @@ class WebSocketRoutes:
             raise Unauthenticated("credentials are missing: send them in a header, or in an auth frame of portico.v1")
         frame = None
         with self._streams.waiting(), anyio.move_on_after(AUTH_SECONDS):
-            frame = parse_frame(await peer.receive())
+            frame = await read_frame(await peer.receive(), self._intake)
         if self._streams.stopped:
             raise Unavailable("the server is stopping", code="draining")
         if frame is None or frame.type != "auth":
@@ -100,10 +103,15 @@ class WebSocketRoutes:
             if frame.id is not None:
                 await peer.send([encode_json(frame.answer(wire.nack(error)))])
             raise
-        peer.trust()
+        self._trust(peer, caller)  # from the answer on it may send all that it likes
         if frame.id is not None:
             await peer.send([encode_json(frame.answer({"type": "ack"}))])
         return caller
+
+    def _trust(self, peer: WebSocketPeer, caller: Caller) -> None:
+        """Who may only read has nothing long to say."""
+        if not caller.reads_only:
+            peer.trust(self._intake.open(caller.principal.name))
 
 
 @operation(

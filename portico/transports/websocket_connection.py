@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -15,20 +16,25 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 from portico.core.errors import MalformedRequest, PorticoError
+from portico.core.intake import Held
 from portico.transports import wire
 from portico.transports.connection import answer
 from portico.transports.dialler import extension
+from portico.transports.fragments import PIECE_BYTES, Fragments
+from portico.transports.leftovers import Leftovers
 from portico.transports.watch import Watched
 
 CLOSE_SECONDS = 5.0
 """For a client to answer a close frame; then the connection is cut."""
 STRANGER_BYTES = 64 * 1024
-"""The largest message of a client that has not shown its credentials yet."""
+"""The largest message of a client that has not shown its credentials yet, or may only read."""
 SLICE_BYTES = 4 * 1024
 """So much is parsed before others have their turn: a thousand tiny frames, for which the parser needs some 10 ms."""
 
 BATCH = "portico.texts"
 """ASGI extension: a ``websocket.send`` may have ``texts``, a list of UTF-8 bytes, each of which is a message."""
+PIECES = "pieces"
+"""Once there was `trust`, a ``websocket.receive`` may have the UTF-8 of a long message in these instead of ``text``."""
 _TRUST = "portico.trust"
 
 # Libraries log paths with their query strings, and at the level debug every message.
@@ -36,11 +42,12 @@ _log = logging.getLogger("portico.websocket")
 _log.setLevel(logging.WARNING)
 
 
-def trust(scope: Scope) -> None:
-    """Let the client of this connection send messages of any allowed size. Does nothing on another server than ours."""
-    lift: Callable[[], None] | None = scope.get("extensions", {}).get(_TRUST)
+def trust(scope: Scope, held: Held) -> None:
+    """Let the client of this connection send messages of any allowed size, as far as they can be ``held``: a message is
+    until the next one is asked for. Does nothing on another server than ours."""
+    lift: Callable[[Held], None] | None = scope.get("extensions", {}).get(_TRUST)
     if lift is not None:
-        lift()
+        lift(held)
 
 
 class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
@@ -51,7 +58,8 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
     - At the end of serving 1001; and a close frame that is still read by a client which is in the middle of sending.
     - Pings that a slow client is still to find behind other data do not count against it, and a dead client is cut off
       whatever there is to send to it.
-    - A flood of tiny messages, fragments or pings takes no memory to speak of.
+    - A flood of tiny messages, fragments or pings takes no memory to speak of, and a large message no more of it than
+      its client may have held.
     - A handshake that is none is answered with a problem document.
     """
 
@@ -60,16 +68,22 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         *args: Any,
         write_timeout: float,
         serialize: Callable[[Sequence[bytes]], bytes],
+        leftovers: Leftovers,
         **kwargs: Any,
     ) -> None:
         """``serialize`` makes frames of texts, which many connections may be about to send."""
         super().__init__(*args, **kwargs)
         self._serialize = serialize
+        self._leftovers = leftovers
         self.write_timeout = write_timeout
         self.close_timeout = CLOSE_SECONDS
         self.logger = self.conn.logger = _log
         self.conn.debug = False
         self.conn.max_message_size = min(STRANGER_BYTES, self.config.ws_max_size)
+        self._held: Held | None = None
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._fragments = Fragments(self._admit)
+        self._handshake_left: int | None = None
         self._unread = bytearray()
         self._soon: asyncio.Handle | None = None
         self._pong = b""
@@ -86,6 +100,7 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         self.stop_watching()
         if self._soon is not None:
             self._soon.cancel()
+        self._let_go()
         super().connection_lost(exc)
 
     # The handshake.
@@ -99,8 +114,9 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         super().handle_connect(event)
         self.scope["extensions"] |= cast(Any, {BATCH: {}, _TRUST: self._trust, **extension(self.dialler)})
 
-    def _trust(self) -> None:
+    def _trust(self, held: Held) -> None:
         self.conn.max_message_size = self.config.ws_max_size
+        self._held = held
 
     def _refuse(self, error: PorticoError) -> None:
         self.handshake_complete = self.close_sent = True
@@ -111,11 +127,14 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
+        if self._handshake_left is None:
+            self._handshake_left = len(data)  # it comes at one go, from the parser of HTTP
         self._unread += data
         if self._soon is None:
             self._parse()
 
     async def receive(self) -> Any:
+        self._let_go()
         message = await super().receive()
         if self._soon is None:
             self._parse()
@@ -129,9 +148,15 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         """
         self._soon = None
         if self._unread and (self.close_sent or not self.read_paused):
-            data = bytes(self._unread[:SLICE_BYTES])
-            del self._unread[:SLICE_BYTES]
-            super().data_received(data)
+            size = min(self._handshake_left or PIECE_BYTES, max(SLICE_BYTES, self._fragments.left))
+            data = bytes(self._unread[:size])
+            del self._unread[:size]
+            if self._handshake_left:
+                self._handshake_left -= len(data)
+                super().data_received(data)
+            else:
+                for part in filter(None, self._fragments.feed(data)):
+                    super().data_received(part)
             if self.conn.handshake_exc is not None and not self.close_sent:  # uvicorn would wait for the rest of it
                 self._refuse(MalformedRequest("this is no handshake, or one with too many or too long headers"))
         if self.transport.is_closing():
@@ -140,7 +165,9 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
             self.transport.pause_reading()
             if self.close_sent or not self.read_paused:
                 self._soon = self.loop.call_soon(self._parse)
-        elif self.close_sent or not self.read_paused:
+        elif self.close_sent:
+            self._leftovers.slow(self.transport)
+        elif not self.read_paused:
             self.transport.resume_reading()
 
     def handle_text(self, event: Frame) -> None:
@@ -152,24 +179,64 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         self._begin(event)
 
     def _begin(self, event: Frame) -> None:
-        # Fragments go into one buffer: a list of millions of empty ones would have no limit.
-        self.frames = [event.data if event.fin else cast(bytes, bytearray(event.data))]  # type: ignore[list-item]
-        if event.fin:
-            self.send_receive_event_to_app()
+        self.frames = []
+        self._utf8.reset()
+        self.handle_cont(event)
 
     def handle_cont(self, event: Frame) -> None:
-        self.frames[0] += event.data
+        if self.close_sent:
+            return
+        try:
+            if self._held is not None:
+                self._held.grow(len(event.data))
+            if self.curr_msg_data_type == "text":
+                self._utf8.decode(event.data, event.fin)
+        except UnicodeDecodeError:
+            self._fail(1007, "invalid UTF-8")
+            return
+        except PorticoError as refusal:
+            self._fail(*wire.close_code(refusal))
+            return
+        # Fragments go into large pieces: a list of millions of empty ones would have no limit.
+        if self.frames and len(self.frames[-1]) < PIECE_BYTES:
+            self.frames[-1] += event.data
+        else:
+            self.frames.append(cast(bytes, event.data if event.fin else bytearray(event.data)))
         if event.fin:
             self.send_receive_event_to_app()
 
     def send_receive_event_to_app(self) -> None:
-        if self.curr_msg_data_type == "text" and not self.close_sent:
+        if self._held is None or len(self.frames) == 1:
+            super().send_receive_event_to_app()
+            return
+        pieces, self.frames = self.frames, []
+        if self.curr_msg_data_type == "text":
+            self.queue.put_nowait(cast(Any, {"type": "websocket.receive", PIECES: pieces}))
+        else:  # which is refused, whatever it is
+            self.queue.put_nowait({"type": "websocket.receive", "bytes": bytes(pieces[0])})
+        self.read_paused = True
+        self.transport.pause_reading()
+
+    def _fail(self, code: int, reason: str) -> None:
+        self.conn.fail(code, reason)
+        self.handle_parser_exception()
+
+    def _admit(self, length: int) -> bool:
+        """Whether the message under way may have so many bytes more; the parser refuses those that are too many."""
+        if length > (self.conn.max_message_size or 0) - (self.conn.current_size or 0):
+            return False
+        if self._held is not None and not self.close_sent:
             try:
-                self.frames[0].decode()
-            except UnicodeDecodeError:
-                self.conn.fail(1007, "invalid UTF-8")
-                self.handle_parser_exception()
-        super().send_receive_event_to_app()
+                self._held.expect(length)
+            except PorticoError as refusal:
+                self._fail(*wire.close_code(refusal))
+                return False
+        return True
+
+    def _let_go(self) -> None:
+        """What was received is handled."""
+        if self._held is not None:
+            self._held.release()
 
     def handle_ping(self) -> None:
         pongs = self.conn.data_to_send()
@@ -227,6 +294,8 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         # Closed at once, with something unread, the kernel would send a reset, and the client lose the close frame.
         self.stop_keepalive()
         self.close_sent = True
+        self.frames = []
+        self._let_go()
         self.read_paused = False
         self.close_timer = self.loop.call_later(CLOSE_SECONDS, self.cut)
         if self.transport.can_write_eof():

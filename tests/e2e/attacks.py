@@ -150,9 +150,15 @@ BODIES = [
     Attack("a mark of the byte order", post(b"\xef\xbb\xbf{}"), 400, "malformed"),
     Attack("half a character in a title", post(b'{"title":"\\ud800"}'), 422, "invalid"),
     Attack("half a character in a name", post(b'{"\\ud800":1}'), 422, "invalid"),
-    Attack("thousands of blocks", query([{"type": "text", "text": "x"}] * 5000), 422, "invalid"),
+    Attack("hundreds of blocks", query([{"type": "text", "text": "x"}] * 3000), 422, "invalid"),
+    Attack("thousands of blocks", query([{"type": "text", "text": "x"}] * 5000), 413, "too_many_values"),
     Attack("an image that is none", query([{"type": "image", "source": "http://169.254.169.254/"}]), 422, "invalid"),
-    Attack("hundreds of thousands of objects", post(b'{"metadata":{"a":[' + b"{}," * 200_000 + b"{}]}}"), 422),
+    Attack(
+        "hundreds of thousands of objects",
+        post(b'{"metadata":{"a":[' + b"{}," * 200_000 + b"{}]}}"),
+        413,
+        "too_many_values",
+    ),
     Attack("a member that nobody knows", post(b'{"__proto__":{},"is_admin":true}'), 422, "invalid"),
     Attack("an id that is a path", post(b'{"session_id":"../../x"}'), 422, "invalid"),
     Attack("a folder elsewhere", post(b'{"cwd":"/etc"}'), 403, "not_allowed"),
@@ -164,7 +170,13 @@ BODIES = [
     Attack("a form", post(b"query=x", kind="application/x-www-form-urlencoded"), 415, "unsupported_media_type"),
     Attack("plain text, as a page may send it", post(b'{"query":"x"}', kind="text/plain"), 415),
     Attack("a body that is too large", lengths(str(10**9)), 413, "too_large", more=LONG),
-    Attack("chunks that are too large", chunked(b""), 413, "too_large", more=b"10000\r\n" + LONG + b"\r\n"),
+    Attack(
+        "chunks that are too large",
+        chunked(b'a\r\n{"title":"\r\n'),
+        413,
+        "too_large",
+        more=b"10000\r\n" + LONG + b"\r\n",
+    ),
 ]
 
 PAGES = [

@@ -15,6 +15,7 @@ import pytest
 from anyio.abc import SocketStream
 from starlette.routing import Route
 
+from portico.core.intake import Intake
 from portico.core.tickets import Tickets
 from portico.transports.sessions import Sessions
 from portico.transports.sse import EventRoutes
@@ -181,7 +182,9 @@ ANYBODYS = {("GET", "/sessions"), ("POST", "/sessions"), ("GET", "/ws/ID")}
 def test_the_table_has_every_route(tmp_path: Path) -> None:
     engine, tickets = cast(Any, None), Tickets(b"")
     routes = [*Sessions(engine, "", 1, tickets).routes(), *EventRoutes(engine, Streams(), "", 1).routes()]
-    routes += [cast(Route, each) for each in WebSocketRoutes(engine, Streams(), cast(Any, None), "").routes()[1:]]
+    routes += [
+        cast(Route, each) for each in WebSocketRoutes(engine, Streams(), cast(Any, None), "", Intake()).routes()[1:]
+    ]
     names = {"{session_id}": "ID", "{turn_id}": "T", "{request_id}": "R"}
     found = set()
     for route in routes:

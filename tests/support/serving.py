@@ -16,6 +16,7 @@ from anyio.abc import ByteReceiveStream, SocketStream, TaskStatus
 from anyio.streams.tls import TLSStream
 
 from portico.core.engine import Engine
+from portico.core.intake import Intake
 from portico.core.principal import Callers, Principal
 from portico.core.quota import StreamQuota
 from portico.plugins.token_auth.authenticator import TokenAuthenticator
@@ -107,10 +108,11 @@ async def serving(
     routes: Mapping[str, Routes] | None = None,
     tls: Tls | None = None,
     trust: ssl.SSLContext | None = None,
+    intake: Intake | None = None,
     **policy: Any,
 ) -> AsyncIterator[Served]:
     callers = Callers([TokenAuthenticator(TOKENS.items())])
-    api = Api("/claude", max_body, hosts, origins, rest, routes or {}, proxies=proxies)
+    api = Api("/claude", max_body, hosts, origins, rest, routes or {}, proxies=proxies, intake=intake or Intake())
     limits, quota = Limits(write_timeout, max_frame, ping, max_connections), StreamQuota(max_streams)
     transport: Transport = HttpTransport(
         callers, host="127.0.0.1", port=0, uds=uds, api=api, limits=limits, tls=tls, quota=quota

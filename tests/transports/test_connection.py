@@ -226,6 +226,7 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_read(tmp_path: P
         fields = ["transfer-encoding: chunked" if chunked else "content-length: 100000000"]
         client = await served.raw(get("/claude/sessions", "content-type: application/json", *fields, method="POST"))
         if chunked:
+            await client.send(b'a\r\n{"title":"\r\n')
             for _ in range(3):
                 await client.send(b"1000\r\n" + b"x" * 0x1000 + b"\r\n")
         raw = await read_until(client, b'"too_large"')

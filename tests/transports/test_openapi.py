@@ -44,7 +44,7 @@ def engine() -> Engine:
 
 
 def routes(prefix: str = "/claude", **api: Any) -> list[BaseRoute]:
-    given = Api(prefix, 1024, (), (), **api)
+    given = Api(prefix, 32 * 1024 * 1024, (), (), **api)
     return routes_of(engine(), Gate(engine(), Callers(()), given.tickets), Streams(), given)
 
 

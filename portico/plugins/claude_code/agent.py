@@ -15,6 +15,7 @@ from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError
 from portico.core.events import AgentEvent, Complete, Notice
 from portico.plugins.claude_code.buffer import EventBuffer
 from portico.plugins.claude_code.changes import Request, change_requests, claim_requests, fixed_options
+from portico.plugins.claude_code.content import encoded
 from portico.plugins.claude_code.failures import exit_text, start_failure
 from portico.plugins.claude_code.framer import Oversized
 from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken, summed
@@ -72,8 +73,9 @@ class ClaudeAgent:
         elif isinstance(turn, Turn):
             async with self._beginning:
                 await self._settle()
+                content = await encoded(turn.content)
                 uuid = self._running = str(uuid4())
-                line = self._protocol.begin(uuid, turn.content, commands=turn.commands)
+                line = self._protocol.begin(uuid, turn.content, commands=turn.commands, encoded=content)
         others: list[Complete] = []
         finished = False
         try:
@@ -130,8 +132,9 @@ class ClaudeAgent:
     async def steer(self, turn: Turn) -> None:
         """See `Agent.steer`."""
         async with self._beginning:
+            content = await encoded(turn.content)
             uuid = str(uuid4())
-            line = self._protocol.steer(uuid, turn.content, commands=turn.commands)
+            line = self._protocol.steer(uuid, turn.content, commands=turn.commands, encoded=content)
             self._steered[turn.turn_id] = uuid
         await self._submit(line)
 

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from portico.core.encoding import encode_in_turns, is_long
 from portico.core.errors import InvalidRequest
 from portico.core.events import Content
-from portico.plugins.claude_code.lines import encode_line
+from portico.plugins.claude_code.lines import encode, encode_line
 
 
-def user_line(uuid: str, content: Content, *, commands: bool) -> bytes:
+def user_line(uuid: str, content: Content, *, commands: bool, encoded: Sequence[bytes] | None = None) -> bytes:
     """The line that says ``content`` under a ``uuid`` that no other message has had. Raises as `check_content`.
 
-    ``commands``: a /command is run, and an @file is read.
+    ``commands``: a /command is run, and an @file is read. ``encoded`` is what `encoded` makes of the content.
     """
     check_content(content)
+    placed = content if encoded is None else 0
     line: dict[str, Any] = {
         "type": "user",
         "uuid": uuid,
-        "message": {"role": "user", "content": content},
+        "message": {"role": "user", "content": placed},
         "parent_tool_use_id": None,
         "session_id": "",
     }
     if not commands:
         line["client_composed"] = True
-    return encode_line(line)
+    made = encode_line(line)
+    if encoded is None:
+        return made
+    before, place, after = made.partition(b'"content":')
+    return b"".join([before, place, *encoded, after.removeprefix(b"0")])
+
+
+async def encoded(content: Content) -> Sequence[bytes] | None:
+    """A long ``content`` as it stands in a line, in pieces; None: it is not long. Raises `InvalidRequest`."""
+    if not is_long(content):
+        return None
+    try:
+        return await encode_in_turns(content, encode)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidRequest(f"This can't be said in JSON: {error}.", code="invalid_content") from error
 
 
 def check_content(content: Content) -> None:

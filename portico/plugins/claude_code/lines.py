@@ -13,11 +13,16 @@ MAX_DEPTH = 200
 
 
 def encode_line(value: Mapping[str, Any]) -> bytes:
-    """One line. Escaped throughout, so that no character in it can end it. Raises `InvalidRequest`."""
+    """One line. Raises `InvalidRequest`."""
     try:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+        return encode(value)
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidRequest(f"This can't be said in JSON: {error}.", code="invalid_content") from error
+
+
+def encode(value: Any) -> bytes:
+    """Escaped throughout, so that no character in it can end a line. Raises what `json` does."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
 def decode_line(line: bytes) -> dict[str, Any] | None:

@@ -57,5 +57,7 @@ class PipeWriter(_Pipe):
         while rest:
             try:
                 rest = rest[os.write(self._number(), rest) :]
+                if rest:
+                    await anyio.lowlevel.checkpoint()  # who reads may be as fast as we are
             except BlockingIOError:
                 await anyio.wait_writable(self._file)

@@ -6,7 +6,7 @@ are types that are not known and lines that can't be read.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from portico.core.agent import Decision, OwnTurn
@@ -78,19 +78,23 @@ class Protocol:
         """Whether the end of the message ``uuid``, or (None) of a turn of the agent's own, is still to come."""
         return self._own if uuid is None else uuid == self._mine or uuid in self._steered
 
-    def begin(self, uuid: str, content: Content, *, commands: bool = False) -> bytes:
+    def begin(
+        self, uuid: str, content: Content, *, commands: bool = False, encoded: Sequence[bytes] | None = None
+    ) -> bytes:
         """The line that starts a turn with ``content``. Raises `InvalidRequest`; see `user_line`."""
-        line = user_line(uuid, content, commands=commands)
+        line = user_line(uuid, content, commands=commands, encoded=encoded)
         self._take_on(uuid)
         return line
 
-    def steer(self, uuid: str, content: Content, *, commands: bool = False) -> bytes:
+    def steer(
+        self, uuid: str, content: Content, *, commands: bool = False, encoded: Sequence[bytes] | None = None
+    ) -> bytes:
         """The line that hands ``content`` to the running turn. Raises `InvalidRequest`; see `user_line`.
 
         A turn that calls a tool takes it up behind that (`Taken`). Otherwise the CLI begins a turn with it at the end
         of this one, however that ends (also by an interrupt), and more of the kind are taken up by the first.
         """
-        line = user_line(uuid, content, commands=commands)
+        line = user_line(uuid, content, commands=commands, encoded=encoded)
         self._steered.add(uuid)
         return line
 

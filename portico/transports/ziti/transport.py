@@ -198,6 +198,7 @@ def create(context: Context) -> Transport:
             routes=context.routes,
             tickets=context.tickets,
             metrics=context.metrics,
+            intake=context.intake,
         ),
         limits=limits(settings),
         quota=context.stream_quota,
