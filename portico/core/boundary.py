@@ -13,7 +13,7 @@ from portico.core.errors import AgentUnavailable, InvalidRequest, NotAllowed
 from portico.core.links import links_on
 from portico.core.mounts import Mounts
 from portico.core.short import short_places
-from portico.core.workspaces import all_workspaces, moved
+from portico.core.workspaces import NOT_ALLOWED, all_workspaces, moved
 
 _OTHERS = "cwd is another session's own, or where these lie"
 _DATA = "cwd is the server's own data folder, or lies in it, or holds it"
@@ -86,7 +86,7 @@ class Boundary:
         except OSError:
             raise moved() from None
         if (why := self.trouble(cwd)) is not None:
-            raise AgentUnavailable(why, code="workspace_not_allowed")
+            raise AgentUnavailable(why, code=NOT_ALLOWED)
 
     def trouble(self, path: Path) -> str | None:
         """Why no session may work in ``path``, which has no links; None where one may."""

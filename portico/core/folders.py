@@ -16,7 +16,7 @@ from portico.core.directory import Directory
 from portico.core.errors import Unavailable
 from portico.core.roots import root_troubles
 from portico.core.threads import in_thread
-from portico.core.workspaces import Workspaces, all_workspaces, moved
+from portico.core.workspaces import DATA_DIR, ROOTS, Workspaces, all_workspaces, moved
 
 log = logging.getLogger("portico.folders")
 
@@ -47,14 +47,14 @@ class Folders:
     def _open(self) -> None:
         for trouble in root_troubles(self._data_dir, self._roots, private=self._private):
             if trouble.fatal:
-                raise Unavailable(f"{trouble.text}: {trouble.remedy}", code="workspace_roots_unusable")
+                raise Unavailable(f"{trouble.text}: {trouble.remedy}", code=ROOTS)
             log.warning("%s: %s", trouble.text, trouble.remedy)
         try:
             with Directory.open(self._agents, make=True) as agents:
                 agents.close_to_others()
         except OSError as error:
             detail = f"the folder of the agents, {self._agents}, cannot be used: {error.strerror}"
-            raise Unavailable(detail, code="data_dir_unusable") from error
+            raise Unavailable(detail, code=DATA_DIR) from error
         self._made = Workspaces.open(all_workspaces(self._data_dir, self._roots)[0])
 
     def close(self) -> None:

@@ -49,4 +49,6 @@ def root_troubles(data_dir: Path, roots: Sequence[Path], *, private: bool) -> It
                 f"others on this machine may enter the workspace root {root}: a setuid program that an agent makes "
                 "there would run for them with the rights of the server's user"
             )
-            yield RootTrouble(text, f"`chmod 700 {root}`, or choose a folder in one that is closed", fatal=private)
+            given = "" if root.stat().st_uid == os.geteuid() else "give it to the server's user and "
+            remedy = f"{given}`chmod 700 {root}`, or choose a folder in one that is closed"
+            yield RootTrouble(text, remedy, fatal=private)

@@ -13,6 +13,12 @@ from portico.core.errors import AgentUnavailable, Unavailable
 
 OWN_WORKSPACES = ".portico-workspaces"
 
+MOVED, NOT_ALLOWED = "workspace_moved", "workspace_not_allowed"
+"""Codes of turns whose agent can't start in the session's workspace."""
+
+ROOTS, DATA_DIR = "workspace_roots_unusable", "data_dir_unusable"
+"""Codes of a start that is refused."""
+
 REMEDY = "move it away, or give it to the server's user, or name another folder first in PORTICO_WORKSPACE_ROOTS"
 
 
@@ -107,7 +113,7 @@ class Workspaces:
 
 
 def moved() -> AgentUnavailable:
-    return AgentUnavailable("The session's workspace is not where it was.", code="workspace_moved")
+    return AgentUnavailable("The session's workspace is not where it was.", code=MOVED)
 
 
 def _unusable(trouble: str) -> Unavailable:

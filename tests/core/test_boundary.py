@@ -86,11 +86,11 @@ def test_a_root_is_what_it_was_at_the_start(place: Place) -> None:
     """An agent that works above it may put a link in its place."""
     inner = place.root / "inner"
     (inner / "project").mkdir(parents=True)
-    (place.base / "elsewhere").mkdir()
+    (place.base / "elsewhere" / "project").mkdir(parents=True)
     boundary = place.boundary(place.root, inner)
     inner.rename(place.root / "was")
     inner.symlink_to(place.base / "elsewhere")
-    assert refused(boundary, inner)
+    assert refused(boundary, inner) and refused(boundary, inner / "project")
 
 
 def test_a_link_that_leads_to_a_file_of_the_servers_is_guarded_as_the_file_is(place: Place) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -90,21 +92,23 @@ def test_only_files_are_read_and_no_pipe_is_waited_for(base: Path, outside: Path
         assert held.read("long", 10) == b"x" * 10
 
 
-def test_a_tree_is_deleted_however_deep_and_closed_it_is(base: Path, outside: Path) -> None:
-    tree = base / "tree"
-    tree.mkdir()
+@pytest.fixture
+def tree(base: Path) -> Iterator[Path]:
+    """One that the next run of tests could not clear away, should it be left."""
+    folder = base / "tree"
+    folder.mkdir()
+    yield folder
+    subprocess.run(["rm", "-rf", folder], check=True)
+
+
+def test_a_tree_is_deleted_however_deep_and_closed_it_is(base: Path, tree: Path, outside: Path) -> None:
     (tree / "out").symlink_to(outside)
     (tree / "closed" / "inner").mkdir(parents=True)
     (tree / "closed" / "inner" / "file").write_text("x")
     (tree / "closed" / "inner").chmod(0o500)
     (tree / "closed").chmod(0)
-    depth = (
-        2 * resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 2000
-        else 3000
-    )
     place = os.open(tree, os.O_RDONLY)
-    for _ in range(depth):
+    for _ in range(sys.getrecursionlimit() * 2):
         os.mkdir("d", dir_fd=place)
         inner = os.open("d", os.O_RDONLY, dir_fd=place)
         os.close(place)
