@@ -37,6 +37,7 @@ from portico.memory import give_back_what_is_large, keeping_what_is_there
 from portico.plugins.context import Context
 from portico.plugins.metrics.store import metered
 from portico.plugins.registry import PluginError, Registry
+from portico.relied import relied_on
 from portico.reloading import ends_with_terminal, reload_at
 from portico.serving import Serving
 from portico.transports.base import Routes, TransportFailed
@@ -121,7 +122,7 @@ async def serve(
             drivers=drivers,
             default_driver=settings.driver[0],
             default_model=settings.claude_model,
-            policy=policy(settings, _own_files(loaded)),
+            policy=policy(settings, relied_on(settings, loaded.files, passed_on)),
             observers=observers,
             check=lease.check,
         )
@@ -308,14 +309,8 @@ def _gateway(settings: Settings, environment: Mapping[str, str]) -> Gateway | No
     return Gateway(upstream, Ledger(settings.data_dir / "spending.json", settings.budget_usd_per_day))
 
 
-def _own_files(loaded: Loaded) -> tuple[Path, ...]:
-    """Those that settings come from or name, and that no agent may write."""
-    named = (loaded.settings.tls_cert, loaded.settings.tls_key, loaded.settings.ziti_identity_file)
-    return (*loaded.files, *(path for path in named if path is not None))
-
-
 def policy(settings: Settings, files: Sequence[Path] = ()) -> Policy:
-    """What the operator's settings allow; ``files`` are the server's own."""
+    """What the operator's settings allow; ``files`` are what the server relies on."""
     return Policy(
         data_dir=settings.data_dir,
         workspace_roots=settings.workspace_roots,
@@ -336,4 +331,5 @@ def policy(settings: Settings, files: Sequence[Path] = ()) -> Policy:
         files=tuple(files),
         mcp_servers=settings.mcp_servers,
         allow_client_mcp=settings.allow_client_mcp,
+        private_workspaces=settings.sandbox in ("bubblewrap", "required"),
     )

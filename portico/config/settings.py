@@ -375,7 +375,8 @@ class Settings(BaseSettings):
         AfterValidator(values.distinct),
         Field(min_length=1),
     ] = _setting(
-        "Folders that a session's `cwd` must lie in. Default: `workspaces` in `data_dir`.",
+        "Folders that a session's `cwd` must lie in. The first one also holds the workspaces that the server makes, in "
+        "`.portico-workspaces`. Default: `workspaces` in `data_dir`.",
         "absolute folders, comma-separated",
         default_factory=cast(Callable[[], Any], lambda known: (known["data_dir"] / "workspaces",)),
     )

@@ -97,7 +97,9 @@ class Engine:
         self._default_driver = default_driver
         self._default_model = default_model
         self._policy = policy
-        self._folders = Folders(policy.data_dir, policy.workspace_roots, policy.files)
+        self._folders = Folders(
+            policy.data_dir, policy.workspace_roots, policy.files, private=policy.private_workspaces
+        )
         self._slots = ProcessSlots(policy.max_processes)
         self._pool: Pool | None = None
         self._lives = Lives(store, self._tell)
@@ -115,6 +117,8 @@ class Engine:
             with anyio.CancelScope() as scope:
                 async with AsyncExitStack() as stack:
                     try:
+                        await self._folders.open()
+                        stack.callback(self._folders.close)
                         await self._store.open()
                         stack.push_async_callback(self._store.close)
                         for driver in self._drivers.values():
@@ -186,8 +190,7 @@ class Engine:
     def readiness(self) -> list[str]:
         """Why new work would be refused now; empty when it would not."""
         reasons = ["draining"] if self.draining else []
-        if (fault := self._check()) is not None:
-            reasons.append(fault)
+        reasons += [fault for fault in (self._check(), self._folders.fault()) if fault is not None]
         return reasons + sorted({session.trouble for session in self._lives.live.values() if session.trouble})
 
     async def check_driver(self, name: str | None = None) -> None:
@@ -297,7 +300,7 @@ class Engine:
     def _start(self, life: Life, record: SessionRecord, pooled: Pooled | None = None) -> Session:
         if self._tasks is None:
             raise Unavailable("the engine is not running", code="not_running")
-        seat = Seat(self._driver_of(record), self._slots, wait=self._policy.process_wait)
+        seat = Seat(self._driver_of(record), self._slots, self._folders, wait=self._policy.process_wait)
         if pooled is not None:
             seat.adopt(pooled)
         session = self._lives.live[life.session_id] = Session(

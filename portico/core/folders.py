@@ -2,86 +2,120 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from anyio import to_thread
 
-from portico.core.errors import InvalidRequest, NotAllowed
+from portico.core.agent import AgentSpec
+from portico.core.boundary import Boundary
+from portico.core.directory import Directory
+from portico.core.errors import Unavailable
+from portico.core.roots import root_troubles
 from portico.core.threads import in_thread
+from portico.core.workspaces import DATA_DIR, ROOTS, Workspaces, all_workspaces, moved
 
-OWN_WORKSPACES = ".portico-workspaces"
-
-
-def own_workspaces(data_dir: Path, roots: Sequence[Path]) -> Path:
-    """Where the workspaces lie that we make: in the first of ``roots``, apart from what clients may name there."""
-    return roots[0] if roots[0] == data_dir / "workspaces" else roots[0] / OWN_WORKSPACES
+log = logging.getLogger("portico.folders")
 
 
 class Folders:
-    """In ``data_dir`` there is a folder for each agent; clients may name those in ``roots`` without ``files``."""
+    """In ``data_dir`` there is a folder for each agent; clients may name those in ``roots`` without ``files``.
 
-    def __init__(self, data_dir: Path, roots: Sequence[Path], files: Sequence[Path] = ()) -> None:
+    ``private``: not where other users of the machine may enter. To be opened before any agent starts.
+    """
+
+    def __init__(
+        self, data_dir: Path, roots: Sequence[Path], files: Sequence[Path] = (), *, private: bool = False
+    ) -> None:
         self._data_dir = data_dir
-        self._files = files
-        self._agents = Path(os.path.realpath(data_dir / "agents"))  # what a sandbox has no links for
         self._roots = roots
-        self._made = own_workspaces(data_dir, roots)
+        self._private = private
+        self._agents = Path(os.path.realpath(data_dir / "agents"))  # what a sandbox has no links for
+        self._boundary = Boundary(data_dir, roots, files, private=private)
+        self._made: Workspaces | None = None
+
+    async def open(self) -> None:
+        """Make what has to be there before the first agent, and look at the roots.
+
+        Raises `Unavailable` (``workspaces_unusable``, ``workspace_roots_unusable``, ``data_dir_unusable``).
+        """
+        await to_thread.run_sync(self._open)
+
+    def _open(self) -> None:
+        for trouble in root_troubles(self._data_dir, self._roots, private=self._private):
+            if trouble.fatal:
+                raise Unavailable(f"{trouble.text}: {trouble.remedy}", code=ROOTS)
+            log.warning("%s: %s", trouble.text, trouble.remedy)
+        try:
+            with Directory.open(self._agents, make=True) as agents:
+                agents.close_to_others()
+        except OSError as error:
+            detail = f"the folder of the agents, {self._agents}, cannot be used: {error.strerror}"
+            raise Unavailable(detail, code=DATA_DIR) from error
+        self._made = Workspaces.open(all_workspaces(self._data_dir, self._roots)[0])
+
+    def close(self) -> None:
+        made, self._made = self._made, None
+        if made is not None:
+            made.close()
+
+    def fault(self) -> str | None:
+        """Why no workspace can be made any more; None where one can. Asks the file system a few times."""
+        return self._made.fault() if self._made is not None else None
 
     def agent(self, agent_id: str) -> Path:
         """The agent's own folder; its driver makes it."""
         return self._agents / agent_id
 
     async def workspace(self, agent_id: str) -> Path:
-        """Make a workspace that only we may enter."""
-        return await to_thread.run_sync(_make_workspace, self._made, agent_id)
+        """Make a workspace that only we may enter. Raises `Unavailable` (``workspaces_unusable``)."""
+        return await to_thread.run_sync(self._opened.make, agent_id)
 
     async def given(self, cwd: str) -> Path:
-        """The folder that a client names, symlinks and ``..`` resolved.
+        """The folder that a client names. Raises as `Boundary.resolve`."""
+        return await to_thread.run_sync(self._boundary.resolve, cwd)
 
-        Raises `NotAllowed` outside of the roots, for what other sessions or this server keep there, and for what that
-        lies in; `InvalidRequest` where there is no such folder.
-        """
-        return await to_thread.run_sync(_resolve, cwd, self._roots, self._data_dir, self._made, self._files)
+    async def check(self, spec: AgentSpec) -> None:
+        """Look once more at the workspace of an agent that is about to start. Raises `AgentUnavailable`."""
+        await to_thread.run_sync(self._check, spec.agent_id, spec.cwd)
+
+    def _check(self, agent_id: str, cwd: Path) -> None:
+        if cwd == self._opened.path / agent_id:
+            self._opened.check(agent_id)
+        elif cwd.name == agent_id:  # which nobody could have named: we made it, when another root was the first
+            try:
+                Directory.open(cwd).close()
+            except OSError:
+                raise moved() from None
+        else:
+            self._boundary.check(cwd)
 
     async def drop(self, agent_id: str, workspace: Path | None) -> None:
         """Delete an agent's folder, and a workspace that we made; what cannot be deleted stays."""
-        for folder in (self.agent(agent_id), workspace):
-            if folder is not None:
-                await in_thread(partial(_remove, folder))
+        await in_thread(partial(self._drop, agent_id, workspace))
 
+    def _drop(self, agent_id: str, workspace: Path | None) -> None:
+        _remove(self._agents / agent_id)
+        if workspace is None:
+            return
+        if workspace == self._opened.path / agent_id:
+            self._opened.remove(agent_id)
+        elif workspace.name == agent_id:
+            _remove(workspace)
 
-def _make_workspace(base: Path, name: str) -> Path:
-    for folder in (base, base / name):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-    return Path(os.path.realpath(base / name))
-
-
-def _resolve(cwd: str, roots: Sequence[Path], data_dir: Path, made: Path, files: Sequence[Path]) -> Path:
-    if not os.path.isabs(cwd) or "\0" in cwd:
-        raise InvalidRequest("cwd must be an absolute path", code="invalid_cwd")
-    path = Path(os.path.realpath(cwd))
-    inside = [Path(os.path.realpath(root)) for root in roots]
-    if not any(path.is_relative_to(root) for root in inside):
-        raise NotAllowed("cwd lies outside of the folders that the operator allows (workspace_roots)")
-    data = Path(os.path.realpath(data_dir))
-    if path.is_relative_to(os.path.realpath(made)):
-        raise NotAllowed("cwd is another session's own, or where these lie")
-    ours = path.is_relative_to(data) and not any(
-        path.is_relative_to(r) and r.is_relative_to(data) and r != data for r in inside
-    )
-    if ours or data.is_relative_to(path):
-        raise NotAllowed("cwd is the server's own data folder, or lies in it, or holds it")
-    if any(Path(os.path.realpath(file.parent)).is_relative_to(path) for file in files):
-        raise NotAllowed("cwd holds files of the server's own, such as its .env: start the server in another folder")
-    if not path.is_dir():
-        raise InvalidRequest("cwd is not a folder", code="invalid_cwd")
-    return path
+    @property
+    def _opened(self) -> Workspaces:
+        if self._made is None:
+            raise Unavailable("the engine is not running", code="not_running")
+        return self._made
 
 
 def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with Directory.open(folder.parent) as parent:
+            parent.remove(folder.name)
+    except OSError as error:
+        log.debug("%s could not be deleted: %s", folder, error)

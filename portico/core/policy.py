@@ -20,8 +20,9 @@ class Policy:
 
     ``allowed_tools`` are those that sessions may use without asking; empty: whatever a client says.
     ``disallowed_tools`` no session has. ``mcp_servers`` are those that a session may ask for, by name;
-    ``allow_client_mcp``: it may also bring its own. ``files`` are the server's own, there or not: no session works in a
-    folder that holds one, as an agent could make it, or move it to where it is not hidden.
+    ``allow_client_mcp``: it may also bring its own. ``files`` are what the server relies on, there or not: no session
+    works in a folder that holds one, as an agent could make it, or move it to where it is not hidden. With
+    ``private_workspaces`` nor in one that other users of the machine can enter.
     """
 
     data_dir: Path
@@ -43,6 +44,7 @@ class Policy:
     mcp_servers: Mapping[str, Any] = field(default_factory=dict, repr=False)
     allow_client_mcp: bool = False
     files: tuple[Path, ...] = ()
+    private_workspaces: bool = False
 
     def __post_init__(self) -> None:
         """Raises `InvalidRequest` for what is no tool rule."""

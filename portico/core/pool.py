@@ -98,6 +98,7 @@ class Pool:
         try:
             await self._driver.check()
             spec = AgentSpec(agent_id, self._folders.agent(agent_id), cwd, self._options)
+            await self._folders.check(spec)
             agent = await self._driver.start(spec)
         except BaseException:
             with anyio.CancelScope(shield=True):

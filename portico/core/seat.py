@@ -5,6 +5,7 @@ from __future__ import annotations
 import anyio
 
 from portico.core.agent import Agent, AgentDriver, AgentOptions, AgentSpec
+from portico.core.folders import Folders
 from portico.core.pool import Pooled
 from portico.core.slots import ProcessSlots
 
@@ -12,11 +13,12 @@ from portico.core.slots import ProcessSlots
 class Seat:
     """One task uses it, but for `at_once`, which anybody may set: then nothing is waited for when the agent leaves."""
 
-    def __init__(self, driver: AgentDriver, slots: ProcessSlots, *, wait: float) -> None:
+    def __init__(self, driver: AgentDriver, slots: ProcessSlots, folders: Folders, *, wait: float) -> None:
         self.agent: Agent | None = None
         self.at_once = False
         self.driver = driver
         self._slots = slots
+        self._folders = folders
         self._wait = wait
         self._options: AgentOptions | None = None
 
@@ -24,6 +26,7 @@ class Seat:
         """Fill the seat. Waits for a process slot where none is free. Raises `AgentUnavailable`."""
         await self._slots.take(self._wait)
         try:
+            await self._folders.check(spec)
             self.agent = await self.driver.start(spec)
         except BaseException:
             self._slots.give_back()

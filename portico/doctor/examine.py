@@ -22,6 +22,7 @@ from portico.doctor import (
     sandbox,
     tls,
     tokens,
+    workspaces,
     ziti,
 )
 from portico.doctor.finding import Finding, Place, failure
@@ -33,6 +34,7 @@ Check = Callable[[Place], Awaitable[Finding]]
 CHECKS: Mapping[str, Check] = {
     "plugins": plugins.check,
     "data folder": data_folder.check,
+    "workspaces": workspaces.check,
     "lease": lease.check,
     "claude program": cli.check,
     "credentials": credentials.check,

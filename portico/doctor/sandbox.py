@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from portico.core.errors import AgentUnavailable
 from portico.doctor.finding import Finding, Place, failure, ok, warning
 
 _MEND = "`apt install bubblewrap` or the like; in a container, allow user namespaces or run it with CAP_SYS_ADMIN"
@@ -22,4 +23,6 @@ async def check(place: Place) -> Finding:
         if config.sandbox == "auto":
             return warning(EXPOSED % error, _MEND)
         return failure(f"sandbox={config.sandbox}: {error}", _MEND)
+    except AgentUnavailable as error:
+        return failure(error.detail)  # which says what to do
     return ok("bubblewrap works: agents see their own folders and the system alone")

@@ -52,6 +52,10 @@ CODES: Mapping[str, tuple[int, str]] = {
     "not_ready": (503, "new work would be refused; `reasons` says why"),
     "agent_unavailable": (503, "no agent can be started"),
     "driver_not_loaded": (503, "the session's driver is not loaded in this server"),
+    "workspaces_unusable": (
+        503,
+        "the server can make no workspace, as the folder of these was moved; it needs a restart",
+    ),
     "authenticator_failed": (503, "it can't be found out now who is calling"),
     "still_stopping": (503, "the agent is still stopping; try again"),
     "store_failed": (503, "the store does not work"),

@@ -85,7 +85,7 @@ class Sessions:
         Answer(201, "The session.", SessionView, headers=(LOCATION,)),
         codes=(
             *("not_allowed", "session_exists", "unknown_driver", "invalid_cwd", "too_many_sessions", "draining"),
-            "agent_unavailable",
+            *("agent_unavailable", "workspaces_unusable"),
         ),
     )
     async def _create(self, request: Request, body: SessionBody) -> Response:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import socket
+import tempfile
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from portico.doctor import (
     sandbox,
     tls,
     tokens,
+    workspaces,
     ziti,
 )
 from portico.doctor.finding import Place
@@ -99,6 +101,28 @@ async def test_data_folder(places: Places, tmp_path: Path, monkeypatch: pytest.M
             assert (await data_folder.check(places())).state == state
 
 
+async def test_workspaces(places: Places, tmp_path: Path) -> None:
+    assert (await workspaces.check(places())).state == "ok"
+    assert (await workspaces.check(places(workspace_roots=str(tmp_path / "new")))).state == "ok"
+    assert not (tmp_path / "new").exists() and not (tmp_path / "data" / "workspaces").exists()
+    assert (await workspaces.check(places(workspace_roots=f"{tmp_path},{tmp_path}/none"))).state == "warning"
+    (tmp_path / "root").mkdir()
+    for planted in ("link", "file"):
+        own = tmp_path / "root" / ".portico-workspaces"
+        own.symlink_to(tmp_path) if planted == "link" else own.write_text("")
+        found = await workspaces.check(places(workspace_roots=str(tmp_path / "root")))
+        assert found.state == "failure" and str(own) in found.text and "move it away" in (found.mend or "")
+        own.unlink()
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)  # for everybody, as the folders of this test are not
+        for sandbox_setting, state in (("auto", "warning"), ("required", "failure")):
+            found = await workspaces.check(places(workspace_roots=name, sandbox=sandbox_setting))
+            assert found.state == state and "setuid" in found.text and f"chmod 700 {name}" in (found.mend or "")
+        (tmp_path / "root" / "link").symlink_to(name)
+        found = await workspaces.check(places(workspace_roots=f"{tmp_path}/root,{tmp_path}/root/link"))
+        assert found.state == "failure" and name in (found.mend or "")
+
+
 async def test_lease(places: Places, tmp_path: Path) -> None:
     assert (await lease.check(places())).state == "ok"
     assert not (tmp_path / "data" / "lock").exists()
@@ -143,6 +167,16 @@ async def test_sandbox(places: Places, tmp_path: Path) -> None:
     assert (await sandbox.check(places(sandbox="none"))).state == "warning"
     await working_sandbox()
     assert (await sandbox.check(places(sandbox="required"))).state == "ok"
+    (tmp_path / "root").mkdir()
+    (tmp_path / "bin" / "bwrap").write_text(
+        f"#!/bin/sh\ncase \"$*\" in *'--chdir {tmp_path}/root'*) echo no such luck >&2; exit 1;; esac\n"
+        f'exec {shutil.which("bwrap")} "$@"\n'
+    )
+    (tmp_path / "bin" / "bwrap").chmod(0o755)
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    found = await sandbox.check(places(path=path, workspace_roots=str(tmp_path / "root")))
+    assert found.state == "failure" and f"in {tmp_path}/root no agent would work" in found.text
+    assert "no such luck" in found.text
 
 
 async def test_address(places: Places, tmp_path: Path) -> None:

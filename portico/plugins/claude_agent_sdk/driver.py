@@ -20,6 +20,8 @@ import anyio.to_thread
 
 from portico.core.agent import AgentOptions, AgentSpec
 from portico.core.errors import AgentUnavailable
+from portico.core.short import forget_short
+from portico.core.threads import in_thread
 from portico.plugins.claude_code.cli import CliVersions, find_cli
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.containment import Containment
@@ -85,6 +87,7 @@ class SdkDriver:
         if tasks is not None:
             tasks.cancel_scope.cancel()
             await tasks.__aexit__(None, None, None)
+            await in_thread(lambda: forget_short(self._config.agents))
 
     async def _start(self, spec: AgentSpec, *, afresh: bool = False) -> SdkAgent:
         if self._containment is None or self._tasks is None:

@@ -17,20 +17,36 @@ def cgroup_name(folder: Path) -> str:
 
 def own_cgroup() -> Path | None:
     """The group that this process is in, as a folder; None where there is no version 2."""
+    if (mount := _mount()) is None:
+        return None
     try:
-        mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-        mount = next(fields[4] for fields in mounts if fields[fields.index("-") + 1] == "cgroup2")
         lines = Path("/proc/self/cgroup").read_text().splitlines()
         path = next(line for line in lines if line.startswith("0::")).removeprefix("0::")
     except (OSError, StopIteration):
         return None
-    return Path(mount, path.lstrip("/"))
+    return mount / path.lstrip("/")
+
+
+def is_group_of(group: Path, folder: Path) -> bool:
+    """Whether this can be the group of the agent whose folder this is. It may be the agent's own word that it is."""
+    mount = _mount()
+    inside = mount is not None and group.is_relative_to(mount) and ".." not in group.parts
+    return inside and group.name == cgroup_name(folder)
+
+
+def _mount() -> Path | None:
+    try:
+        mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        return Path(next(fields[4] for fields in mounts if fields[fields.index("-") + 1] == "cgroup2"))
+    except (OSError, StopIteration):
+        return None
 
 
 def clear_cgroup(group: Path) -> bool:
     """Kill all that is in this group and its subgroups, and remove it. Whether it is gone; if not, ask again."""
     try:
-        (group / "cgroup.kill").write_text("1")
+        with open(os.open(group / "cgroup.kill", os.O_WRONLY), "w") as file:  # which is never made
+            file.write("1")
         for folder, _, _ in os.walk(group, topdown=False):
             Path(folder).rmdir()  # "busy" until the last process has been reaped
     except FileNotFoundError:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from portico.core.folders import own_workspaces
 from portico.core.gateway import Gateway
+from portico.core.workspaces import own_workspaces
 from portico.plugins.claude_code.visible import server_paths
 from portico.plugins.context import Context
 

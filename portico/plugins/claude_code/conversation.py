@@ -6,10 +6,12 @@ It is named as the agent, until a /clear begins one of another name: that is kep
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import suppress
 
 from portico.core.agent import AgentSpec
-from portico.plugins.claude_code.files import replace_file
+from portico.core.directory import Directory
+from portico.plugins.claude_code.files import open_folder
 
 NAME = "conversation"
 
@@ -19,8 +21,9 @@ _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 def current_conversation(spec: AgentSpec) -> str:
     """The id of the agent's conversation."""
     try:
-        # The agent may have changed it: what is no id must not get to where it is used.
-        known = (spec.folder / NAME).read_bytes()[:36].decode(errors="replace")
+        with open_folder(spec.folder) as folder:
+            # The agent may have changed it: what is no id must not get to where it is used.
+            known = folder.read(NAME, 36).decode(errors="replace")
     except OSError:
         return spec.agent_id
     return known if _UUID.fullmatch(known) else spec.agent_id
@@ -28,18 +31,31 @@ def current_conversation(spec: AgentSpec) -> str:
 
 def keep_conversation(spec: AgentSpec, conversation: str) -> None:
     """The agent has gone over to this one. Raises OSError."""
-    replace_file(spec.folder / NAME, conversation)
+    with open_folder(spec.folder) as folder:
+        folder.write(NAME, conversation)
 
 
 def has_transcript(spec: AgentSpec, conversation: str) -> bool:
-    return bool(_transcripts(spec, conversation))
+    found: list[str] = []
+    _with_transcripts(spec, conversation, lambda project, name: found.append(name))
+    return bool(found)
 
 
 def set_transcripts_aside(spec: AgentSpec, conversation: str) -> None:
     """A transcript that holds no conversation can't be resumed, and its id can't be used anew while it is there."""
-    for transcript in _transcripts(spec, conversation):
-        transcript.replace(transcript.with_suffix(".jsonl.unreadable"))
+    _with_transcripts(spec, conversation, lambda project, name: project.rename(name, f"{name}.unreadable"))
 
 
-def _transcripts(spec: AgentSpec, conversation: str) -> list[Path]:
-    return list((spec.folder / "config" / "projects").glob(f"*/{conversation}.jsonl"))
+def _with_transcripts(spec: AgentSpec, conversation: str, act: Callable[[Directory, str], None]) -> None:
+    """``act`` is given each folder that holds one, and its name there. No link of the agent's is followed."""
+    name = f"{conversation}.jsonl"
+    with (
+        suppress(FileNotFoundError, NotADirectoryError),
+        open_folder(spec.folder) as folder,
+        folder.child("config") as config,
+        config.child("projects") as projects,
+    ):
+        for each in projects.names():
+            with suppress(NotADirectoryError), projects.child(each) as project:
+                if project.has(name):
+                    act(project, name)

@@ -10,6 +10,8 @@ import anyio.to_thread
 
 from portico.core.agent import AgentOptions, AgentSpec
 from portico.core.errors import AgentUnavailable
+from portico.core.short import forget_short
+from portico.core.threads import in_thread
 from portico.plugins.claude_code.agent import ClaudeAgent
 from portico.plugins.claude_code.changes import fixed_options
 from portico.plugins.claude_code.cli import CliVersions, find_cli
@@ -82,6 +84,7 @@ class ClaudeDriver:
         if tasks is not None:
             tasks.cancel_scope.cancel()
             await tasks.__aexit__(None, None, None)
+            await in_thread(lambda: forget_short(self._config.agents))
 
 
 def create(context: Context) -> ClaudeDriver:

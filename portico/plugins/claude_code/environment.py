@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-import stat
-import tempfile
+import uuid
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 
 from portico.core.agent import AgentSpec
+from portico.core.directory import Directory
 from portico.core.gateway import Door
+from portico.core.short import make_short, prepare_short
 from portico.plugins.claude_code.config import DriverConfig
 
 SUBFOLDERS = ("home", "config", "tmp", "run")
@@ -26,40 +25,27 @@ MAX_RUNTIME_DIR = 80
 def make_folders(folder: Path) -> Path:
     """Make the agent's folders, all of mode 0700; return its runtime folder.
 
-    That one is ``folder/run``, or one in the temporary folder where this would be too long a path: then it is the
-    caller's to remove.
+    That one is ``folder/run``, or where this would be too long a path a short one (see `portico.core.short`): then it
+    is the caller's to remove. Raises OSError.
     """
-    for path in (folder, *(folder / name for name in SUBFOLDERS)):
-        if path.is_symlink():  # the agent's doing, and where it leads is not ours to change
-            path.unlink()
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.chmod(0o700)
-    runtime = folder / "run"
-    if len(os.fsencode(runtime)) > MAX_RUNTIME_DIR:
-        return _short_folder(folder)
-    return runtime
+    parent = Path(os.path.realpath(folder.parent))
+    with Directory.open(parent, make=True) as agents, agents.folder(folder.name) as own:
+        own.close_to_others()
+        for name in SUBFOLDERS:
+            with own.folder(name) as made:  # in place of a link, which is the agent's doing
+                made.close_to_others()
+    return make_short(folder) if needs_short(folder) else folder / "run"
 
 
-def clear_short_folder(path: Path, folder: Path) -> None:
-    """Remove what `make_folders` made elsewhere for the agent whose folder this is; anything else is left alone."""
-    if path.is_absolute() and path.name.startswith(_short_name(folder)):
-        shutil.rmtree(path, ignore_errors=True)  # follows no symbolic link
+def prepare_agents(agents: Path) -> None:
+    """Make what the agents with folders in here will share, so that a sandbox can hide it. Raises OSError."""
+    if needs_short(agents / str(uuid.UUID(int=0))):
+        prepare_short(agents)
 
 
-def _short_name(folder: Path) -> str:
-    return f"portico-{sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]}"
-
-
-def _short_folder(folder: Path) -> Path:
-    """Always the same one, so that a server that is killed time and again leaves no more than one."""
-    name = _short_name(folder)
-    path = Path(tempfile.gettempdir(), name)
-    path.mkdir(mode=0o700, exist_ok=True)
-    status = path.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():  # somebody else was there first
-        return Path(tempfile.mkdtemp(prefix=f"{name}-"))
-    path.chmod(0o700)
-    return path
+def needs_short(folder: Path) -> bool:
+    """Whether the path of its socket would be too long in the agent's own folder."""
+    return len(os.fsencode(folder / "run")) > MAX_RUNTIME_DIR
 
 
 def build_environment(config: DriverConfig, spec: AgentSpec, runtime: Path, door: Door | None = None) -> dict[str, str]:

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
+from portico.core.directory import Directory
 
-def replace_file(path: Path, text: str) -> None:
-    """Write it at once or not at all. Raises OSError."""
-    # A name nobody can guess: the agent, whose folder this is, could have put a symbolic link there.
-    number, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)
-    try:
-        with os.fdopen(number, "w") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+
+def open_folder(folder: Path) -> Directory:
+    """The agent's own folder. Raises OSError, also where it is a link: only what it lies in may be reached by some."""
+    return Directory.open(Path(os.path.realpath(folder.parent), folder.name))

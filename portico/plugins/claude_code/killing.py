@@ -10,7 +10,7 @@ import anyio
 import psutil
 
 from portico.core.threads import in_thread
-from portico.plugins.claude_code.cgroup import cgroup_name, clear_cgroup
+from portico.plugins.claude_code.cgroup import clear_cgroup, is_group_of
 from portico.plugins.claude_code.processes import families, is_live, marked
 from portico.plugins.claude_code.record import ProcessRecord
 
@@ -37,7 +37,7 @@ class _Hunt:
         self._cgroups = [
             Path(record.cgroup)
             for folder, record in agents.items()
-            if record is not None and record.cgroup and Path(record.cgroup).name == cgroup_name(folder)
+            if record is not None and record.cgroup and is_group_of(Path(record.cgroup), folder)
         ]
         self._hit: set[psutil.Process] = set()
 

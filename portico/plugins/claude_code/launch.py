@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import anyio.to_thread
 from portico.core.agent import AgentOptions, AgentSpec
 from portico.core.errors import AgentUnavailable
 from portico.core.gateway import Door
+from portico.core.short import remove_short
 from portico.core.threads import in_thread
 from portico.plugins.claude_code.arguments import Argument
 from portico.plugins.claude_code.cli import find_cli
@@ -126,7 +126,7 @@ class Launch:
         if self.door is not None:
             await self.door.close()
         if not self._runs_inside:
-            await in_thread(lambda: shutil.rmtree(self.runtime, ignore_errors=True))
+            await in_thread(lambda: remove_short(self.runtime))
 
 
 def _unusable(error: OSError) -> AgentUnavailable:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import anyio.to_thread
 
-from portico.plugins.claude_code.environment import clear_short_folder
+from portico.core.directory import Directory
+from portico.core.short import clear_short
+from portico.plugins.claude_code.files import open_folder
 from portico.plugins.claude_code.killing import kill_agents
 from portico.plugins.claude_code.processes import marked
 from portico.plugins.claude_code.record import NAME, ProcessRecord
@@ -28,18 +30,28 @@ async def reap(agents_folder: Path) -> list[Path]:
     left = await anyio.to_thread.run_sync(_left, base)
     if left and not await kill_agents(left, REAP_TIME):
         raise OSError(f"What an earlier server's agents in {base} left running can't be killed.")
-    await anyio.to_thread.run_sync(_forget, left)
+    known = [Path(record.runtime) for record in left.values() if record is not None and record.runtime is not None]
+    await anyio.to_thread.run_sync(clear_short, base, known)
+    for folder in left:
+        await anyio.to_thread.run_sync(ProcessRecord.remove, folder)
     return sorted(left)
 
 
-def _forget(left: Mapping[Path, ProcessRecord | None]) -> None:
-    for folder, record in left.items():
-        if record is not None and record.runtime is not None:
-            clear_short_folder(Path(record.runtime), folder)  # its name is looked at: the agent may have written this
-        ProcessRecord.remove(folder)
-
-
 def _left(base: Path) -> dict[Path, ProcessRecord | None]:
-    folders = {path.parent for path in base.glob(f"*/{NAME}")}
-    folders.update(Path(value) for value in marked(lambda value: Path(value).parent == base).values())
+    folders = set(_recorded(base))
+    folders.update(Path(value) for value in marked(lambda value: _is_in(Path(value), base)).values())
     return {folder: ProcessRecord.read(folder) for folder in folders}
+
+
+def _recorded(base: Path) -> list[Path]:
+    found = []
+    with suppress(FileNotFoundError), Directory.open(base) as agents:
+        for name in agents.names():
+            with suppress(NotADirectoryError, PermissionError), open_folder(base / name) as folder:
+                if folder.has(NAME):
+                    found.append(base / name)
+    return found
+
+
+def _is_in(folder: Path, base: Path) -> bool:
+    return folder.parent == base and folder.name not in ("", "..")

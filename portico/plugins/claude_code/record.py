@@ -7,10 +7,12 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from portico.plugins.claude_code.files import replace_file
+from portico.plugins.claude_code.files import open_folder
 from portico.plugins.claude_code.processes import start_time
 
 NAME = "process.json"
+
+MAX_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +35,16 @@ class ProcessRecord:
 
     def write(self, folder: Path) -> None:
         """Keep it in the agent's folder, at once or not at all. Raises OSError."""
-        replace_file(folder / NAME, json.dumps(asdict(self)))
+        with open_folder(folder) as own:
+            own.write(NAME, json.dumps(asdict(self)))
 
     @classmethod
     def read(cls, folder: Path) -> ProcessRecord | None:
         """The record in this folder, None if there is none that makes sense."""
         try:
-            record = cls(**json.loads((folder / NAME).read_bytes()))
-        except (OSError, ValueError, TypeError):
+            with open_folder(folder) as own:
+                record = cls(**json.loads(own.read(NAME, MAX_BYTES)))
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
         texts = (record.start_time, record.containment, record.cgroup or "", record.runtime or "")
         if type(record.pid) is not int or record.pid < 2 or not all(isinstance(text, str) for text in texts):
@@ -50,5 +54,5 @@ class ProcessRecord:
     @staticmethod
     def remove(folder: Path) -> None:
         """Forget it. One that can't be removed (the agent may have put anything there) does no harm: see above."""
-        with contextlib.suppress(OSError):
-            (folder / NAME).unlink()
+        with contextlib.suppress(OSError), open_folder(folder) as own:
+            own.unlink(NAME)

@@ -3,8 +3,11 @@
 It sees the system read-only, its workspace and its own folders, its own /tmp, /proc, PIDs and a bare /dev; all under
 the paths that they have outside. The network is shared: agents talk to MCP servers and install packages.
 
+It can write its workspace, its own folders, and /dev/shm, which is memory that ends with it; nothing else.
+
 Nobody in there can write where a later start mounts something, unless it is looked after here: bubblewrap follows
-symbolic links, and does so with the server's rights.
+symbolic links, and does so with the server's rights. What is hidden in a workspace can't be moved from in there, nor
+can the folders on the way to it: all of them are mount points.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +25,11 @@ import anyio
 import anyio.to_thread
 
 from portico.core.errors import AgentUnavailable
+from portico.core.workspaces import OWN_WORKSPACES
 from portico.plugins.claude_code.arguments import Argument, PrivateArgument, opened
+from portico.plugins.claude_code.devices import NODES
 from portico.plugins.claude_code.environment import SUBFOLDERS
+from portico.plugins.claude_code.files import open_folder
 from portico.plugins.claude_code.visible import named_paths, program_paths, system_folders, unreadable
 
 PROBE_TIME = 10.0
@@ -37,6 +44,8 @@ _PROC = ("acpi", "bus", "fs", "irq", "mtrr", "scsi", "sys", "sysrq-trigger")
 """What the user root may write in /proc without any capability (/proc/sys/kernel/core_pattern runs programs outside).
 bubblewrap 0.8.0 sees to some of them only."""
 
+_TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108
+
 # SIGTERM is for the CLI: bubblewrap would die of it, and with it all the rest.
 _OUTSIDE, _INSIDE = ("--ignore-signal=TERM",), ("--default-signal=TERM",)
 
@@ -47,7 +56,8 @@ _SAME = 'test "$(stat -c %d:%i .)" = "$0" || { echo "the workspace was moved" >&
 @dataclass(frozen=True, slots=True)
 class Sandbox:
     """``command`` starts bubblewrap. ``visible`` paths are to be seen, read-only; ``hidden`` ones are not, wherever
-    they lie, but for an agent's own folders in them. Nor is what lies beside a workspace in ``roots``.
+    they lie, but for an agent's own folders in them. Nor is what lies beside a workspace in ``roots``. ``devices`` is a
+    folder of nodes for /dev, in place of the machine's own.
     """
 
     command: tuple[str, ...]
@@ -55,6 +65,7 @@ class Sandbox:
     visible: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
     roots: tuple[Path, ...] = ()
+    devices: Path | None = None
 
     def wrap(self, argv: Sequence[Argument], folder: Path, cwd: Path, runtime: Path | None = None) -> list[Argument]:
         """The command line that starts ``argv`` in ``cwd``, as the agent whose folder this is.
@@ -63,11 +74,11 @@ class Sandbox:
         Raises OSError, and `AgentUnavailable` (``workspace_moved``).
         """
         tmp = folder / "tmp"
-        tmp.mkdir(mode=0o700, exist_ok=True)
+        with open_folder(folder) as directory:
+            directory.folder("tmp").close()
         own = [folder / name for name in SUBFOLDERS if (folder / name).is_dir()]
         own += [runtime] if runtime is not None else []
-        # A link may lead elsewhere by now, to a new secret.
-        hidden = _distinct([*self.hidden, *_spellings(self.hidden)])
+        hidden = self._hidden(cwd)
         plan = _Plan()
         for path in system_folders():
             plan.system(path)
@@ -76,10 +87,15 @@ class Sandbox:
         for name in _PROC:
             if os.path.exists(f"/proc/{name}"):
                 plan.show(Path("/proc", name))
-        plan.bind(tmp, Path("/tmp"))  # noqa: S108
-        plan.add("--symlink", Path("/tmp"), Path("/var/tmp"))  # noqa: S108
+        if self.devices is not None:
+            for name in NODES:
+                plan.add("--dev-bind", self.devices / name, Path("/dev", name))
+        plan.scratch(Path("/dev"))
+        plan.add("--tmpfs", Path("/dev/shm"))  # noqa: S108
+        for path in _TEMPORARY:  # a link would not do: what lies below the path outside could not be mounted
+            plan.bind(tmp, path)
         plan.add("--dir", Path("/run"))
-        for path in self.roots:
+        for path in filter(_has_no_links, self.roots):
             if plan.shows_around(path):  # elsewhere nothing is to be seen, and a root may hold programs, as a home does
                 plan.hide(path)
         for path in (*self.visible, *program_paths(Path(str(argv[0])))):
@@ -88,15 +104,29 @@ class Sandbox:
         for path in hidden:
             plan.hide(path)
         plan.bind(cwd, cwd)
-        for path in hidden:
-            if path != cwd and path.is_relative_to(cwd):
-                plan.hide(path)
+        inside = [path for path in hidden if path != cwd and path.is_relative_to(cwd)]
+        for path in _between(cwd, inside):
+            plan.bind(path, path)
+        for path in inside:
+            plan.hide(path)
         for path in own:
             plan.bind(path, path)
         _make_mount_points(tmp, plan.places)
+        plan.arguments += plan.closing
         plan.add("--remount-ro", Path("/"))
         plan.add("--chdir", cwd)
         return [*self.command, "--args", plan.as_argument(), "--", *self.shell, _identity(cwd), *argv]
+
+    def _hidden(self, cwd: Path) -> list[Path]:
+        """All that is to be hidden, by paths without links.
+
+        The link to a file may lead elsewhere by now, to a new secret. In the place of a folder, a link is an agent's
+        doing, and hides nothing.
+        """
+        now = [Path(os.path.realpath(path)) for path in self.hidden]
+        files = [path for path in now if path.is_file()]
+        folders = filter(_has_no_links, (*self.hidden, cwd / OWN_WORKSPACES))
+        return [path for path in _distinct([*folders, *files]) if path.exists()]
 
 
 class _Plan:
@@ -107,6 +137,12 @@ class _Plan:
         self.places: dict[Path, bool] = {}
         self._shown: list[Path] = []
         self._hidden: list[Path] = []
+        self._scratch: dict[Path, None] = {}
+
+    @property
+    def closing(self) -> list[str]:
+        """Makes read-only what is empty and the sandbox's own, once all that lies in it is mounted."""
+        return [word for path in self._scratch for word in ("--remount-ro", str(path))]
 
     def add(self, option: str, *paths: Path) -> None:
         self.arguments += [option, *map(str, paths)]
@@ -146,10 +182,26 @@ class _Plan:
         elif path.is_dir():
             self.add("--tmpfs", path)
             self.places[path] = True
+            self.scratch(path)
+
+    def scratch(self, path: Path) -> None:
+        self._uncover(path)
+        self._scratch[path] = None
+
+    def _uncover(self, place: Path) -> None:
+        """Something is mounted here: what was mounted here or below before is not to be seen any more."""
+        self._scratch = {path: None for path in self._scratch if not path.is_relative_to(place)}
 
     def _mount(self, option: str, path: Path, place: Path, *, folder: bool | None = None) -> None:
         self.add(option, path, place)
         self.places[place] = path.is_dir() if folder is None else folder
+        self._uncover(place)
+
+
+def _between(cwd: Path, paths: Iterable[Path]) -> list[Path]:
+    """The folders that lie between ``cwd`` and these, the outer ones first."""
+    found = {parent for path in paths for parent in path.parents if parent != cwd and parent.is_relative_to(cwd)}
+    return sorted(found, key=lambda path: len(path.parts))
 
 
 def _make_mount_points(tmp: Path, places: Mapping[Path, bool]) -> None:
@@ -158,19 +210,22 @@ def _make_mount_points(tmp: Path, places: Mapping[Path, bool]) -> None:
     A link that it has left there must not lead anywhere. The agent does not run now. Raises OSError.
     """
     for place, is_folder in places.items():
-        if place == Path("/tmp") or not place.is_relative_to("/tmp"):  # noqa: S108
-            continue
-        parts = place.relative_to("/tmp").parts  # noqa: S108
-        path = tmp
-        for number, part in enumerate(parts, start=1):
-            path /= part
-            wanted = is_folder or number < len(parts)
-            if path.is_symlink() or (path.exists() and path.is_dir() != wanted):
-                path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
-            if wanted:
-                path.mkdir(mode=0o700, exist_ok=True)
-            else:
-                path.touch(mode=0o600)
+        for base in _TEMPORARY:
+            if place == base or not place.is_relative_to(base):
+                continue
+            *parents, name = place.relative_to(base).parts
+            with ExitStack() as opened:
+                directory = opened.enter_context(open_folder(tmp))
+                for parent in parents:
+                    directory = opened.enter_context(directory.folder(parent))
+                if is_folder:
+                    directory.folder(name).close()
+                else:
+                    directory.file(name)
+
+
+def _has_no_links(path: Path) -> bool:
+    return os.path.realpath(path) == str(path)
 
 
 def _identity(cwd: Path) -> str:
@@ -194,6 +249,7 @@ async def find_sandbox(
     visible: Iterable[Path] = (),
     hidden: Iterable[Path] = (),
     roots: Iterable[Path] = (),
+    devices: Path | None = None,
 ) -> Sandbox:
     """A sandbox that works here, proven by running a command in it. ``environment`` is what all agents have.
 
@@ -206,12 +262,12 @@ async def find_sandbox(
         raise LookupError("there is no program sh or env")
     shown = await anyio.to_thread.run_sync(lambda: _distinct([*named_paths(environment), *visible]))
     covered = await anyio.to_thread.run_sync(lambda: _distinct([*_spellings(hidden), *unreadable(Path("/etc"))]))
-    beside = await anyio.to_thread.run_sync(lambda: _distinct(_spellings(roots)))
+    beside = await anyio.to_thread.run_sync(lambda: _distinct(Path(os.path.realpath(root)) for root in roots))
     reason = ""
     for namespaces in _namespaces():
         command = (env, *_OUTSIDE, bwrap, *namespaces, "--die-with-parent", *_rights())
-        sandbox = Sandbox(command, (env, *_INSIDE, shell, "-c", _SAME), shown, covered, beside)
-        why = await _failure(sandbox, search_path)
+        sandbox = Sandbox(command, (env, *_INSIDE, shell, "-c", _SAME), shown, covered, beside, devices)
+        why = await try_sandbox(sandbox, search_path)
         if why is None:
             return sandbox
         reason = reason or why
@@ -240,15 +296,20 @@ def _rights() -> list[str]:
     return ["--cap-drop", "ALL", *(word for name in _KEPT for word in ("--cap-add", name))]
 
 
-async def _failure(sandbox: Sandbox, search_path: str) -> str | None:
-    """Why it does not work; None if it does."""
-    with tempfile.TemporaryDirectory(prefix="portico-probe-") as name:
+async def try_sandbox(
+    sandbox: Sandbox, search_path: str, *, cwd: Path | None = None, agents: Path | None = None
+) -> str | None:
+    """Why it does not work; None if it does. Tried in ``cwd``, by an agent whose folder lies in ``agents``.
+
+    Without these, in the temporary folder.
+    """
+    with tempfile.TemporaryDirectory(prefix="portico-probe-", dir=agents) as name:
         folder = Path(os.path.realpath(name))  # noqa: ASYNC240
         for own in (*SUBFOLDERS, "work"):
             (folder / own).mkdir()
         try:
             command = await anyio.to_thread.run_sync(
-                sandbox.wrap, [sandbox.shell[2], "-c", "test $$ -gt 1"], folder, folder / "work"
+                sandbox.wrap, [sandbox.shell[2], "-c", "test $$ -gt 1"], folder, cwd or folder / "work"
             )
             with opened(command) as (argv, files), anyio.fail_after(PROBE_TIME):
                 done = await anyio.run_process(

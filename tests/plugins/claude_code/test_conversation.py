@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from portico.core.agent import AgentSpec, Turn
-from portico.plugins.claude_code.conversation import NAME, current_conversation, keep_conversation
+from portico.plugins.claude_code.conversation import (
+    NAME,
+    current_conversation,
+    has_transcript,
+    keep_conversation,
+    set_transcripts_aside,
+)
 from portico.plugins.claude_code.driver import ClaudeDriver
 from portico.plugins.demo.server import ServedModel
 from tests.support.agents import processes_with
@@ -43,6 +50,31 @@ def test_a_link_in_its_place_is_replaced_and_not_written_to(tmp_path: Path) -> N
     keep_conversation(spec, other)
     assert victim.read_text() == "mine"
     assert current_conversation(spec) == other
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
+    spec = new_spec(tmp_path)
+    spec.folder.mkdir(parents=True)
+    os.mkfifo(spec.folder / NAME)
+    assert current_conversation(spec) == spec.agent_id
+
+
+@pytest.mark.parametrize("linked", ["config", "projects", "project"])
+def test_links_lead_to_no_transcript_of_anothers(tmp_path: Path, linked: str) -> None:
+    """An agent may say that its conversation has the name of another's."""
+    mine, other = new_spec(tmp_path), new_spec(tmp_path)
+    theirs = other.folder / "config" / "projects" / "project" / f"{other.agent_id}.jsonl"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("{}")
+    place = {"config": "config", "projects": "config/projects", "project": "config/projects/project"}[linked]
+    (mine.folder / place).parent.mkdir(parents=True)
+    (mine.folder / place).symlink_to(other.folder / place)
+    assert not has_transcript(mine, other.agent_id)
+    set_transcripts_aside(mine, other.agent_id)
+    assert theirs.exists()
+    assert has_transcript(other, other.agent_id)
+    set_transcripts_aside(other, other.agent_id)
+    assert not has_transcript(other, other.agent_id) and theirs.with_suffix(".jsonl.unreadable").exists()
 
 
 @pytest.mark.anyio

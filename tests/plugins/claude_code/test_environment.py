@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 from pydantic import SecretStr
 
 from portico.config.settings import Settings
+from portico.core.access import others_may_enter
 from portico.core.agent import AgentOptions, AgentSpec
+from portico.core.short import remove_short
 from portico.gateway.door import Door
 from portico.gateway.gateway import Gateway
 from portico.gateway.ledger import Ledger
@@ -45,8 +48,11 @@ def test_a_runtime_folder_with_too_long_a_path_is_made_elsewhere(tmp_path: Path)
         assert len(os.fsencode(runtime)) <= MAX_RUNTIME_DIR
         assert mode(runtime) == 0o700
         assert make_folders(tmp_path / ("x" * MAX_RUNTIME_DIR)) == runtime
+        runtime.chmod(0o777)  # as an agent may do it, whose own it is
+        assert others_may_enter(runtime) is False
     finally:
-        runtime.rmdir()
+        remove_short(runtime)
+    assert not runtime.parent.exists()
 
 
 def test_a_runtime_folder_that_somebody_else_has_laid_out_is_not_taken(
@@ -60,6 +66,31 @@ def test_a_runtime_folder_that_somebody_else_has_laid_out_is_not_taken(
         first.symlink_to(tmp_path)
         second = make_folders(folder)
         assert second != first and mode(second) == 0o700
+        shutil.rmtree(first.parent)
+        first.parent.symlink_to(tmp_path)
+        third = make_folders(folder)
+        assert third.parent != first.parent and mode(third) == 0o700
+        assert first.parent.is_symlink() and os.listdir(tmp_path) == [folder.name]
+
+
+def test_what_an_agent_has_put_in_the_place_of_its_folders_leads_nowhere(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o755)
+    with tempfile.TemporaryDirectory() as short:
+        folder = Path(short, "agents", "a")
+        make_folders(folder)
+        shutil.rmtree(folder)
+        folder.symlink_to(outside)
+        make_folders(folder)
+        assert not folder.is_symlink()
+        for name in ("home", "config"):
+            (folder / name).rmdir()
+        (folder / "home").symlink_to(outside)
+        (folder / "config").write_text("")
+        (folder / "tmp").chmod(0)
+        make_folders(folder)
+        assert all(mode(folder / name) == 0o700 for name in ("home", "config", "tmp", "run"))
+    assert mode(outside) == 0o755 and os.listdir(outside) == []
 
 
 def test_the_environment_is_what_is_given_and_nothing_else(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import psutil
 import pytest
 
+from portico.plugins.claude_code.cgroup import cgroup_name
 from portico.plugins.claude_code.processes import start_time
 from portico.plugins.claude_code.reaper import reap
 from portico.plugins.claude_code.record import ProcessRecord
@@ -164,6 +166,29 @@ async def test_an_agent_cannot_have_the_reaper_remove_what_it_likes(tmp_path: Pa
     record.write(tmp_path / "agents" / "one")
     assert len(await reap(tmp_path / "agents")) == 1
     assert (tmp_path / "precious").exists()
+
+
+async def test_a_record_that_is_a_pipe_or_a_link_does_no_harm(tmp_path: Path) -> None:
+    agents, outside = tmp_path / "agents", tmp_path / "outside"
+    for folder in (agents / "pipe", agents / "link", outside):
+        folder.mkdir(parents=True)
+    os.mkfifo(agents / "pipe" / "process.json")
+    (outside / "process.json").write_text("{}")
+    (agents / "link" / "process.json").symlink_to(outside / "process.json")
+    (agents / "elsewhere").symlink_to(outside)
+    with anyio.fail_after(60):
+        assert await reap(agents) == [agents / "link", agents / "pipe"]
+    assert (outside / "process.json").exists() and not (agents / "pipe" / "process.json").exists()
+
+
+async def test_an_agent_cannot_name_any_folder_as_its_control_group(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "agents" / "one", tmp_path / "outside"
+    for each in (folder, outside / "empty"):
+        each.mkdir(parents=True)
+    (tmp_path / cgroup_name(folder)).symlink_to(outside)
+    ProcessRecord(2, "", "cgroup", str(tmp_path / cgroup_name(folder))).write(folder)
+    assert await reap(tmp_path / "agents") == [folder]
+    assert os.listdir(outside) == ["empty"]
 
 
 async def test_no_folder_yet(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from portico.core.errors import AgentUnavailable
 from portico.plugins.claude_code.arguments import opened
+from portico.core.short import remove_short
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.environment import make_folders
 from portico.plugins.claude_code.isolation import isolate
@@ -27,7 +28,9 @@ class Inside:
     def __init__(self, base: Path, sandbox: Sandbox) -> None:
         self.folder, self.cwd = base / "agents" / "a", base / "work"
         self.cwd.mkdir(exist_ok=True)
-        make_folders(self.folder)
+        runtime = make_folders(self.folder)
+        if runtime.parent != self.folder:
+            remove_short(runtime)
         self.sandbox = sandbox
 
     async def __call__(self, command: str) -> str:
@@ -70,7 +73,7 @@ async def test_links_that_an_agent_leaves_lead_nowhere(inside: Inside, tmp_path:
     assert list(victim.iterdir()) == []
     (inside.folder / "tmp").rename(inside.folder / "was")
     (inside.folder / "tmp").symlink_to(victim)
-    make_folders(inside.folder)
+    remove_short(make_folders(inside.folder))
     assert not (inside.folder / "tmp").is_symlink()
     assert victim.stat().st_mode & 0o777 == 0o755
 
@@ -205,3 +208,60 @@ def test_what_not_everybody_may_read_is_known(tmp_path: Path) -> None:
     (tmp_path / "private").mkdir(mode=0o700)
     (tmp_path / "private" / "key").write_text("")
     assert {path.name for path in unreadable(tmp_path)} == {"key", "shadow", "private"}
+
+
+async def test_what_can_be_written_is_what_the_docs_say(tmp_path: Path) -> None:
+    """On each mount, and in each folder that an agent might take for its own."""
+    (tmp_path / "data").mkdir()
+    base = tmp_path / "data"
+    (base / "work" / ".portico-workspaces").mkdir(parents=True)
+    inside = Inside(base, await working_sandbox(visible=(tmp_path,), hidden=(base,)))
+    look = """
+    for place in $(cut -d' ' -f5 /proc/self/mountinfo) / /run /var /home /dev /etc/ssl/private %s %s/agents %s
+    do touch "$place/new-file" 2>/dev/null && { echo "$place"; rm "$place/new-file"; }
+    done
+    """
+    written = set((await inside(look % (base, base, inside.folder))).split())
+    own = {str(inside.folder / name) for name in ("home", "config", "tmp", "run")}
+    assert written == {str(inside.cwd), *own, "/tmp", "/var/tmp", "/dev/shm"}
+    devices = "echo x >/dev/null && head -c 1 /dev/urandom >/tmp/r && echo x >/dev/shm/x && cat /dev/shm/x"
+    assert await inside(devices) == "x\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="others own no device")
+async def test_root_in_there_cannot_take_the_machines_devices_away(tmp_path: Path) -> None:
+    await working_sandbox()
+    (tmp_path / "agents").mkdir()
+    config = DriverConfig(agents=tmp_path / "agents", environment={"PATH": os.environ["PATH"]}, sandbox="required")
+    containment = await isolate(config)
+    assert containment.sandbox is not None
+    inside = Inside(tmp_path, containment.sandbox)
+    before = Path("/dev/full").stat()
+    await inside("chmod 600 /dev/full; chown 1 /dev/full; chmod 660 /dev/null")
+    after = Path("/dev/full").stat()
+    assert (after.st_mode, after.st_uid) == (before.st_mode, before.st_uid)
+    assert Path("/dev/null").stat().st_mode & 0o777 == 0o666
+    assert await inside("echo x >/dev/null; head -c 1 /dev/zero | od -An -tx1") == " 00\n"
+
+
+async def test_neither_what_is_hidden_nor_a_folder_on_the_way_there_can_be_moved(tmp_path: Path) -> None:
+    hidden = tmp_path / "work" / "a" / "b" / ".others"
+    hidden.mkdir(parents=True)
+    (hidden / "secret").write_text("sesame")
+    (tmp_path / "work" / "a" / "beside").write_text("x")
+    inside = Inside(tmp_path, await working_sandbox(hidden=(hidden, tmp_path / "work" / "a" / "missing" / "x")))
+    said = await inside("mv a x; mv a/b x; mv a/b/.others x; rm -rf a/b; find . ; cat a/beside; echo y > a/new")
+    assert "sesame" not in said and "secret" not in said and "./a/b/.others\n" in said and said.endswith("x")
+    assert (hidden / "secret").read_text() == "sesame" and (tmp_path / "work" / "a" / "new").exists()
+
+
+async def test_a_link_in_the_place_of_a_hidden_folder_hides_nothing_else(tmp_path: Path) -> None:
+    """An agent that plants one would take /usr away from all the others."""
+    root = tmp_path / "root"
+    root.mkdir()
+    inside = Inside(tmp_path, await working_sandbox(hidden=(root / ".portico-workspaces",), roots=(root,)))
+    (root / ".portico-workspaces").symlink_to("/usr/share")
+    assert await inside("test -e /usr/share/doc && echo seen") == "seen\n"
+    root.rename(tmp_path / "was")
+    root.symlink_to("/usr/share")
+    assert await inside("test -e /usr/share/doc && echo seen") == "seen\n"

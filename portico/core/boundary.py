@@ -1,0 +1,154 @@
+"""The folders that a session may work in: the look at a ``cwd`` that a client names, and at each start of an agent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from portico.core.access import others_may_enter
+from portico.core.directory import Directory
+from portico.core.errors import AgentUnavailable, InvalidRequest, NotAllowed
+from portico.core.links import links_on
+from portico.core.mounts import Mounts
+from portico.core.short import short_places
+from portico.core.workspaces import NOT_ALLOWED, all_workspaces, moved
+
+_OTHERS = "cwd is another session's own, or where these lie"
+_DATA = "cwd is the server's own data folder, or lies in it, or holds it"
+_FILES = (
+    "cwd holds files of the server's own, such as its .env, or programs that it runs: start the server in another "
+    "folder, or with another PATH"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A folder that no client may name, and what is said to one that does.
+
+    ``below``: nor anything in it. ``above``: nor what holds it; if not, a sandbox hides it where it lies.
+    """
+
+    path: Path
+    why: str
+    below: bool
+    above: bool
+
+
+class Boundary:
+    """``roots`` are where clients may name folders, and ``files`` the server's own. Links in these, and in
+    ``data_dir``, are resolved once: what lies in a root may be changed by agents.
+
+    ``private``: a session may not work where others could get at what its agent makes.
+    """
+
+    def __init__(
+        self, data_dir: Path, roots: Sequence[Path], files: Sequence[Path] = (), *, private: bool = False
+    ) -> None:
+        self.roots = tuple(Path(os.path.realpath(root)) for root in roots)
+        self._data_dir = Path(os.path.realpath(data_dir))
+        self._private = private
+        others = (*all_workspaces(data_dir, roots), *short_places(data_dir / "agents"))
+        self._kept = [_Kept(path, _OTHERS, below=True, above=False) for path in others]
+        self._kept.append(_Kept(self._data_dir, _DATA, below=True, above=True))
+        folders = (folder for file in files for folder in _folders_of(file))
+        self._kept += [_Kept(folder, _FILES, below=False, above=True) for folder in dict.fromkeys(folders)]
+
+    def resolve(self, cwd: str) -> Path:
+        """The folder that a client names, symlinks and ``..`` resolved.
+
+        Raises `NotAllowed` outside of the roots, for what other sessions or this server keep there, and for what that
+        lies in; `InvalidRequest` where there is no such folder.
+        """
+        if not os.path.isabs(cwd) or "\0" in cwd:
+            raise InvalidRequest("cwd must be an absolute path", code="invalid_cwd")
+        path = Path(os.path.realpath(cwd))
+        if not any(path.is_relative_to(root) for root in self.roots):
+            raise NotAllowed("cwd lies outside of the folders that the operator allows (workspace_roots)")
+        if (why := self.trouble(path)) is not None:
+            raise NotAllowed(why)
+        if not path.is_dir():
+            raise InvalidRequest("cwd is not a folder", code="invalid_cwd")
+        if self._private and others_may_enter(path.parent):
+            # An agent may change the mode of its own workspace, so that this is no hindrance.
+            raise NotAllowed(
+                "others on this machine could enter cwd, once its agent lets them: name a folder that lies in one that "
+                "is closed to them"
+            )
+        return path
+
+    def check(self, cwd: Path) -> None:
+        """Look once more at a folder that a client has named. Raises `AgentUnavailable` (``workspace_moved``, or
+        ``workspace_not_allowed`` where it has come to hold what is not the session's)."""
+        try:
+            Directory.open(cwd).close()
+        except OSError:
+            raise moved() from None
+        if (why := self.trouble(cwd)) is not None:
+            raise AgentUnavailable(why, code=NOT_ALLOWED)
+
+    def trouble(self, path: Path) -> str | None:
+        """Why no session may work in ``path``, which has no links; None where one may."""
+        look = _Look(path)
+        for kept in self._kept:
+            if kept.below and look.lies_in(kept.path) and not self._is_of_a_root(path, kept):
+                return kept.why
+            if look.shows_elsewhere(kept.path) or (kept.above and kept.path.is_relative_to(path)):
+                return kept.why
+        return None
+
+    def _is_of_a_root(self, path: Path, kept: _Kept) -> bool:
+        """Whether it lies in the data folder, but in a root that the operator has put there."""
+        inner = (root for root in self.roots if root.is_relative_to(kept.path) and root != kept.path)
+        return kept.path == self._data_dir and any(path.is_relative_to(root) for root in inner)
+
+
+def _folders_of(file: Path) -> Iterator[Path]:
+    """Where it lies, and where links lie that lead to it: whoever changes one of these changes the file."""
+    yield Path(os.path.realpath(file.parent))
+    for link in links_on(file):
+        yield link.parent
+    yield Path(os.path.realpath(file)).parent
+
+
+class _Look:
+    """One look at a folder without links, which may be known by other paths too.
+
+    By a mount, and where letters of either case are the same.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[Path, tuple[int, int] | None] = {}
+        self._mounts = Mounts.current()
+        self._spot = self._mounts.spot(path)
+        self._shown = list(self._mounts.shown_in(path))
+
+    def lies_in(self, folder: Path) -> bool:
+        """Whether it is ``folder``, or lies somewhere in it."""
+        if self._path.is_relative_to(folder) or self._mounts.spot(folder).holds(self._spot):
+            return True
+        identity = self._identity(folder)
+        return identity is not None and identity in map(self._identity, (self._path, *self._path.parents))
+
+    def shows_elsewhere(self, folder: Path) -> bool:
+        """Whether ``folder`` is to be seen in it by another path than its own."""
+        spot = self._mounts.spot(folder)
+        for mount in self._shown:
+            if mount.spot.holds(spot) and mount.point / spot.path.relative_to(mount.spot.path) != folder:
+                return True
+        identity = self._identity(self._path)
+        if identity is None or folder.is_relative_to(self._path):
+            return False
+        return identity in map(self._identity, (folder, *folder.parents))
+
+    def _identity(self, path: Path) -> tuple[int, int] | None:
+        if path not in self._known:
+            try:
+                status = path.stat()
+            except OSError:
+                self._known[path] = None
+            else:
+                self._known[path] = status.st_dev, status.st_ino
+        return self._known[path]

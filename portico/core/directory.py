@@ -1,0 +1,194 @@
+"""Directories that are held open: what lies in them is reached through them, and no symbolic link is followed.
+
+For every folder into which an agent, or somebody who works for one, can put a link: a path that was looked at a moment
+ago may lead elsewhere by now, a descriptor can't.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_PATH = getattr(os, "O_PATH", 0)  # Linux: needs no right to read the directory
+_FLAGS = _PATH | os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_PLAIN_FILE = (IsADirectoryError, PermissionError)  # what unlink(2) raises for a directory, on Linux and elsewhere
+
+
+class Directory:
+    """A directory, until `close`. Every method may raise OSError."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @classmethod
+    def open(cls, path: Path, *, make: bool = False) -> Self:
+        """Open an absolute path of which no component is a symbolic link.
+
+        With ``make``, missing components are made, for this user alone.
+        """
+        if not path.is_absolute() or ".." in path.parts:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+        found = cls(os.open(path.anchor, _FLAGS))
+        for name in path.parts[1:]:
+            with found as parent:
+                found = parent._opened(name, path) if not make else parent._made(name, path)
+        return found
+
+    def _opened(self, name: str, path: Path) -> Self:
+        try:
+            return self.child(name)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+
+    def _made(self, name: str, path: Path) -> Self:
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=self._descriptor)
+        return self._opened(name, path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode, which no other directory has while this one is open."""
+        status = os.fstat(self._descriptor)
+        return status.st_dev, status.st_ino
+
+    @property
+    def owner(self) -> int:
+        """The user's id."""
+        return os.fstat(self._descriptor).st_uid
+
+    def close_to_others(self) -> None:
+        """Set the mode to 0700."""
+        if _PATH:
+            os.chmod(f"/proc/self/fd/{self._descriptor}", 0o700)  # fchmod(2) refuses a descriptor of O_PATH
+        else:
+            os.fchmod(self._descriptor, 0o700)
+
+    def names(self) -> list[str]:
+        readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._descriptor)
+        try:
+            return os.listdir(readable)
+        finally:
+            os.close(readable)
+
+    def has(self, name: str) -> bool:
+        """Whether there is something of this name, be it a link that leads nowhere."""
+        try:
+            os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def child(self, name: str) -> Self:
+        """The directory of this name. Raises NotADirectoryError for a link or anything else."""
+        try:
+            return type(self)(os.open(name, _FLAGS, dir_fd=self._descriptor))
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # as other systems than Linux say it
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name) from None
+            raise
+
+    def new(self, name: str) -> Self:
+        """Make a directory for this user alone. Raises FileExistsError where there is anything of this name."""
+        os.mkdir(name, 0o700, dir_fd=self._descriptor)
+        return self.child(name)
+
+    def folder(self, name: str) -> Self:
+        """The directory of this name, made where it is missing; a link or a file in its place is removed."""
+        with suppress(FileNotFoundError):
+            try:
+                return self.child(name)
+            except NotADirectoryError:
+                os.unlink(name, dir_fd=self._descriptor)
+        return self.new(name)
+
+    def file(self, name: str) -> None:
+        """Let there be a file of this name; a link or a directory in its place is removed."""
+        with suppress(FileNotFoundError):
+            status = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode):
+                return
+            self.remove(name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        os.close(os.open(name, flags, 0o600, dir_fd=self._descriptor))
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The first ``limit`` bytes of a file. Raises OSError for a link, and for a pipe or a device."""
+        # A pipe without a writer would be waited for.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        with open(os.open(name, flags, dir_fd=self._descriptor), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file", name)
+            return file.read(limit)
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file, for this user alone, at once or not at all."""
+        draft = f"{name}.{secrets.token_hex(8)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        number = os.open(draft, flags, 0o600, dir_fd=self._descriptor)
+        try:
+            with open(number, "w") as file:
+                file.write(text)
+            self.rename(draft, name)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                self.unlink(draft)
+            raise
+
+    def rename(self, name: str, to: str) -> None:
+        os.rename(name, to, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+
+    def unlink(self, name: str) -> None:
+        os.unlink(name, dir_fd=self._descriptor)
+
+    def remove_empty(self, name: str) -> None:
+        os.rmdir(name, dir_fd=self._descriptor)
+
+    def remove(self, name: str) -> None:
+        """Delete what has this name, with all that lies in it; what can't be deleted stays. Raises nothing."""
+        # An agent may have nested folders more deeply than there are descriptors, or calls on a stack: so each is first
+        # moved up here. It may also have taken away its own right to enter them.
+        waiting = [name]
+        while waiting:
+            each = waiting.pop()
+            with suppress(OSError):
+                try:
+                    self.unlink(each)
+                    continue
+                except _NO_PLAIN_FILE:
+                    pass
+                with self.child(each) as found:
+                    found.close_to_others()
+                    for entry in found.names():
+                        with suppress(OSError):
+                            waiting += found._deleted(entry, self)
+                self.remove_empty(each)
+
+    def _deleted(self, name: str, top: Directory) -> list[str]:
+        """Delete a file; a directory is moved to ``top``: its new name there."""
+        try:
+            self.unlink(name)
+            return []
+        except _NO_PLAIN_FILE:
+            pass
+        with self.child(name) as found:
+            found.close_to_others()  # a move changes its `..`
+        lifted = f".deleted-{secrets.token_hex(8)}"
+        os.rename(name, lifted, src_dir_fd=self._descriptor, dst_dir_fd=top._descriptor)
+        return [lifted]

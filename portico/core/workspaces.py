@@ -1,0 +1,120 @@
+"""The folder in which the server makes workspaces: a real one, its own, and held open from the start on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from portico.core.directory import Directory
+from portico.core.errors import AgentUnavailable, Unavailable
+
+OWN_WORKSPACES = ".portico-workspaces"
+
+MOVED, NOT_ALLOWED = "workspace_moved", "workspace_not_allowed"
+"""Codes of turns whose agent can't start in the session's workspace."""
+
+ROOTS, DATA_DIR = "workspace_roots_unusable", "data_dir_unusable"
+"""Codes of a start that is refused."""
+
+REMEDY = "move it away, or give it to the server's user, or name another folder first in PORTICO_WORKSPACE_ROOTS"
+
+
+def own_workspaces(data_dir: Path, roots: Sequence[Path]) -> Path:
+    """Where the workspaces lie that we make: in the first of ``roots``, apart from what clients may name there."""
+    return roots[0] if roots[0] == data_dir / "workspaces" else roots[0] / OWN_WORKSPACES
+
+
+def all_workspaces(data_dir: Path, roots: Sequence[Path]) -> tuple[Path, ...]:
+    """Where they may lie, without links on the way: when a session was made, another root may have been the first.
+
+    That of now comes first. ``.portico-workspaces`` is not resolved: a link of this name is refused.
+    """
+    default = data_dir / "workspaces"
+    others = [Path(os.path.realpath(root), OWN_WORKSPACES) for root in roots]
+    first = others[0] if roots[0] != default else Path(os.path.realpath(default))
+    return tuple(dict.fromkeys((first, Path(os.path.realpath(default)), *others)))
+
+
+def workspaces_trouble(path: Path) -> str | None:
+    """Why the server can't make its workspaces in ``path``; None where it can, or where nothing is there yet."""
+    try:
+        with Directory.open(path) as found:
+            return None if found.owner == os.geteuid() else f"{path} is another user's (uid {found.owner})"
+    except NotADirectoryError:
+        return f"{path} has to be a real folder, and is a link or a file"
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"{path} can't be used: {error.strerror}"
+
+
+class Workspaces:
+    """``path`` is where it was opened. What an agent puts there in its stead is not used: see `fault`."""
+
+    def __init__(self, path: Path, directory: Directory) -> None:
+        self.path = path
+        self._directory = directory
+        self._identity = directory.identity
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Make the folder where it is missing, for this user alone. Raises `Unavailable` (``workspaces_unusable``)."""
+        if (trouble := workspaces_trouble(path)) is not None:
+            raise _unusable(trouble)
+        try:
+            directory = Directory.open(path, make=True)
+        except OSError as error:
+            raise _unusable(f"{path} can't be made: {error.strerror}") from error
+        try:
+            directory.close_to_others()
+        except OSError as error:
+            directory.close()
+            raise _unusable(f"{path} can't be closed to others: {error.strerror}") from error
+        return cls(path, directory)
+
+    def close(self) -> None:
+        self._directory.close()
+
+    def fault(self) -> str | None:
+        """Why no more workspaces are made; None while the folder at ``path`` is the one that is held.
+
+        It is never made anew while the server runs: a sandbox hides the one that it was started with.
+        """
+        with suppress(OSError), Directory.open(self.path) as found:
+            if found.identity == self._identity:
+                return None
+        return f"the folder of the workspaces, {self.path}, was moved or deleted: restart the server"
+
+    def make(self, name: str) -> Path:
+        """Make a workspace that only we may enter. Raises `Unavailable` (``workspaces_unusable``)."""
+        if (fault := self.fault()) is not None:
+            raise Unavailable(fault, code="workspaces_unusable")
+        try:
+            with self._directory.new(name) as made:
+                made.close_to_others()  # whatever the umask
+        except OSError as error:
+            raise Unavailable(
+                f"no workspace can be made in {self.path}: {error.strerror}", code="workspaces_unusable"
+            ) from error
+        return self.path / name
+
+    def check(self, name: str) -> None:
+        """Raises `AgentUnavailable` (``workspace_moved``) where a workspace of ours is not what its path leads to."""
+        with suppress(OSError), self._directory.child(name) as ours, Directory.open(self.path / name) as found:
+            if ours.identity == found.identity:
+                return
+        raise moved()
+
+    def remove(self, name: str) -> None:
+        self._directory.remove(name)
+
+
+def moved() -> AgentUnavailable:
+    return AgentUnavailable("The session's workspace is not where it was.", code=MOVED)
+
+
+def _unusable(trouble: str) -> Unavailable:
+    return Unavailable(f"{trouble}: {REMEDY}", code="workspaces_unusable")

@@ -1,0 +1,44 @@
+"""What the server and its agents rely on: files that no session may change, nor move a link that leads there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from portico.config.settings import Settings
+
+
+def relied_on(settings: Settings, files: Sequence[Path], environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """The server's own ``files`` and those that it reads and writes, its code and programs, and what it shows agents.
+
+    ``environment`` is what agents have. Of a folder of programs or code, any name in it stands for all.
+    """
+    own = (settings.tls_cert, settings.tls_key, settings.ziti_identity_file, settings.audit_log, settings.uds)
+    search_path = environment.get("PATH", "").split(os.pathsep)
+    others = [value for name, value in environment.items() if name != "PATH"]
+    found = [
+        *files,
+        *(path for path in (*own, settings.claude_cli_path) if path is not None),
+        *(path / "any" for path in _absolute([*search_path, *sys.path, sys.prefix])),
+        *_absolute(part for value in others for part in value.split(os.pathsep)),
+        *_absolute(_texts(settings.mcp_servers)),
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _absolute(texts: Iterable[str]) -> Iterator[Path]:
+    for text in texts:
+        if text.startswith("/") and "\0" not in text:
+            yield Path(os.path.normpath(text))
+
+
+def _texts(servers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What the operator's MCP servers name."""
+    for server in servers.values():
+        arguments, variables = server.get("args"), server.get("env")
+        texts = [server.get("command"), *(arguments if isinstance(arguments, list) else ())]
+        texts += variables.values() if isinstance(variables, dict) else ()
+        yield from (text for text in texts if isinstance(text, str))
