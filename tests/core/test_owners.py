@@ -498,7 +498,7 @@ class Book:
     """An audit in memory."""
 
     def __init__(self) -> None:
-        self.lines: list[tuple[str, str, str, str | None]] = []
+        self.lines: list[tuple[str, str, str, str | bool | None]] = []
 
     def note(
         self,
@@ -506,7 +506,7 @@ class Book:
         outcome: str,
         principal: Principal | None = None,
         source: Source | None = None,
-        **about: str | None,
+        **about: str | bool | None,
     ) -> None:
         self.lines.append((action, outcome, principal.name if principal else "", about.get("session_id")))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import re
@@ -18,6 +19,7 @@ from websockets.frames import Opcode
 
 from portico.core.intake import FREE_BYTES, Intake
 from portico.transports import connection
+from portico.transports.leftovers import Leftovers
 from portico.transports.websocket_connection import STRANGER_BYTES
 from tests.support.serving import Served, get, serving
 from tests.support.websocket import close_code, frame, frames, open_raw, talking
@@ -137,8 +139,13 @@ async def test_a_body_of_who_may_not_send_it_is_not_waited_for(tmp_path: Path) -
 async def test_what_is_left_of_refused_bodies_is_read_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "LEFTOVER_SECONDS", 60)
     slowed: list[object] = []
-    slow = connection.Leftovers.slow
-    monkeypatch.setattr(connection.Leftovers, "slow", lambda self, on: (slowed.append(on), slow(self, on)))
+    slow = Leftovers.slow
+
+    def noting(self: Leftovers, transport: asyncio.Transport) -> None:
+        slowed.append(transport)
+        slow(self, transport)
+
+    monkeypatch.setattr(Leftovers, "slow", noting)
     async with serving(tmp_path, max_body=32 * MIB) as served:
         await served.session()
         size = 8 * MIB

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from portico.core.errors import AgentUnavailable
-from portico.plugins.claude_code.arguments import opened
 from portico.core.short import remove_short
+from portico.plugins.claude_code.arguments import opened
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.environment import make_folders
 from portico.plugins.claude_code.isolation import isolate
