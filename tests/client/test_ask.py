@@ -119,7 +119,7 @@ async def test_the_mode_of_an_existing_session_is_changed_and_its_folder_refused
 
 async def test_leave_that_is_not_allowed_is_told_and_does_not_hold_the_turn_up(tmp_path: Path) -> None:
     async with running_server(tmp_path, PORTICO_PERMISSION_MODES="plan") as server:
-        done = await ask(server, '[[{"tool": {"name": "ExitPlanMode"}}, {"say": "planned"}]]', "--yes")
+        done = await ask(server, '[[{"tool": {"name": "ExitPlanMode"}}, {"say": "planned"}]]', "--allow")
     assert (done.returncode, done.stdout) == (0, b"planned\n")
     assert "the answer did not count: the permission mode 'default' is not allowed here" in done.stderr.decode()
 

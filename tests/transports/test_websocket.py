@@ -154,6 +154,7 @@ async def test_a_query_is_acknowledged_and_all_events_follow(tmp_path: Path) -> 
             answer = await client.ask({"type": "query", "content": "hi", "turn_id": "t"})
             assert answer == {"type": "ack", "turn_id": "t", "state": "running"}
         async with talking(served.url, "/claude/ws/s?after=0", v1=True) as client:
+            await client.until("complete")
             await client.until("session", state="idle")
             again = await client.ask({"type": "query", "content": "hi", "turn_id": "t"})
             assert again == {"type": "ack", "turn_id": "t", "state": "complete"}
