@@ -6,7 +6,7 @@ WORKERS := $(shell echo $$(( 2 * $$(nproc 2>/dev/null || echo 2) )))
 CHECKED := $(wildcard conftest.py portico tests examples benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check bench clean
+.PHONY: help demo test test-long check bench bench-compare clean
 
 help: ## this list
 	@sed -n 's/^\([a-z.-]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -49,6 +49,10 @@ test-long: .venv ## the tests that take minutes
 
 bench: .venv ## measures against bare counterparts in the same run
 	$(BIN)/python -m benchmarks
+
+bench-compare: .venv ## measures another build beside this one: OLD=REF [ONLY="NAME ..."] [ROUNDS=N]
+	@test -n '$(OLD)' || { echo 'Which build to compare with? make bench-compare OLD=REF [ONLY="NAME ..."] [ROUNDS=N]' >&2; exit 2; }
+	@$(BIN)/python -m benchmarks.compare '$(OLD)' $(ONLY) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 check: .venv ## style, types, and whether what is installed fits together
 	$(BIN)/pip check
