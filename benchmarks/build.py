@@ -31,11 +31,11 @@ _EXTRAS = ("claude",)
 
 
 class BuildError(Exception):
-    """In words: why this build can't be measured."""
+    """A build can't be measured; the message says why."""
 
 
 class Failed(Exception):
-    """In words, of several lines: why a benchmark has no rows."""
+    """A benchmark has no rows; the message, of several lines, says why."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _git(repository: Path, *arguments: str) -> bytes:
 
 
 def _unmet(root: Path) -> list[str]:
-    """What the tree depends on, and this environment does not have."""
+    """List what the tree depends on and this environment does not have."""
     project: dict[str, Any] = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     extras = project.get("optional-dependencies", {})
     wanted = [*project.get("dependencies", ()), *(text for name in _EXTRAS for text in extras.get(name, ()))]

@@ -78,7 +78,7 @@ class Comparison:
         return (old.unit, old.more_is_better) != (new.unit, new.more_is_better)
 
     def _differ(self, old: Series, new: Series) -> bool:
-        """Whether the medians are further apart than the tolerance, and than the rounds of either build."""
+        """Say if the medians are further apart than the tolerance, and than the rounds of either build."""
         if self.ratio is not None:
             return abs(self.ratio - 1) > max(TOLERANCE, old.spread or 0.0, new.spread or 0.0)
         return abs(new.median - old.median) > max(TOLERANCE * abs(new.row.goal), old.width, new.width)

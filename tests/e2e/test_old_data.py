@@ -35,7 +35,7 @@ class Opened:
         self.expected = expected
 
     async def added(self, session_id: str) -> list[Event]:
-        """What this version has added to a history, which begins as it was left."""
+        """The events that this version has added to a history. It must begin as it was left."""
         history = await self.client.history(session_id)
         before = self.expected.sessions[session_id]["events"]
         if history[0]["type"] == "gap":
@@ -129,7 +129,7 @@ def digests(folder: Path, *without: str) -> dict[str, str]:
 
 
 async def refused(tmp_path: Path) -> str:
-    """What `portico serve` says, in one line, of the data folder that it does not take."""
+    """The one line with which `portico serve` refuses the data folder."""
     env = environment(tmp_path, PORTICO_DATA_DIR=str(tmp_path / "data"), PORTICO_PORT="0", PORTICO_LOG_LEVEL="error")
     with anyio.fail_after(60):
         done = await anyio.run_process([*PORTICO, "serve", "--driver", "echo"], env=env, cwd=tmp_path, check=False)
