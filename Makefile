@@ -6,7 +6,7 @@ WORKERS := $(shell echo $$(( 2 * $$(nproc 2>/dev/null || echo 2) )))
 CHECKED := $(wildcard conftest.py portico tests examples benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-skipped test-long check bench clean
+.PHONY: help demo test test-skipped test-long test-floors test-matrix check bench bench-compare clean
 
 help: ## this list
 	@sed -n 's/^\([a-z.-]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -35,12 +35,12 @@ demo: .venv ## serve at once, without a key, on a scripted model
 # `make test TESTS=tests/e2e` runs the tests in there alone.
 TESTS :=
 
-# $(call tested,MARKERS,OPTIONS): what fails while others load the machine is run once more, by itself, and both are
-# told. A test that fails by itself too has failed; one that does not depends on time, and wants mending.
-tested = $(BIN)/pytest -n $(WORKERS) --dist worksteal -m $(1) $(2) $(TESTS); status=$$?; \
+# $(call tested,MARKERS,OPTIONS,PYTEST,TESTS): what fails while others load the machine is run once more, by itself, and
+# both are told. A test that fails by itself too has failed; one that does not depends on time.
+tested = pytest='$(or $(3),$(BIN)/pytest)'; $$pytest -n $(WORKERS) --dist worksteal -m $(1) $(2) $(or $(4),$(TESTS)); status=$$?; \
 	if [ $$status -eq 1 ]; then \
 	  echo; echo 'Once more, by themselves, those that have failed:'; \
-	  $(BIN)/pytest --last-failed --last-failed-no-failures none -m $(1) $(TESTS); status=$$?; \
+	  $$pytest --last-failed --last-failed-no-failures none -m $(1) $(or $(4),$(TESTS)); status=$$?; \
 	fi; \
 	exit $$status
 
@@ -53,8 +53,55 @@ test-skipped: .venv ## the tests that were skipped when they were last run
 test-long: .venv ## the tests that take minutes
 	@$(call tested,long)
 
+# A part of the tests that shows whether everything works together at all, on other versions than those in
+# constraints.txt; `PART=...` names another one.
+PART := $(addprefix tests/,config core gateway test_app.py test_cli.py test_lease.py test_serving.py test_tokens.py \
+  $(addprefix plugins/,claude_agent_sdk echo jwt_auth metrics sqlite_store token_auth test_manager.py) \
+  $(addprefix transports/test_,asgi.py http.py openapi.py overridden.py sse.py tls.py websocket.py wire.py) \
+  $(addprefix e2e/test_,agents.py gateway.py old_data.py tickets.py turns.py websocket.py) \
+  ziti/test_serving.py client/test_ask.py client/test_chat.py)
+TOOLS := hypothesis jsonschema-rs prometheus-client pytest pytest-timeout pytest-xdist trustme
+OLDEST := 3.11
+PYTHONS := $(OLDEST) 3.12 3.13 3.14
+
+.venv-floors/made: pyproject.toml constraints-floors.txt
+	@python$(OLDEST) -c 'import venv, ensurepip' || { echo 'The floors are tried with Python $(OLDEST), which is not here, or has no venv module.' >&2; exit 1; }
+	@echo "Making .venv-floors with $$(python$(OLDEST) --version): every direct dependency at its floor"
+	@python$(OLDEST) -m venv --clear .venv-floors
+	.venv-floors/bin/pip install --quiet --disable-pip-version-check -c constraints-floors.txt -e '.[all,testing]' $(TOOLS)
+	@touch $@
+
+test-floors: .venv-floors/made ## a part of the tests, with every direct dependency at its lowest version
+	@$(call tested,'not long',,.venv-floors/bin/pytest,$(PART))
+
+.venv-3.%/made: pyproject.toml constraints.txt
+	@echo "Making .venv-3.$* with $$(python3.$* --version)"
+	@python3.$* -m venv --clear .venv-3.$*
+	.venv-3.$*/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,testing]' $(TOOLS)
+	@touch $@
+
+test-matrix: ## the same part, with each Python of 3.11 to 3.14 that is installed
+	@for version in $(PYTHONS); do \
+	  if ! python$$version -c 'import venv, ensurepip' 2>/dev/null; then \
+	    missing="$$missing $$version"; \
+	  elif $(MAKE) --no-print-directory .venv-$$version/made && $(MAKE) --no-print-directory tested-$$version; then \
+	    passed="$$passed $$version"; \
+	  else \
+	    failed="$$failed $$version"; \
+	  fi; \
+	done; \
+	echo; echo "Python: passed$${passed:- none}; failed$${failed:- none}; not installed here$${missing:- none}"; \
+	test -z "$$failed" && test -n "$$passed"
+
+tested-3.%:
+	@$(call tested,'not long',,.venv-3.$*/bin/pytest,$(PART))
+
 bench: .venv ## measures against bare counterparts in the same run
 	$(BIN)/python -m benchmarks
+
+bench-compare: .venv ## measures another build beside this one: OLD=REF [ONLY="NAME ..."] [ROUNDS=N]
+	@test -n '$(OLD)' || { echo 'Which build to compare with? make bench-compare OLD=REF [ONLY="NAME ..."] [ROUNDS=N]' >&2; exit 2; }
+	@$(BIN)/python -m benchmarks.compare '$(OLD)' $(ONLY) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 check: .venv ## style, types, and whether what is installed fits together
 	$(BIN)/pip check
@@ -62,6 +109,6 @@ check: .venv ## style, types, and whether what is installed fits together
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/mypy --strict $(CHECKED)
 
-clean: ## removes .venv and what the tools left
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+clean: ## removes .venv, the others like it, and what the tools left
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

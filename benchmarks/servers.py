@@ -12,9 +12,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import IO
 
 TOKEN = "benchmark-benchmark-benchmark"
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+TAIL = 30
+"""Lines of a program's standard error that are shown where something fails."""
+TAIL_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +46,44 @@ def portico(**settings: object) -> Iterator[Server]:
 
 @contextmanager
 def program(argv: list[str], environment: dict[str, str] | None = None) -> Iterator[Server]:
-    """A program that prints a line with its ``http://...`` once it is ready."""
+    """A program that prints a line with its ``http://...`` once it is ready.
+
+    What it writes to standard error is kept from the rows, and shown where something fails.
+    """
     kept = {
         name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ
     }
-    began = time.perf_counter()
-    child = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env={**kept, **(environment or {})})
-    try:
-        assert child.stdout is not None
-        for line in child.stdout:
-            if found := re.search(r"http://\S+", line):
-                yield Server(found[0], child.pid, time.perf_counter() - began)
-                return
-        raise RuntimeError(f"{argv} ended before it was ready")
-    finally:
-        child.send_signal(signal.SIGTERM)
+    with tempfile.TemporaryFile() as complaints:
+        began = time.perf_counter()
+        child = subprocess.Popen(
+            argv, stdout=subprocess.PIPE, stderr=complaints, text=True, env={**kept, **(environment or {})}
+        )
         try:
-            child.wait(30)
-        finally:
-            child.kill()
             assert child.stdout is not None
-            child.stdout.close()
+            for line in child.stdout:
+                if found := re.search(r"http://\S+", line):
+                    yield Server(found[0], child.pid, time.perf_counter() - began)
+                    return
+            raise RuntimeError(f"{argv} ended before it was ready")
+        except BaseException as error:
+            if isinstance(error, Exception):
+                _show(argv, complaints)
+            child.send_signal(signal.SIGINT)  # a second signal, so that it does not drain first
+            raise
+        finally:
+            child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(30)
+            finally:
+                child.kill()
+                assert child.stdout is not None
+                child.stdout.close()
+
+
+def _show(argv: list[str], complaints: IO[bytes]) -> None:
+    """Print the end of what the program has complained about."""
+    # Read at a position: to seek would move the place at which the program goes on writing.
+    size = os.fstat(complaints.fileno()).st_size
+    text = os.pread(complaints.fileno(), TAIL_BYTES, max(0, size - TAIL_BYTES)).decode(errors="replace")
+    lines = text.splitlines()[-TAIL:]
+    print(f"the last words of {' '.join(argv[1:])}:", *(lines or ["(none)"]), sep="\n  ", file=sys.stderr)

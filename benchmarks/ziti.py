@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import statistics
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
@@ -38,7 +39,7 @@ Way = Literal["ziti", "tcp"]
 
 def measure() -> list[Row]:
     if not (program := os.environ.get("PORTICO_TEST_ZITI")):
-        print("-    ziti: no ziti binary, name one in PORTICO_TEST_ZITI", flush=True)
+        print("ziti: not measured, there is no ziti program; name one in PORTICO_TEST_ZITI", file=sys.stderr)
         return []
     from tests.ziti.network import running_network
 

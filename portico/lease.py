@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from portico.core.errors import Unavailable
+from portico.data_format import check_format, note_format
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def hold(data_dir: Path) -> Iterator[Lease]:
     """Make ``data_dir`` (mode 0700) and keep it for this process; the kernel lets go when the process ends.
 
     Two servers on one folder would take each other's agents for leftovers. Raises `Unavailable` (``data_dir_in_use``,
-    ``data_dir_unusable``).
+    ``data_dir_unusable``, ``data_dir_too_new``). The last one leaves every file as it was.
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -49,8 +50,10 @@ def hold(data_dir: Path) -> Iterator[Lease]:
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            check_format(data_dir)
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+            note_format(data_dir)
         except BlockingIOError:
             holder = os.pread(lock, 64, 0).decode(errors="replace").strip() or "unknown"
             detail = f"the data folder {data_dir} is in use by another server (process {holder})"

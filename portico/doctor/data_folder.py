@@ -10,6 +10,8 @@ from pathlib import Path
 
 import anyio.to_thread
 
+from portico.core.errors import Unavailable
+from portico.data_format import check_format
 from portico.doctor.finding import Finding, Place, failure, ok, warning
 
 NEEDED, GOOD = 50 * 1024**2, 1024**3
@@ -31,6 +33,13 @@ def _look(data_dir: Path) -> Finding:
             pass
     except OSError as error:
         return failure(f"{there} can't be written: {error.strerror}", f"give it to this user, or {_ELSEWHERE}")
+    try:
+        check_format(data_dir)
+    except OSError as error:
+        return failure(f"{data_dir / 'format'} can't be read: {error.strerror}", "give it to this user")
+    except Unavailable as error:
+        problem, _, remedy = error.detail.partition("; ")
+        return failure(problem, remedy)
     free = shutil.disk_usage(there).free
     room = f"{free // 1024**2} MiB are free"
     if free < NEEDED:

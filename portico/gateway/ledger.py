@@ -64,6 +64,7 @@ class Ledger:
         """Read the file, if there is one. One that can't be read counts as none, and is said in the log."""
         try:
             self._day, self._spent = _parsed(await anyio.to_thread.run_sync(self._path.read_text))
+            self._saved = self._day, dict(self._spent)
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:

@@ -99,6 +99,9 @@ async def test_data_folder(places: Places, tmp_path: Path, monkeypatch: pytest.M
         with monkeypatch.context() as patch:
             patch.setattr(shutil, "disk_usage", lambda path, free=free: usage(1, 1, free))
             assert (await data_folder.check(places())).state == state
+    (tmp_path / "data" / "format").write_text("1000000\n")
+    newer = await data_folder.check(places())
+    assert newer.state == "failure" and "newer version" in newer.text and "install that version" in str(newer.mend)
 
 
 async def test_workspaces(places: Places, tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
-"""Opens the file, and brings it to the version that this code knows."""
+"""Opens the file, and brings it to the format that this code knows."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sqlite3
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -27,13 +27,16 @@ _CODES = {
 }
 
 
-def open_database(path: Path, *, sync: Sync, migrations: Sequence[Sequence[str]]) -> sqlite3.Connection:
+def open_database(path: Path, *, sync: Sync, migrations: Mapping[int, Sequence[str]]) -> sqlite3.Connection:
     """A connection for writing, to the file that is made here (mode 0600) where there is none.
 
     Takes no longer with a large file: nothing is scanned, and damage inside shows when it is read. A connection may be
-    used by one thread after the other. Raises `StoreFailed`, also ``store_too_new``.
+    used by one thread after the other. Raises `StoreFailed`, also ``store_too_new``. What is of a newer format, or of
+    another program, is left as it is, to the byte.
     """
     try:
+        if path.is_file():
+            _look(path, migrations)
         _make_private(path)
     except OSError as error:
         code = _CODES.get(error.errno or 0, "store_failed")
@@ -41,8 +44,8 @@ def open_database(path: Path, *, sync: Sync, migrations: Sequence[Sequence[str]]
         raise StoreFailed(detail, code=code) from error
     connection = None
     try:
-        connection = _connect(path)
-        _check_origin(connection, path)
+        connection = _connect(path, "mode=rw")
+        _check(connection, path, migrations)
         connection.execute(
             "PRAGMA auto_vacuum = INCREMENTAL"
         )  # only a new file takes it, and only before its first table
@@ -64,7 +67,7 @@ def open_database(path: Path, *, sync: Sync, migrations: Sequence[Sequence[str]]
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """A further connection, which reads while the first one writes. Raises `StoreFailed`."""
     try:
-        connection = _connect(path)
+        connection = _connect(path, "mode=rw")
         connection.execute("PRAGMA query_only = ON")
         connection.execute("PRAGMA busy_timeout = 0")
     except sqlite3.Error as error:
@@ -80,9 +83,29 @@ def _make_private(path: Path) -> None:
         path.chmod(0o600)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _look(path: Path, migrations: Mapping[int, Sequence[str]]) -> None:
+    """Check the file without writing to it. A connection that may write would move the log into it when it closes.
+
+    What can't be looked at this way is left to `open_database`, which says why.
+    """
+    beside = [path.with_name(path.name + suffix).exists() for suffix in ("-journal", "-wal", "-shm")]
+    match beside:
+        case [True, _, _]:
+            return  # a transaction that was cut off, from before the log was switched on: nothing is in it yet
+        case [_, False, _]:
+            how = "mode=ro&immutable=1"  # all of it is in the file; else an empty log would be made
+        case [_, _, True]:
+            how = "mode=ro&readonly_shm=1"
+        case _:
+            how = "mode=ro"  # somebody has copied the log without its index, which is made anew
+    with suppress(sqlite3.Error), closing(_connect(path, how)) as connection:
+        _check(connection, path, migrations)
+
+
+def _connect(path: Path, how: str) -> sqlite3.Connection:
+    """``how`` is the query of a URI (https://www.sqlite.org/uri.html)."""
     return sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw",
+        f"{path.absolute().as_uri()}?{how}",
         uri=True,
         timeout=OPEN_SECONDS,
         isolation_level=None,
@@ -90,29 +113,34 @@ def _connect(path: Path) -> sqlite3.Connection:
     )
 
 
-def _check_origin(connection: sqlite3.Connection, path: Path) -> None:
+def _check(connection: sqlite3.Connection, path: Path, migrations: Mapping[int, Sequence[str]]) -> int:
+    """The format of the database. Raises `StoreFailed` for one of another program, or of a newer version of this."""
     if 0 < path.stat().st_size < _HEADER_BYTES:  # SQLite would take it for an empty one
         raise Damaged("the header is cut short")
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (things,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if application != _APPLICATION_ID and things:
         raise StoreFailed(f"{path} is a database of another program; move it away", code="store_damaged")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > max(migrations, default=0):
+        detail = (
+            f"{path} was written by a newer version (format {version}; this one knows {max(migrations, default=0)})"
+        )
+        raise StoreFailed(f"{detail}; install that version again", code="store_too_new")
+    return int(version)
 
 
-def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Sequence[str]]) -> None:
+def _migrate(connection: sqlite3.Connection, path: Path, migrations: Mapping[int, Sequence[str]]) -> None:
     """All missing steps or none. Takes the lock for writing in any case, and so finds out whether one can write."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > len(migrations):
-            detail = f"{path} was written by a newer version (format {version}; this one knows {len(migrations)})"
-            raise StoreFailed(f"{detail}; install that version again", code="store_too_new")
-        for step in migrations[version:]:
-            for statement in step:
+        missing = sorted(number for number in migrations if number > _check(connection, path, migrations))
+        for number in missing:
+            for statement in migrations[number]:
                 connection.execute(statement)
-        if version < len(migrations):
+        if missing:
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {len(migrations)}")
+            connection.execute(f"PRAGMA user_version = {missing[-1]}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

@@ -1,11 +1,11 @@
-"""The tables, version by version."""
+"""The tables, format by format."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-MIGRATIONS: Sequence[Sequence[str]] = (
-    (
+MIGRATIONS: Mapping[int, Sequence[str]] = {
+    1: (
         # ``id`` is never used twice (AUTOINCREMENT): what still reads a deleted session never gets another's events.
         # ``last_seq`` is the end of the history; the other columns beside ``record`` are copies for the indexes.
         """CREATE TABLE sessions (
@@ -57,5 +57,6 @@ MIGRATIONS: Sequence[Sequence[str]] = (
         # Sessions whose events are still to be removed, by ``sessions.id``.
         "CREATE TABLE deleted (session INTEGER PRIMARY KEY)",
     ),
-)
-"""Step N takes a database from version N to N + 1 (``user_version``). Steps that were released never change."""
+}
+"""The statements under N bring a database from format N - 1 to format N, which is then its ``user_version``. What was
+released never changes, and has a data folder in tests/fixtures/data_folders."""

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import anyio
@@ -23,6 +23,9 @@ from portico.plugins.sqlite_store.store import SqliteStore
 from portico.testing.store import event, read_all, record, turn
 
 pytestmark = pytest.mark.anyio
+
+NEXT = max(MIGRATIONS) + 1
+RED = ("ALTER TABLE sessions ADD COLUMN colour TEXT", "UPDATE sessions SET colour = 'red'")
 
 
 async def refusal(path: Path) -> StoreFailed:
@@ -59,10 +62,18 @@ async def fill(path: Path) -> dict[str, list[Event]]:
 # Versions.
 
 
-@pytest.mark.parametrize("version", range(len(MIGRATIONS) + 1))
+def migrations_up_to(number: int) -> dict[int, Sequence[str]]:
+    return {each: statements for each, statements in MIGRATIONS.items() if each <= number}
+
+
+def test_migrations_are_numbered_from_1_without_a_hole() -> None:
+    assert list(MIGRATIONS) == list(range(1, len(MIGRATIONS) + 1))
+
+
+@pytest.mark.parametrize("version", [0, *MIGRATIONS])
 async def test_every_older_version_is_brought_up(tmp_path: Path, version: int) -> None:
     path = tmp_path / "portico.db"
-    open_database(path, sync="normal", migrations=MIGRATIONS[:version]).close()
+    open_database(path, sync="normal", migrations=migrations_up_to(version)).close()
     store = SqliteStore(path)
     await store.open()
     await store.create(record())
@@ -74,21 +85,56 @@ async def test_every_older_version_is_brought_up(tmp_path: Path, version: int) -
 async def test_a_step_keeps_what_there_is(tmp_path: Path) -> None:
     path = tmp_path / "portico.db"
     history = await fill(path)
-    steps = [*MIGRATIONS, ("ALTER TABLE sessions ADD COLUMN colour TEXT", "UPDATE sessions SET colour = 'red'")]
-    connection = open_database(path, sync="normal", migrations=steps)
+    connection = open_database(path, sync="normal", migrations={**MIGRATIONS, NEXT: RED})
     assert connection.execute("SELECT DISTINCT colour FROM sessions").fetchall() == [("red",)]
     assert connection.execute("SELECT max(last_seq) FROM sessions").fetchone() == (len(history["packed"]),)
     connection.close()
     error = await refusal(path)
     assert error.code == "store_too_new"
-    assert f"format {len(steps)}" in error.detail
+    assert f"format {NEXT}" in error.detail
+
+
+WRITER = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA wal_autocheckpoint = 0")
+connection.execute(sys.argv[2])
+os._exit(0)  # killed: the log stays
+"""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("statement", [f"PRAGMA user_version = {NEXT}", "PRAGMA application_id = 7"])
+@pytest.mark.parametrize("without", [None, "-shm", "the log"])
+async def test_what_is_newer_or_of_others_is_left_as_it_is_with_its_log(
+    tmp_path: Path, statement: str, without: str | None
+) -> None:
+    path = tmp_path / "portico.db"
+    await fill(path)
+    path.chmod(0o640)
+    await anyio.run_process([sys.executable, "-c", WRITER, str(path), statement])
+    if without == "-shm":
+        (tmp_path / "portico.db-shm").unlink()
+    elif without == "the log":
+        sqlite3.connect(path, isolation_level=None).execute("PRAGMA wal_checkpoint(TRUNCATE)").connection.close()
+    before = contents(tmp_path)
+    assert len(before) == {None: 3, "-shm": 2, "the log": 1}[without]
+    assert (await refusal(path)).code == ("store_too_new" if "version" in statement else "store_damaged")
+    after = contents(tmp_path)
+    if without == "-shm":
+        del after["portico.db-shm"]  # an index of the log, which is made where there is none
+    assert after == before
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 async def test_a_step_that_fails_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "portico.db"
     history = await fill(path)
     with pytest.raises(StoreFailed):
-        open_database(path, sync="normal", migrations=[*MIGRATIONS, ("DROP TABLE events", "NO SQL")])
+        open_database(path, sync="normal", migrations={**MIGRATIONS, NEXT: ("DROP TABLE events", "NO SQL")})
     store = SqliteStore(path)
     await store.open()
     assert await read_all(store, "rows") == history["rows"]
