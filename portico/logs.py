@@ -13,8 +13,9 @@ def configure(level: str, form: str) -> None:
         _json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # Libraries speak up only when something is wrong; httpx logs a line for each request at info.
-    for library in ("uvicorn", "httpx", "httpcore", "asyncio"):
+    # Libraries speak up only when something is wrong: httpx logs a line for each request at info, and sse-starlette all
+    # that is said in a session at debug.
+    for library in ("uvicorn", "httpx", "httpcore", "asyncio", "sse_starlette"):
         logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
 
 

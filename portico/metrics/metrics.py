@@ -1,11 +1,15 @@
-"""The numbers of one server, whoever counts them."""
+"""The numbers of one server, whoever counts them: a Prometheus registry of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from portico.metrics.families import Counter, Family, Gauge, Histogram, exposition
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from portico.metrics.collectors import Guarded
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 OTHER = "other"
@@ -14,54 +18,50 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS",
 
 
 class Metrics:
-    """All transports count into the same one. `add` is for further families, of whoever has any."""
+    """All transports count into the same one. Anybody who has further collectors adds them."""
 
     def __init__(self) -> None:
-        self._families: dict[str, Family] = {}
+        self._registry = CollectorRegistry()
         self._requests = Counter(
             "portico_http_requests_total",
             "Requests and WebSockets that have ended, by route template; a WebSocket's status is its close code.",
-            "route",
-            "method",
-            "status",
+            ("route", "method", "status"),
+            registry=None,
         )
         self._request_seconds = Histogram(
             "portico_http_request_seconds",
             "Until the answer to a request began, or a WebSocket was accepted.",
-            "route",
-            "method",
-            bounds=SECONDS,
+            ("route", "method"),
+            buckets=SECONDS,
+            registry=None,
         )
-        self._streams = Gauge("portico_streams", "Open streams of events.", "kind")
-        for family in (self._requests, self._request_seconds, self._streams):
-            self.add(family)
+        self._streams = Gauge("portico_streams", "Open streams of events.", ("kind",), registry=None)
+        self.add(self._requests, self._request_seconds, self._streams)
         for kind in ("sse", "websocket"):
-            self._streams.add(kind, by=0)
+            self._streams.labels(kind)
 
-    def add(self, *families: Family) -> None:
-        """Raises ValueError where there is one of that name."""
-        for family in families:
-            if family.name in self._families:
-                raise ValueError(f"there is a metric {family.name} already")
-            self._families[family.name] = family
+    def add(self, *collectors: Collector) -> None:
+        """Show these too: metrics of `prometheus_client`, made with ``registry=None``, or collectors of any kind.
+
+        Raises ValueError where there is a metric of that name already.
+        """
+        for collector in collectors:
+            self._registry.register(Guarded(collector))
 
     def request(self, route: str, method: str, status: int, seconds: float | None) -> None:
-        """One has ended; ``seconds`` is None where it had no answer."""
+        """Count a request that has ended; ``seconds`` is None where it had no answer."""
         method = method if method in METHODS else OTHER
         known = 100 <= status < 600 or 1000 <= status < 1016 or 4400 <= status < 4500
-        self._requests.add(route, method, str(status) if known else OTHER)
+        self._requests.labels(route, method, str(status) if known else OTHER).inc()
         if seconds is not None:
-            self._request_seconds.add(seconds, route, method)
+            self._request_seconds.labels(route, method).observe(seconds)
 
     @contextmanager
     def stream(self, kind: str) -> Iterator[None]:
-        """In here there is one stream more; ``kind`` is sse or websocket."""
-        self._streams.add(kind)
-        try:
+        """Count one more stream while the body runs; ``kind`` is sse or websocket."""
+        with self._streams.labels(kind).track_inprogress():
             yield
-        finally:
-            self._streams.add(kind, by=-1)
 
-    def text(self) -> str:
-        """In Prometheus' text format."""
-        return exposition(sorted(self._families.values(), key=lambda family: family.name))
+    def text(self) -> bytes:
+        """All of it in Prometheus' text format, version 0.0.4, UTF-8."""
+        return generate_latest(self._registry)

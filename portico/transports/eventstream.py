@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 
 import anyio
-from starlette.responses import Response
+from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
-from portico.core.errors import PorticoError
 from portico.core.reader import Reader
 from portico.transports import wire
 from portico.transports.caller import caller_of
@@ -19,69 +19,52 @@ PING_SECONDS = 15.0
 FIRST_PROBE_SECONDS = 0.1
 
 
-class EventStream(Response):
+class EventStream(EventSourceResponse):
     """What ``reader`` reads, as it comes, and a comment now and then. ``held`` is left at its end.
 
     A client that takes nothing is cut off by its `Connection`, whatever the response is.
     """
 
-    media_type = "text/event-stream"
-    charset = "utf-8"
-
-    def __init__(self, reader: Reader, streams: Streams, held: AbstractContextManager[object]) -> None:
-        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
-        del self.headers["content-length"]
+    def __init__(self, reader: Reader, streams: Streams, held: AbstractContextManager[object], scope: Scope) -> None:
+        """``scope`` is that of the request."""
+        super().__init__(self._chunks(), sep="\n")
+        del self.headers["connection"]  # it is the server's to say, and HTTP/2 has none
         self._reader = reader
         self._streams = streams
         self._held = held
+        self._caller = caller_of(scope)
+        self._half_closed = half_closed(scope)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._held:
-            await self._serve(scope, receive, send)
+            await super().__call__(scope, receive, send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        if scope["method"] == "HEAD":  # nothing more is sent: an end that is not made now would never come
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-            return
-        gone, failure = False, None
-        async with anyio.create_task_group() as tasks:
-
-            async def listen() -> None:
-                nonlocal gone
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-                gone = True
-                tasks.cancel_scope.cancel()
-
-            tasks.start_soon(listen)
-            tasks.start_soon(_ping, half_closed(scope), send)
-            try:
-                await self._tell(scope, send)
-            except PorticoError as error:
-                failure = error
-            tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-        if not gone:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _tell(self, scope: Scope, send: Send) -> None:
-        await send({"type": "http.response.body", "body": wire.RETRY, "more_body": True})
-        with self._streams.following(self._reader, "sse", caller_of(scope)):
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        """Ready bytes: as many frames in each as are there."""
+        yield wire.RETRY
+        with self._streams.following(self._reader, "sse", self._caller):
             while events := await self._reader.read():
-                await send({"type": "http.response.body", "body": self._streams.frames(events), "more_body": True})
+                yield self._streams.frames(events)
 
+    async def _ping(self, send: Send) -> None:
+        # A client that has sent FIN may still be reading, or may be gone: both look alike until something is sent to
+        # it, and what is sent next fails (RFC 9293, 3.10.7). So ask at once, and again, ever more slowly.
+        pause = PING_SECONDS
+        while self.active:
+            with anyio.move_on_after(pause) as waiting:
+                if self._half_closed is None or self._half_closed.is_set():
+                    await anyio.sleep(pause)
+                else:
+                    await self._half_closed.wait()
+            pause = min(pause * 2, PING_SECONDS) if waiting.cancelled_caught else FIRST_PROBE_SECONDS
+            async with self._send_lock:
+                if self.active:
+                    await send({"type": "http.response.body", "body": wire.HEARTBEAT, "more_body": True})
 
-async def _ping(half_closed: anyio.Event | None, send: Send) -> None:
-    # A client that has sent FIN may still be reading, or may be gone: both look alike until something is sent to it,
-    # and what is sent next fails (RFC 9293, 3.10.7). So ask at once, and again, ever more slowly.
-    pause = PING_SECONDS
-    while True:
-        with anyio.move_on_after(pause) as waiting:
-            if half_closed is None or half_closed.is_set():
-                await anyio.sleep(pause)
-            else:
-                await half_closed.wait()
-        pause = min(pause * 2, PING_SECONDS) if waiting.cancelled_caught else FIRST_PROBE_SECONDS
-        await send({"type": "http.response.body", "body": wire.HEARTBEAT, "more_body": True})
+    async def _listen_for_exit_signal_with_grace(self) -> None:
+        """Wait for ever: `Streams` ends this stream when its server stops.
+
+        The library would ask a flag of the whole process twice a second, in a task that nobody owns, and cut the
+        stream in the middle of what it holds.
+        """
+        await anyio.sleep_forever()

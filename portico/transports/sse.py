@@ -87,13 +87,13 @@ class EventRoutes:
             held.enter_context(self._streams.hold(principal))
             if last_seq is not None:  # comes back after a cut: whatever the URL says, nothing is run again
                 resumed = await self._engine.resume(principal, session_id, last_seq, turn_id=turn.turn_id)
-                return self._stream(resumed, held) if resumed else Response(status_code=204)
+                return self._stream(resumed, held, request) if resumed else Response(status_code=204)
             principal = await self._engine.bind(principal, session_id)  # what is read is what was started
             accepted = await self._engine.query(principal, session_id, turn)
             reader = await self._engine.reader(
                 principal, session_id, after=accepted.first_seq - 1, turn_id=accepted.turn_id
             )
-            return self._stream(reader, held)
+            return self._stream(reader, held, request)
 
     @operation(
         "readEvents",
@@ -117,7 +117,8 @@ class EventRoutes:
                 return Response(status_code=204)  # ends a browser's coming back
             with ExitStack() as held:
                 held.enter_context(self._streams.hold(principal))
-                return self._stream(await self._engine.reader(principal, session_id, after=after), held)
+                reader = await self._engine.reader(principal, session_id, after=after)
+                return self._stream(reader, held, request)
         events, has_more = await self._engine.history(
             principal, session_id, after=after, limit=query.limit or PAGE_EVENTS
         )
@@ -125,5 +126,5 @@ class EventRoutes:
         next_after = page[-1].seq if page else after
         return Response(wire.page(page, next_after, has_more or len(page) < len(events)), media_type=JSON)
 
-    def _stream(self, reader: Reader, held: ExitStack) -> EventStream:
-        return EventStream(reader, self._streams, held.pop_all())
+    def _stream(self, reader: Reader, held: ExitStack, request: Request) -> EventStream:
+        return EventStream(reader, self._streams, held.pop_all(), request.scope)

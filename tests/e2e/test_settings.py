@@ -576,7 +576,8 @@ async def test_log_level(tmp_path: Path) -> None:
 
 
 async def test_log_format_and_that_no_query_is_logged(tmp_path: Path) -> None:
-    async with running_server(tmp_path, PORTICO_LOG_FORMAT="json") as server, talk(server) as client:
+    loud = {"PORTICO_LOG_FORMAT": "json", "PORTICO_LOG_LEVEL": "debug"}
+    async with running_server(tmp_path, **loud) as server, talk(server) as client:
         await client.open(session_id="s")
         await client.http.get("/stream/s?query=very+private&turn_id=t")
         with anyio.fail_after(10):

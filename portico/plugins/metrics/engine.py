@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from portico.core.engine import Engine
 from portico.core.occupancy import Occupancy
 from portico.core.state import State
-from portico.metrics.families import Family, Reading
+from portico.metrics.collectors import Reading
 
 OPEN = (State.STARTING, State.IDLE, State.RUNNING, State.WAITING, State.HIBERNATED)
 
 
-def engine_families(engine: Engine) -> Sequence[Family]:
+def engine_families(engine: Engine) -> Sequence[Reading]:
     def one(name: str, text: str, number: Callable[[Occupancy], float]) -> Reading:
         return Reading(name, text, read=lambda: {(): number(engine.occupancy())})
 

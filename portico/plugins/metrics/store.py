@@ -7,9 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, cast
 
+from prometheus_client import Counter, Histogram
+
 from portico.core.events import Event
 from portico.core.store import EventStore, SessionRecord
-from portico.metrics.families import Counter, Histogram
 from portico.metrics.metrics import OTHER, SECONDS, Metrics
 
 _AGENTS = ("end_turn", "max_tokens", "max_turns", "refusal", "stop_sequence")
@@ -26,13 +27,18 @@ def metered(store: EventStore, metrics: Metrics) -> EventStore:
 class _Metered:
     def __init__(self, store: EventStore, metrics: Metrics) -> None:
         self._store = store
-        self._events = Counter("portico_events_appended_total", "Events stored, by type.", "type")
-        self._started = Counter("portico_turns_started_total", "Turns taken in.")
-        self._ended = Counter("portico_turns_ended_total", "Turns that are over.", "stop_reason")
+        self._events = Counter("portico_events_appended_total", "Events stored, by type.", ("type",), registry=None)
+        self._started = Counter("portico_turns_started_total", "Turns taken in.", registry=None)
+        self._ended = Counter("portico_turns_ended_total", "Turns that are over.", ("stop_reason",), registry=None)
         self._seconds = Histogram(
-            "portico_store_append_seconds", "How long the store took for what was appended at once.", bounds=SECONDS
+            "portico_store_append_seconds",
+            "How long the store took for what was appended at once.",
+            buckets=SECONDS,
+            registry=None,
         )
-        self._failed = Counter("portico_store_append_failures_total", "Appends that the store did not take.")
+        self._failed = Counter(
+            "portico_store_append_failures_total", "Appends that the store did not take.", registry=None
+        )
         metrics.add(self._events, self._started, self._ended, self._seconds, self._failed)
 
     def __getattr__(self, name: str) -> Any:
@@ -45,13 +51,13 @@ class _Metered:
         try:
             await self._store.append(session_id, expected_seq, events, record)
         except Exception:
-            self._failed.add()
+            self._failed.inc()
             raise
-        self._seconds.add(time.perf_counter() - began)
+        self._seconds.observe(time.perf_counter() - began)
         for event in events:
-            self._events.add(event.type)
+            self._events.labels(event.type).inc()
             if event.type == "query":
-                self._started.add()
+                self._started.inc()
             elif event.type == "complete":
                 reason = json.loads(event.data)["stop_reason"]
-                self._ended.add(reason if reason in STOP_REASONS else OTHER)
+                self._ended.labels(reason if reason in STOP_REASONS else OTHER).inc()

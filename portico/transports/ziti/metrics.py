@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 from weakref import WeakSet
 
-from portico.metrics.families import Family, Reading
+from portico.metrics.collectors import Reading
 from portico.transports.ziti.status import Status
 
 
@@ -23,7 +23,7 @@ class Open:
         return sum(each.fileno() >= 0 for each in self._sockets[service])
 
 
-def ziti_families(services: Sequence[str], status: Status, connections: Open) -> Sequence[Family]:
+def ziti_families(services: Sequence[str], status: Status, connections: Open) -> Sequence[Reading]:
     return [
         Reading(
             "portico_ziti_bound",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
 import httpx
 import pytest
+from prometheus_client import Counter, Histogram, Metric
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
-from portico.metrics.families import Counter, Histogram, Reading, exposition
+from portico.metrics.collectors import Reading
 from portico.metrics.metrics import Metrics
 from tests.support.dark import dark_server, listener
 from tests.support.server import running_server
@@ -137,32 +139,55 @@ def families_of_the_page() -> set[str]:
     return {name.partition("{")[0].removesuffix("_total") for name in rows}
 
 
+def shown(*collectors: Collector) -> str:
+    metrics = Metrics()
+    metrics.add(*collectors)
+    return metrics.text().decode()
+
+
 def test_what_is_awkward_in_a_label_is_escaped() -> None:
-    counter = Counter("a_total", 'what\n"is" \\ it', "x")
-    counter.add('a"b\\c\nd')
-    histogram = Histogram("h", "h", bounds=(1, 2.5))
-    for value in (0.5, 1, 2, 99):
-        histogram.add(value)
-    found = {family.name: family for family in text_string_to_metric_families(exposition([counter, histogram]))}
+    counter = Counter("a_total", 'what\n"is" \\ it', ("x",), registry=None)
+    counter.labels('a"b\\c\nd').inc()
+    found = {family.name: family for family in text_string_to_metric_families(shown(counter))}
     (sample,) = found["a"].samples
     assert sample.labels == {"x": 'a"b\\c\nd'} and found["a"].documentation == 'what\n"is" \\ it'
+
+
+def test_a_histogram_says_nothing_of_when_it_began() -> None:
+    histogram = Histogram("h", "h", buckets=(1, 2.5), registry=None)
+    for value in (0.5, 1, 2, 99):
+        histogram.observe(value)
+    text = shown(histogram)
+    found = {family.name: family for family in text_string_to_metric_families(text)}
     assert [(sample.labels.get("le"), sample.value) for sample in found["h"].samples] == [
-        ("1", 2),
+        ("1.0", 2),
         ("2.5", 3),
         ("+Inf", 4),
         (None, 4),
         (None, 102.5),
     ]
+    assert "_created" not in text
 
 
 def test_one_that_can_t_be_read_is_left_out() -> None:
+    class Silent(Collector):
+        """Describes nothing, and fails."""
+
+        def collect(self) -> Iterable[Metric]:
+            raise OSError("no numbers today")
+
     broken = [Reading("a", "a", read=lambda: {("too", "many"): 1}), Reading("b", "b", read=lambda: {(): 1 / 0})]
-    assert exposition([*broken, Reading("c", "c", read=lambda: {(): True})]).splitlines()[-1:] == ["c 1"]
-    assert "# HELP a" not in exposition(broken)
+    text = shown(*broken, Silent(), Reading("c", "c", read=lambda: {(): True}))
+    assert text.splitlines()[-1:] == ["c 1.0"]
+    assert "# HELP a" not in text
 
 
 def test_a_name_is_given_once() -> None:
     metrics = Metrics()
-    metrics.add(Counter("mine_total", "mine"))
-    with pytest.raises(ValueError, match="mine_total already"):
-        metrics.add(Counter("mine_total", "mine"))
+    metrics.add(Counter("mine_total", "mine", registry=None))
+    for again in (
+        Counter("mine_total", "mine", registry=None),
+        Reading("mine_total", "mine", read=dict, kind="counter"),
+    ):
+        with pytest.raises(ValueError, match="mine"):
+            metrics.add(again)
