@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from portico.app import policy
 from portico.config.settings import Settings
 from portico.core.engine import Engine
 from portico.core.principal import Callers
+from portico.hosting import policy
 from portico.plugins.memory_store.store import MemoryStore
 from portico.transports.asgi import Api, routes_of
 from portico.transports.gate import Gate

@@ -22,10 +22,11 @@ log = logging.getLogger("portico.transports")
 
 
 class Serving:
-    """The transports of one server. ``over`` is set once none of them is left."""
+    """The transports of one server. ``over`` is set once none of them is left; ``failures`` has the reason of each."""
 
     def __init__(self, engine: Engine, transports: Mapping[str, Transport]) -> None:
         self.over = anyio.Event()
+        self.failures: dict[str, str] = {}
         self._engine = engine
         self._transports = dict(transports)
         self._started: set[str] = set()
@@ -57,6 +58,7 @@ class Serving:
         if name not in self._started:
             raise TransportFailed(f"the transport {name} can't start: {reason}")
         log.error("the transport %s serves no more: %s", name, reason)
+        self.failures[name] = reason
         self._engine.failed[f"transport {name}"] = reason
         self._started.remove(name)
         self._see_whether_any_is_left()

@@ -237,7 +237,10 @@ def test_a_start_that_hangs_ends_at_the_first_signal(tmp_path: Path, option: str
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        ("--driver=nothing", "the driver nothing can't be made: its factory returned NoneType, without capabilities"),
+        (
+            "--driver=nothing",
+            "its factory returned NoneType, without name, capabilities",
+        ),
         ("--driver=later", "the driver later can't be made: its factory is async"),
         ("--store=nothing", "the store nothing can't be made: its factory returned object, without open"),
     ],

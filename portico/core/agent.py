@@ -139,11 +139,13 @@ class AgentDriver(Protocol):
     """Starts agents of one kind.
 
     ``capabilities`` says what its agents can do, of: ``interrupt``, ``steer``, ``permissions``, ``resume``, ``claim``,
-    ``set_model``, ``set_permission_mode``. What is not among them is never called.
+    ``set_model``, ``set_permission_mode``. What is not among them is never called. ``needs_credentials`` is True where
+    its agents ask the model API; a driver without it is taken to need none.
     """
 
     name: str
     capabilities: frozenset[str]
+    needs_credentials: bool = False
 
     def fixed(self, options: AgentOptions) -> AgentOptions:
         """``options`` with only what cannot be changed once an agent is started; all else at its default.
@@ -168,6 +170,11 @@ class AgentDriver(Protocol):
 
     async def close(self) -> None:
         """Called once at the end; stops the agents that are left."""
+
+
+def needs_credentials(driver: AgentDriver) -> bool:
+    """Tell whether agents of ``driver`` need credentials for the model API."""
+    return bool(getattr(driver, "needs_credentials", False))
 
 
 def require(driver: AgentDriver, capability: str) -> None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from portico.core.agent import Agent, AgentDriver, AgentOptions, AgentSpec, Decision, OwnTurn, Turn
+from portico.core.agent import Agent, AgentDriver, AgentOptions, AgentSpec, Decision, OwnTurn, Turn, needs_credentials
 from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError
 from portico.core.events import AgentEvent
 from portico.core.stranger import strangers
@@ -68,6 +68,7 @@ class GuardedDriver:
         """``name`` is the one that it is registered by, whatever it calls itself."""
         self.name = name
         self.capabilities = driver.capabilities
+        self.needs_credentials = needs_credentials(driver)
         self._driver = driver
 
     def fixed(self, options: AgentOptions) -> AgentOptions:

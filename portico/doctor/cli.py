@@ -9,7 +9,7 @@ from portico.doctor.finding import Finding, Place, failure, ok
 
 
 async def check(place: Place) -> Finding:
-    if not place.runs_claude:
+    if not place.needs_credentials:
         return ok("no driver needs the claude program")
     from portico.plugins.claude_code.cli import CliVersions, find_cli
     from portico.plugins.claude_code.config import DriverConfig

@@ -6,7 +6,7 @@ from portico.doctor.finding import Finding, Place, ok, warning
 
 
 async def check(place: Place) -> Finding:
-    if not place.runs_claude:
+    if not place.needs_credentials:
         return ok("no driver starts processes of its own")
     from portico.plugins.claude_code.config import DriverConfig
     from portico.plugins.claude_code.containment import detect

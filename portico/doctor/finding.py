@@ -8,6 +8,7 @@ from typing import Literal
 
 from portico.config.load import Loaded
 from portico.config.settings import Settings
+from portico.core.agent import needs_credentials
 from portico.plugins.context import Context
 from portico.plugins.manager import Plugin
 from portico.plugins.registry import Registry
@@ -48,9 +49,15 @@ class Place:
         )
 
     @property
-    def runs_claude(self) -> bool:
-        """Whether sessions are those of the `claude` program."""
-        return any(name.startswith("claude-") for name in self.settings.driver)
+    def needs_credentials(self) -> bool:
+        """Tell whether sessions run the `claude` program, which asks the model API."""
+        return any(map(self._needs_credentials, self.settings.driver))
+
+    def _needs_credentials(self, name: str) -> bool:
+        try:
+            return needs_credentials(self.registry.driver(name)(self.context))
+        except Exception:  # another check says what is wrong with it
+            return False
 
 
 def ok(text: str) -> Finding:

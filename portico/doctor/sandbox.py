@@ -9,7 +9,7 @@ _MEND = "`apt install bubblewrap` or the like; in a container, allow user namesp
 
 
 async def check(place: Place) -> Finding:
-    if not place.runs_claude:
+    if not place.needs_credentials:
         return ok("no driver starts processes of its own")
     from portico.plugins.claude_code.config import DriverConfig
     from portico.plugins.claude_code.isolation import EXPOSED, sandbox_for

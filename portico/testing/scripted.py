@@ -226,6 +226,7 @@ class ScriptedDriver:
     ) -> None:
         self.name = name
         self.capabilities = frozenset(capabilities)
+        self.needs_credentials = False
         self.specs: list[AgentSpec] = []
         self.agents: list[ScriptedAgent] = []
         self.closes = 0

@@ -41,6 +41,7 @@ class SdkDriver:
     """Implements `portico.core.agent.AgentDriver`. `open` and `close` belong to one and the same task."""
 
     name = "claude-agent-sdk"
+    needs_credentials = True
     capabilities = frozenset({"interrupt", "permissions", "resume", "set_model", "set_permission_mode"})
 
     def __init__(self, config: DriverConfig) -> None:

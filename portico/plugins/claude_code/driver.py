@@ -30,6 +30,7 @@ class ClaudeDriver:
     """Implements `portico.core.agent.AgentDriver`. `open` and `close` belong to one and the same task."""
 
     name = "claude-code"
+    needs_credentials = True
     capabilities = frozenset(
         {"interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode"}
     )

@@ -12,6 +12,7 @@ class EchoDriver:
     """Implements `portico.core.agent.AgentDriver`. Agents keep nothing between turns, so each start resumes."""
 
     name = "echo"
+    needs_credentials = False
     capabilities = frozenset(
         {"interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode"}
     )
