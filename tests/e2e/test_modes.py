@@ -145,3 +145,14 @@ async def test_what_a_rule_forbids_is_not_reached_by_a_changed_input(tmp_path: P
         assert (await client.answer("s", request["request_id"], **same)).status_code == 200
         await client.until("s", "complete")
         assert only(await client.history("s"), "tool_result")["content"] == "1" and target.exists()
+
+
+async def test_what_a_rule_forbids_to_read_is_not_read_by_naming_it_in_a_query(tmp_path: Path) -> None:
+    forbidden = {"none": [], "whole": ["Read"], "many": ["Re*"], "content": ["Read(kept)"]}
+    async with running_server(tmp_path) as server, talk(server) as client:
+        for name, rules in forbidden.items():
+            cwd = (await client.open(session_id=name, disallowed_tools=rules))["cwd"]
+            Path(cwd, "kept").write_text("what the file says")
+            await client.turn(name, "look at @kept", commands=True)
+            heard = json.dumps(server.model.requests[-1].body["messages"])
+            assert "look at @kept" in heard and ("what the file says" in heard) == (not rules), name
