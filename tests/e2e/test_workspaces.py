@@ -300,6 +300,19 @@ async def test_who_works_where_programs_of_the_servers_lie_could_change_them(tmp
         await client.open(cwd=str(root / "project"))
 
 
+async def test_nobody_works_in_what_is_the_kernels_and_odd_names_are_told(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "project").mkdir(parents=True)
+    (root / "link").symlink_to("/proc")
+    roots = {"PORTICO_WORKSPACE_ROOTS": f"{root},/proc"}
+    async with running_server(tmp_path, **ECHO, **roots) as server, talk(server) as client:
+        for cwd in ("/proc", "/proc/sys", f"/proc/{server.process.pid}", str(root / "link")):
+            assert await refused(client, cwd=cwd) == (403, "not_allowed"), cwd
+        for name in ("a" * 300, "missing", "project/" + "a/" * 1500):
+            assert await refused(client, cwd=str(root / name)) == (422, "invalid_cwd"), name[:20]
+        await client.open(cwd=str(root / "project"))
+
+
 async def test_all_that_the_server_makes_in_the_data_folder_is_its_users_alone(tmp_path: Path) -> None:
     (tmp_path / "data" / "agents").mkdir(parents=True)
     (tmp_path / "data" / "agents").chmod(0o755)  # as earlier versions left it
