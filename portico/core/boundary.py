@@ -13,7 +13,7 @@ from portico.core.errors import AgentUnavailable, InvalidRequest, NotAllowed
 from portico.core.links import links_on
 from portico.core.mounts import KERNEL, Mounts
 from portico.core.short import short_places
-from portico.core.workspaces import NOT_ALLOWED, all_workspaces, moved
+from portico.core.workspaces import NOT_ALLOWED, OWN_WORKSPACES, all_workspaces, moved
 
 _OTHERS = "cwd is another session's own, or where these lie"
 _DATA = "cwd is the server's own data folder, or lies in it, or holds it"
@@ -52,7 +52,9 @@ class Boundary:
         self._private = private
         others = (*all_workspaces(data_dir, roots), *short_places(data_dir / "agents"))
         self._kept = [_Kept(path, _OTHERS, below=True, above=False) for path in others]
-        self._kept.append(_Kept(self._data_dir, _DATA, below=True, above=True))
+        # The agents may lie elsewhere, behind a link; and no root in the data folder may open them, or the devices.
+        inner = (Path(os.path.realpath(data_dir / name)) for name in ("agents", "devices"))
+        self._kept += [_Kept(path, _DATA, below=True, above=True) for path in (self._data_dir, *inner)]
         folders = (folder for file in files for folder in _folders_of(file))
         self._kept += [_Kept(folder, _FILES, below=False, above=True) for folder in dict.fromkeys(folders)]
 
@@ -95,6 +97,8 @@ class Boundary:
 
     def trouble(self, path: Path) -> str | None:
         """Why no session may work in ``path``, which has no links; None where one may."""
+        if OWN_WORKSPACES in path.parts:  # be it another server's
+            return _OTHERS
         look = _Look(path)
         if look.shows_the_kernels():
             return _SYSTEM

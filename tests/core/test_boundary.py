@@ -82,6 +82,41 @@ def test_what_others_keep_is_refused_by_each_of_its_names(place: Place) -> None:
         assert not refused(boundary, cwd), cwd
 
 
+def test_workspaces_of_any_server_are_refused(place: Place) -> None:
+    others = place.root / "project" / ".portico-workspaces"
+    (others / "one" / "deep").mkdir(parents=True)
+    boundary = place.boundary()
+    assert all(refused(boundary, cwd) for cwd in (others, others / "one", others / "one" / "deep"))
+    assert not refused(boundary, others.parent)
+
+
+def test_no_root_opens_the_folders_of_agents(place: Place) -> None:
+    for name in ("agents/a", "devices", "projects/p"):
+        (place.data / name).mkdir(parents=True, exist_ok=True)
+    boundary = place.boundary(place.root, *(place.data / name for name in ("agents", "devices", "projects")))
+    for name in ("agents", "agents/a", "devices"):
+        assert refused(boundary, place.data / name), name
+    assert not refused(boundary, place.data / "projects") and not refused(boundary, place.data / "projects" / "p")
+
+
+def test_agents_that_lie_behind_a_link_are_guarded_there(place: Place) -> None:
+    disk = place.root / "disk"
+    disk.mkdir()
+    (place.data / "agents").rename(disk / "agents")
+    (place.data / "agents").symlink_to(disk / "agents")
+    (disk / "agents" / "a").mkdir()
+    boundary = place.boundary()
+    for cwd in (disk, disk / "agents", disk / "agents" / "a", place.root):
+        assert refused(boundary, cwd), cwd
+    assert not refused(boundary, place.root / "project")
+    assert list(root_troubles(place.data, [place.root], private=False)) == []
+    (place.root / "project" / "link").symlink_to(disk)
+    (place.data / "agents").unlink()
+    (place.data / "agents").symlink_to(place.root / "project" / "link" / "agents")
+    (trouble,) = root_troubles(place.data, [place.root], private=False)
+    assert trouble.fatal and str(place.root / "project" / "link") in trouble.text
+
+
 def test_a_root_is_what_it_was_at_the_start(place: Place) -> None:
     """An agent that works above it may put a link in its place."""
     inner = place.root / "inner"
