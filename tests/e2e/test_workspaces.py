@@ -16,7 +16,7 @@ import anyio
 import httpx
 import pytest
 
-from tests.support.sandbox import working_sandbox
+from tests.support.sandbox import working_sandbox, write_failing_bwrap
 from tests.support.server import RunningServer, environment, running_server
 from tests.support.talk import Talk, only, script, talk
 
@@ -314,11 +314,7 @@ async def test_a_root_that_the_sandbox_cannot_show_stops_the_start(tmp_path: Pat
     good, bad, programs = tmp_path / "good", tmp_path / "bad", tmp_path / "programs"
     for folder in (good, bad, programs):
         folder.mkdir()
-    (programs / "bwrap").write_text(
-        f'#!/bin/sh\ncase "$*" in *\'--chdir {bad}\'*) echo "bwrap: Can\'t mkdir {bad}" >&2; exit 1;; esac\n'
-        f'exec {shutil.which("bwrap")} "$@"\n'
-    )
-    (programs / "bwrap").chmod(0o755)
+    write_failing_bwrap(programs / "bwrap", bad, f"bwrap: Can't mkdir {bad}")
     path = {"PATH": f"{programs}:{os.environ['PATH']}", "PORTICO_DRIVER": "claude-code"}
     for sandbox in ("auto", "required"):
         roots = {"PORTICO_WORKSPACE_ROOTS": f"{good},{bad}", "PORTICO_SANDBOX": sandbox}
