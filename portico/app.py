@@ -46,7 +46,7 @@ async def serve(
     settings = loaded.settings
     close_to_others()
     give_back_what_is_large()
-    blank_environment(secret_variables())
+    blank_environment(secret_variables(registry.settings))
     for warning in loaded.warnings:
         log.warning("%s", warning)
     for name, reason in registry.failures.items():

@@ -53,6 +53,8 @@ class _WithSettings(click.Command):
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         blank_arguments(secret_options())  # ``args`` is a copy
         context.obj = _plugins({name: _early(args, option(name)) for name in ("plugins", "disabled_plugins")})
+        if isinstance(context.obj, Plugins):
+            blank_arguments(secret_options(context.obj.registry.settings))
         return super().parse_args(context, args)
 
     def get_params(self, context: click.Context) -> list[click.Parameter]:

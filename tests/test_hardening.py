@@ -46,6 +46,34 @@ async def test_no_secret_is_on_the_command_line_that_everybody_sees(tmp_path: Pa
         assert answer.status_code == 200
 
 
+WITH_A_SECRET = """
+from portico import hookimpl
+from pydantic import BaseModel, SecretStr
+
+class Settings(BaseModel):
+    url: str = ""
+    key: SecretStr | None = None
+    other: SecretStr | None = None
+
+@hookimpl
+def portico_settings():
+    return {"hook": Settings}
+"""
+
+
+async def test_nor_is_a_secret_of_a_plugin_there_or_in_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "hook.py").write_text(WITH_A_SECRET)
+    options = ("--plugins", "hook", "--hook-key", "secret-option", "--hook-url", "http://localhost")
+    variables = {"PORTICO_HOOK_OTHER": "secret-variable", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    async with running_server(tmp_path, "--driver", "echo", *options, **variables) as server:
+        process = Path("/proc", str(server.process.pid))
+        shown = (process / "cmdline").read_bytes()
+        assert b"secret-" not in shown and b"--hook-key" in shown and b"http://localhost" in shown
+        if SEES_SERVERS:
+            shown = (process / "environ").read_bytes()
+            assert b"PORTICO_HOOK_OTHER=\0" in shown and b"secret-" not in shown
+
+
 async def test_nor_is_the_token_of_a_client(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it is never answered, so it is still there
         where = f"http://127.0.0.1:{silent.getsockname()[1]}"

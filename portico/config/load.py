@@ -23,7 +23,7 @@ from .mask import masked
 from .mistakes import SettingsError, explain, explain_plugin, unknown_options, unknown_variables
 from .origins import BARE_NAMES, PREFIX, Given, from_options, from_variables, option, read
 from .settings import Settings, is_secret
-from .values import Token, token
+from .values import Token, is_secret_type, token
 
 __all__ = [
     "Loaded",
@@ -254,15 +254,22 @@ def _files(winners: Mapping[str, Given], cwd: Path) -> tuple[Path, ...]:
     return (cwd / _DOTENV, *(cwd / value[1:] for value in values if isinstance(value, str) and value.startswith("@")))
 
 
-def secret_variables() -> frozenset[str]:
-    """The names of all variables in which a setting may stand that must not be shown."""
+def secret_variables(plugins: Mapping[str, type[BaseModel]] | None = None) -> frozenset[str]:
+    """The names of all variables in which a setting may stand that must not be shown, those of plugins too."""
     names = {name for name in Settings.model_fields if is_secret(name)}
-    return frozenset({PREFIX + name.upper() for name in names} | {name.upper() for name in names & BARE_NAMES})
+    every = names | _plugin_secrets(plugins or {})
+    return frozenset({PREFIX + name.upper() for name in every} | {name.upper() for name in names & BARE_NAMES})
 
 
-def secret_options() -> frozenset[str]:
+def secret_options(plugins: Mapping[str, type[BaseModel]] | None = None) -> frozenset[str]:
     """The same as options of the command line."""
-    return frozenset(option(name) for name in Settings.model_fields if is_secret(name))
+    names = {name for name in Settings.model_fields if is_secret(name)}
+    return frozenset(option(name) for name in names | _plugin_secrets(plugins or {}))
+
+
+def _plugin_secrets(plugins: Mapping[str, type[BaseModel]]) -> set[str]:
+    fields = ((prefix, name, field) for prefix, model in plugins.items() for name, field in model.model_fields.items())
+    return {f"{prefix}_{name}" for prefix, name, field in fields if is_secret_type(field.annotation)}
 
 
 def _read_tokens(path: Path, label: str, warnings: list[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from .mask import MASK
 from .origins import PREFIX, Given, is_set, option
 from .settings import accepts, is_secret
+from .values import is_secret_type
 
 # What `portico ask` and `portico chat` read: a shell that has them may start a server too.
 CLIENT_VARIABLES = frozenset({"PORTICO_URL", "PORTICO_TOKEN", "PORTICO_CAFILE"})
@@ -69,7 +70,7 @@ def explain_plugin(
         given = winners.get(f"{prefix}_{field}")
         if given is None:
             line = PREFIX + f"{prefix}_{field}".rstrip("_").upper()
-        elif "Secret" in str(model.model_fields[field].annotation):
+        elif is_secret_type(model.model_fields[field].annotation):
             line = given.label
         else:
             line = f"{given.label}={_shown(given.value)}"

@@ -32,6 +32,11 @@ _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # sun_path in unix
 T = TypeVar("T", bound=Hashable)
 
 
+def is_secret_type(annotation: object) -> bool:
+    """Whether a setting of this type must not be shown, as far as its type tells: it holds a `SecretStr`."""
+    return "Secret" in str(annotation)
+
+
 @dataclass(frozen=True)
 class Token:
     """A caller's credential: `name` is the principal that it stands for. `secret` may be hashed: `sha256$HEX`."""

@@ -11,12 +11,13 @@ from portico.core.access import others_may_enter
 from portico.core.directory import Directory
 from portico.core.errors import AgentUnavailable, InvalidRequest, NotAllowed
 from portico.core.links import links_on
-from portico.core.mounts import Mounts
+from portico.core.mounts import KERNEL, Mounts
 from portico.core.short import short_places
-from portico.core.workspaces import NOT_ALLOWED, all_workspaces, moved
+from portico.core.workspaces import NOT_ALLOWED, OWN_WORKSPACES, all_workspaces, moved
 
 _OTHERS = "cwd is another session's own, or where these lie"
 _DATA = "cwd is the server's own data folder, or lies in it, or holds it"
+_SYSTEM = "cwd shows what is the kernel's, such as /proc, which leads to other processes and all that they see"
 _FILES = (
     "cwd holds files of the server's own, such as its .env, or programs that it runs: start the server in another "
     "folder, or with another PATH"
@@ -51,7 +52,9 @@ class Boundary:
         self._private = private
         others = (*all_workspaces(data_dir, roots), *short_places(data_dir / "agents"))
         self._kept = [_Kept(path, _OTHERS, below=True, above=False) for path in others]
-        self._kept.append(_Kept(self._data_dir, _DATA, below=True, above=True))
+        # The agents may lie elsewhere, behind a link; and no root in the data folder may open them, or the devices.
+        inner = (Path(os.path.realpath(data_dir / name)) for name in ("agents", "devices"))
+        self._kept += [_Kept(path, _DATA, below=True, above=True) for path in (self._data_dir, *inner)]
         folders = (folder for file in files for folder in _folders_of(file))
         self._kept += [_Kept(folder, _FILES, below=False, above=True) for folder in dict.fromkeys(folders)]
 
@@ -68,9 +71,13 @@ class Boundary:
             raise NotAllowed("cwd lies outside of the folders that the operator allows (workspace_roots)")
         if (why := self.trouble(path)) is not None:
             raise NotAllowed(why)
-        if not path.is_dir():
+        try:
+            is_folder, is_open = path.is_dir(), self._private and others_may_enter(path.parent)
+        except OSError as error:  # its name is too long, or an agent moves it away meanwhile
+            raise InvalidRequest(f"cwd can't be used: {error.strerror}", code="invalid_cwd") from None
+        if not is_folder:
             raise InvalidRequest("cwd is not a folder", code="invalid_cwd")
-        if self._private and others_may_enter(path.parent):
+        if is_open:
             # An agent may change the mode of its own workspace, so that this is no hindrance.
             raise NotAllowed(
                 "others on this machine could enter cwd, once its agent lets them: name a folder that lies in one that "
@@ -90,7 +97,11 @@ class Boundary:
 
     def trouble(self, path: Path) -> str | None:
         """Why no session may work in ``path``, which has no links; None where one may."""
+        if OWN_WORKSPACES in path.parts:  # be it another server's
+            return _OTHERS
         look = _Look(path)
+        if look.shows_the_kernels():
+            return _SYSTEM
         for kept in self._kept:
             if kept.below and look.lies_in(kept.path) and not self._is_of_a_root(path, kept):
                 return kept.why
@@ -131,6 +142,10 @@ class _Look:
             return True
         identity = self._identity(folder)
         return identity is not None and identity in map(self._identity, (self._path, *self._path.parents))
+
+    def shows_the_kernels(self) -> bool:
+        """Whether it lies in a file system of the kernel's, or one is mounted in it."""
+        return any(mount.kind in KERNEL for mount in self._shown)
 
     def shows_elsewhere(self, folder: Path) -> bool:
         """Whether ``folder`` is to be seen in it by another path than its own."""

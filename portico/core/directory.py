@@ -69,6 +69,15 @@ class Directory:
         return status.st_dev, status.st_ino
 
     @property
+    def mount(self) -> str:
+        """The kernel's number for the mount that it lies in; a mount begins where this is not its parent's."""
+        try:
+            lines = Path(f"/proc/self/fdinfo/{self._descriptor}").read_text().splitlines()
+            return next(line for line in lines if line.startswith("mnt_id:"))
+        except (FileNotFoundError, StopIteration):  # another system than Linux
+            return str(os.fstat(self._descriptor).st_dev)
+
+    @property
     def owner(self) -> int:
         """The user's id."""
         return os.fstat(self._descriptor).st_uid
@@ -161,9 +170,16 @@ class Directory:
         os.rmdir(name, dir_fd=self._descriptor)
 
     def remove(self, name: str) -> None:
-        """Delete what has this name, with all that lies in it; what can't be deleted stays. Raises nothing."""
+        """Delete what has this name, with all that lies in it; what can't be deleted stays. Raises nothing.
+
+        What is mounted there lies elsewhere: it is neither entered nor changed.
+        """
         # An agent may have nested folders more deeply than there are descriptors, or calls on a stack: so each is first
         # moved up here. It may also have taken away its own right to enter them.
+        with suppress(OSError):
+            self._remove(name, self.mount)
+
+    def _remove(self, name: str, mount: str) -> None:
         waiting = [name]
         while waiting:
             each = waiting.pop()
@@ -174,20 +190,24 @@ class Directory:
                 except _NO_PLAIN_FILE:
                     pass
                 with self.child(each) as found:
+                    if found.mount != mount:
+                        continue
                     found.close_to_others()
                     for entry in found.names():
                         with suppress(OSError):
-                            waiting += found._deleted(entry, self)
+                            waiting += found._deleted(entry, self, mount)
                 self.remove_empty(each)
 
-    def _deleted(self, name: str, top: Directory) -> list[str]:
-        """Delete a file; a directory is moved to ``top``: its new name there."""
+    def _deleted(self, name: str, top: Directory, mount: str) -> list[str]:
+        """Delete a file; a directory of this ``mount`` is moved to ``top``: its new name there."""
         try:
             self.unlink(name)
             return []
         except _NO_PLAIN_FILE:
             pass
         with self.child(name) as found:
+            if found.mount != mount:
+                return []
             found.close_to_others()  # a move changes its `..`
         lifted = f".deleted-{secrets.token_hex(8)}"
         os.rename(name, lifted, src_dir_fd=self._descriptor, dst_dir_fd=top._descriptor)

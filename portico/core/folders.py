@@ -14,6 +14,7 @@ from portico.core.agent import AgentSpec
 from portico.core.boundary import Boundary
 from portico.core.directory import Directory
 from portico.core.errors import Unavailable
+from portico.core.known_workspaces import remember_workspaces
 from portico.core.roots import root_troubles
 from portico.core.threads import in_thread
 from portico.core.workspaces import DATA_DIR, ROOTS, Workspaces, all_workspaces, moved
@@ -55,7 +56,9 @@ class Folders:
         except OSError as error:
             detail = f"the folder of the agents, {self._agents}, cannot be used: {error.strerror}"
             raise Unavailable(detail, code=DATA_DIR) from error
-        self._made = Workspaces.open(all_workspaces(self._data_dir, self._roots)[0])
+        made = all_workspaces(self._data_dir, self._roots)[0]
+        remember_workspaces(self._data_dir, made)
+        self._made = Workspaces.open(made)
 
     def close(self) -> None:
         made, self._made = self._made, None

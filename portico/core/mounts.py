@@ -9,6 +9,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+KERNEL = frozenset(
+    [
+        "binfmt_misc",
+        "bpf",
+        "cgroup",
+        "cgroup2",
+        "configfs",
+        "debugfs",
+        "devpts",
+        "devtmpfs",
+        "efivarfs",
+        "fusectl",
+        "mqueue",
+        "nfsd",
+        "nsfs",
+        "proc",
+        "pstore",
+        "resctrl",
+        "rpc_pipefs",
+        "securityfs",
+        "selinuxfs",
+        "smackfs",
+        "sysfs",
+        "tracefs",
+    ]
+)
+"""Kinds of file systems that show the kernel's own things: processes with all that they see, devices, settings."""
+
 
 @dataclass(frozen=True, slots=True)
 class Spot:
@@ -24,10 +52,11 @@ class Spot:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """``spot`` is what is to be seen at ``point``."""
+    """``spot`` is what is to be seen at ``point``, and ``kind`` that of its file system."""
 
     point: Path
     spot: Spot
+    kind: str = ""
 
 
 class Mounts:
@@ -46,14 +75,18 @@ class Mounts:
         return cls([_parsed(line) for line in lines])
 
     def spot(self, path: Path) -> Spot:
+        return self._at(path).spot
+
+    def _at(self, path: Path) -> Mount:
         for point in (path, *path.parents):
             if (mount := self._mounts.get(point)) is not None:
-                return Spot(mount.spot.device, mount.spot.path / path.relative_to(point))
-        return Spot("", path)
+                spot = Spot(mount.spot.device, mount.spot.path / path.relative_to(point))
+                return Mount(path, spot, mount.kind)
+        return Mount(path, Spot("", path))
 
     def shown_in(self, folder: Path) -> Iterator[Mount]:
         """All that is to be seen in ``folder``: its own part of a file system, and what is mounted below it."""
-        yield Mount(folder, self.spot(folder))
+        yield self._at(folder)
         below = str(folder).rstrip("/") + "/"
         for point, mount in self._mounts.items():
             if str(point).startswith(below) and point != folder:
@@ -61,9 +94,10 @@ class Mounts:
 
 
 def _parsed(line: bytes) -> Mount:
-    """See proc_pid_mountinfo(5): id, parent, device, root, mount point, ..."""
+    """See proc_pid_mountinfo(5): id, parent, device, root, mount point, ..., a hyphen, kind, ..."""
     fields = line.split(b" ")
-    return Mount(_path(fields[4]), Spot(fields[2].decode(), _path(fields[3])))
+    kind = fields[fields.index(b"-", 6) + 1].decode(errors="replace")
+    return Mount(_path(fields[4]), Spot(fields[2].decode(), _path(fields[3])), kind)
 
 
 def _path(field: bytes) -> Path:

@@ -25,8 +25,10 @@ class RootTrouble:
 def root_troubles(data_dir: Path, roots: Sequence[Path], *, private: bool) -> Iterator[RootTrouble]:
     """Changes nothing. ``private``: that others may enter a root is fatal."""
     boundary = Boundary(data_dir, roots)
-    for path in (data_dir, *roots):
-        for link in links_on(path):
+    seen: set[Path] = set()
+    for path in (data_dir, data_dir / "agents", *roots):
+        for link in filter(lambda link: link not in seen, links_on(path)):
+            seen.add(link)
             root = next((each for each in boundary.roots if link.parent.is_relative_to(each)), None)
             if root is not None and boundary.trouble(link.parent) is None:
                 text = f"{path} leads through the link {link}, which agents may change, as it lies in the root {root}"

@@ -53,6 +53,15 @@ class ToolRule:
         except ValueError:
             return True
 
+    @staticmethod
+    def may_forbid(text: str, tool: str) -> bool:
+        """Whether a rule of ``disallowed_tools`` may forbid every use of ``tool``; what is no rule may forbid it."""
+        try:
+            rule = ToolRule.parse(text)
+        except ValueError:
+            return True
+        return rule.content is None and rule.concerns(tool)
+
     def __str__(self) -> str:
         return self.tool if self.content is None else f"{self.tool}({self.content})"
 

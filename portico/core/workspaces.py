@@ -10,6 +10,7 @@ from typing import Self
 
 from portico.core.directory import Directory
 from portico.core.errors import AgentUnavailable, Unavailable
+from portico.core.known_workspaces import known_workspaces
 
 OWN_WORKSPACES = ".portico-workspaces"
 
@@ -28,14 +29,15 @@ def own_workspaces(data_dir: Path, roots: Sequence[Path]) -> Path:
 
 
 def all_workspaces(data_dir: Path, roots: Sequence[Path]) -> tuple[Path, ...]:
-    """Where they may lie, without links on the way: when a session was made, another root may have been the first.
+    """Where they may lie, without links on the way: when a session was made, there may have been other roots.
 
-    That of now comes first. ``.portico-workspaces`` is not resolved: a link of this name is refused.
+    That of now comes first. ``.portico-workspaces`` is not resolved: a link of this name is refused. Raises
+    `Unavailable` as `known_workspaces`.
     """
     default = data_dir / "workspaces"
     others = [Path(os.path.realpath(root), OWN_WORKSPACES) for root in roots]
     first = others[0] if roots[0] != default else Path(os.path.realpath(default))
-    return tuple(dict.fromkeys((first, Path(os.path.realpath(default)), *others)))
+    return tuple(dict.fromkeys((first, Path(os.path.realpath(default)), *others, *known_workspaces(data_dir))))
 
 
 def workspaces_trouble(path: Path) -> str | None:

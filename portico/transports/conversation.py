@@ -54,9 +54,10 @@ class Conversation:
     async def run(self, after: int | None) -> None:
         """Tell what comes after ``after`` (None: from now on), until there is nothing more to read.
 
+        It also ends once the credentials of ``caller`` do not hold any more (``caller.over``), whatever is under way.
         Raises what else ends it: a `PorticoError`, or what the peer raises when it has gone.
         """
-        with self._streams.hold(self._principal):
+        with self._streams.hold(self._principal), self._streams.admitted(self._caller):
             self._principal = await self._engine.bind(self._principal, self._session_id)
             reader = await self._begin(after)
             async with anyio.create_task_group() as tasks:
@@ -88,7 +89,7 @@ class Conversation:
 
     async def _follow(self, reader: Reader) -> None:
         self._reader = reader
-        with self._streams.following(reader, "websocket", self._caller):
+        with self._streams.following(reader, "websocket"):
             while events := await reader.read():
                 if self._next is not None:
                     return

@@ -47,6 +47,7 @@ class Streams:
         self.frames = Latest(wire.frames)
         self.texts = Latest(_texts)
         self._following: dict[Reader, Caller | None] = {}
+        self._admitted: dict[CancelScope, Caller] = {}
         self._waiting: set[CancelScope] = set()
         self._finishing: set[CancelScope] = set()
 
@@ -65,19 +66,38 @@ class Streams:
         finally:
             del self._following[reader]
 
+    @contextmanager
+    def admitted(self, caller: Caller | None) -> Iterator[None]:
+        """What is in here is cancelled as soon as ``caller`` would not be let in any more.
+
+        For whoever also listens to its client. The end of a reader would not be enough: a client that takes what it is
+        sent slowly, or asks for another reader, would be heard until it lets the connection end.
+        """
+        with CancelScope() as scope:
+            if caller is not None:
+                self._admitted[scope] = caller
+            try:
+                yield
+            finally:
+                self._admitted.pop(scope, None)
+
     async def watch(self) -> None:
-        """Stop what is read by whom the credentials of no more hold, until cancelled."""
+        """End what is done for callers whose credentials do not hold any more, until cancelled."""
         while True:
             await sleep(RECHECK_SECONDS)
             found: dict[str, bool] = {}
-            for reader, caller in list(self._following.items()):
+            for caller in [*self._following.values(), *self._admitted.values()]:
                 if caller is None or caller.credential is None:
                     continue
                 if caller.credential not in found:
                     found[caller.credential] = await caller.still()
-                if not found[caller.credential]:
-                    caller.over = True
+                caller.over = caller.over or not found[caller.credential]
+            for reader, caller in self._following.items():
+                if caller is not None and caller.over:
                     reader.stop()
+            for scope, caller in self._admitted.items():
+                if caller.over:
+                    scope.cancel()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

@@ -82,6 +82,41 @@ def test_what_others_keep_is_refused_by_each_of_its_names(place: Place) -> None:
         assert not refused(boundary, cwd), cwd
 
 
+def test_workspaces_of_any_server_are_refused(place: Place) -> None:
+    others = place.root / "project" / ".portico-workspaces"
+    (others / "one" / "deep").mkdir(parents=True)
+    boundary = place.boundary()
+    assert all(refused(boundary, cwd) for cwd in (others, others / "one", others / "one" / "deep"))
+    assert not refused(boundary, others.parent)
+
+
+def test_no_root_opens_the_folders_of_agents(place: Place) -> None:
+    for name in ("agents/a", "devices", "projects/p"):
+        (place.data / name).mkdir(parents=True, exist_ok=True)
+    boundary = place.boundary(place.root, *(place.data / name for name in ("agents", "devices", "projects")))
+    for name in ("agents", "agents/a", "devices"):
+        assert refused(boundary, place.data / name), name
+    assert not refused(boundary, place.data / "projects") and not refused(boundary, place.data / "projects" / "p")
+
+
+def test_agents_that_lie_behind_a_link_are_guarded_there(place: Place) -> None:
+    disk = place.root / "disk"
+    disk.mkdir()
+    (place.data / "agents").rename(disk / "agents")
+    (place.data / "agents").symlink_to(disk / "agents")
+    (disk / "agents" / "a").mkdir()
+    boundary = place.boundary()
+    for cwd in (disk, disk / "agents", disk / "agents" / "a", place.root):
+        assert refused(boundary, cwd), cwd
+    assert not refused(boundary, place.root / "project")
+    assert list(root_troubles(place.data, [place.root], private=False)) == []
+    (place.root / "project" / "link").symlink_to(disk)
+    (place.data / "agents").unlink()
+    (place.data / "agents").symlink_to(place.root / "project" / "link" / "agents")
+    (trouble,) = root_troubles(place.data, [place.root], private=False)
+    assert trouble.fatal and str(place.root / "project" / "link") in trouble.text
+
+
 def test_a_root_is_what_it_was_at_the_start(place: Place) -> None:
     """An agent that works above it may put a link in its place."""
     inner = place.root / "inner"
@@ -149,6 +184,23 @@ def test_a_mount_shows_nothing_that_its_folder_does_not(place: Place) -> None:
     orders.append(f"mount --bind {place.data} {mounts / 'inside' / 'x'}")
     asked = [str(mounts / name) for name in (*shown, "inside")] + [str(place.root), str(place.root / "project")]
     said = json.dumps([str(place.data), [str(place.root), str(mounts)], [], asked])
+    assert in_mounts(orders, said) == ["refused"] * 6 + ["allowed", "refused", "allowed", "allowed"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
+def test_nobody_works_where_the_kernels_own_is_mounted(place: Place) -> None:
+    """As in a folder that somebody prepares for chroot(2): /proc leads from there into all other sandboxes."""
+    shown = ("outer/chroot/proc", "link/dev")
+    for name in (*shown, "plain/proc"):
+        (place.root / name).mkdir(parents=True)
+    orders = [f"mount -t proc proc {place.root / shown[0]}", f"mount --bind /proc/sys {place.root / shown[1]}"]
+    asked = [str(place.root / name) for name in ("outer", "outer/chroot", *shown, "link", "plain", "plain/proc", ".")]
+    said = json.dumps([str(place.data), [str(place.root), "/proc"], [], [*asked, "/proc", "/proc/sys/kernel"]])
+    assert in_mounts(orders, said) == ["refused"] * 5 + ["allowed"] * 2 + ["refused"] * 3
+
+
+def in_mounts(orders: Sequence[str], said: str) -> list[str]:
+    """What `LOOK` says where these commands have been run."""
     script = " && ".join([*orders, f'exec \'{sys.executable}\' -c "$0" "$1"'])
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, LOOK, said],
@@ -159,7 +211,8 @@ def test_a_mount_shows_nothing_that_its_folder_does_not(place: Place) -> None:
     )
     if "mount:" in done.stderr or "unshare:" in done.stderr:
         pytest.skip(done.stderr)
-    assert done.stdout.split() == ["refused"] * 6 + ["allowed", "refused", "allowed", "allowed"], done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o711, 0o701])

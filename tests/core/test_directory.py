@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from portico.core.directory import Directory
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -119,3 +122,40 @@ def test_a_tree_is_deleted_however_deep_and_closed_it_is(base: Path, tree: Path,
         held.remove("missing")
         assert held.names() == []
     assert unchanged(outside)
+
+
+REMOVE = """
+import sys
+from pathlib import Path
+from portico.core.directory import Directory
+with Directory.open(Path(sys.argv[1])) as held:
+    for name in sys.argv[2:]:
+        held.remove(name)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root may mount")
+def test_what_is_mounted_in_a_tree_is_neither_deleted_nor_changed(base: Path, tree: Path, outside: Path) -> None:
+    (outside / "inner").mkdir(mode=0o755)
+    (outside / "inner" / "file").write_text("mine")
+    points = [tree / "folder", tree / "deep" / "down" / "folder", base / "itself"]
+    for point in points:
+        point.mkdir(parents=True)
+    (tree / "deep" / "file").write_text("x")
+    (tree / "deep" / "mounted").touch()
+    orders = [f"mount --bind '{outside}' '{point}'" for point in points]
+    orders.append(f"mount --bind '{outside}/file' '{tree}/deep/mounted'")
+    script = " && ".join([*orders, f'exec \'{sys.executable}\' -c "$0" "$@"'])
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, REMOVE, str(base), "tree", "itself"],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    if "mount:" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stderr
+    for folder in (outside, outside / "inner"):
+        assert folder.stat().st_mode & 0o777 == 0o755 and (folder / "file").read_text() == "mine"
+    assert not list(base.rglob("file"))

@@ -36,7 +36,7 @@ from portico.plugins.claude_code.containment import detect
 from portico.plugins.manager import load_plugins
 from tests.support.agents import real_cli
 from tests.support.enrolled import identity, write
-from tests.support.sandbox import working_sandbox
+from tests.support.sandbox import working_sandbox, write_failing_bwrap
 
 pytestmark = pytest.mark.anyio
 
@@ -171,11 +171,7 @@ async def test_sandbox(places: Places, tmp_path: Path) -> None:
     await working_sandbox()
     assert (await sandbox.check(places(sandbox="required"))).state == "ok"
     (tmp_path / "root").mkdir()
-    (tmp_path / "bin" / "bwrap").write_text(
-        f"#!/bin/sh\ncase \"$*\" in *'--chdir {tmp_path}/root'*) echo no such luck >&2; exit 1;; esac\n"
-        f'exec {shutil.which("bwrap")} "$@"\n'
-    )
-    (tmp_path / "bin" / "bwrap").chmod(0o755)
+    write_failing_bwrap(tmp_path / "bin" / "bwrap", tmp_path / "root", "no such luck")
     path = f"{tmp_path}/bin:{os.environ['PATH']}"
     found = await sandbox.check(places(path=path, workspace_roots=str(tmp_path / "root")))
     assert found.state == "failure" and f"in {tmp_path}/root no agent would work" in found.text

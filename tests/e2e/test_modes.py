@@ -131,6 +131,31 @@ async def test_a_projects_settings_set_no_mode(tmp_path: Path) -> None:
         assert not (project / "a").exists() and await mode(client) == "default"
 
 
+@pytest.mark.parametrize("driver", ["claude-code", "claude-agent-sdk"])
+async def test_a_projects_subagent_has_no_mode_that_is_not_allowed(tmp_path: Path, driver: str) -> None:
+    project = tmp_path / "roots" / "project"
+    (project / ".claude" / "agents").mkdir(parents=True)
+    definition = "---\nname: helper\ndescription: helps\npermissionMode: acceptEdits\n---\nYou help.\n"
+    (project / ".claude" / "agents" / "helper.md").write_text(definition)
+    # Nor does it get there where a project's settings turn hooks off.
+    (project / ".claude" / "settings.json").write_text(json.dumps({"disableAllHooks": True}))
+    settings = {
+        "PORTICO_WORKSPACE_ROOTS": str(tmp_path / "roots"),
+        "PORTICO_SETTING_SOURCES": "project",
+        "PORTICO_PERMISSION_MODES": "default,plan",
+        "PORTICO_DRIVER": driver,
+    }
+    async with running_server(tmp_path, **settings) as server, talk(server) as client:
+        prompts = {"system_prompt": "be brief", "append_system_prompt": "be nice"}  # which hold all the same
+        await client.open(session_id="s", cwd=str(project), setting_sources=["project"], **prompts)
+        task = script(write(project, "a"), {"say": "ok"})
+        helper = use("Agent", subagent_type="helper", description="d", prompt=task, run_in_background=False)
+        assert asked(await turn(client, "s", helper, answer=DENY)) == ["Write"]
+        assert not (project / "a").exists() and await mode(client) == "default"
+        told = [json.dumps(call.body["system"]) for call in server.model.requests if call.body]
+        assert any("be brief" in text and "be nice" in text for text in told)
+
+
 async def test_what_a_rule_forbids_is_not_reached_by_a_changed_input(tmp_path: Path) -> None:
     async with running_server(tmp_path, PORTICO_DISALLOWED_TOOLS="Bash(rm:*)") as server, talk(server) as client:
         target = Path((await client.open(session_id="s"))["cwd"]) / "kept"
@@ -145,3 +170,14 @@ async def test_what_a_rule_forbids_is_not_reached_by_a_changed_input(tmp_path: P
         assert (await client.answer("s", request["request_id"], **same)).status_code == 200
         await client.until("s", "complete")
         assert only(await client.history("s"), "tool_result")["content"] == "1" and target.exists()
+
+
+async def test_what_a_rule_forbids_to_read_is_not_read_by_naming_it_in_a_query(tmp_path: Path) -> None:
+    forbidden = {"none": [], "whole": ["Read"], "many": ["Re*"], "content": ["Read(kept)"]}
+    async with running_server(tmp_path) as server, talk(server) as client:
+        for name, rules in forbidden.items():
+            cwd = (await client.open(session_id=name, disallowed_tools=rules))["cwd"]
+            Path(cwd, "kept").write_text("what the file says")
+            await client.turn(name, "look at @kept", commands=True)
+            heard = json.dumps(server.model.requests[-1].body["messages"])
+            assert "look at @kept" in heard and ("what the file says" in heard) == (not rules), name

@@ -16,7 +16,7 @@ import anyio
 import httpx
 import pytest
 
-from tests.support.sandbox import working_sandbox
+from tests.support.sandbox import working_sandbox, write_failing_bwrap
 from tests.support.server import RunningServer, environment, running_server
 from tests.support.talk import Talk, only, script, talk
 
@@ -207,6 +207,50 @@ async def test_workspaces_in_what_was_the_first_root_go_on_and_stay_closed(tmp_p
 
 
 @real_cli
+async def test_workspaces_in_what_is_no_root_any_more_stay_hidden(tmp_path: Path) -> None:
+    await working_sandbox()
+    root, wider = tmp_path / "wider" / "root", tmp_path / "wider"
+    root.mkdir(parents=True)
+    async with running_server(tmp_path, **ECHO, PORTICO_WORKSPACE_ROOTS=str(root)) as server, talk(server) as client:
+        own = Path((await client.open(session_id="victim"))["cwd"])
+        (own / "notes").write_text("sesame")
+    (tmp_path / "home").rmdir()
+    drivers = {"PORTICO_DRIVER": "claude-code,echo", "PORTICO_WORKSPACE_ROOTS": str(wider)}
+    async with running_server(tmp_path, **TOOLS, **drivers) as server, talk(server) as client:
+        for cwd in (own, own.parent):
+            assert await refused(client, cwd=str(cwd)) == (403, "not_allowed")
+        for name, cwd in (("wider", wider), ("root", root)):
+            await client.open(session_id=name, cwd=str(cwd))
+            said = await tool(client, name, f"(cat {own}/notes; ls -A {root}; mv {root} {root}-was; echo done) 2>&1")
+            assert "done" in said.splitlines() and "sesame" not in said and OWN in said
+        assert (await client.turn("victim", "hello"))[-1]["stop_reason"] == "end_turn"
+        (server.data_dir / "workspace-folders.json").write_text("[")
+    done = await serve(tmp_path, **drivers)
+    (line,) = [line for line in done.stdout.decode().splitlines() if line.startswith("portico: ")]
+    assert done.returncode == 1 and "workspace-folders.json" in line
+
+
+@real_cli
+async def test_agents_that_lie_behind_a_link_are_hidden_there(tmp_path: Path) -> None:
+    await working_sandbox()
+    disk = tmp_path / "disk"
+    (disk / "agents").mkdir(parents=True)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "agents").symlink_to(disk / "agents")
+    places = {"PORTICO_AGENT_ENV": f"DISK={disk}", "PORTICO_WORKSPACE_ROOTS": f"{tmp_path / 'root'},{disk}"}
+    (tmp_path / "root").mkdir()
+    async with running_server(tmp_path, **TOOLS, **places) as server, talk(server) as client:
+        await client.open(session_id="victim")
+        home = Path(await tool(client, "victim", 'echo sesame > "$HOME/notes"; realpath "$HOME"'))
+        assert home.is_relative_to(disk) and (home / "notes").read_text() == "sesame\n"
+        await client.open(session_id="thief")
+        said = await tool(client, "thief", f'(ls {disk}/agents; cat {home}/notes; ls -d "$HOME") 2>&1')
+        assert "sesame" not in said and home.parent.name not in said.splitlines() and str(disk) in said
+        for cwd in (home, home.parent, disk / "agents", disk):
+            assert await refused(client, cwd=str(cwd)) == (403, "not_allowed"), cwd
+
+
+@real_cli
 @as_root
 async def test_a_setuid_program_of_an_agents_is_out_of_everybody_elses_reach(tmp_path: Path, open_folder: Path) -> None:
     await working_sandbox()
@@ -270,11 +314,7 @@ async def test_a_root_that_the_sandbox_cannot_show_stops_the_start(tmp_path: Pat
     good, bad, programs = tmp_path / "good", tmp_path / "bad", tmp_path / "programs"
     for folder in (good, bad, programs):
         folder.mkdir()
-    (programs / "bwrap").write_text(
-        f'#!/bin/sh\ncase "$*" in *\'--chdir {bad}\'*) echo "bwrap: Can\'t mkdir {bad}" >&2; exit 1;; esac\n'
-        f'exec {shutil.which("bwrap")} "$@"\n'
-    )
-    (programs / "bwrap").chmod(0o755)
+    write_failing_bwrap(programs / "bwrap", bad, f"bwrap: Can't mkdir {bad}")
     path = {"PATH": f"{programs}:{os.environ['PATH']}", "PORTICO_DRIVER": "claude-code"}
     for sandbox in ("auto", "required"):
         roots = {"PORTICO_WORKSPACE_ROOTS": f"{good},{bad}", "PORTICO_SANDBOX": sandbox}
@@ -297,6 +337,19 @@ async def test_who_works_where_programs_of_the_servers_lie_could_change_them(tmp
     async with running_server(tmp_path, **ECHO, **places) as server, talk(server) as client:
         for name in ("tools/bin", "tools", "server", "logs", "."):
             assert await refused(client, cwd=str(root / name)) == (403, "not_allowed"), name
+        await client.open(cwd=str(root / "project"))
+
+
+async def test_nobody_works_in_what_is_the_kernels_and_odd_names_are_told(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "project").mkdir(parents=True)
+    (root / "link").symlink_to("/proc")
+    roots = {"PORTICO_WORKSPACE_ROOTS": f"{root},/proc"}
+    async with running_server(tmp_path, **ECHO, **roots) as server, talk(server) as client:
+        for cwd in ("/proc", "/proc/sys", f"/proc/{server.process.pid}", str(root / "link")):
+            assert await refused(client, cwd=cwd) == (403, "not_allowed"), cwd
+        for name in ("a" * 300, "missing", "project/" + "a/" * 1500):
+            assert await refused(client, cwd=str(root / name)) == (422, "invalid_cwd"), name[:20]
         await client.open(cwd=str(root / "project"))
 
 

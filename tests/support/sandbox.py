@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -39,3 +40,15 @@ async def run_wrapped(command: Sequence[Argument], **options: Any) -> CompletedP
     """What `Sandbox.wrap` or `Containment.wrap` has made, run to its end; ``options`` are `anyio.run_process`'s."""
     with opened(command) as (argv, files):
         return await anyio.run_process(argv, check=False, pass_fds=files, **options)
+
+
+def write_failing_bwrap(program: Path, cwd: Path, words: str) -> None:
+    """A bwrap that is the real one, but fails with these ``words`` where it is to start something in ``cwd``."""
+    program.write_text(
+        "#!/bin/sh\n"
+        'number= before=; for word; do test "$before" = --args && number=$word; before=$word; done\n'
+        "mounts=$(tr '\\0' ' ' < \"/proc/self/fd/$number\")\n"
+        f'case "$mounts" in *\'--chdir {cwd} \'*) echo "{words}" >&2; exit 1;; esac\n'
+        f'exec {shutil.which("bwrap")} "$@"\n'
+    )
+    program.chmod(0o755)

@@ -16,6 +16,7 @@ from claude_agent_sdk import (
     ClaudeSDKClient,
     ClaudeSDKError,
     CLIConnectionError,
+    HookMatcher,
     Message,
     PermissionResultAllow,
     PermissionResultDeny,
@@ -34,6 +35,7 @@ from portico.plugins.claude_code.failures import exit_text, start_failure
 from portico.plugins.claude_code.framer import Oversized
 from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken, summed
 from portico.plugins.claude_code.launch import Launch
+from portico.plugins.claude_code.mode_hook import is_needed, ruling
 from portico.plugins.claude_code.process import CliProcess
 from portico.plugins.claude_code.protocol import Protocol
 
@@ -57,7 +59,10 @@ class SdkAgent:
         self._launch = launch
         self._process = process
         self._transport = CliTransport(process)
-        self._client = ClaudeSDKClient(ClaudeAgentOptions(can_use_tool=self._may_use), self._transport)
+        options = ClaudeAgentOptions(can_use_tool=self._may_use)
+        if is_needed(launch.spec.options):
+            options.hooks = {"PreToolUse": [HookMatcher(hooks=[self._look_at_mode])]}
+        self._client = ClaudeSDKClient(options, self._transport)
         self._protocol = Protocol(launch.conversation, launch.spec.options.permission_mode)
         self._callbacks = Callbacks(lambda line: self._act(self._protocol.take(line)))
         self._said = EventBuffer()
@@ -281,6 +286,9 @@ class SdkAgent:
             if isinstance(item, dict) and item["type"] == "tool_use":
                 self._used.append(item["tool_use_id"])
         self._wake()
+
+    async def _look_at_mode(self, asked: Any, tool_use_id: str | None, context: Any) -> Any:
+        return ruling(asked, self._launch.config.permission_modes)
 
     async def _may_use(
         self, tool_name: str, given: dict[str, Any], context: ToolPermissionContext

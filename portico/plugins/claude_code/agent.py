@@ -20,6 +20,7 @@ from portico.plugins.claude_code.failures import exit_text, start_failure
 from portico.plugins.claude_code.framer import Oversized
 from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken, summed
 from portico.plugins.claude_code.launch import Launch
+from portico.plugins.claude_code.mode_hook import hooks, is_needed
 from portico.plugins.claude_code.process import CliProcess
 from portico.plugins.claude_code.protocol import Protocol
 
@@ -48,7 +49,9 @@ class ClaudeAgent:
     def __init__(self, launch: Launch, process: CliProcess) -> None:
         self._launch = launch
         self._process = process
-        self._protocol = Protocol(launch.conversation, launch.spec.options.permission_mode)
+        modes = launch.spec.options.permission_mode, launch.config.permission_modes
+        self._protocol = Protocol(launch.conversation, *modes)
+        self._introduction: str | None = None  # a request without which the CLI is not to work
         self._said = EventBuffer()
         self._unheard: list[bytes] = []  # messages, as long as they may have to be sent to another process
         self._steered: dict[str, str] = {}  # turn_id -> uuid of messages that no turn has been seen to take up
@@ -61,6 +64,12 @@ class ClaudeAgent:
         self._scope = anyio.CancelScope()
         self._closing = False
         self._served = anyio.Event()
+
+    async def introduce(self) -> None:
+        """Say what the CLI has to know before its first message, if anything. Called once, by the driver."""
+        if is_needed(self._launch.spec.options):
+            self._introduction, line = self._protocol.control("initialize", hooks=hooks())
+            await self._submit(line)
 
     # --- the engine's side
 
@@ -298,6 +307,8 @@ class ClaudeAgent:
             if isinstance(item, Send):
                 await self._process.send(item.line)
             elif isinstance(item, Answered):
+                if item.request_id == self._introduction and item.error is not None:
+                    raise RuntimeError(f"the agent takes no hook: {item.error}")
                 if item.request_id in self._controls:
                     self._controls[item.request_id] = item
             elif isinstance(item, Moved):

@@ -21,6 +21,7 @@ class DriverConfig:
     ``max_tokens`` is the output limit of one reply; None: the CLI's own. With a ``gateway`` agents get no credential.
     ``sandbox`` is the setting; in it ``visible`` paths are to be seen beside the system and what ``environment`` names,
     ``hidden`` ones are not, and of ``roots`` each agent sees its own workspace only. ``withheld_tools`` no agent has.
+    ``permission_modes`` are those that subagents may be in, too.
     """
 
     agents: Path
@@ -37,6 +38,7 @@ class DriverConfig:
     hidden: tuple[Path, ...] = ()
     roots: tuple[Path, ...] = ()
     withheld_tools: tuple[str, ...] = ()
+    permission_modes: frozenset[str] = frozenset({"default"})
 
     @property
     def search_path(self) -> str:
@@ -62,12 +64,14 @@ class DriverConfig:
             visible=tuple(server_paths(settings.mcp_servers)),
             hidden=(
                 context.data_dir,
+                context.data_dir / "agents",  # which may be a link
                 own_workspaces(context.data_dir, settings.workspace_roots),
                 *_secret_files(context),
             ),
             roots=settings.workspace_roots,
             # It asks for no leave, and a mode that is left again only with the next message may be left too late.
             withheld_tools=() if "plan" in settings.permission_modes else ("EnterPlanMode",),
+            permission_modes=frozenset(settings.permission_modes),
         )
 
 

@@ -77,6 +77,7 @@ class ClaudeDriver:
                     await launch.clear()
         agent = ClaudeAgent(launch, process)
         self._tasks.start_soon(agent.serve, name=f"agent {spec.agent_id}")
+        await agent.introduce()
         return agent
 
     async def close(self) -> None:

@@ -11,6 +11,7 @@ from portico.core.agent import AgentSpec
 from portico.core.directory import Directory
 from portico.core.gateway import Door
 from portico.core.short import make_short, prepare_short
+from portico.core.tool_rule import ToolRule
 from portico.plugins.claude_code.config import DriverConfig
 
 SUBFOLDERS = ("home", "config", "tmp", "run")
@@ -68,6 +69,9 @@ def build_environment(config: DriverConfig, spec: AgentSpec, runtime: Path, door
         environment["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(config.max_tokens)
     if spec.options.permission_mode == "bypassPermissions" and os.geteuid() == 0:
         environment["IS_SANDBOX"] = "1"  # as root the CLI refuses this mode without
+    if any(ToolRule.may_forbid(text, "Read") for text in spec.options.disallowed_tools):
+        # The CLI reads an @file of a query where a rule forbids the whole tool. A rule with a content it obeys.
+        environment["CLAUDE_CODE_DISABLE_FILE_MENTIONS"] = "1"
     return environment
 
 

@@ -6,7 +6,7 @@ are types that are not known and lines that can't be read.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import Any
 
 from portico.core.agent import Decision, OwnTurn
@@ -25,6 +25,7 @@ from portico.plugins.claude_code.failures import turn_failure
 from portico.plugins.claude_code.framer import Oversized
 from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken
 from portico.plugins.claude_code.lines import decode_line, encode_line
+from portico.plugins.claude_code.mode_hook import MODES, reply
 from portico.plugins.claude_code.permissions import Permissions, permission_request
 from portico.plugins.claude_code.stream import MessageStream
 
@@ -34,8 +35,6 @@ MAX_SPEAKERS = 64
 """Subagents whose messages are followed at once."""
 
 PLAN = "plan"
-MODES = {"manual": "default"}
-"""Newer names of permission modes."""
 
 USAGE = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
@@ -43,16 +42,20 @@ USAGE = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_
 class Protocol:
     """One CLI process's side of the talk. ``ignored`` counts the lines that could not be read.
 
-    ``conversation`` is the id of the conversation that the process starts with, ``mode`` its permission mode.
+    ``conversation`` is the id of the conversation that the process starts with, ``mode`` its permission mode, and
+    ``allowed_modes`` are those of the operator.
     """
 
-    def __init__(self, conversation: str, mode: str = "default") -> None:
+    def __init__(
+        self, conversation: str, mode: str = "default", allowed_modes: Collection[str] = frozenset({"default"})
+    ) -> None:
         self.ignored = 0
         self.heard = False  # whether it has taken a message, or begun a turn
         self._mine: str | None = None  # uuid of the message in flight
         self._started = False  # whether its turn has begun
         self._steered: set[str] = set()  # uuids of messages that wait for a turn to take them up
         self._conversation = conversation
+        self._allowed_modes = allowed_modes
         self._mode = mode
         self._mode_before_plan = "default" if mode == PLAN else mode
         self._mode_told = True
@@ -358,6 +361,9 @@ class Protocol:
     # --- control
 
     def _request(self, cli_id: str, request: Json) -> Iterator[Item]:
+        if (line := reply(cli_id, request, self._allowed_modes)) is not None:
+            yield Send(line)
+            return
         after_plan = self._mode_before_plan if self._mode == PLAN else self._mode
         event = permission_request(request, self._subagents.get(str(request.get("agent_id"))), after_plan)
         if event is not None:

@@ -145,6 +145,7 @@ def test_the_settings_reach_the_driver(tmp_path: Path) -> None:
         sandbox="auto",
         hidden=(tmp_path, tmp_path / "workspaces", Path("/.env")),
         roots=(tmp_path / "workspaces",),
+        permission_modes=frozenset({"default", "acceptEdits", "plan", "dontAsk"}),
     )
 
 

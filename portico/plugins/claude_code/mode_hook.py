@@ -1,0 +1,56 @@
+"""A hook for each use of a tool, which looks at the permission mode that it is in.
+
+A subagent may have a mode of its own, which its definition in a project or a user's settings says. The CLI tells that
+mode to hooks and to nobody else (measured on 2.1.330). No setting of a project turns this hook off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from portico.core.agent import AgentOptions
+from portico.plugins.claude_code.lines import encode_line
+
+CALLBACK = "permission-mode"
+EVENT = "PreToolUse"
+MODES = {"manual": "default"}
+"""Newer names of permission modes."""
+
+
+def is_needed(options: AgentOptions) -> bool:
+    """Whether subagents may be defined by somebody else than the CLI."""
+    return bool(options.setting_sources)
+
+
+def hooks() -> dict[str, Any]:
+    """The member ``hooks`` of an ``initialize`` request."""
+    return {EVENT: [{"matcher": None, "hookCallbackIds": [CALLBACK]}]}
+
+
+def ruling(asked: Mapping[str, Any], allowed: Collection[str]) -> dict[str, Any]:
+    """The answer to the hook: where the mode is not ``allowed``, the tool use is asked for, as in the mode default.
+
+    Where that mode is not allowed either, it is denied.
+    """
+    mode = MODES.get(str(asked.get("permission_mode")), asked.get("permission_mode"))
+    if mode in allowed:
+        return {}
+    return {
+        "hookSpecificOutput": {
+            "hookEventName": EVENT,
+            "permissionDecision": "ask" if "default" in allowed else "deny",
+            "permissionDecisionReason": f"The permission mode {mode} is not allowed here.",
+        }
+    }
+
+
+def reply(cli_id: str, request: Mapping[str, Any], allowed: Collection[str]) -> bytes | None:
+    """The line that answers a ``control_request`` of the CLI, if that is our hook; else None."""
+    if request.get("subtype") != "hook_callback" or request.get("callback_id") != CALLBACK:
+        return None
+    asked = request.get("input")
+    answer = ruling(asked if isinstance(asked, Mapping) else {}, allowed)
+    return encode_line(
+        {"type": "control_response", "response": {"subtype": "success", "request_id": cli_id, "response": answer}}
+    )
