@@ -136,6 +136,21 @@ async def test_a_body_of_who_may_not_send_it_is_not_waited_for(tmp_path: Path) -
         assert await told(await served.raw(reader)) == (403, "not_allowed")
 
 
+@pytest.mark.parametrize("count", [100, 101])
+async def test_parameters_are_counted_before_anybody_asks_who_is_calling(tmp_path: Path, count: int) -> None:
+    query = "&".join(["ticket=wrong", *(f"a{number}" for number in range(count - 1))])
+    async with serving(tmp_path) as served:
+        refused = (400, "malformed") if count > 100 else (401, "unauthenticated")
+        for path in ("/claude/sessions/s", "/claude/stream/s", "/none"):
+            assert (
+                await told(await served.raw(f"GET {path}?{query} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()))
+                == refused
+            )
+        stream = await served.connect()
+        await open_raw(stream, f"/claude/ws/s?{query}", token=None)
+        assert await close_code(stream) == (4400 if count > 100 else 4401)
+
+
 async def test_what_is_left_of_refused_bodies_is_read_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "LEFTOVER_SECONDS", 60)
     slowed: list[object] = []
