@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 
 from portico.core.errors import InvalidRequest, MalformedRequest
-from portico.transports.json_reader import JsonReader
+from portico.core.json_reader import JsonReader
 from portico.transports.long_texts import Postponed, place_of
 from portico.transports.models import EventId
 

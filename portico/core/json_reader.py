@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any, NoReturn
 
 from portico.core.errors import MalformedRequest, TooLarge
-from portico.transports.text import Text, memory_for
+from portico.core.text import Text, memory_for
 
 MAX_VALUES = 10_000
 """Objects, arrays, strings, numbers and the like. What is large by right is so for a few long strings."""
