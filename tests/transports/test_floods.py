@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import re
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
-import anyio.lowlevel
 import pytest
 from anyio.abc import SocketStream
 from websockets.frames import Opcode
@@ -21,6 +18,7 @@ from portico.core.intake import FREE_BYTES, Intake
 from portico.transports import connection
 from portico.transports.leftovers import Leftovers
 from portico.transports.websocket_connection import STRANGER_BYTES
+from tests.support.loop import longest_step
 from tests.support.serving import Served, get, serving
 from tests.support.websocket import close_code, frame, frames, open_raw, talking
 
@@ -50,26 +48,6 @@ async def told(stream: SocketStream) -> tuple[int, str]:
 
 async def healthy(served: Served) -> None:
     assert (await served.client.get("/healthz")).status_code == 200
-
-
-@contextmanager
-def no_long_step() -> Iterator[list[float]]:
-    """Afterwards there is in it how long the event loop was kept from others, at most, by the clock of its thread."""
-    longest = [0.0]
-    gc.collect()
-    gc.disable()  # the heap of the tests is large
-    try:
-        yield longest
-    finally:
-        gc.enable()
-
-
-async def watch(longest: list[float]) -> None:
-    before = time.thread_time()
-    while True:
-        await anyio.lowlevel.checkpoint()
-        now = time.thread_time()
-        longest[0], before = max(longest[0], now - before), now
 
 
 # What is refused.
@@ -379,10 +357,7 @@ async def test_others_are_served_while_a_large_body_is_worked_on(tmp_path: Path,
     body = b'{"turn_id":"t","query":' + query + b"}"
     async with serving(tmp_path, max_body=32 * MIB) as served:
         await served.session()
-        with no_long_step() as longest:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(watch, longest)
-                answer = await served.client.post(TURNS, content=body, headers={"content-type": "application/json"})
-                tasks.cancel_scope.cancel()
+        async with longest_step() as longest:
+            answer = await served.client.post(TURNS, content=body, headers={"content-type": "application/json"})
         assert answer.status_code == (422 if query.startswith(b'"  ') else 202)
         assert longest[0] < 0.04
