@@ -15,6 +15,10 @@ from anyio.abc import SocketStream
 from websockets.frames import Opcode
 
 from portico.core.intake import FREE_BYTES, Intake
+from portico.core.store import LIST_BYTES
+from portico.plugins.memory_store.store import MemoryStore
+from portico.plugins.sqlite_store.store import SqliteStore
+from portico.testing.scripted import Ask, ScriptedDriver
 from portico.transports import connection
 from portico.transports.leftovers import Leftovers
 from portico.transports.websocket_connection import STRANGER_BYTES
@@ -336,6 +340,47 @@ async def test_who_may_only_read_sends_no_large_message(tmp_path: Path, v1: bool
         else:
             assert await close_code(stream) == 4403
         assert (await served.client.get("/claude/sessions/s")).json()["turns"] == 0
+
+
+# What is told.
+
+
+@pytest.mark.parametrize("durable", [False, True], ids=["memory", "sqlite"])
+async def test_a_page_of_sessions_ends_where_it_is_long_enough(tmp_path: Path, durable: bool) -> None:
+    store = SqliteStore(tmp_path / "portico.db") if durable else MemoryStore()
+    metadata = {"text": "x" * 16_000}
+    async with serving(tmp_path, store=store) as served:
+        names = {await served.session(f"s{number}", metadata=metadata) for number in range(40)}
+        found: list[str] = []
+        pages = 0
+        asked: dict[str, str] = {"limit": "500"}
+        while True:
+            answer = await served.client.get("/claude/sessions", params=asked)
+            assert len(answer.content) < LIST_BYTES + 20 * KIB
+            page = answer.json()
+            found += [session["session_id"] for session in page["sessions"]]
+            pages += 1
+            if not page["next_cursor"]:
+                break
+            asked["cursor"] = page["next_cursor"]
+        assert pages == 3
+        assert len(found) == 40
+        assert set(found) == names
+
+
+async def test_what_a_session_asks_is_told_in_turns(tmp_path: Path) -> None:
+    asks = Ask("Write", {"values": [{"n": number} for number in range(200_000)]})
+    async with serving(tmp_path, driver=ScriptedDriver([[asks]])) as served:
+        await served.session()
+        await served.client.post(TURNS, json={"query": "x"})
+        with anyio.fail_after(SECONDS):
+            while (await served.client.get("/claude/sessions/s")).json()["state"] != "waiting":
+                await anyio.sleep(0.02)
+        for path in ("/claude/sessions/s", "/claude/sessions"):
+            async with longest_step() as longest:
+                answer = await served.client.get(path)
+            assert longest[0] < 0.05
+            assert answer.text.count('"n":') == 200_000
 
 
 # What passes.
