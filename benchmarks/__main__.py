@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from importlib import import_module
 
 NAMES = (
     *("startup", "memory", "replay", "websocket", "first_token", "interrupt", "viewers"),
-    *("pool", "durable", "many", "large", "gateway", "ziti"),
+    *("pool", "durable", "many", "large", "floods", "gateway", "ziti"),
 )
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of: {', '.join(NAMES)}")
+    names: list[str] = parser.parse_args().names
+    if unknown := set(names) - set(NAMES):
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
     missed = 0
-    for name in sys.argv[1:] or NAMES:
+    for name in names or NAMES:
         for row in import_module(f"benchmarks.{name}").measure():
             print(row, flush=True)
             missed += not row.reached

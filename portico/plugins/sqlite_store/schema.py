@@ -57,5 +57,16 @@ MIGRATIONS: Sequence[Sequence[str]] = (
         # Sessions whose events are still to be removed, by ``sessions.id``.
         "CREATE TABLE deleted (session INTEGER PRIMARY KEY)",
     ),
+    (
+        # What is too large for ``events``, where its ``data`` is empty then. That table is one B-tree: whoever looks
+        # for a row in it reads all of those that are next to it.
+        """CREATE TABLE large_events (
+            id INTEGER PRIMARY KEY,
+            session INTEGER NOT NULL,
+            seq INTEGER NOT NULL,
+            data BLOB NOT NULL
+        )""",
+        "CREATE UNIQUE INDEX large_events_in_order ON large_events (session, seq)",
+    ),
 )
 """Step N takes a database from version N to N + 1 (``user_version``). Steps that were released never change."""
