@@ -9,7 +9,7 @@ from importlib import import_module
 
 NAMES = (
     *("startup", "memory", "replay", "websocket", "first_token", "interrupt", "viewers"),
-    *("pool", "durable", "many", "large", "gateway", "ziti"),
+    *("pool", "durable", "many", "large", "floods", "gateway", "ziti"),
 )
 
 

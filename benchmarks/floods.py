@@ -1,4 +1,8 @@
-"""Eight clients that flood the server at once, each a process of its own: what others notice, and what it costs."""
+"""Eight clients that flood the server at once, each a process of its own: what others notice, and what it costs.
+
+For each kind of flood there is the p99 of `/healthz` meanwhile against that of an idle server, both in milliseconds,
+and the memory of the server above that of an idle one.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from portico.core.errors import Unavailable
 
-FORMAT = 1
+FORMAT = 2
 """The number of what this version writes. A change that an older version would misread takes the next one: another form
 of a file, or a migration of the database. tests/fixtures/data_folders keeps a folder of each number."""
 

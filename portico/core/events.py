@@ -286,17 +286,22 @@ def encode_json(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
-def encode_event(session_id: str, seq: int, time: str, draft: Draft) -> Event:
-    """Give ``draft`` its place in the history, and encode it."""
-    body = dict(draft.body)
-    kind = str(body.pop("type"))
-    head = Head(type=kind, session_id=session_id, seq=seq, time=time)
+def event_members(session_id: str, seq: int, time: str, draft: Draft) -> dict[str, Any]:
+    """``draft`` in its place in the history."""
+    head = Head(type=draft.body["type"], session_id=session_id, seq=seq, time=time)
     if draft.turn_id is not None:
         head["turn_id"] = draft.turn_id
+    return {**head, **draft.body}
+
+
+def encode_event(session_id: str, seq: int, time: str, draft: Draft) -> Event:
+    """Give ``draft`` its place in the history, and encode it."""
+    members = event_members(session_id, seq, time, draft)
+    kind = draft.body["type"]
     if draft.content is None:
-        return Event(seq, kind, draft.turn_id, encode_json({**head, **body}))
-    del body["content"]
-    start = encode_json({**head, **body})[:-1]
+        return Event(seq, kind, draft.turn_id, encode_json(members))
+    del members["content"]
+    start = encode_json(members)[:-1]
     return Event(seq, kind, draft.turn_id, b"".join([start, b',"content":', *draft.content, b"}"]))
 
 

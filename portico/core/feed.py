@@ -12,8 +12,9 @@ from dataclasses import replace
 import anyio
 
 from portico.core.clock import rfc3339
+from portico.core.encoding import encode_event_in_turns
 from portico.core.errors import SessionGone, StoreFailed
-from portico.core.events import Draft, Event, encode_event, first_of
+from portico.core.events import Draft, Event, first_of
 from portico.core.life import Life
 from portico.core.store import SessionRecord
 from portico.core.stranger import strangers
@@ -93,7 +94,8 @@ class Feed:
             seq = self.last_seq + len(events)
             try:
                 append.events = [
-                    encode_event(self.session_id, seq + n, time, draft) for n, draft in enumerate(append.drafts, 1)
+                    await encode_event_in_turns(self.session_id, seq + n, time, draft)
+                    for n, draft in enumerate(append.drafts, 1)
                 ]
             except (TypeError, ValueError, RecursionError) as error:
                 append.error = error

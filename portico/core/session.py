@@ -18,7 +18,7 @@ from portico.core.agent import AgentOptions, AgentSpec, Decision, OwnTurn, Turn,
 from portico.core.answers import judge
 from portico.core.changes import SessionChanges
 from portico.core.clock import rfc3339
-from portico.core.encoding import encode_in_turns, is_long
+from portico.core.encoding import encode_in_turns, is_large
 from portico.core.errors import (
     AgentFailed,
     AgentUnavailable,
@@ -154,7 +154,7 @@ class Session:
                 raise Unavailable("the server is stopping", code="draining")
             self._refuse(request)
             content = None
-            if is_long(request.content):
+            if is_large(request.content):
                 content = await encode_in_turns(request.content)
                 self._refuse(request)  # it took a while
             rate.take(principal.name)

@@ -11,6 +11,8 @@ from portico.core.events import Event
 from portico.core.state import State
 
 READ_BYTES = 2 * 1024 * 1024
+LIST_BYTES = 256 * 1024
+"""Of the records on a page. Decoding and encoding as much takes some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,9 @@ class EventStore(Protocol):
         self, *, owner: str | None, state: str | None, limit: int, cursor: str | None
     ) -> tuple[list[SessionRecord], str | None]:
         """A page of sessions, newest first, and the cursor of the next page, None on the last.
+
+        There are at most ``limit`` on a page, and at least one if there is any. A store should end a page early where
+        the records on it take more than `LIST_BYTES`.
 
         ``owner`` and ``state`` choose exactly, None all. Raises `InvalidRequest` (``invalid_cursor``) for a cursor that
         is none of this store's.

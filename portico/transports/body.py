@@ -10,8 +10,8 @@ import anyio
 from starlette.requests import ClientDisconnect, Request
 
 from portico.core.errors import TooLarge
+from portico.core.json_reader import JsonReader
 from portico.transports.holding import held_of
-from portico.transports.json_reader import JsonReader
 from portico.transports.parse import close_object
 from portico.transports.wire import HttpError
 

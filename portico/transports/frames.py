@@ -11,7 +11,7 @@ from starlette.types import Scope
 
 from portico.core.errors import MalformedRequest
 from portico.core.intake import Intake
-from portico.transports.json_reader import SLICE_BYTES, JsonReader
+from portico.core.json_reader import SLICE_BYTES, JsonReader
 from portico.transports.models import WHOLE, Line, PermissionBody, Query, TurnBody
 from portico.transports.parse import close_object, parse_object
 from portico.transports.peer import Pieces

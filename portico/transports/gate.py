@@ -15,6 +15,7 @@ from portico.core.tickets import Ticket, Tickets
 from portico.transports.attempts import Attempts, SlowedCallers, address_of
 from portico.transports.caller import Caller
 from portico.transports.dialler import dialler_of
+from portico.transports.parse import check_parameter_count
 
 log = logging.getLogger("portico.auth")
 
@@ -103,9 +104,11 @@ class Gate:
 def take_ticket(scope: Scope) -> str | None:
     """The ticket in the query string, out of which it is taken: nothing behind here gets to see it.
 
-    Raises `MalformedRequest` where there are two.
+    Raises `MalformedRequest` where there are two, or more parameters than any request has. These are counted before
+    they are parsed: it is not known yet who is calling.
     """
     query: bytes = scope["query_string"]
+    check_parameter_count(query)
     if b"ticket" not in query:
         return None
     kept: list[tuple[bytes, bytes]] = []

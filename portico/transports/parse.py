@@ -11,11 +11,13 @@ from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 
 from portico.core.errors import InvalidRequest, MalformedRequest
-from portico.transports.json_reader import JsonReader
+from portico.core.json_reader import JsonReader
 from portico.transports.long_texts import Postponed, place_of
 from portico.transports.models import EventId
 
 MAX_ERRORS = 20
+MAX_PARAMETERS = 100
+"""Of a query string."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -36,12 +38,19 @@ def close_object(reader: JsonReader) -> Mapping[str, Any]:
     return value
 
 
+def check_parameter_count(query_string: bytes) -> None:
+    """Count the parameters without parsing them. Raises `MalformedRequest` for more than `MAX_PARAMETERS`."""
+    if query_string.count(b"&") >= MAX_PARAMETERS:
+        raise MalformedRequest(f"the query string has more than {MAX_PARAMETERS} parameters")
+
+
 def parse_query(query_string: bytes) -> Mapping[str, str]:
     """The parameters of a URL. Raises `MalformedRequest`, also for one that is given twice."""
+    check_parameter_count(query_string)
     try:
-        pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
+        pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError:
-        raise MalformedRequest("the query string is not UTF-8, or has too many parameters") from None
+        raise MalformedRequest("the query string is not UTF-8") from None
     values = dict(pairs)
     if len(values) < len(pairs):
         raise MalformedRequest("a parameter stands twice in the query string")

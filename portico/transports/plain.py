@@ -8,13 +8,13 @@ from typing import Any
 
 from portico.core.errors import PorticoError
 from portico.core.events import Event
+from portico.core.text import Text, decode, memory_for
 from portico.transports import wire
 from portico.transports.answers import PlainError
 from portico.transports.conversation import Conversation
 from portico.transports.models import TurnBody
 from portico.transports.parse import check_in_turns
 from portico.transports.peer import Pieces
-from portico.transports.text import Text, decode, memory_for
 
 
 class PlainConversation(Conversation):

@@ -11,8 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from portico.core.audit import OK
+from portico.core.encoding import encode_in_turns
 from portico.core.engine import Engine
-from portico.core.events import encode_json
 from portico.core.requests import SessionView
 from portico.core.tickets import Tickets
 from portico.transports.admission import QUERY, READ
@@ -92,21 +92,21 @@ class Sessions:
         """Its agent starts with its first turn, unless one is ready. Without `session_id` it is given an id."""
         session = await self._engine.create(principal_of(request), body.request())
         location = f"{mount_of(request.scope)}{self._prefix}/sessions/{session['session_id']}"
-        return _json(session, 201, {"location": location})
+        return await _json(session, 201, {"location": location})
 
     @operation(
         "listSessions", "List the caller's sessions", Answer(200, "A page.", SessionPage), codes=("invalid_cursor",)
     )
     async def _list(self, request: Request, query: ListParameters) -> Response:
-        """Newest first; an admin's are everybody's."""
+        """Newest first; an admin's are everybody's. A page ends before `limit` where sessions have much metadata."""
         sessions, cursor = await self._engine.sessions(
             principal_of(request), state=query.state, limit=query.limit, cursor=query.cursor
         )
-        return _json(SessionPage(sessions=sessions, next_cursor=cursor))
+        return await _json(SessionPage(sessions=sessions, next_cursor=cursor))
 
     @operation("getSession", "Look at a session", Answer(200, "The session.", SessionView), admission=READ)
     async def _get(self, request: Request) -> Response:
-        return _json(await self._engine.session(principal_of(request), request.path_params["session_id"]))
+        return await _json(await self._engine.session(principal_of(request), request.path_params["session_id"]))
 
     @operation(
         "changeSession",
@@ -117,7 +117,7 @@ class Sessions:
     async def _patch(self, request: Request, body: SessionPatch) -> Response:
         """Model and permission mode hold from the next turn on."""
         session_id = request.path_params["session_id"]
-        return _json(await self._engine.change(principal_of(request), session_id, body.changes()))
+        return await _json(await self._engine.change(principal_of(request), session_id, body.changes()))
 
     @operation(
         "closeSession",
@@ -141,7 +141,7 @@ class Sessions:
     async def _query(self, request: Request, body: TurnBody) -> Response:
         """Read its events where you read those of the session. A known `turn_id` starts nothing again."""
         turn = await self._engine.query(principal_of(request), request.path_params["session_id"], body.request())
-        return _json(TurnAnswer(turn_id=turn.turn_id, session_id=turn.session_id, state=turn.state), 202)
+        return await _json(TurnAnswer(turn_id=turn.turn_id, session_id=turn.session_id, state=turn.state), 202)
 
     @operation(
         "withdrawTurn",
@@ -177,7 +177,7 @@ class Sessions:
         """The first answer wins; later ones learn whose it was."""
         request_id = request.path_params["request_id"]
         await self._engine.answer(principal_of(request), request.path_params["session_id"], request_id, body.decision())
-        return _json(PermissionAnswer(request_id=request_id, behavior=body.behavior))
+        return await _json(PermissionAnswer(request_id=request_id, behavior=body.behavior))
 
     @operation(
         "createTicket",
@@ -191,8 +191,8 @@ class Sessions:
         identity = await self._engine.identity(principal, session_id)
         self._engine.audit.note("ticket.create", OK, principal, session_id=session_id, scope=body.scope)
         ticket, expires_at = self._tickets.make(principal, session_id, identity, body.scope, body.ttl)
-        return _json(TicketAnswer(ticket=ticket, expires_at=expires_at), 201, {"cache-control": "no-store"})
+        return await _json(TicketAnswer(ticket=ticket, expires_at=expires_at), 201, {"cache-control": "no-store"})
 
 
-def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(encode_json(value), status, headers, JSON)
+async def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(b"".join(await encode_in_turns(value)), status, headers, JSON)

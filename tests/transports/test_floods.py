@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import re
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
-import anyio.lowlevel
 import pytest
 from anyio.abc import SocketStream
 from websockets.frames import Opcode
 
 from portico.core.intake import FREE_BYTES, Intake
+from portico.core.store import LIST_BYTES
+from portico.plugins.memory_store.store import MemoryStore
+from portico.plugins.sqlite_store.store import SqliteStore
+from portico.testing.scripted import Ask, ScriptedDriver
 from portico.transports import connection
 from portico.transports.leftovers import Leftovers
 from portico.transports.websocket_connection import STRANGER_BYTES
+from tests.support.loop import longest_step
 from tests.support.serving import Served, get, serving
 from tests.support.websocket import close_code, frame, frames, open_raw, talking
 
@@ -50,26 +52,6 @@ async def told(stream: SocketStream) -> tuple[int, str]:
 
 async def healthy(served: Served) -> None:
     assert (await served.client.get("/healthz")).status_code == 200
-
-
-@contextmanager
-def no_long_step() -> Iterator[list[float]]:
-    """Afterwards there is in it how long the event loop was kept from others, at most, by the clock of its thread."""
-    longest = [0.0]
-    gc.collect()
-    gc.disable()  # the heap of the tests is large
-    try:
-        yield longest
-    finally:
-        gc.enable()
-
-
-async def watch(longest: list[float]) -> None:
-    before = time.thread_time()
-    while True:
-        await anyio.lowlevel.checkpoint()
-        now = time.thread_time()
-        longest[0], before = max(longest[0], now - before), now
 
 
 # What is refused.
@@ -134,6 +116,21 @@ async def test_a_body_of_who_may_not_send_it_is_not_waited_for(tmp_path: Path) -
         line = b"authorization: Bearer alice-secret\r\n"
         reader = posting(100_000, f"{TURNS}?ticket={ticket}").replace(line, b"")
         assert await told(await served.raw(reader)) == (403, "not_allowed")
+
+
+@pytest.mark.parametrize("count", [100, 101])
+async def test_parameters_are_counted_before_anybody_asks_who_is_calling(tmp_path: Path, count: int) -> None:
+    query = "&".join(["ticket=wrong", *(f"a{number}" for number in range(count - 1))])
+    async with serving(tmp_path) as served:
+        refused = (400, "malformed") if count > 100 else (401, "unauthenticated")
+        for path in ("/claude/sessions/s", "/claude/stream/s", "/none"):
+            assert (
+                await told(await served.raw(f"GET {path}?{query} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()))
+                == refused
+            )
+        stream = await served.connect()
+        await open_raw(stream, f"/claude/ws/s?{query}", token=None)
+        assert await close_code(stream) == (4400 if count > 100 else 4401)
 
 
 async def test_what_is_left_of_refused_bodies_is_read_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,6 +342,47 @@ async def test_who_may_only_read_sends_no_large_message(tmp_path: Path, v1: bool
         assert (await served.client.get("/claude/sessions/s")).json()["turns"] == 0
 
 
+# What is told.
+
+
+@pytest.mark.parametrize("durable", [False, True], ids=["memory", "sqlite"])
+async def test_a_page_of_sessions_ends_where_it_is_long_enough(tmp_path: Path, durable: bool) -> None:
+    store = SqliteStore(tmp_path / "portico.db") if durable else MemoryStore()
+    metadata = {"text": "x" * 16_000}
+    async with serving(tmp_path, store=store) as served:
+        names = {await served.session(f"s{number}", metadata=metadata) for number in range(40)}
+        found: list[str] = []
+        pages = 0
+        asked: dict[str, str] = {"limit": "500"}
+        while True:
+            answer = await served.client.get("/claude/sessions", params=asked)
+            assert len(answer.content) < LIST_BYTES + 20 * KIB
+            page = answer.json()
+            found += [session["session_id"] for session in page["sessions"]]
+            pages += 1
+            if not page["next_cursor"]:
+                break
+            asked["cursor"] = page["next_cursor"]
+        assert pages == 3
+        assert len(found) == 40
+        assert set(found) == names
+
+
+async def test_what_a_session_asks_is_told_in_turns(tmp_path: Path) -> None:
+    asks = Ask("Write", {"values": [{"n": number} for number in range(200_000)]})
+    async with serving(tmp_path, driver=ScriptedDriver([[asks]])) as served:
+        await served.session()
+        await served.client.post(TURNS, json={"query": "x"})
+        with anyio.fail_after(SECONDS):
+            while (await served.client.get("/claude/sessions/s")).json()["state"] != "waiting":
+                await anyio.sleep(0.02)
+        for path in ("/claude/sessions/s", "/claude/sessions"):
+            async with longest_step() as longest:
+                answer = await served.client.get(path)
+            assert longest[0] < 0.05
+            assert answer.text.count('"n":') == 200_000
+
+
 # What passes.
 
 
@@ -364,10 +402,7 @@ async def test_others_are_served_while_a_large_body_is_worked_on(tmp_path: Path,
     body = b'{"turn_id":"t","query":' + query + b"}"
     async with serving(tmp_path, max_body=32 * MIB) as served:
         await served.session()
-        with no_long_step() as longest:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(watch, longest)
-                answer = await served.client.post(TURNS, content=body, headers={"content-type": "application/json"})
-                tasks.cancel_scope.cancel()
+        async with longest_step() as longest:
+            answer = await served.client.post(TURNS, content=body, headers={"content-type": "application/json"})
         assert answer.status_code == (422 if query.startswith(b'"  ') else 202)
         assert longest[0] < 0.04

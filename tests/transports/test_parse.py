@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portico.core.errors import MalformedRequest
-from portico.transports.json_reader import MAX_MEMBERS
+from portico.core.json_reader import MAX_MEMBERS
 from portico.transports.parse import parse_event_id, parse_object, parse_query
 
 

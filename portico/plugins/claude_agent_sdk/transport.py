@@ -12,7 +12,7 @@ from typing import Any
 from claude_agent_sdk import CLIConnectionError, Transport
 
 from portico.plugins.claude_code.framer import Oversized
-from portico.plugins.claude_code.lines import decode_line
+from portico.plugins.claude_code.lines import decode_in_turns
 from portico.plugins.claude_code.process import CliProcess
 
 ASIDE = "portico_aside"
@@ -43,7 +43,7 @@ class CliTransport(Transport):
     async def read_messages(self) -> AsyncIterator[dict[str, Any]]:
         while lines := await self._process.receive():
             for line in lines:
-                message = line if isinstance(line, Oversized) else decode_line(line)
+                message = line if isinstance(line, Oversized) else await decode_in_turns(line)
                 if isinstance(message, Oversized) or (message is not None and message.get("type") in UNTOLD):
                     yield {"type": "system", "subtype": ASIDE, "line": message}
                 if isinstance(message, dict):

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -20,6 +21,7 @@ from portico.plugins.claude_code.failures import exit_text, start_failure
 from portico.plugins.claude_code.framer import Oversized
 from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken, summed
 from portico.plugins.claude_code.launch import Launch
+from portico.plugins.claude_code.lines import decode_in_turns
 from portico.plugins.claude_code.mode_hook import hooks, is_needed
 from portico.plugins.claude_code.process import CliProcess
 from portico.plugins.claude_code.protocol import Protocol
@@ -282,11 +284,12 @@ class ClaudeAgent:
         return AgentUnavailable(text, code=code)
 
     async def _hear(self, line: bytes | Oversized) -> None:
+        size = 0
+        message: dict[str, Any] | Oversized | None = line if isinstance(line, Oversized) else None
+        if isinstance(line, bytes):
+            message, size = await decode_in_turns(line), len(line)
         idle = not self._protocol.busy
-        if isinstance(line, Oversized):
-            items, size = self._protocol.dropped(line), 0
-        else:
-            items, size = self._protocol.receive(line), len(line)
+        items = self._protocol.take(message)
         try:
             await self._act(items, size, idle=idle and not self._protocol.busy)
         except AgentFailed as error:  # it takes no reply: its end is seen here, or a turn's time limit ends it

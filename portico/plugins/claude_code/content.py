@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from portico.core.encoding import encode_in_turns, is_long
+from portico.core.encoding import encode_in_turns, is_large
 from portico.core.errors import InvalidRequest
 from portico.core.events import Content
 from portico.plugins.claude_code.lines import encode, encode_line
@@ -35,8 +35,8 @@ def user_line(uuid: str, content: Content, *, commands: bool, encoded: Sequence[
 
 
 async def encoded(content: Content) -> Sequence[bytes] | None:
-    """A long ``content`` as it stands in a line, in pieces; None: it is not long. Raises `InvalidRequest`."""
-    if not is_long(content):
+    """A large ``content`` as it stands in a line, in pieces; None: it is not large. Raises `InvalidRequest`."""
+    if not is_large(content):
         return None
     try:
         return await encode_in_turns(content, encode)

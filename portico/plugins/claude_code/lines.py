@@ -6,10 +6,18 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from portico.core.errors import InvalidRequest
+import anyio.lowlevel
+
+from portico.core.errors import InvalidRequest, MalformedRequest, TooLarge
+from portico.core.json_reader import JsonReader
+from portico.plugins.claude_code.framer import TAIL, Oversized
 
 MAX_DEPTH = 200
 """Nesting of a line's JSON. Python's decoder manages about 1,000 levels, its encoder fewer, the deeper the stack is."""
+LONG = 256 * 1024
+"""Bytes of a line that is decoded piece by piece: Python's own decoder takes a millisecond or more for as many."""
+MAX_VALUES = 200_000
+"""Of such a line. In memory a value takes up to some hundred bytes."""
 
 
 def encode_line(value: Mapping[str, Any]) -> bytes:
@@ -23,6 +31,23 @@ def encode_line(value: Mapping[str, Any]) -> bytes:
 def encode(value: Any) -> bytes:
     """Escaped throughout, so that no character in it can end a line. Raises what `json` does."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+async def decode_in_turns(line: bytes) -> dict[str, Any] | Oversized | None:
+    """As `decode_line`, also for what is long; `Oversized` stands for a line of too many values."""
+    if len(line) <= LONG:
+        return decode_line(line)
+    # In memory a text of which one character is wide may take four times as much as its line.
+    reader = JsonReader(4 * len(line), MAX_VALUES, max_members=MAX_VALUES, max_depth=MAX_DEPTH)
+    try:
+        for _ in reader.feed(line):
+            await anyio.lowlevel.checkpoint()
+        value = reader.close()
+    except MalformedRequest:
+        return None
+    except TooLarge:
+        return Oversized(len(line), line[-TAIL:])
+    return value if isinstance(value, dict) else None
 
 
 def decode_line(line: bytes) -> dict[str, Any] | None:

@@ -137,14 +137,15 @@ class Protocol:
 
     def receive(self, line: bytes) -> list[Item]:
         """What a line of the CLI means."""
-        message = decode_line(line)
+        return self.take(decode_line(line))
+
+    def take(self, message: Json | Oversized | None) -> list[Item]:
+        """The same, for a line that has been decoded; None: it can't be read."""
+        if isinstance(message, Oversized):
+            return self.dropped(message)
         if message is None:
             self.ignored += 1
             return []
-        return self.take(message)
-
-    def take(self, message: Json) -> list[Item]:
-        """The same, for a line that has been decoded."""
         return list(self._take(message))
 
     def dropped(self, line: Oversized) -> list[Item]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from heapq import nlargest
 
 from portico.core.errors import Conflict, InvalidRequest, NotFound, SequenceConflict
-from portico.core.events import Event, first_of
-from portico.core.store import READ_BYTES, SessionRecord, TurnSpan
+from portico.core.events import Event, encode_json, first_of
+from portico.core.store import LIST_BYTES, READ_BYTES, SessionRecord, TurnSpan
 
 
 @dataclass(slots=True)
@@ -56,10 +56,14 @@ class MemoryStore:
             and (state is None or record.state == state)
             and (before is None or _position(record) < before)
         )
-        page = nlargest(limit + 1, matching, key=_position)
-        more = len(page) > limit
-        del page[limit:]
-        return page, _encode_cursor(page[-1]) if more else None
+        page: list[SessionRecord] = []
+        size = 0
+        for record in nlargest(limit + 1, matching, key=_position):
+            size += len(encode_json(dict(record.metadata)))  # all that may be large of what is told of a session
+            if page and (len(page) == limit or size > LIST_BYTES):
+                return page, _encode_cursor(page[-1])
+            page.append(record)
+        return page, None
 
     async def append(
         self, session_id: str, expected_seq: int, events: Sequence[Event], record: SessionRecord | None = None

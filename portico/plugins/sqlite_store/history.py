@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from portico.core.errors import NotFound, SequenceConflict
 from portico.core.events import Event
@@ -45,7 +47,11 @@ def appending(
             )
         connection.executemany(
             "INSERT INTO events VALUES (?, ?, ?, ?, ?)",
-            [(session, event.seq, event.type, event.turn_id, event.data) for event in events],
+            [(session, event.seq, event.type, event.turn_id, b"" if _large(event) else event.data) for event in events],
+        )
+        connection.executemany(
+            "INSERT INTO large_events (session, seq, data) VALUES (?, ?, ?)",
+            [(session, event.seq, event.data) for event in events if _large(event)],
         )
         connection.executemany(
             "INSERT OR IGNORE INTO turns (session, turn_id, first_seq) VALUES (?, ?, ?)",
@@ -62,38 +68,57 @@ def appending(
 
 
 class History:
-    """Reads events. ``session`` is a session's number in the database. Not for two threads at once."""
+    """Reads events. ``session`` is a session's number in the database."""
 
     def __init__(self) -> None:
         self._cache = BlockCache()
 
-    def read_chunk(self, connection: sqlite3.Connection, session: int, after: int, limit: int) -> Sequence[Event]:
-        """A few of the events behind ``after``, at least one if there is any, in a few milliseconds."""
-        connection.execute("BEGIN")  # packing goes on meanwhile, and moves events from rows to blocks
-        try:
-            packed = connection.execute(
-                "SELECT id, first_seq, last_seq FROM blocks"
-                " WHERE session = ? AND last_seq > ? ORDER BY last_seq LIMIT 1",
-                (session, after),
-            ).fetchone()
-            if packed is None:
-                return read_rows(connection, session, after, limit=limit)
-            block, first_seq, last_seq = packed
+    def read_small(
+        self, connection: sqlite3.Connection, session: int, after: int, limit: int
+    ) -> Sequence[Event] | None:
+        """A few of the events behind ``after``, at least one if there is any, in a few milliseconds.
 
-            def load() -> list[Event]:
-                (data,) = connection.execute("SELECT data FROM blocks WHERE id = ?", (block,)).fetchone()
-                return unpack(first_seq, data)
+        None: the next one may be large; see `read_large`. Not for two threads at once.
+        """
+        with _at_once(connection):
+            block = _block_behind(connection, session, after)
+            if block is None:
+                return _small_rows(connection, session, after, limit, MAX_SEQ)
+            if block.alone:
+                return None
+            start = max(0, after + 1 - block.first_seq)
+            events = self._cache.get(session, block.last_seq, lambda: block.load(connection))
+            return events[start : start + limit]
 
-            start = max(0, after + 1 - first_seq)
-            return self._cache.get(session, last_seq, load)[start : start + limit]
-        finally:
-            connection.execute("COMMIT")
+
+def read_large(connection: sqlite3.Connection, session: int, after: int, limit: int) -> Sequence[Event]:
+    """As `History.read_small`, whatever the next event's size."""
+    with _at_once(connection):
+        block = _block_behind(connection, session, after)
+        if block is None:
+            return read_rows(connection, session, after, limit=limit)
+        start = max(0, after + 1 - block.first_seq)
+        return block.load(connection)[start : start + limit]
 
 
 def read_rows(
     connection: sqlite3.Connection, session: int, after: int, *, limit: int = -1, last: int = MAX_SEQ
 ) -> list[Event]:
     """Events that are not packed, as many as go into a block, at least one if there is any."""
+    events = _small_rows(connection, session, after, limit, last)
+    if events is None:
+        large = connection.execute(
+            "SELECT seq, type, turn_id, coalesce("
+            " (SELECT data FROM large_events WHERE session = events.session AND seq = events.seq), data"
+            ") FROM events WHERE session = ? AND seq > ? ORDER BY seq LIMIT 1",
+            (session, after),
+        )
+        events = [Event(*row) for row in large]
+    return events
+
+
+def _small_rows(connection: sqlite3.Connection, session: int, after: int, limit: int, last: int) -> list[Event] | None:
+    """As `read_rows`; None: the next one is larger than a block."""
     rows = connection.execute(
         "SELECT seq, type, turn_id, data FROM events WHERE session = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
         (session, after, last, limit),
@@ -102,8 +127,49 @@ def read_rows(
     size = 0
     for row in rows:
         event = Event(*row)
+        if not event.data:
+            return events or None
         size += len(event.data)
         if size > BLOCK_BYTES and events:
             break
         events.append(event)
     return events
+
+
+def _large(event: Event) -> bool:
+    return len(event.data) > BLOCK_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    id: int
+    first_seq: int
+    last_seq: int
+
+    @property
+    def alone(self) -> bool:
+        """Whether it holds one event, which may be of any size."""
+        return self.first_seq == self.last_seq
+
+    def load(self, connection: sqlite3.Connection) -> list[Event]:
+        (data,) = connection.execute("SELECT data FROM blocks WHERE id = ?", (self.id,)).fetchone()
+        return unpack(self.first_seq, data)
+
+
+def _block_behind(connection: sqlite3.Connection, session: int, after: int) -> _Block | None:
+    """The block in which the next event stands."""
+    row = connection.execute(
+        "SELECT id, first_seq, last_seq FROM blocks WHERE session = ? AND last_seq > ? ORDER BY last_seq LIMIT 1",
+        (session, after),
+    ).fetchone()
+    return None if row is None else _Block(*row)
+
+
+@contextmanager
+def _at_once(connection: sqlite3.Connection) -> Iterator[None]:
+    """Packing goes on meanwhile, and moves events from rows to blocks."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT")

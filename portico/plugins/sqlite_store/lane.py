@@ -67,6 +67,13 @@ class Lane:
         except sqlite3.Error as error:
             raise store_failed(error, self._path) from error
 
+    async def run_large(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """As `run_locked`, for what may be long and must be done: on the event loop where no thread can be started."""
+        try:
+            return await self.run_locked(work, threaded=True)
+        except RuntimeError:
+            return await self.run_locked(work)
+
     async def close(self) -> None:
         """Wait for what is being done, then close the connection."""
         async with self.lock:

@@ -46,6 +46,9 @@ def replace_rows(
     removed = connection.execute(
         "DELETE FROM events WHERE session = ? AND seq BETWEEN ? AND ?", (session, first_seq, last_seq)
     ).rowcount
+    connection.execute(
+        "DELETE FROM large_events WHERE session = ? AND seq BETWEEN ? AND ?", (session, first_seq, last_seq)
+    )
     if removed == len(events):
         connection.execute(
             "INSERT INTO blocks (session, first_seq, last_seq, ended_at, size, data) VALUES (?, ?, ?, ?, ?, ?)",

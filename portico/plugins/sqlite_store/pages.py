@@ -8,7 +8,7 @@ import sqlite3
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 from portico.core.errors import InvalidRequest
-from portico.core.store import SessionRecord
+from portico.core.store import LIST_BYTES, SessionRecord
 from portico.plugins.sqlite_store.records import decode_record
 
 Position = tuple[str, str]
@@ -18,7 +18,10 @@ Position = tuple[str, str]
 def read_page(
     connection: sqlite3.Connection, *, owner: str | None, state: str | None, limit: int, before: Position | None
 ) -> tuple[list[SessionRecord], Position | None]:
-    """At most ``limit`` sessions behind ``before``, and the position of the last one where more follow."""
+    """At most ``limit`` sessions behind ``before``, and the position of the last one where more follow.
+
+    A page ends early behind `LIST_BYTES` of records.
+    """
     wanted = {"owner = ?": owner, "state = ?": state}
     conditions = [condition for condition, value in wanted.items() if value is not None]
     values = [value for value in wanted.values() if value is not None]
@@ -30,11 +33,17 @@ def read_page(
         f"SELECT record, last_seq, created_at, session_id FROM sessions {where}"  # noqa: S608 - literals only
         " ORDER BY created_at DESC, session_id DESC LIMIT ?",
         (*values, limit + 1),
-    ).fetchall()
-    more = len(rows) > limit
-    del rows[limit:]
-    records = [decode_record(record, last_seq) for record, last_seq, _, _ in rows]
-    return records, rows[-1][2:] if more else None
+    )
+    records: list[SessionRecord] = []
+    size = 0
+    end: Position | None = None
+    for text, last_seq, *position in rows:
+        size += len(text)
+        if records and (len(records) == limit or size > LIST_BYTES):
+            return records, end
+        records.append(decode_record(text, last_seq))
+        end = position[0], position[1]
+    return records, None
 
 
 def encode_cursor(position: Position) -> str:

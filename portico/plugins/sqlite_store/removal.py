@@ -9,6 +9,7 @@ from typing import NamedTuple
 STEP_BLOCKS = 16
 
 _REMOVE_SOME = (
+    "DELETE FROM large_events WHERE id IN (SELECT id FROM large_events WHERE session = ?1 LIMIT 1)",
     "DELETE FROM events WHERE session = ?1 AND seq IN (SELECT seq FROM events WHERE session = ?1 LIMIT 1000)",
     "DELETE FROM blocks WHERE id IN (SELECT id FROM blocks WHERE session = ?1 LIMIT 16)",
     "DELETE FROM turns WHERE session = ?1 AND turn_id IN (SELECT turn_id FROM turns WHERE session = ?1 LIMIT 1000)",

@@ -57,6 +57,17 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
         # Sessions whose events are still to be removed, by ``sessions.id``.
         "CREATE TABLE deleted (session INTEGER PRIMARY KEY)",
     ),
+    2: (
+        # What is too large for ``events``, where its ``data`` is empty then. That table is one B-tree: whoever looks
+        # for a row in it reads all of those that are next to it.
+        """CREATE TABLE large_events (
+            id INTEGER PRIMARY KEY,
+            session INTEGER NOT NULL,
+            seq INTEGER NOT NULL,
+            data BLOB NOT NULL
+        )""",
+        "CREATE UNIQUE INDEX large_events_in_order ON large_events (session, seq)",
+    ),
 }
 """The statements under N bring a database from format N - 1 to format N, which is then its ``user_version``. What was
 released never changes, and has a data folder in tests/fixtures/data_folders."""

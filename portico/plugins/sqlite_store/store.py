@@ -16,7 +16,7 @@ from portico.core.errors import Conflict
 from portico.core.events import Event
 from portico.core.store import READ_BYTES, SessionRecord, TurnSpan
 from portico.plugins.sqlite_store.database import Sync, open_database, open_for_reading
-from portico.plugins.sqlite_store.history import MAX_SEQ, History, appending
+from portico.plugins.sqlite_store.history import MAX_SEQ, History, appending, read_large
 from portico.plugins.sqlite_store.housekeeping import Housekeeping
 from portico.plugins.sqlite_store.lane import Lane
 from portico.plugins.sqlite_store.pages import decode_cursor, encode_cursor, read_page
@@ -101,7 +101,7 @@ class SqliteStore:
                 values,
             )
 
-        await self._writer.write(job)
+        await self._writer.write(job, len(values[-1]))
 
     async def get(self, session_id: str) -> SessionRecord | None:
         def work(connection: sqlite3.Connection) -> SessionRecord | None:
@@ -132,15 +132,24 @@ class SqliteStore:
         while session is not None and len(events) < limit and (size < max_bytes or not events):
             if events:
                 await anyio.lowlevel.checkpoint()  # a long read lets others go between its steps
-            more = await self._reading.run(
-                partial(self._history.read_chunk, session=session, after=after, limit=limit - len(events))
-            )
+            more = await self._read_next(session, after, limit - len(events))
             if not more or (events and more[0].seq != events[-1].seq + 1):
                 break  # what was between has just been deleted: the next read begins behind that, and shows it
             events += more
             size += sum(len(event.data) for event in more)
             after = more[-1].seq
         return events
+
+    async def _read_next(self, session: int, after: int, limit: int) -> Sequence[Event]:
+        """A few of the events behind ``after``, at least one if there is any; a large one in a thread."""
+        more = await self._reading.run(partial(self._history.read_small, session=session, after=after, limit=limit))
+        if more is not None:
+            return more
+        work = partial(read_large, session=session, after=after, limit=limit)
+        try:
+            return await self._aside.run(work)  # nobody waits behind it who wants little
+        except RuntimeError:  # no thread can be started
+            return await self._reading.run(work)
 
     async def turn(self, session_id: str, turn_id: str) -> TurnSpan | None:
         def work(connection: sqlite3.Connection) -> TurnSpan | None:

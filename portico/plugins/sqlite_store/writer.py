@@ -24,6 +24,9 @@ Job = Callable[[sqlite3.Connection], None]
 LOG_BYTES = 4 * 1024**2
 """About as much goes into the write-ahead log before it is moved into the database: some milliseconds' work."""
 
+LARGE_BYTES = 256 * 1024
+"""A transaction that writes more is made in a thread: the disk takes about a millisecond for as much."""
+
 JOB_BYTES = 3 * 4096
 STEP_BYTES = 1024**2
 """About what a job adds to the log beside its own data (it changes three pages or so), and a step of housekeeping."""
@@ -87,8 +90,9 @@ class Writer:
         return result
 
     async def _commit(self, group: _Group) -> None:
+        run = self._lane.run_large if sum(job.size for job in group.pending) > LARGE_BYTES else self._lane.run_locked
         try:
-            await self._lane.run_locked(lambda connection: _commit(connection, group.pending))
+            await run(lambda connection: _commit(connection, group.pending))
             group.error = None
         except Exception as error:  # every one of the group has to hear of it
             group.error = error

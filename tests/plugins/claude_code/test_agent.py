@@ -20,6 +20,7 @@ from portico.plugins.claude_code.agent import ClaudeAgent
 from tests.support.agents import live, no_descriptors, processes_of
 from tests.support.claude import driving, kinds, new_spec, started, text, turn
 from tests.support.fake_cli import fake_cli
+from tests.support.loop import longest_step
 from tests.support.threads import no_threads
 
 pytestmark = [pytest.mark.anyio, pytest.mark.fake_agent]
@@ -68,6 +69,42 @@ async def test_a_longer_line_is_an_error_and_the_turn_and_the_session_go_on(tmp_
         assert events[0]["code"] == "agent_line_too_long"
         assert str(40 << 20) in events[0]["error"]
         assert text(await turn(agent, "x")) == "next"
+
+
+async def test_a_long_line_keeps_nobody_waiting(tmp_path: Path) -> None:
+    values = [{"n": n} for n in range(80_000)]
+    block = {
+        "type": "tool_use",
+        "id": "u",
+        "name": "n",
+        "input": {"values": values, **{f"m{n}": n for n in range(2000)}},
+    }
+    long = json.dumps({"type": "assistant", "message": {"id": "m", "content": [block]}})
+    async with fake(tmp_path, {"wait": 1}, STARTED, long, RESULT, {"hang": True}) as agent:
+        async with longest_step() as longest:
+            events = await turn(agent, "x")
+        assert kinds(events) == ["message", "tool_use", "complete"]
+        assert events[1]["input"] == block["input"]
+        assert longest[0] < 0.04
+
+
+async def test_a_line_of_too_many_values_is_an_error_and_the_turn_and_the_session_go_on(tmp_path: Path) -> None:
+    many = json.dumps({"type": "assistant", "message": {"id": "m", "content": [{}] * 300_000}})
+    async with fake(tmp_path, {"wait": 1}, STARTED, many, said("after it"), RESULT, {"turn": "next"}) as agent:
+        events = await turn(agent, "x")
+        assert kinds(events) == ["error", "message", "complete"]
+        assert events[0]["code"] == "agent_line_too_long"
+        assert text(await turn(agent, "x")) == "next"
+
+
+async def test_long_lines_may_hold_any_character_and_garbage(tmp_path: Path) -> None:
+    words = "y" * (9 << 20) + "\U0001f600\ud800"
+    deep = said("x" * 300_000).replace('"type": "text"', '"deep": ' + "[" * 500 + "]" * 500 + ', "type": "text"')
+    garbage = ["x" * 300_000, "[" + "1," * 150_000 + "1]", '"' + "x" * 300_000 + '"', deep]
+    async with fake(tmp_path, {"wait": 1}, STARTED, *garbage, said(words), RESULT, {"hang": True}) as agent:
+        events = await turn(agent, "x")
+        assert kinds(events) == ["message", "complete"]
+        assert text(events) == words
 
 
 async def test_a_turn_ends_also_when_its_result_was_too_long(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,9 +24,13 @@ from portico.plugins.sqlite_store.blocks import pack
 from portico.plugins.sqlite_store.store import SqliteStore
 from portico.plugins.sqlite_store.writer import transaction
 from portico.testing.store import event, read_all, record, turn
+from tests.support.loop import longest_step
 from tests.support.threads import no_threads
 
 pytestmark = pytest.mark.anyio
+
+LOOP_SECONDS = 0.01
+"""Reading or writing 32 MiB takes at least twice as much."""
 
 
 @asynccontextmanager
@@ -146,6 +151,48 @@ async def test_a_long_read_lets_others_go_on(tmp_path: Path) -> None:
             assert len(await store.read("s", 0, 20_000, max_bytes=10**9)) == 20_000
             tasks.cancel_scope.cancel()
         assert steps > 10
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["row", "block"])
+async def test_a_large_event_is_written_and_read_beside_the_loop(tmp_path: Path, packed: bool) -> None:
+    large = event(2, data=random.Random(1).randbytes(32 * 1024 * 1024))
+    async with opened(tmp_path) as store:
+        await store.create(record())
+        async with longest_step() as writing:
+            await store.append("s", 0, [event(1), large, event(3, "complete")])
+        assert writing[0] < LOOP_SECONDS
+        if packed:
+            await store.tidy()
+        assert count(tmp_path, "large_events") == (0 if packed else 1)
+        assert count(tmp_path, "blocks") == (3 if packed else 0)
+        async with longest_step() as reading:
+            events = await store.read("s", 0, 100, max_bytes=2**30)
+        assert events == [event(1), large, event(3, "complete")]
+        assert reading[0] < LOOP_SECONDS
+        async with longest_step() as writing:
+            await store.append("s", 3, [event(4)])
+        assert writing[0] < LOOP_SECONDS
+        await store.delete("s")
+        assert count(tmp_path, "large_events") == 0
+
+
+async def test_what_is_small_costs_no_hop_to_a_thread(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await store.create(record())
+        threads: set[int] = set()
+        for lane in (store._writing, store._reading, store._aside):
+            lane._connection.set_trace_callback(lambda sql: threads.add(threading.get_ident()))
+        await store.append("s", 0, [event(1, data=b"x" * 100_000)])
+        assert await store.read("s", 0, 10) == [event(1, data=b"x" * 100_000)]
+        assert threads == {threading.get_ident()}
+
+
+async def test_a_large_event_is_stored_and_read_also_without_threads(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await store.create(record())
+        async with anyio.create_task_group() as tasks, no_threads(tasks):
+            await store.append("s", 0, [event(1, data=b"x" * 1_000_000)])
+            assert await store.read("s", 0, 10) == [event(1, data=b"x" * 1_000_000)]
 
 
 # Packing.

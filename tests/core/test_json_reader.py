@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from portico.core.errors import MalformedRequest, PorticoError, TooLarge
-from portico.transports.json_reader import MAX_DEPTH, MAX_DIGITS, SLICE_BYTES, JsonReader
-from portico.transports.text import WIDE_BYTES
+from portico.core.json_reader import MAX_DEPTH, MAX_DIGITS, SLICE_BYTES, JsonReader
+from portico.core.text import WIDE_BYTES
 
 MIB = 1024 * 1024
 KEYS = ("{", "}", "[", "]", ",", ":", '"', "\\", "\\u", "\\ud83d", "\\ude00", "\\uD83D", "\\n", '\\"', "\\\\")

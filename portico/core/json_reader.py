@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any, NoReturn
 
 from portico.core.errors import MalformedRequest, TooLarge
-from portico.transports.text import Text, memory_for
+from portico.core.text import Text, memory_for
 
 MAX_VALUES = 10_000
 """Objects, arrays, strings, numbers and the like. What is large by right is so for a few long strings."""
@@ -72,10 +72,17 @@ class JsonReader:
     """Reads one value. Names that stand twice in an object, and what only Python takes for JSON, are no JSON here.
 
     It is to come in at most ``max_bytes`` bytes, which is for others to see to. At most ``max_values`` values are ever
-    made, and strings take no more than `memory_for` them.
+    made, an object has at most ``max_members``, and strings take no more than `memory_for` them.
     """
 
-    def __init__(self, max_bytes: int, max_values: int = MAX_VALUES) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        max_values: int = MAX_VALUES,
+        *,
+        max_members: int = MAX_MEMBERS,
+        max_depth: int = MAX_DEPTH,
+    ) -> None:
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._text = ""
         self._at = 0
@@ -83,6 +90,8 @@ class JsonReader:
         self._ended = False
         self._memory_left = memory_for(max_bytes)
         self._max_values = self._values_left = max_values
+        self._max_members = max_members
+        self._max_depth = max_depth
         self._expected = _Expected.VALUE
         self._open: list[dict[str, Any] | list[Any]] = []
         self._names: list[str] = []  # of the members whose values are open, or to come
@@ -220,13 +229,13 @@ class JsonReader:
         members = self._open[-1]
         if text in members:
             raise MalformedRequest("a name stands twice in an object")
-        if len(members) == MAX_MEMBERS:
-            raise MalformedRequest(f"an object has more than {MAX_MEMBERS} members")
+        if len(members) == self._max_members:
+            raise MalformedRequest(f"an object has more than {self._max_members} members")
         self._names.append(text)
         self._expected = _Expected.COLON
 
     def _begin(self, value: dict[str, Any] | list[Any]) -> None:
-        if len(self._open) == MAX_DEPTH:
+        if len(self._open) == self._max_depth:
             raise MalformedRequest("the JSON is nested too deep")
         self._count()
         self._open.append(value)
