@@ -51,6 +51,8 @@ def kinds(events: list[Event]) -> list[tuple[str, Any]]:
 
 
 STOPPED = [("error", "server_restarted"), ("complete", "error")]
+TELLING = "lock", "audit.jsonl", "workspace-folders.json"
+"""Files that tell who was there last, and where."""
 HIBERNATED = [("session", "server_restarted")]
 
 
@@ -171,11 +173,11 @@ async def test_a_database_of_a_newer_format_is_left_as_it_is(tmp_path: Path, log
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     (data / "format").write_text(f"{FORMAT}\n")
-    before = digests(data, "lock", "audit.jsonl")
+    before = digests(data, *TELLING)
     assert ("portico.db-wal" in before) == log
     line = await refused(tmp_path)
     assert f"newer version (format {newer}; this one knows {newer - 1}); install that version again" in line
-    assert digests(data, "lock", "audit.jsonl") == before  # which tell who was there last
+    assert digests(data, *TELLING) == before
     assert os.listdir(data / "agents")
 
 
