@@ -27,7 +27,6 @@ BUILT_INS: Mapping[str, str] = {
     "http": "portico.transports",
     "ziti": "portico.transports.ziti",
     "claude-code": "portico.plugins.claude_code",
-    "claude-agent-sdk": "portico.plugins.claude_agent_sdk",
     "echo": "portico.plugins.echo",
     "memory-store": "portico.plugins.memory_store",
     "metrics": "portico.plugins.metrics",

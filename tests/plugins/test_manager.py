@@ -49,7 +49,7 @@ def test_the_built_ins_are_there() -> None:
     plugins = load_plugins()
     assert not plugins.registry.failures
     assert set(plugins.registry.transports) == {"http", "websocket", "ziti"}
-    assert set(plugins.registry.drivers) == {"claude-code", "claude-agent-sdk", "echo"}
+    assert set(plugins.registry.drivers) == {"claude-code", "echo"}
     assert set(plugins.registry.stores) == {"memory", "sqlite"}
     assert set(plugins.registry.authenticators) == {"token", "none", "jwt"}
     assert {plugin.source for plugin in plugins.found if plugin.name in BUILT_INS} == {"portico"}
@@ -178,7 +178,7 @@ def test_disabled_is_not_even_imported(load: Load) -> None:
 
 
 def test_disabling_what_is_not_there_lists_what_is() -> None:
-    with pytest.raises(PluginError, match="there is no plugin 'sqlite'; there are: claude-agent-sdk, claude-code"):
+    with pytest.raises(PluginError, match="there is no plugin 'sqlite'; there are: claude-code, echo"):
         load_plugins((), ("sqlite",))
 
 

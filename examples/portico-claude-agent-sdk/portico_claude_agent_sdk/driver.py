@@ -16,19 +16,15 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from portico.core.agent import AgentOptions, AgentSpec
-from portico.core.errors import AgentUnavailable
-from portico.plugins.claude_code.config import DriverConfig
-from portico.plugins.claude_code.host import CliHost
-from portico.plugins.claude_code.process import CliProcess
-from portico.plugins.context import Context
+from portico import AgentOptions, AgentSpec, AgentUnavailable, Context
+from portico.plugins.claude_code.toolkit import CliHost, CliProcess, DriverConfig
 
 if TYPE_CHECKING:
-    from portico.plugins.claude_agent_sdk.agent import SdkAgent
+    from portico_claude_agent_sdk.agent import SdkAgent
 
 
 class SdkDriver:
-    """Implements `portico.core.agent.AgentDriver`. `open` and `close` belong to one and the same task."""
+    """Implements `portico.AgentDriver`. `open` and `close` belong to one and the same task."""
 
     name = "claude-agent-sdk"
     capabilities = frozenset({"interrupt", "permissions", "resume", "set_model", "set_permission_mode"})
@@ -88,9 +84,9 @@ class SdkDriver:
 def _load() -> type[SdkAgent]:
     """Importing the SDK takes 0.7 s, so it is not done on the loop."""
     try:
-        from portico.plugins.claude_agent_sdk.agent import SdkAgent
+        from portico_claude_agent_sdk.agent import SdkAgent
     except ImportError as error:
-        detail = f"The Claude Agent SDK cannot be used ({error}): install it with `pip install 'portico[claude]'`."
+        detail = f"The Claude Agent SDK cannot be used ({error}): install it with `pip install claude-agent-sdk`."
         raise AgentUnavailable(detail, code="sdk_not_installed") from error
     return SdkAgent
 

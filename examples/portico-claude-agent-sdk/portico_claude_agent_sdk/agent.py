@@ -22,20 +22,33 @@ from claude_agent_sdk import (
     ToolPermissionContext,
 )
 
-from portico.core.agent import AgentOptions, AgentSpec, Decision, OwnTurn, Turn
+from portico import AgentEvent, AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, PorticoError
-from portico.core.events import AgentEvent, Complete
-from portico.plugins.claude_agent_sdk.messages import line_of
-from portico.plugins.claude_agent_sdk.permissions import Callbacks
-from portico.plugins.claude_agent_sdk.transport import CliTransport
-from portico.plugins.claude_code.agent import CHANGE_TIME, CONTROL_TIME, EXIT_TIME, SETTLE_TIME
-from portico.plugins.claude_code.buffer import EventBuffer
-from portico.plugins.claude_code.failures import exit_text, start_failure
-from portico.plugins.claude_code.framer import Oversized
-from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken, summed
-from portico.plugins.claude_code.launch import Launch
-from portico.plugins.claude_code.process import CliProcess
-from portico.plugins.claude_code.protocol import Protocol
+from portico.core.events import Complete
+from portico.plugins.claude_code.toolkit import (
+    CHANGE_TIME,
+    CONTROL_TIME,
+    EXIT_TIME,
+    SETTLE_TIME,
+    Answered,
+    CliProcess,
+    Done,
+    EventBuffer,
+    Item,
+    Launch,
+    Moved,
+    Oversized,
+    Protocol,
+    Refused,
+    Send,
+    Taken,
+    exit_text,
+    start_failure,
+    summed,
+)
+from portico_claude_agent_sdk.messages import line_of
+from portico_claude_agent_sdk.permissions import Callbacks
+from portico_claude_agent_sdk.transport import CliTransport
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +62,7 @@ USES_KEPT = 256
 
 
 class SdkAgent:
-    """Implements `portico.core.agent.Agent`. `serve` is its task, and the one that connects and disconnects the client;
+    """Implements `portico.Agent`. `serve` is its task, and the one that connects and disconnects the client;
     the driver owns it.
     """
 
