@@ -90,7 +90,7 @@ class Installed:
         sources = [ROOT, *(EXAMPLES / name for name in NAMES)]
         self.run(*pip, "wheel", "-q", "--no-deps", "-w", "wheels", *map(str, sources), seconds=PIP_SECONDS)
         wheels = {path.name.split("-")[0]: path for path in (self.folder / "wheels").glob("*.whl")}
-        portico = f"portico[testing] @ {wheels.pop('portico').as_uri()}"
+        portico = f"portico-server[testing] @ {wheels.pop('portico_server').as_uri()}"
         constraints = ("-c", str(ROOT / "constraints.txt"))
         others = ("openai", "standardwebhooks", "mypy", "pytest-timeout")
         self.run(*pip, "install", "-q", *constraints, portico, *map(str, wheels.values()), *others, seconds=PIP_SECONDS)
