@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from portico.plugins.context import Context
     from portico.transports.base import Routes, Transport, TransportFailed
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Agent",

@@ -152,7 +152,7 @@ def test_plugins_are_listed_with_what_they_register_and_what_failed(tmp_path: Pa
     done = portico(tmp_path, "plugins", PORTICO_PLUGINS="pigeon,broken", PORTICO_DISABLED_PLUGINS="echo")
     assert done.returncode == 0
     lines = {line.split()[0]: line for line in done.stdout.splitlines()}
-    assert lines["http"].split() == ["http", "portico", __version__, "transport", "http,", "websocket"]
+    assert lines["http"].split() == ["http", "portico-server", __version__, "transport", "http,", "websocket"]
     assert lines["pigeon"].endswith("command coo; settings pigeon") and "setting plugins" in lines["pigeon"]
     assert lines["broken"].endswith("FAILED: RuntimeError: at once")
     assert lines["echo"].endswith("disabled")

@@ -47,11 +47,11 @@ SHOWN = [
 def test_every_test_that_is_said_to_show_something_exists(path: Path) -> None:
     """A row names a file of tests, and behind it tests in it; or a file alone."""
     known = None
-    named = re.findall(r"`([\w/]+\.py)`|`(test_\w+)`", path.read_text())
+    named = re.findall(r"`([\w/-]+\.py)`|`(test_\w+)`", path.read_text())
     assert named
     for file, test in named:
         if file:
-            known = (ROOT / "tests" / file).read_text()
+            known = (ROOT / ("" if file.startswith("examples/") else "tests") / file).read_text()
         else:
             assert known is not None and f"def {test}(" in known, test
 
@@ -76,7 +76,7 @@ def test_every_hook_has_its_row_in_the_page_of_plugins() -> None:
 
 def test_all_that_outsiders_import_is_in_the_page_of_plugins() -> None:
     text, testing = PLUGINS.read_text(), ROOT / "portico" / "testing" / "__init__.py"
-    suites = re.findall(r'^    "(\w*(?:Conformance|Driver|engine))",$', testing.read_text(), re.MULTILINE)
+    suites = re.findall(r'^    "(\w*(?:Conformance|Driver|engine|model))",$', testing.read_text(), re.MULTILINE)
     names = {*portico.__all__, *suites} - {"__version__"}
     assert [name for name in sorted(names) if f"`{name}`" not in text] == []
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -100,3 +102,20 @@ def test_what_is_built_in_but_not_selected_is_never_imported() -> None:
     argv = [sys.executable, "-c", script]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_driver_in_the_examples_imports_only_what_outsiders_may() -> None:
+    """`docs/plugins.md` lists it; the names from a module are those of its ``__all__``."""
+    root = PACKAGE.parent
+    _, listed = (root / "docs" / "plugins.md").read_text().split("\n## What to import\n")
+    modules = {"portico", *re.findall(r"`(portico\.[\w.]+)`", listed)}
+    files = [*(root / "examples" / "portico-claude-agent-sdk").rglob("*.py")]
+    assert len(files) > 8
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert not [alias.name for alias in node.names if alias.name.split(".")[0] == "portico"], path
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "portico":
+                public = getattr(import_module(node.module or ""), "__all__", None)
+                names = {alias.name for alias in node.names}
+                assert node.module in modules and (public is None or names <= set(public)), (path, node.module, names)

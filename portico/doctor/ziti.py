@@ -15,7 +15,7 @@ async def check(place: Place) -> Finding:
     if "ziti" not in settings.networking_mode or settings.ziti_identity_file is None:
         return ok("the mode ziti is not asked for")
     if find_spec("openziti") is None:
-        return failure("Ziti's library is not installed", "pip install 'portico[ziti]'")
+        return failure("Ziti's library is not installed", "pip install 'portico-server[ziti]'")
     try:
         await anyio.to_thread.run_sync(check_identity, settings.ziti_identity_file)
     except IdentityError as error:

@@ -18,7 +18,10 @@ import pluggy
 from portico.plugins import hookspecs
 from portico.plugins.registry import KINDS, PluginError, Registry
 
-__all__ = ["BUILT_INS", "GROUP", "Plugin", "PluginError", "Plugins", "load_plugins"]
+__all__ = ["BUILT_INS", "DISTRIBUTION", "GROUP", "Plugin", "PluginError", "Plugins", "load_plugins"]
+
+DISTRIBUTION = "portico-server"
+"""The name that pip knows Portico by: `portico` is another project's."""
 
 GROUP = "portico"
 """The group of entry points that plugins are found by, and the name of the pluggy project."""
@@ -27,7 +30,6 @@ BUILT_INS: Mapping[str, str] = {
     "http": "portico.transports",
     "ziti": "portico.transports.ziti",
     "claude-code": "portico.plugins.claude_code",
-    "claude-agent-sdk": "portico.plugins.claude_agent_sdk",
     "echo": "portico.plugins.echo",
     "memory-store": "portico.plugins.memory_store",
     "metrics": "portico.plugins.metrics",
@@ -105,7 +107,7 @@ def _built_in() -> Iterator[Plugin]:
     from portico import __version__
 
     for name, module in BUILT_INS.items():
-        yield Plugin(name, module, "portico", __version__)
+        yield Plugin(name, module, DISTRIBUTION, __version__)
 
 
 def _installed() -> Iterator[Plugin]:
@@ -151,7 +153,7 @@ class _Loader:
         _check_requirements(plugin.requires)
         thing = _imported(plugin.module)
         if (wanted := getattr(thing, "portico_requires", None)) is not None:
-            _check_requirements([f"portico {wanted}"])
+            _check_requirements([f"{DISTRIBUTION} {wanted}"])
         if self._manager.has_plugin(plugin.name):
             raise _Refused(f"there is another plugin {plugin.name!r}")
         if (other := self._manager.get_name(thing)) is not None:
@@ -212,7 +214,7 @@ def _imported(value: str) -> Any:
 
 
 def _check_requirements(requirements: Sequence[str]) -> None:
-    if not any(re.match(r"portico\b", requirement, re.IGNORECASE) for requirement in requirements):
+    if not any(re.match(r"portico[-_.]+server\b", requirement, re.IGNORECASE) for requirement in requirements):
         return  # and nothing is imported for it
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
@@ -221,12 +223,12 @@ def _check_requirements(requirements: Sequence[str]) -> None:
 
     for text in requirements:
         requirement = Requirement(text)
-        if canonicalize_name(requirement.name) != "portico" or (
+        if canonicalize_name(requirement.name) != DISTRIBUTION or (
             requirement.marker and not requirement.marker.evaluate()
         ):
             continue
         if not requirement.specifier.contains(__version__, prereleases=True):
-            raise _Refused(f"it needs portico {requirement.specifier}, and this is portico {__version__}")
+            raise _Refused(f"it needs {DISTRIBUTION} {requirement.specifier}, and this is {DISTRIBUTION} {__version__}")
 
 
 def _check_hook(plugin: object, caller: pluggy.HookCaller) -> None:

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from portico.core.errors import InvalidRequest
+from portico.plugins.manager import DISTRIBUTION
 
 KINDS: Mapping[str, tuple[str, str]] = {
     "transport": ("A", "portico serve --networking-mode http,@name@"),
@@ -44,6 +45,8 @@ def write_plugin(name: str, kind: str, folder: Path, taken: frozenset[str] = fro
     if not NAME.fullmatch(short) or len(short) > LONGEST_NAME:
         form = f"letters a to z, digits, and single hyphens between them; a letter first; at most {LONGEST_NAME}"
         raise InvalidRequest(f"{name!r} is no name for a plugin, which is: {form}")
+    if f"{PREFIX}{short}" == DISTRIBUTION:
+        raise InvalidRequest(f"the name {short!r} is taken already: {DISTRIBUTION} is Portico itself")
     if short in taken:
         raise InvalidRequest(f"the name {short!r} is taken already, by a plugin or for a {kind}")
     target = folder / f"{PREFIX}{short}"

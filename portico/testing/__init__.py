@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from portico.testing.authenticator import AuthenticatorConformance
     from portico.testing.driver import DriverConformance
     from portico.testing.engine import scripted_engine
+    from portico.testing.model import ServedModel, serve_model
     from portico.testing.scripted import ScriptedDriver
     from portico.testing.store import StoreConformance
     from portico.testing.transport import Refused, TransportClient, TransportConformance
@@ -25,16 +26,19 @@ __all__ = [
     "DriverConformance",
     "Refused",
     "ScriptedDriver",
+    "ServedModel",
     "StoreConformance",
     "TransportClient",
     "TransportConformance",
     "scripted_engine",
+    "serve_model",
 ]
 
 _FROM = {
     "authenticator": "AuthenticatorConformance",
     "driver": "DriverConformance",
     "engine": "scripted_engine",
+    "model": "ServedModel serve_model",
     "scripted": "ScriptedDriver",
     "store": "StoreConformance",
     "transport": "Refused TransportClient TransportConformance",

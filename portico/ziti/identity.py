@@ -77,7 +77,7 @@ def _check_certificate(identity: dict[str, Any]) -> None:
         from cryptography import x509
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
     except ImportError as error:
-        raise IdentityError(f"{error.name} is missing, which reads it: pip install 'portico[ziti]'") from error
+        raise IdentityError(f"{error.name} is missing, which reads it: pip install 'portico-server[ziti]'") from error
     try:
         pem = _pem(identity["cert"])
         certificate = x509.load_pem_x509_certificate(pem.encode())

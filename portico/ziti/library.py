@@ -82,7 +82,7 @@ class LibraryMissing(LibraryError):
 
     @property
     def words(self) -> str:
-        return f"the package openziti can't be loaded ({self.text}): pip install 'portico[ziti]'"
+        return f"the package openziti can't be loaded ({self.text}): pip install 'portico-server[ziti]'"
 
 
 class Library:

@@ -232,7 +232,7 @@ async def test_ziti_without_its_library(places: Places, monkeypatch: pytest.Monk
     monkeypatch.setattr(ziti, "find_spec", lambda name: None)
     wanted: Any = {"networking_mode": "ziti", "ziti_identity_file": "/i.json", "ziti_service_name": "portico"}
     missing = await ziti.check(places(**wanted))
-    assert missing.state == "failure" and missing.mend == "pip install 'portico[ziti]'"
+    assert missing.state == "failure" and missing.mend == "pip install 'portico-server[ziti]'"
 
 
 async def test_tls(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_jwt_is_refused_where_it_could_not_work(tmp_path: Path) -> None:
     (tmp_path / "lacking").mkdir()
     (tmp_path / "lacking" / "jwt.py").write_text("raise ImportError('no jwt')")
     path = f"{tmp_path / 'lacking'}:{ROOT}"
-    assert "pip install 'portico[jwt]'" in refusal(tmp_path, **jwt_settings, PYTHONPATH=path)
+    assert "pip install 'portico-server[jwt]'" in refusal(tmp_path, **jwt_settings, PYTHONPATH=path)
     for name, value in (("ALGORITHMS", "HS256"), ("ALGORITHMS", "none"), ("JWKS", "http://keys.example/")):
         assert f"PORTICO_JWT_{name}={value}: " in refusal(tmp_path, **{**jwt_settings, f"PORTICO_JWT_{name}": value})
 

@@ -13,6 +13,7 @@ import pytest
 from tests.support.mcp_server import serving_mcp
 from tests.support.onlooker import DECOY, looking_on
 from tests.support.sandbox import ROOT, working_sandbox
+from tests.support.sdk import SDK_DRIVER
 from tests.support.server import RunningServer, running_server
 from tests.support.talk import Talk, script, talk
 
@@ -59,7 +60,7 @@ async def test_prompts_and_tokens_are_used_and_on_no_command_line(tmp_path: Path
     with serving_mcp() as url, looking_on(mark, tmp_path) as onlooker:
         (tmp_path / "mcp.json").write_text(json.dumps(servers(mark, url)))
         variables = {
-            "PORTICO_DRIVER": driver,
+            **(SDK_DRIVER if driver == "claude-agent-sdk" else {"PORTICO_DRIVER": driver}),
             "PORTICO_SANDBOX": sandbox,
             "PORTICO_MAX_PROCESSES": "1",
             "PORTICO_MCP_SERVERS": f"@{tmp_path}/mcp.json",

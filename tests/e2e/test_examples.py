@@ -30,7 +30,10 @@ from tests.support.sse import events as sse_events
 from tests.support.talk import script
 
 EXAMPLES = ROOT / "examples"
-NAMES = ("portico-jsonlines", "portico-openai", "portico-webhook")
+MODULES = ("portico-jsonlines", "portico-openai", "portico-webhook")
+"""Examples that are one module each, without a folder for it."""
+
+NAMES = (*MODULES, "portico-claude-agent-sdk")
 PIP_SECONDS = 600
 
 ASK = """
@@ -45,7 +48,7 @@ with openai.OpenAI(base_url=url + "/v1", api_key=token, max_retries=0) as client
 """
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODULES)
 def test_an_example_is_one_short_module(name: str) -> None:
     (module,) = (EXAMPLES / name).glob("*.py")
     assert module.name == f"{name.replace('-', '_')}.py"
@@ -87,7 +90,7 @@ class Installed:
         sources = [ROOT, *(EXAMPLES / name for name in NAMES)]
         self.run(*pip, "wheel", "-q", "--no-deps", "-w", "wheels", *map(str, sources), seconds=PIP_SECONDS)
         wheels = {path.name.split("-")[0]: path for path in (self.folder / "wheels").glob("*.whl")}
-        portico = f"portico[testing] @ {wheels.pop('portico').as_uri()}"
+        portico = f"portico-server[testing] @ {wheels.pop('portico_server').as_uri()}"
         constraints = ("-c", str(ROOT / "constraints.txt"))
         others = ("openai", "standardwebhooks", "mypy", "pytest-timeout")
         self.run(*pip, "install", "-q", *constraints, portico, *map(str, wheels.values()), *others, seconds=PIP_SECONDS)
@@ -207,10 +210,15 @@ async def test_all_examples_at_once_from_a_clean_environment(tmp_path: Path) -> 
         assert found[name]["failure"] is None and found[name]["offers"] and found[name]["version"] == "0.1.0"
     python = installed.bin("python")
     for name in NAMES:
-        module = shutil.copy(EXAMPLES / name / f"{name.replace('-', '_')}.py", tmp_path / name / "strict.py")
-        checked = await anyio.to_thread.run_sync(installed.run, python, "-m", "mypy", "--strict", str(module))
+        source = EXAMPLES / name / name.replace("-", "_")
+        if name in MODULES:
+            code = shutil.copy(source.with_suffix(".py"), tmp_path / name / "strict.py")
+        else:
+            code = shutil.copytree(source, tmp_path / name / "strict" / source.name)
+        checked = await anyio.to_thread.run_sync(installed.run, python, "-m", "mypy", "--strict", str(code))
         assert "Success" in checked
-        tests = partial(installed.run, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", seconds=300)
+        argv = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not long")
+        tests = partial(installed.run, *argv, seconds=300)
         ran = await anyio.to_thread.run_sync(partial(tests, cwd=tmp_path / name))
         assert " passed" in ran and "skipped" not in ran, ran
     await watch_one_session_from_everywhere(installed)

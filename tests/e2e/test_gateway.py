@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.agents import gone_soon
 from tests.support.programs import needs
+from tests.support.sdk import SDK_DRIVER
 from tests.support.server import RunningServer, running_server
 from tests.support.talk import Talk, only, script, talk, text
 
@@ -63,7 +64,7 @@ async def test_no_tool_finds_the_credential_and_the_model_is_told_it(tmp_path: P
 
 
 async def test_with_the_official_sdk_and_a_token_it_is_the_same(tmp_path: Path) -> None:
-    variables = {"PORTICO_DRIVER": "claude-agent-sdk", "ANTHROPIC_API_KEY": "", "CLAUDE_CODE_OAUTH_TOKEN": KEY}
+    variables = {**SDK_DRIVER, "ANTHROPIC_API_KEY": "", "CLAUDE_CODE_OAUTH_TOKEN": KEY}
     async with (
         running_server(tmp_path, **variables, PORTICO_BUDGET_USD_PER_DAY="0.05") as server,
         talk(server) as client,

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.support.sdk import SDK_DRIVER
 from tests.support.server import running_server
 from tests.support.talk import Event, Talk, only, script, talk
 
@@ -131,8 +132,8 @@ async def test_a_projects_settings_set_no_mode(tmp_path: Path) -> None:
         assert not (project / "a").exists() and await mode(client) == "default"
 
 
-@pytest.mark.parametrize("driver", ["claude-code", "claude-agent-sdk"])
-async def test_a_projects_subagent_has_no_mode_that_is_not_allowed(tmp_path: Path, driver: str) -> None:
+@pytest.mark.parametrize("driver", [{}, SDK_DRIVER], ids=["claude-code", "claude-agent-sdk"])
+async def test_a_projects_subagent_has_no_mode_that_is_not_allowed(tmp_path: Path, driver: dict[str, str]) -> None:
     project = tmp_path / "roots" / "project"
     (project / ".claude" / "agents").mkdir(parents=True)
     definition = "---\nname: helper\ndescription: helps\npermissionMode: acceptEdits\n---\nYou help.\n"
@@ -143,7 +144,7 @@ async def test_a_projects_subagent_has_no_mode_that_is_not_allowed(tmp_path: Pat
         "PORTICO_WORKSPACE_ROOTS": str(tmp_path / "roots"),
         "PORTICO_SETTING_SOURCES": "project",
         "PORTICO_PERMISSION_MODES": "default,plan",
-        "PORTICO_DRIVER": driver,
+        **driver,
     }
     async with running_server(tmp_path, **settings) as server, talk(server) as client:
         prompts = {"system_prompt": "be brief", "append_system_prompt": "be nice"}  # which hold all the same

@@ -23,6 +23,7 @@ from tests.e2e import test_gateway as gateway_tests
 from tests.support.agents import real_cli
 from tests.support.certificates import Certificates
 from tests.support.programs import needs
+from tests.support.sdk import SDK_DRIVER
 from tests.support.server import ROOT, RunningServer, running_server
 from tests.support.sight import sees_servers
 from tests.support.talk import Stopwatch, Talk, only, script, talk, text
@@ -247,7 +248,7 @@ async def test_networking_mode_store_driver_and_auth_list_what_there_is(tmp_path
     known = {
         "networking_mode": "http, websocket",
         "store": "memory, sqlite",
-        "driver": "claude-agent-sdk, claude-code, echo",
+        "driver": "claude-code, echo",
         "auth": "none, token",
     }[setting]
     done = await portico(tmp_path, "serve", f"--{setting.replace('_', '-')}", "nonsense")
@@ -257,7 +258,8 @@ async def test_networking_mode_store_driver_and_auth_list_what_there_is(tmp_path
 
 
 async def test_driver_is_that_of_new_sessions_and_the_others_are_what_they_may_ask_for(tmp_path: Path) -> None:
-    async with running_server(tmp_path, PORTICO_DRIVER="echo,claude-code") as server, talk(server) as client:
+    variables = SDK_DRIVER | {"PORTICO_DRIVER": "echo,claude-code"}
+    async with running_server(tmp_path, **variables) as server, talk(server) as client:
         assert (await client.open(session_id="e"))["driver"] == "echo"
         assert text(await client.turn("e", "to and fro")) == "to and fro"
         assert (await client.open(session_id="c", driver="claude-code"))["driver"] == "claude-code"
@@ -346,7 +348,7 @@ async def test_disabled_plugins_are_not_there(tmp_path: Path) -> None:
         assert (await client.http.get(f"{server.url}/greeting")).status_code == 404
     done = await portico(tmp_path, "serve", "--disabled-plugins", "greetings")
     assert done.returncode == 2
-    assert "there is no plugin 'greetings'; there are: claude-agent-sdk, claude-code, " in done.stderr.decode()
+    assert "there is no plugin 'greetings'; there are: claude-code, echo, " in done.stderr.decode()
 
 
 @pytest.mark.parametrize(("store", "kept"), [("memory", 404), ("sqlite", 200)])

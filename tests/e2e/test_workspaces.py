@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from tests.support.sandbox import working_sandbox, write_failing_bwrap
+from tests.support.sdk import SDK_DRIVER
 from tests.support.server import RunningServer, environment, running_server
 from tests.support.talk import Talk, only, script, talk
 
@@ -106,7 +107,8 @@ async def test_who_works_above_the_servers_workspaces_neither_sees_nor_moves_the
     root = top / "between" / "root"
     for folder in (root, outside):
         folder.mkdir(parents=True)
-    roots = {"PORTICO_WORKSPACE_ROOTS": f"{root},{top}", "PORTICO_POOL_SIZE": pool, "PORTICO_DRIVER": driver}
+    roots = {"PORTICO_WORKSPACE_ROOTS": f"{root},{top}", "PORTICO_POOL_SIZE": pool}
+    roots |= SDK_DRIVER if driver == "claude-agent-sdk" else {"PORTICO_DRIVER": driver}
     async with running_server(tmp_path, **TOOLS, **roots) as server, talk(server) as client:
         made = root / OWN
         assert made.is_dir() and not made.is_symlink() and mode(made) == 0o700  # before anybody has asked for one

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from portico import __version__
 from portico.plugins.manager import BUILT_INS, PluginError, Plugins, load_plugins
 
 Load = Callable[..., Plugins]
@@ -49,10 +50,10 @@ def test_the_built_ins_are_there() -> None:
     plugins = load_plugins()
     assert not plugins.registry.failures
     assert set(plugins.registry.transports) == {"http", "websocket", "ziti"}
-    assert set(plugins.registry.drivers) == {"claude-code", "claude-agent-sdk", "echo"}
+    assert set(plugins.registry.drivers) == {"claude-code", "echo"}
     assert set(plugins.registry.stores) == {"memory", "sqlite"}
     assert set(plugins.registry.authenticators) == {"token", "none", "jwt"}
-    assert {plugin.source for plugin in plugins.found if plugin.name in BUILT_INS} == {"portico"}
+    assert {plugin.source for plugin in plugins.found if plugin.name in BUILT_INS} == {"portico-server"}
 
 
 @pytest.mark.parametrize("name", BUILT_INS)
@@ -121,7 +122,7 @@ def test_an_outsider_offers_all_kinds(load: Load) -> None:
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("def broken(:", "SyntaxError"),
         ("", "it implements no hook of Portico: are its functions marked with portico.hookimpl?"),
-        ("portico_requires = '>=99'", "it needs portico >=99, and this is portico 0.1.0"),
+        ("portico_requires = '>=99'", f"it needs portico-server >=99, and this is portico-server {__version__}"),
         (offering("portico_transport", "{}"), "there is no hook portico_transport, did you mean portico_transports?"),
         (offering("startup", "{}"), "there is no hook startup; there are: portico_transports"),
         (offering("portico_stores", "1 / 0"), "ZeroDivisionError"),
@@ -171,6 +172,35 @@ def test_who_needs_a_version_that_this_is_gets_on(load: Load) -> None:
     assert "s3" in plugins.registry.stores
 
 
+@pytest.mark.parametrize(
+    ("requirement", "met"),
+    [
+        ("portico-server>=99", False),
+        ("Portico_Server[ziti] (>=99)", False),
+        ("portico-server>=99; python_version < '3'", True),
+        ("portico-server>=0.2", True),
+        ("portico>=99", True),  # another project's
+        ("portico-server-extras>=99", True),
+    ],
+)
+def test_an_installed_plugin_needs_the_server_by_the_name_that_pip_knows(
+    load: Load, tmp_path: Path, requirement: str, met: bool
+) -> None:
+    (tmp_path / "pigeon.py").write_text(
+        "from portico import hookimpl\n" + textwrap.dedent(offering("portico_stores", "{'pigeon': print}"))
+    )
+    info = tmp_path / "pigeon-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: pigeon\nVersion: 1\nRequires-Dist: {requirement}\n")
+    (info / "entry_points.txt").write_text("[portico]\npigeon = pigeon\n")
+    sys.modules.pop("pigeon", None)
+    plugins = load()
+    assert ("pigeon" in plugins.registry.stores) is met
+    if not met:
+        reason = f"it needs portico-server >=99, and this is portico-server {__version__}"
+        assert failure(plugins, "pigeon") == reason
+
+
 def test_disabled_is_not_even_imported(load: Load) -> None:
     plugins = load(disabled=("odd",), odd="raise SystemExit(1)")
     assert not plugins.registry.failures
@@ -178,7 +208,7 @@ def test_disabled_is_not_even_imported(load: Load) -> None:
 
 
 def test_disabling_what_is_not_there_lists_what_is() -> None:
-    with pytest.raises(PluginError, match="there is no plugin 'sqlite'; there are: claude-agent-sdk, claude-code"):
+    with pytest.raises(PluginError, match="there is no plugin 'sqlite'; there are: claude-code, echo"):
         load_plugins((), ("sqlite",))
 
 

@@ -57,7 +57,7 @@ def test_a_new_plugin_passes_its_tests_and_is_loaded(tmp_path: Path, kind: str) 
     (line,) = [line for line in listed.splitlines() if line.startswith("portico_my_own ")]
     assert f"{kind} my-own" in line
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
-    assert project["name"] == "portico-my-own" and project["dependencies"] == ["portico>=0.1"]
+    assert project["name"] == "portico-my-own" and project["dependencies"] == ["portico-server>=0.2"]
     assert project["entry-points"]["portico"] == {"my-own": "portico_my_own"}
 
 
@@ -102,7 +102,9 @@ def test_a_name_that_will_not_do_is_refused(tmp_path: Path, name: str) -> None:
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize(("kind", "name"), [("store", "sqlite"), ("transport", "http"), ("driver", "echo")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("store", "sqlite"), ("transport", "http"), ("driver", "echo"), ("routes", "server")]
+)
 def test_a_name_that_is_taken_is_refused(tmp_path: Path, kind: str, name: str) -> None:
     done = new(tmp_path, name, kind, check=False)
     assert done.returncode == 2 and f"the name {name!r} is taken already" in done.stderr

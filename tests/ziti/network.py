@@ -26,7 +26,7 @@ START_SECONDS = 60.0
 """For the quickstart (10 on an idle machine) and for a controller (15) or router (0.1) to be there again."""
 ENROLL_SECONDS = 30.0
 NO_PROGRAM = "no ziti binary: name one in PORTICO_TEST_ZITI"
-NO_LIBRARY = "openziti is not installed (pip install 'portico[ziti]')"
+NO_LIBRARY = "openziti is not installed (pip install 'portico-server[ziti]')"
 
 
 class Network:

@@ -47,7 +47,7 @@ def test_without_openziti_it_says_what_to_install(
     file = write(tmp_path / "alice.json", identity())
     status, _, errors = typed("sessions", "--ziti-identity", str(file), "--ziti-service", "x")
     assert status == 1 and len(errors.splitlines()) == 1
-    assert errors.endswith(": pip install 'portico[ziti]'\n") and "openziti can't be loaded" in errors
+    assert errors.endswith(": pip install 'portico-server[ziti]'\n") and "openziti can't be loaded" in errors
 
 
 def test_a_server_that_is_dark_says_how_it_is_found(typed: Typed, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from portico.plugins.claude_code.framer import Oversized
 from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken, summed
 from portico.plugins.claude_code.launch import Launch
 from portico.plugins.claude_code.lines import decode_in_turns
-from portico.plugins.claude_code.mode_hook import hooks, is_needed
+from portico.plugins.claude_code.mode_hook import hooks, needs_mode_hook
 from portico.plugins.claude_code.process import CliProcess
 from portico.plugins.claude_code.protocol import Protocol
 
@@ -69,7 +69,7 @@ class ClaudeAgent:
 
     async def introduce(self) -> None:
         """Say what the CLI has to know before its first message, if anything. Called once, by the driver."""
-        if is_needed(self._launch.spec.options):
+        if needs_mode_hook(self._launch.spec.options):
             self._introduction, line = self._protocol.control("initialize", hooks=hooks())
             await self._submit(line)
 

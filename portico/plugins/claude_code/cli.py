@@ -29,7 +29,7 @@ VERSION_TIME = 10.0
 """Seconds that ``claude --version`` may take (it takes 0.02; a cold disk may hold 380 MB of it)."""
 
 _ANSWER = 4096  # bytes of its answer that are looked at
-_HOW = "install one with `pip install 'portico[claude]'`, or name it in PORTICO_CLAUDE_CLI_PATH"
+_HOW = "install one with `pip install 'portico-server[claude]'`, or name it in PORTICO_CLAUDE_CLI_PATH"
 
 
 def find_cli(claude_cli_path: Path | None, search_path: str) -> Path:

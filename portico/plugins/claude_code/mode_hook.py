@@ -18,7 +18,7 @@ MODES = {"manual": "default"}
 """Newer names of permission modes."""
 
 
-def is_needed(options: AgentOptions) -> bool:
+def needs_mode_hook(options: AgentOptions) -> bool:
     """Whether subagents may be defined by somebody else than the CLI."""
     return bool(options.setting_sources)
 
@@ -28,7 +28,7 @@ def hooks() -> dict[str, Any]:
     return {EVENT: [{"matcher": None, "hookCallbackIds": [CALLBACK]}]}
 
 
-def ruling(asked: Mapping[str, Any], allowed: Collection[str]) -> dict[str, Any]:
+def mode_ruling(asked: Mapping[str, Any], allowed: Collection[str]) -> dict[str, Any]:
     """The answer to the hook: where the mode is not ``allowed``, the tool use is asked for, as in the mode default.
 
     Where that mode is not allowed either, it is denied.
@@ -50,7 +50,7 @@ def reply(cli_id: str, request: Mapping[str, Any], allowed: Collection[str]) -> 
     if request.get("subtype") != "hook_callback" or request.get("callback_id") != CALLBACK:
         return None
     asked = request.get("input")
-    answer = ruling(asked if isinstance(asked, Mapping) else {}, allowed)
+    answer = mode_ruling(asked if isinstance(asked, Mapping) else {}, allowed)
     return encode_line(
         {"type": "control_response", "response": {"subtype": "success", "request_id": cli_id, "response": answer}}
     )

@@ -20,7 +20,7 @@ def _create(context: Context) -> Authenticator:
     try:
         from portico.plugins.jwt_auth.authenticator import create
     except ImportError as error:
-        detail = f"the authenticator jwt needs pyjwt and cryptography ({error}): pip install 'portico[jwt]'"
+        detail = f"the authenticator jwt needs pyjwt and cryptography ({error}): pip install 'portico-server[jwt]'"
         raise Unavailable(detail, code="jwt_not_installed") from None
     return create(context)
 

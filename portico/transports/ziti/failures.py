@@ -53,7 +53,7 @@ def failed(message: Mapping[str, Any]) -> ListenerFailed:
     match step:
         case "import":
             return ListenerFailed(
-                f"the package openziti can't be loaded ({text}): pip install 'portico[ziti]'", lasting=True
+                f"the package openziti can't be loaded ({text}): pip install 'portico-server[ziti]'", lasting=True
             )
         case "load" if message.get("hung"):
             return ListenerFailed(

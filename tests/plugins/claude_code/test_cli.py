@@ -47,7 +47,7 @@ def test_none_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AgentUnavailable) as caught:
         find_cli(None, str(tmp_path))
     assert caught.value.code == "cli_not_found"
-    assert "pip install 'portico[claude]'" in caught.value.detail
+    assert "pip install 'portico-server[claude]'" in caught.value.detail
     assert isinstance(caught.value.__cause__, CLINotFoundError)
 
 

@@ -331,7 +331,7 @@ async def test_a_package_that_is_missing_ends_the_start(tmp_path: Path) -> None:
             async with supervised(net, patient=False, modules=tmp_path):
                 await anyio.sleep(20)
         assert failure.group_contains(
-            TransportFailed, match=r"No module named 'openziti'.*pip install 'portico\[ziti\]'"
+            TransportFailed, match=r"No module named 'openziti'.*pip install 'portico-server\[ziti\]'"
         )
 
 

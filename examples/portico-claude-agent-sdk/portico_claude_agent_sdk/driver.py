@@ -11,64 +11,40 @@ requests and their answers, permissions, messages. What it does not do, agents o
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.abc
 import anyio.to_thread
 
-from portico.core.agent import AgentOptions, AgentSpec
-from portico.core.errors import AgentUnavailable
-from portico.core.short import forget_short
-from portico.core.threads import in_thread
-from portico.plugins.claude_code.cli import CliVersions, find_cli
-from portico.plugins.claude_code.config import DriverConfig
-from portico.plugins.claude_code.containment import Containment
-from portico.plugins.claude_code.isolation import isolate
-from portico.plugins.claude_code.launch import Launch
-from portico.plugins.claude_code.process import CliProcess
-from portico.plugins.claude_code.reaper import reap
-from portico.plugins.context import Context
+from portico import AgentOptions, AgentSpec, AgentUnavailable, Context
+from portico.plugins.claude_code.toolkit import CliHost, CliProcess, DriverConfig
 
 if TYPE_CHECKING:
-    from portico.plugins.claude_agent_sdk.agent import SdkAgent
-
-logger = logging.getLogger(__name__)
+    from portico_claude_agent_sdk.agent import SdkAgent
 
 
 class SdkDriver:
-    """Implements `portico.core.agent.AgentDriver`. `open` and `close` belong to one and the same task."""
+    """Implements `portico.AgentDriver`. `open` and `close` belong to one and the same task."""
 
     name = "claude-agent-sdk"
     needs_credentials = True
     capabilities = frozenset({"interrupt", "permissions", "resume", "set_model", "set_permission_mode"})
 
     def __init__(self, config: DriverConfig) -> None:
-        self._config = config
-        self._versions = CliVersions()
-        self._containment: Containment | None = None
-        self._tasks: anyio.abc.TaskGroup | None = None
+        self._host = CliHost(config)
 
     def fixed(self, options: AgentOptions) -> AgentOptions:
         """See `AgentDriver.fixed`: nothing can be changed by a claim."""
         return options
 
     async def open(self) -> None:
-        """Reap, and find out how agents can be kept together. Raises OSError where something can't be killed.
-
-        See `isolate` for more.
-        """
-        if reaped := await reap(self._config.agents):
-            logger.warning("cleared %d agents away of a server that did not stop in good order", len(reaped))
-        self._containment = await isolate(self._config)
-        self._tasks = await anyio.create_task_group().__aenter__()
+        """See `CliHost.open`."""
+        await self._host.open()
 
     async def check(self) -> None:
         """Raises `AgentUnavailable` where the SDK is missing, or the CLI is missing, too old or broken."""
         await anyio.to_thread.run_sync(_load)
-        cli = await anyio.to_thread.run_sync(find_cli, self._config.cli_path, self._config.search_path)
-        await self._versions.check(cli, {"PATH": self._config.search_path})
+        await self._host.check()
 
     async def start(self, spec: AgentSpec) -> SdkAgent:
         """See `AgentDriver.start`. The CLI is up by then: it has answered the SDK's ``initialize``, in 55 s at most.
@@ -84,24 +60,19 @@ class SdkDriver:
 
     async def close(self) -> None:
         """Kill the agents that are still there; the engine has closed its own before."""
-        tasks, self._tasks = self._tasks, None
-        if tasks is not None:
-            tasks.cancel_scope.cancel()
-            await tasks.__aexit__(None, None, None)
-            await in_thread(lambda: forget_short(self._config.agents))
+        await self._host.close()
 
     async def _start(self, spec: AgentSpec, *, afresh: bool = False) -> SdkAgent:
-        if self._containment is None or self._tasks is None:
-            raise AgentUnavailable("The driver is not open.", code="not_open")
+        tasks = self._host.tasks
         agent_type = await anyio.to_thread.run_sync(_load)
-        launch = await Launch.prepare(self._config, self._containment, spec)
+        launch = await self._host.prepare(spec)
         if afresh:
             await launch.set_transcripts_aside()
         process: CliProcess | None = None
         try:
             process = await launch.start(resume=launch.resume and not afresh)
             agent = agent_type(launch, process)
-            await self._tasks.start(agent.serve, name=f"agent {spec.agent_id}")
+            await tasks.start(agent.serve, name=f"agent {spec.agent_id}")
         except BaseException:
             with anyio.CancelScope(shield=True):
                 if process is not None:
@@ -114,9 +85,9 @@ class SdkDriver:
 def _load() -> type[SdkAgent]:
     """Importing the SDK takes 0.7 s, so it is not done on the loop."""
     try:
-        from portico.plugins.claude_agent_sdk.agent import SdkAgent
+        from portico_claude_agent_sdk.agent import SdkAgent
     except ImportError as error:
-        detail = f"The Claude Agent SDK cannot be used ({error}): install it with `pip install 'portico[claude]'`."
+        detail = f"The Claude Agent SDK cannot be used ({error}): install it with `pip install claude-agent-sdk`."
         raise AgentUnavailable(detail, code="sdk_not_installed") from error
     return SdkAgent
 

@@ -21,8 +21,8 @@ from claude_agent_sdk import (
     UserMessage,
 )
 
-from portico.plugins.claude_agent_sdk.transport import ASIDE
-from portico.plugins.claude_code.framer import Oversized
+from portico.plugins.claude_code.toolkit import Oversized
+from portico_claude_agent_sdk.transport import ASIDE
 
 BLOCKS: dict[type, str] = {
     TextBlock: "text",

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from portico.plugins.markers import hookimpl
+from portico import hookimpl
 
 if TYPE_CHECKING:
-    from portico.core.agent import AgentDriver
-    from portico.plugins.context import Context
+    from portico import AgentDriver, Context
 
 
 def _create(context: Context) -> AgentDriver:
-    from portico.plugins.claude_agent_sdk.driver import create
+    from portico_claude_agent_sdk.driver import create
 
     return create(context)
 

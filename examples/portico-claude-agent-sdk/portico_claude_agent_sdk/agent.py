@@ -23,21 +23,35 @@ from claude_agent_sdk import (
     ToolPermissionContext,
 )
 
-from portico.core.agent import AgentOptions, AgentSpec, Decision, OwnTurn, Turn
+from portico import AgentEvent, AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, PorticoError
-from portico.core.events import AgentEvent, Complete
-from portico.plugins.claude_agent_sdk.messages import line_of
-from portico.plugins.claude_agent_sdk.permissions import Callbacks
-from portico.plugins.claude_agent_sdk.transport import CliTransport
-from portico.plugins.claude_code.agent import CHANGE_TIME, CONTROL_TIME, EXIT_TIME, SETTLE_TIME
-from portico.plugins.claude_code.buffer import EventBuffer
-from portico.plugins.claude_code.failures import exit_text, start_failure
-from portico.plugins.claude_code.framer import Oversized
-from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken, summed
-from portico.plugins.claude_code.launch import Launch
-from portico.plugins.claude_code.mode_hook import is_needed, ruling
-from portico.plugins.claude_code.process import CliProcess
-from portico.plugins.claude_code.protocol import Protocol
+from portico.core.events import Complete
+from portico.plugins.claude_code.toolkit import (
+    CHANGE_TIME,
+    CONTROL_TIME,
+    EXIT_TIME,
+    SETTLE_TIME,
+    Answered,
+    CliProcess,
+    Done,
+    EventBuffer,
+    Item,
+    Launch,
+    Moved,
+    Oversized,
+    Protocol,
+    Refused,
+    Send,
+    Taken,
+    exit_text,
+    mode_ruling,
+    needs_mode_hook,
+    start_failure,
+    summed,
+)
+from portico_claude_agent_sdk.messages import line_of
+from portico_claude_agent_sdk.permissions import Callbacks
+from portico_claude_agent_sdk.transport import CliTransport
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +65,7 @@ USES_KEPT = 256
 
 
 class SdkAgent:
-    """Implements `portico.core.agent.Agent`. `serve` is its task, and the one that connects and disconnects the client;
+    """Implements `portico.Agent`. `serve` is its task, and the one that connects and disconnects the client;
     the driver owns it.
     """
 
@@ -60,7 +74,7 @@ class SdkAgent:
         self._process = process
         self._transport = CliTransport(process)
         options = ClaudeAgentOptions(can_use_tool=self._may_use)
-        if is_needed(launch.spec.options):
+        if needs_mode_hook(launch.spec.options):
             options.hooks = {"PreToolUse": [HookMatcher(hooks=[self._look_at_mode])]}
         self._client = ClaudeSDKClient(options, self._transport)
         self._protocol = Protocol(launch.conversation, launch.spec.options.permission_mode)
@@ -288,7 +302,7 @@ class SdkAgent:
         self._wake()
 
     async def _look_at_mode(self, asked: Any, tool_use_id: str | None, context: Any) -> Any:
-        return ruling(asked, self._launch.config.permission_modes)
+        return mode_ruling(asked, self._launch.config.permission_modes)
 
     async def _may_use(
         self, tool_name: str, given: dict[str, Any], context: ToolPermissionContext

@@ -11,17 +11,63 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from portico_claude_agent_sdk.driver import SdkDriver
+from portico_claude_agent_sdk.transport import CliTransport
+from sdk_driving import (
+    Event,
+    conversation,
+    driving,
+    gone_soon,
+    kill,
+    kinds,
+    last_request,
+    new_spec,
+    processes_of,
+    processes_with,
+    real_cli,
+    script,
+    started,
+    streamed,
+    text,
+    tool,
+    turn,
+    unique_seconds,
+)
 
-from portico.core.agent import Agent, AgentSpec, Decision, Turn
-from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, InvalidRequest
-from portico.plugins.claude_agent_sdk.driver import SdkDriver
-from portico.plugins.claude_agent_sdk.transport import CliTransport
-from portico.plugins.demo.server import ServedModel
-from tests.plugins.claude_agent_sdk.driving import driving, started
-from tests.support.agents import gone_soon, processes_of, processes_with, unique_seconds
-from tests.support.claude import Event, conversation, kill, kinds, new_spec, script, streamed, text, tool, turn
+from portico import Agent, AgentFailed, AgentSpec, AgentUnavailable, Decision, Turn
+from portico.core.errors import Conflict, InvalidRequest
+from portico.testing import ServedModel, serve_model
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli, pytest.mark.long]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[ServedModel]:
+    real_cli()
+    async with serve_model() as served:
+        yield served
+
+
+@pytest.fixture
+async def driver(model: ServedModel, tmp_path: Path) -> AsyncIterator[SdkDriver]:
+    async with driving(tmp_path, api_key="test-key", base_url=model.url) as driver:
+        yield driver
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> AgentSpec:
+    return new_spec(tmp_path)
+
+
+@pytest.fixture
+async def agent(driver: SdkDriver, spec: AgentSpec) -> AsyncIterator[Agent]:
+    async with started(driver, spec) as agent:
+        yield agent
 
 
 async def test_an_answer_comes_word_by_word_and_then_whole(agent: Agent) -> None:
@@ -189,7 +235,7 @@ async def test_model_and_mode_change_between_turns(agent: Agent, spec: AgentSpec
     await agent.configure(spec.options.with_changes(model="claude-other-1", permission_mode="acceptEdits"))
     events = await turn(agent, script({"tool": tool("Write", file_path="a.txt", content="a")}))
     assert "permission_request" not in kinds(events) and (spec.cwd / "a.txt").exists()
-    assert model.model.requests[-1].body["model"] == "claude-other-1"
+    assert last_request(model)["model"] == "claude-other-1"
     with pytest.raises(AgentFailed) as caught:
         await agent.configure(spec.options.with_changes(permission_mode="nonsense"))
     assert caught.value.code == "agent_error" and "acceptEdits" in caught.value.detail
@@ -297,7 +343,7 @@ async def test_options_reach_the_model(driver: SdkDriver, tmp_path: Path, model:
     spec = new_spec(tmp_path, model="claude-other-1", system_prompt="be brief", disallowed_tools=("Bash",))
     async with started(driver, spec) as agent:
         await turn(agent, "hello")
-    body = model.model.requests[-1].body
+    body = last_request(model)
     assert body["model"] == "claude-other-1" and "be brief" in json.dumps(body["system"])
     assert not {t["name"] for t in body["tools"]} & {"Bash", "SendMessage"}
 
@@ -305,8 +351,8 @@ async def test_options_reach_the_model(driver: SdkDriver, tmp_path: Path, model:
 async def test_without_the_sdk_it_is_said_how_to_install_it(
     driver: SdkDriver, spec: AgentSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "portico.plugins.claude_agent_sdk.agent", None)
+    monkeypatch.setitem(sys.modules, "portico_claude_agent_sdk.agent", None)
     for call in (driver.check(), driver.start(spec)):
-        with pytest.raises(AgentUnavailable, match=r"pip install 'portico\[claude\]'") as caught:
+        with pytest.raises(AgentUnavailable, match=r"pip install claude-agent-sdk") as caught:
             await call
         assert caught.value.code == "sdk_not_installed"

@@ -12,13 +12,10 @@ from typing import Any
 
 import anyio
 import pytest
+from portico_claude_agent_sdk import agent as agent_module
+from sdk_driving import driving, kinds, new_spec, processes_of, started, text, turn
 
-from portico.core.agent import Agent, Turn
-from portico.core.errors import AgentFailed, AgentUnavailable
-from portico.plugins.claude_agent_sdk import agent as agent_module
-from tests.plugins.claude_agent_sdk.driving import driving, started
-from tests.support.agents import processes_of
-from tests.support.claude import kinds, new_spec, text, turn
+from portico import Agent, AgentFailed, AgentUnavailable, Turn
 
 pytestmark = [pytest.mark.anyio, pytest.mark.fake_agent, pytest.mark.long]
 
@@ -56,6 +53,11 @@ def said(block: dict[str, Any]) -> dict[str, Any]:
 
 
 WORDS = said({"type": "text", "text": "hello"})
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @asynccontextmanager

@@ -11,9 +11,7 @@ from typing import Any
 
 from claude_agent_sdk import CLIConnectionError, Transport
 
-from portico.plugins.claude_code.framer import Oversized
-from portico.plugins.claude_code.lines import decode_in_turns
-from portico.plugins.claude_code.process import CliProcess
+from portico.plugins.claude_code.toolkit import CliProcess, Oversized, decode_in_turns
 
 ASIDE = "portico_aside"
 """Subtype of system messages of ours, in which a line goes by the SDK unharmed, as the value of ``line``."""
