@@ -22,7 +22,7 @@ import uvloop
 from benchmarks.row import Row
 from benchmarks.servers import HEADERS, portico
 from benchmarks.watchers import Viewer, request
-from portico.client.overlay import Dialler, Overlay
+from portico.ziti.overlay import Dialler, Overlay
 
 ROUNDS = 3
 REQUESTS = 500

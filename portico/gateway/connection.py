@@ -8,7 +8,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from portico.gateway.door import MAX_CONNECTIONS, Door
-from portico.measured import Measured
+from portico.http1.measured import Measured
 
 
 class Connection(Measured):

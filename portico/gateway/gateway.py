@@ -16,12 +16,12 @@ from uvicorn.server import ServerState
 
 from portico.core.agent import AgentSpec
 from portico.core.errors import AgentUnavailable
-from portico.embedded import embedded
 from portico.gateway.connection import Connection
 from portico.gateway.door import Door
 from portico.gateway.ledger import Ledger
 from portico.gateway.relay import Relay
 from portico.gateway.upstream import Upstream
+from portico.http1.embedded import embedded
 
 SOCKET = "api.sock"
 

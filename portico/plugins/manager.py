@@ -28,7 +28,7 @@ GROUP = "portico"
 
 BUILT_INS: Mapping[str, str] = {
     "http": "portico.transports",
-    "ziti": "portico.transports.ziti",
+    "ziti": "portico.ziti.transport",
     "claude-code": "portico.plugins.claude_code",
     "echo": "portico.plugins.echo",
     "memory-store": "portico.plugins.memory_store",

@@ -11,7 +11,7 @@ import anyio
 from starlette.types import Scope
 
 from portico.core.errors import MalformedRequest, PorticoError, Unavailable
-from portico.measured import HEAD_BYTES, Measured
+from portico.http1.measured import HEAD_BYTES, Measured
 from portico.transports import wire
 from portico.transports.crowd import Crowd
 from portico.transports.dialler import Dialler, extension

@@ -18,7 +18,7 @@ import uvicorn
 from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
-from portico.embedded import embedded
+from portico.http1.embedded import embedded
 from portico.transports.connection import Connection
 from portico.transports.crowd import UNLIMITED, Crowd, fitting
 from portico.transports.dialler import Dialler

@@ -22,7 +22,7 @@ from portico.core.stranger import Strange, strangers
 from portico.plugins.echo.agent import EchoAgent
 from portico.plugins.echo.driver import EchoDriver
 from portico.plugins.memory_store.store import MemoryStore
-from portico.serving import Serving
+from portico.server.serving import Serving
 from portico.testing import scripted
 from portico.testing.engine import scripted_engine
 from portico.testing.scripted import Fail, ScriptedDriver

@@ -15,8 +15,8 @@ import anyio
 import httpx
 import pytest
 
-from portico.data_format import FORMAT
 from portico.plugins.sqlite_store.schema import MIGRATIONS
+from portico.server.data_format import FORMAT
 from tests.fixtures.data_folder import NUMBERS, Expected, expected, restore
 from tests.support.server import PORTICO, RunningServer, environment, running_server
 from tests.support.talk import Event, Talk, only, script, talk, text

@@ -11,9 +11,9 @@ import anyio
 import httpx
 import pytest
 
-from portico import measured
 from portico.gateway import relay
 from portico.gateway.door import MAX_CONNECTIONS
+from portico.http1 import measured
 from portico.plugins.demo.server import ServedModel, serve_model
 from tests.support.gateway import KEY, answering, asking, gate
 

@@ -71,7 +71,7 @@ def deltas(count: int, gap: float = 0.0) -> str:
 
 def listener(server: RunningServer) -> psutil.Process:
     found = psutil.Process(server.process.pid).children()
-    (one,) = [child for child in found if "portico.transports.ziti.listener" in child.cmdline()]
+    (one,) = [child for child in found if "portico.ziti.listener" in child.cmdline()]
     return one
 
 

@@ -1,7 +1,7 @@
 """Looking into a server from outside, for what /proc shows of it to root alone.
 
-A server closes itself to everybody else, its own user included (`portico/hardening.py`). Root may look where it has
-CAP_SYS_PTRACE, which plain containers don't have.
+A server closes itself to everybody else, its own user included (`portico/server/hardening.py`). Root may look where it
+has CAP_SYS_PTRACE, which plain containers don't have.
 """
 
 from __future__ import annotations

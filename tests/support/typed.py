@@ -8,8 +8,8 @@ from typing import Protocol
 
 import pytest
 
-from portico.commands import commands
-from portico.ending import status_of
+from portico.cli.commands import commands
+from portico.cli.ending import status_of
 
 
 class Typed(Protocol):

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-import portico.embedded
 import portico.gateway.gateway
+import portico.http1.embedded
 from portico.gateway.connection import Connection as GatewayConnection
 from portico.plugins.demo.server import _Server as DemoServer
 from portico.transports.connection import Connection
@@ -156,7 +156,7 @@ def test_every_option_that_uvicorn_is_given_is_known() -> None:
     known = set(inspect.signature(found("uvicorn.config:Config")).parameters)
     given: set[str] = set()
     for module in (
-        portico.embedded,
+        portico.http1.embedded,
         portico.gateway.gateway,
         inspect.getmodule(_Server),
         inspect.getmodule(DemoServer),

@@ -1,4 +1,4 @@
-"""A dark server on the real network, and clients that reach it as users' clients do: by `portico.client.overlay`."""
+"""A dark server on the real network, and clients that reach it as users' clients do: by `portico.ziti.overlay`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import httpcore
 import httpx
 from websockets.asyncio.client import connect
 
-from portico.client.overlay import DialFailed, Dialler, Overlay, _Backend
+from portico.ziti.overlay import DialFailed, Dialler, Overlay, _Backend
 from tests.support.server import RunningServer, running_server
 from tests.support.websocket import Client
 from tests.ziti.network import Network

@@ -20,10 +20,10 @@ import httpx
 import psutil
 import pytest
 
-from portico.client.api import Client, Event
-from portico.client.connection import find_endpoint
-from portico.client.errors import ClientError, ProblemError, Unreachable
-from portico.client.overlay import DialFailed, Dialler, Overlay, transport
+from portico.cli.client.api import Client, Event
+from portico.cli.client.connection import find_endpoint
+from portico.cli.client.errors import ClientError, ProblemError, Unreachable
+from portico.ziti.overlay import DialFailed, Dialler, Overlay, transport
 from tests.support.agents import gone_soon
 from tests.support.enrolled import identity, write
 from tests.support.server import PORTICO, ROOT, environment
@@ -127,7 +127,7 @@ def dialling(of: psutil.Process | None = None) -> list[psutil.Process]:
     return [
         child
         for child in (of or psutil.Process()).children(recursive=True)
-        if child.is_running() and "portico.client.dialler" in " ".join(child.cmdline())
+        if child.is_running() and "portico.ziti.dialler" in " ".join(child.cmdline())
     ]
 
 
@@ -237,10 +237,10 @@ async def mood(dark: Dark, name: str, **moods: object) -> AsyncIterator[None]:
     ],
 )
 async def test_a_login_that_fails(dark: Dark, monkeypatch: pytest.MonkeyPatch, load: object, words: str) -> None:
-    monkeypatch.setattr("portico.client.overlay.LOAD_SECONDS", 0.5)
-    monkeypatch.setattr("portico.client.overlay.MARGIN", 0)
+    monkeypatch.setattr("portico.ziti.overlay.LOAD_SECONDS", 0.5)
+    monkeypatch.setattr("portico.ziti.overlay.MARGIN", 0)
     if load != "hang":
-        monkeypatch.setattr("portico.client.overlay.LOAD_SECONDS", 10)
+        monkeypatch.setattr("portico.ziti.overlay.LOAD_SECONDS", 10)
     async with mood(dark, "alice", load=load):
         with pytest.raises(Unreachable, match=f"can't reach the Ziti service portico-alice: .*({words})"):
             async with dark.client():
@@ -254,13 +254,13 @@ async def test_a_dial_that_hangs_is_given_up_and_the_next_one_works(
     dark: Dark, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with dark.client() as client:
-        monkeypatch.setattr("portico.client.overlay.DIAL_SECONDS", 0.5)
-        monkeypatch.setattr("portico.client.overlay.MARGIN", 0)
+        monkeypatch.setattr("portico.ziti.overlay.DIAL_SECONDS", 0.5)
+        monkeypatch.setattr("portico.ziti.overlay.MARGIN", 0)
         async with mood(dark, "portico-alice", connect="hang"):
             with pytest.raises(Unreachable, match="dialling the service portico-alice took more than"):
                 await client.sessions()
             assert dialling() == []
-        monkeypatch.setattr("portico.client.overlay.DIAL_SECONDS", 10)
+        monkeypatch.setattr("portico.ziti.overlay.DIAL_SECONDS", 10)
         await client.sessions()
         assert len(dialling()) == 1
     assert dialling() == []
@@ -383,7 +383,7 @@ async def test_the_real_library_and_a_controller_that_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
 ) -> None:
     monkeypatch.undo()  # no stand-in
-    monkeypatch.setattr("portico.client.overlay.LOAD_SECONDS", 0.5)
+    monkeypatch.setattr("portico.ziti.overlay.LOAD_SECONDS", 0.5)
     with socket.socket() as controller:
         controller.bind(("127.0.0.1", 0))
         if answers:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from portico.ziti import descriptors
+from portico.ziti.native import descriptors
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
 

@@ -92,7 +92,7 @@ def test_what_goes_wrong_is_said_and_what_was_there_stays(
     library: Library, typed: Typed, home: Path, monkeypatch: pytest.MonkeyPatch, body: str, words: str
 ) -> None:
     if "sleep" in body:
-        monkeypatch.setattr("portico.zitisetup.enroll.ENROLL_SECONDS", 0.5)
+        monkeypatch.setattr("portico.ziti.setup.enroll.ENROLL_SECONDS", 0.5)
     library(body)
     (home / "alice.json").write_text("precious")
     status, output, errors = enrol(typed, token(home), "--out", "alice.json", "--force")
@@ -133,7 +133,7 @@ def test_a_token_is_not_used_up_for_a_file_that_can_t_be_written(library: Librar
 def test_the_real_library_and_a_controller_that_is_away(
     typed: Typed, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("portico.zitisetup.enroll.ENROLL_SECONDS", 2.0)  # 0.6.0 waits for ever
+    monkeypatch.setattr("portico.ziti.setup.enroll.ENROLL_SECONDS", 2.0)  # 0.6.0 waits for ever
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         text = enrolment_token(iss=f"https://127.0.0.1:{closed.getsockname()[1]}")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from portico.client.invocation import Invocation
-from portico.commands import commands
+from portico.cli.client.invocation import Invocation
+from portico.cli.commands import commands
 from tests.support.enrolled import identity, write
 from tests.support.typed import Typed
 
@@ -33,7 +33,7 @@ def test_what_is_typed_again_leads_there_again(monkeypatch: pytest.MonkeyPatch) 
     async def ask(*_: object, again: Invocation, **__: object) -> None:
         seen.append(again)
 
-    monkeypatch.setattr("portico.client.ask.ask", ask)
+    monkeypatch.setattr("portico.cli.client.ask.ask", ask)
     options = ("--ziti-identity", "x.json", "--ziti-service", "s")
     commands.main(["ask", "hi", *options, "--token", "secret"], standalone_mode=False)
     assert seen[0].options == options

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from portico.commands import commands
+from portico.cli.commands import commands
 from tests.support.agents import gone_soon
 from tests.support.server import ROOT, environment
 from tests.support.sight import SEES_SERVERS

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from portico.client.overlay import DialFailed
+from portico.ziti.overlay import DialFailed
 from tests.support.agents import gone_soon
 from tests.support.dark import deltas, family, follow, listener, listening, log_of
 from tests.support.server import PORTICO, environment
@@ -197,7 +197,7 @@ async def test_many_connections_leave_nothing_behind(dark: Dark) -> None:
 
         for _ in range(10):
             await request()
-        (child,) = [one for one in psutil.Process().children() if "portico.client.dialler" in one.cmdline()]
+        (child,) = [one for one in psutil.Process().children() if "portico.ziti.dialler" in one.cmdline()]
         processes = [listener(server), child]
         before = [process.num_fds() for process in processes]
         ours = psutil.Process(server.process.pid)

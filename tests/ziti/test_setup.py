@@ -182,7 +182,7 @@ def test_a_certificate_that_nobody_vouches_for(edge: Controller, typed: Typed) -
     ],
 )
 def test_controllers_that_are_none(typed: Typed, monkeypatch: pytest.MonkeyPatch, address: str, words: str) -> None:
-    monkeypatch.setattr("portico.zitisetup.management.SECONDS", 0.5)
+    monkeypatch.setattr("portico.ziti.setup.management.SECONDS", 0.5)
     with socket.socket() as closed, socket.create_server(("127.0.0.1", 0)) as silent:
         closed.bind(("127.0.0.1", 0))
         ports = {"closed": closed.getsockname()[1], "silent": silent.getsockname()[1]}

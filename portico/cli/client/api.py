@@ -1,0 +1,323 @@
+"""The server's HTTP API, as a client sees it: calls, and streams of events that outlive their connections."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import anyio
+import httpx
+from httpx_sse import EventSource
+
+from portico.cli.client.connection import Endpoint, explain
+from portico.cli.client.errors import HistoryLost, ProblemError, Unreachable
+from portico.ziti.overlay import DialFailed, Dialler, transport
+
+Event = dict[str, Any]
+"""An event of the HTTP API, as it came."""
+
+SILENCE = 45.0
+"""Seconds without a byte after which a stream is taken for dead: three heartbeats."""
+PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
+"""Seconds before each attempt to come back; the last is kept to."""
+STEADY = 10.0
+"""Seconds that a connection must have held, or else brought an event, to count as a success."""
+CALL_SECONDS = 30.0
+"""For an answer that is no stream."""
+PAGE = 1000
+"""Events."""
+GATEWAY = (502, 503, 504)
+"""What a proxy says while the server behind it is away. The server's own 503 is a problem document."""
+
+
+class Client:
+    """Talks to one server. An async context manager; all methods raise `ClientError`.
+
+    ``patience``: seconds for which a broken stream is tried again without any success. ``on_trouble`` is called with
+    a text when a stream breaks, and with None when it is back.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        patience: float = 60.0,
+        silence: float = SILENCE,
+        on_trouble: Callable[[str | None], None] = lambda text: None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._patience = patience
+        self._on_trouble = on_trouble
+        headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
+        self._stream_timeout = httpx.Timeout(CALL_SECONDS, connect=10, read=silence)
+        self._dialler = Dialler(endpoint.overlay) if endpoint.overlay else None
+        through: httpx.AsyncHTTPTransport | None = None
+        if self._dialler:
+            through = transport(self._dialler)
+        elif endpoint.uds:
+            through = httpx.AsyncHTTPTransport(uds=endpoint.uds)
+        trust = endpoint.trust()
+        self._http = httpx.AsyncClient(
+            verify=True if trust is None else trust,
+            base_url=endpoint.url + endpoint.api_prefix,
+            transport=through,
+            headers=headers,
+            timeout=httpx.Timeout(CALL_SECONDS, connect=10),
+            trust_env=not (endpoint.local or endpoint.overlay),  # no proxy leads to our own machine, or onto an overlay
+        )
+        self.lost = False
+        """Whether a stream is broken just now."""
+
+    async def __aenter__(self) -> Self:
+        if self._dialler:
+            await self._log_in(self._dialler)
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._http.__aexit__(kind, error, trace)
+        finally:
+            if self._dialler:
+                await self._dialler.close()
+
+    async def _log_in(self, dialler: Dialler) -> None:
+        """Before there is any request: those have time limits of their own, which this would use up."""
+        try:
+            await dialler.start()
+        except DialFailed as error:
+            raise Unreachable(f"can't reach {self._endpoint.address}: {error}") from None
+
+    async def create_session(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """``fields`` as `POST /sessions` takes them; those that are None are left out."""
+        body = {name: value for name, value in fields.items() if value is not None}
+        return await self._call("POST", "/sessions", json=body)
+
+    async def session(self, session_id: str) -> dict[str, Any]:
+        return await self._call("GET", _path(session_id))
+
+    async def change_session(self, session_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """``fields`` as `PATCH /sessions/{id}` takes them. Returns the session."""
+        return await self._call("PATCH", _path(session_id), json=fields)
+
+    async def sessions(self) -> list[dict[str, Any]]:
+        """All sessions, newest first."""
+        found: list[dict[str, Any]] = []
+        parameters: dict[str, Any] = {"limit": 100}
+        while True:
+            page = await self._call("GET", "/sessions", params=parameters)
+            found += page["sessions"]
+            if not page["next_cursor"]:
+                return found
+            parameters["cursor"] = page["next_cursor"]
+
+    async def some_sessions(self, state: str, limit: int) -> list[dict[str, Any]]:
+        """The newest sessions in this state, at most ``limit`` (up to 100)."""
+        found: list[dict[str, Any]] = (await self._call("GET", "/sessions", params={"state": state, "limit": limit}))[
+            "sessions"
+        ]
+        return found
+
+    async def metrics(self) -> str:
+        """The server's numbers, in Prometheus' text format."""
+        return (await self._answer("GET", f"{self._endpoint.url}/metrics")).text
+
+    async def close_session(self, session_id: str, *, purge: bool = False) -> None:
+        """``purge``: delete its history and its workspace too."""
+        await self._call("DELETE", _path(session_id), params={"purge": "true"} if purge else {})
+
+    async def history(self, session_id: str, *, after: int, limit: int) -> list[Event]:
+        """At most ``limit`` (up to 5,000) of the events that there are after ``after``."""
+        events: list[Event] = (await self._page(session_id, after, limit))["events"]
+        return events
+
+    async def whole_history(self, session_id: str) -> AsyncGenerator[Event, None]:
+        """All events that there are now, read page by page; first a ``gap`` where older ones were deleted."""
+        after, more = 0, True
+        while more:
+            page = await self._page(session_id, after, PAGE)
+            for event in page["events"]:
+                yield event
+            after, more = page["next_after"], page["has_more"]
+
+    async def _page(self, session_id: str, after: int, limit: int) -> dict[str, Any]:
+        parameters = {"live": "false", "after": after, "limit": limit}
+        return await self._call("GET", f"{_path(session_id)}/events", params=parameters)
+
+    async def interrupt(self, session_id: str, turn_id: str, *, begun: bool) -> None:
+        """Stop a turn, or withdraw it where it waits behind another, which is not to be stopped in its place.
+
+        ``begun``: more than its ``query`` has been seen.
+        """
+        if not begun and (await self.session(session_id))["queued"]:
+            try:
+                await self._call("DELETE", f"{_path(session_id)}/turns/{quote(turn_id, safe='')}")
+                return
+            except ProblemError as error:
+                if error.status != 409:  # 409: it runs, and others wait behind it
+                    raise
+        await self._call("POST", f"{_path(session_id)}/interrupt")
+
+    async def answer(self, session_id: str, request_id: str, behavior: str, *, remember: bool = False) -> None:
+        """``behavior``: "allow" or "deny"."""
+        path = f"{_path(session_id)}/permissions/{quote(request_id, safe='')}"
+        await self._call("POST", path, json={"behavior": behavior, "remember": remember})
+
+    async def query(
+        self, session_id: str, content: str | list[dict[str, Any]], *, turn_id: str | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """The events of a new turn, each once, up to its ``complete``, whatever becomes of the connection.
+
+        Until an event has come, the same ``turn_id`` is sent again: the server runs it once at most. From then on the
+        stream is taken up by reading the session's events, which starts nothing.
+        """
+        turn_id = turn_id or str(uuid.uuid4())
+        body = {"query": content, "turn_id": turn_id}
+
+        def start() -> httpx.Request:
+            return self._stream("POST", f"/stream/{quote(session_id, safe='')}", json=body)
+
+        async with aclosing(self._events(session_id, turn_id, 0, start)) as events:
+            async for event in events:
+                yield event
+
+    async def follow(self, session_id: str, turn_id: str, *, after: int) -> AsyncGenerator[Event, None]:
+        """The events of a turn that was started before, from ``after`` on, up to its ``complete``."""
+        async with aclosing(self._events(session_id, turn_id, after, None)) as events:
+            async for event in events:
+                yield event
+
+    async def _events(
+        self, session_id: str, turn_id: str, after: int, start: Callable[[], httpx.Request] | None
+    ) -> AsyncGenerator[Event, None]:
+        failures, opened, give_up_at = 0, math.inf, 0.0
+        try:
+            while True:
+                request = start() if start else self._stream("GET", f"{_path(session_id)}/events", after=after)
+                reason = f"{self._endpoint.address} ended the stream before the answer was complete"
+                try:
+                    async with aclosing(self._frames(request)) as frames:
+                        async for event in frames:
+                            if event is None:
+                                opened = anyio.current_time()
+                                self._found()
+                                continue
+                            failures = 0
+                            if event["type"] == "gap":
+                                raise HistoryLost("part of this answer was deleted on the server in the meantime")
+                            if event["seq"] <= after:
+                                continue
+                            start, after = None, event["seq"]
+                            if event.get("turn_id") == turn_id:
+                                yield event
+                                if event["type"] == "complete":
+                                    return
+                except httpx.RequestError as error:
+                    reason = explain(error, self._endpoint)
+                except _GatewayTrouble as error:
+                    reason = str(error)
+                now = anyio.current_time()
+                if now - opened > STEADY:
+                    failures = 0
+                opened = math.inf
+                give_up_at = give_up_at if failures else now + self._patience
+                pause = PAUSES[min(failures, len(PAUSES) - 1)]
+                if now + pause > give_up_at:
+                    raise Unreachable(reason)
+                failures += 1
+                if failures == 2:  # the first attempt to come back mostly succeeds: not worth a word
+                    self.lost = True
+                    self._on_trouble(reason)
+                await anyio.sleep(pause)
+        finally:
+            self.lost = False
+
+    def _found(self) -> None:
+        if self.lost:
+            self.lost = False
+            self._on_trouble(None)
+
+    async def _frames(self, request: httpx.Request) -> AsyncGenerator[Event | None, None]:
+        """None once the stream is open, then its events."""
+        response = await self._http.send(request, stream=True)
+        try:
+            await self._check(response)
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                raise self._stranger()
+            yield None
+            async with aclosing(EventSource(response).aiter_sse()) as frames:
+                async for frame in frames:
+                    if frame.data:  # httpx-sse takes a comment's blank line for the end of a frame
+                        yield json.loads(frame.data)
+        finally:
+            await response.aclose()
+
+    def _stream(self, method: str, path: str, *, json: Any = None, **parameters: Any) -> httpx.Request:
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        return self._http.build_request(
+            method, path, json=json, params=parameters, headers=headers, timeout=self._stream_timeout
+        )
+
+    async def _answer(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            with anyio.fail_after(CALL_SECONDS):
+                response = await self._http.request(method, path, **arguments)
+                await self._check(response)
+        except httpx.RequestError as error:
+            raise Unreachable(explain(error, self._endpoint)) from error
+        except TimeoutError:
+            raise Unreachable(f"{self._endpoint.address} does not answer") from None
+        except _GatewayTrouble as error:
+            raise Unreachable(str(error)) from None
+        return response
+
+    async def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        response = await self._answer(method, path, **arguments)
+        if not response.content:
+            return {}
+        try:
+            answer: dict[str, Any] = response.json()
+        except ValueError:
+            raise self._stranger() from None
+        return answer
+
+    async def _check(self, response: httpx.Response) -> None:
+        if response.is_success:
+            return
+        await response.aread()
+        try:
+            problem = response.json()
+            status, code, detail = response.status_code, str(problem["code"]), str(problem.get("detail", ""))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            if response.status_code in GATEWAY:
+                raise _GatewayTrouble(f"{self._endpoint.address} answers {response.status_code}") from None
+            if response.is_redirect:
+                target = response.headers.get("location", "")
+                raise Unreachable(f"{self._endpoint.address} sends us to {target}: give that as --server") from None
+            raise self._stranger(response.status_code) from None
+        if status == 401:
+            tried = self._endpoint.token_source
+            what = f"does not take the token from {tried}" if tried else "wants a token"
+            detail = f"{self._endpoint.address} {what}: give one of its tokens with --token or PORTICO_TOKEN"
+        raise ProblemError(status, code, detail)
+
+    def _stranger(self, status: int | None = None) -> Unreachable:
+        where = self._endpoint.address + self._endpoint.api_prefix
+        answer = f" (status {status})" if status else ""
+        return Unreachable(f"what answers at {where} is no Portico server{answer}: is the address right?")
+
+
+class _GatewayTrouble(Exception):
+    pass
+
+
+def _path(session_id: str) -> str:
+    return f"/sessions/{quote(session_id, safe='')}"

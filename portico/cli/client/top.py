@@ -1,0 +1,165 @@
+"""``portico top``: what the open sessions of a server are doing."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import anyio
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from portico.cli.client.api import Client
+from portico.cli.client.connection import Endpoint
+from portico.cli.client.errors import ClientError, ProblemError
+from portico.cli.client.screen import Screen
+from portico.cli.client.transcript import printable, shorten
+
+STATES = ("running", "waiting", "starting", "idle", "hibernated")
+"""Of open sessions, those first that are busy."""
+STYLES = {"running": "green", "waiting": "yellow", "starting": "cyan", "idle": "", "hibernated": "dim"}
+SECONDS = 1.0
+"""Between two looks."""
+TITLE = 60
+"""Characters."""
+MANY = 100
+"""Sessions of a state; of more the newest are shown."""
+
+Session = Mapping[str, Any]
+
+
+class Ages:
+    """How long ago the last event of a session was: to the second once one was seen, before that as the server says."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def age(self, session: Session, now: float) -> float:
+        """Seconds; ``now`` since 1970."""
+        name, seq = session["session_id"], session["last_seq"]
+        before, since = self._seen.get(name, (None, 0.0))
+        if before is None:
+            since = datetime.fromisoformat(session["last_active_at"]).timestamp()
+        elif before != seq:
+            since = now
+        self._seen[name] = seq, since
+        return max(0.0, now - since)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The open sessions at one time; ``numbers`` are those of ``/metrics`` without labels, if we may see them."""
+
+    sessions: Sequence[Session]
+    ages: Sequence[float]
+    numbers: Mapping[str, float]
+    trouble: str = ""
+
+    def summary(self) -> str:
+        states = Counter(session["state"] for session in self.sessions)
+        parts = [f"{len(self.sessions)} open", *(f"{states[state]} {state}" for state in STATES if states[state])]
+        if "portico_processes" in self.numbers:
+            used, limit = (round(self.numbers[f"portico_processes{rest}"]) for rest in ("", "_limit"))
+            parts.append(f"{used} of {limit} processes")
+        if queued := sum(session["queued"] for session in self.sessions):
+            parts.append(f"{queued} turns queued")
+        return " · ".join([*parts, f"${sum(session['cost_usd'] for session in self.sessions):.2f}"])
+
+    def table(self) -> Table:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for head in ("SESSION", "STATE", "OWNER"):
+            table.add_column(head, no_wrap=True)
+        for head in ("LAST EVENT", "TURNS", "QUEUED", "COST"):
+            table.add_column(head, justify="right", no_wrap=True)
+        table.add_column("TITLE", no_wrap=True, overflow="ellipsis")
+        for session, age in zip(self.sessions, self.ages, strict=True):
+            cells = (
+                session["session_id"],
+                session["state"],
+                printable(shorten(session["owner"], TITLE)),
+                in_words(age),
+                str(session["turns"]),
+                str(session["queued"] or ""),
+                f"${session['cost_usd']:.2f}",
+                printable(shorten(session["title"] or "", TITLE)),
+            )
+            style = STYLES.get(session["state"], "")
+            table.add_row(*(Text(cell, style) for cell in cells))
+        return table
+
+
+async def top(endpoint: Endpoint, *, once: bool = False) -> int:
+    """Show the open sessions, anew each second, until Ctrl-C; on no terminal, or ``once``, a single time.
+
+    Returns the exit status.
+    """
+    try:
+        async with Client(endpoint) as client:
+            watch = _Watch(client)
+            look = await watch.look()
+            if once or not sys.stdout.isatty():
+                console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+                console.print(_page(endpoint, look))
+                return 0
+            with Live(_page(endpoint, look), screen=True, auto_refresh=False) as live:
+                while True:
+                    await anyio.sleep(SECONDS)
+                    look = await watch.again(look)
+                    live.update(_page(endpoint, look), refresh=True)
+    except ClientError as error:
+        Screen(sys.stdout, sys.stderr, details=True).note(f"portico: {error}", "red")
+        return 1
+
+
+class _Watch:
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._ages = Ages()
+
+    async def look(self) -> Look:
+        found: list[Session] = []
+        for state in STATES:
+            found += await self._client.some_sessions(state, MANY)
+        now = time.time()
+        return Look(found, [self._ages.age(session, now) for session in found], await self._numbers())
+
+    async def again(self, before: Look) -> Look:
+        """What is now; where the server can't be reached, what was, and why."""
+        try:
+            return await self.look()
+        except ClientError as error:
+            return Look(before.sessions, before.ages, before.numbers, f"{error}; trying again")
+
+    async def _numbers(self) -> Mapping[str, float]:
+        try:
+            text = await self._client.metrics()
+        except ProblemError:  # it has none, or not for us
+            return {}
+        return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", text, re.MULTILINE)}
+
+
+def _page(endpoint: Endpoint, look: Look) -> Group:
+    lines = [Text(f"portico at {endpoint.address}: {look.summary()}", "bold")]
+    if look.trouble:
+        lines.append(Text(look.trouble, "red"))
+    return Group(*lines, look.table())
+
+
+def in_words(seconds: float) -> str:
+    """Short: 5s, 3m 20s, 2h 05m, 4d."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h {whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d"

@@ -1,0 +1,164 @@
+"""Shows one turn from its first event to its last, and lets the user answer and interrupt."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+from anyio import CancelScope
+from anyio.abc import TaskGroup
+
+from portico.cli.client.api import Client, Event
+from portico.cli.client.errors import ClientError, ProblemError
+from portico.cli.client.keyboard import Presses, drain
+from portico.cli.client.leave import Decide
+from portico.cli.client.screen import Screen
+from portico.cli.client.transcript import Piece, Transcript
+
+INTERRUPT_SECONDS = 5.0
+HURRY_SECONDS = 0.5
+"""For the server to take the interrupt, when the user leaves at once: else the turn would run on."""
+WAITING_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a turn ended, as far as we have seen it.
+
+    ``stop_reason`` is that of its ``complete``, or None. ``interrupted``: the user pressed Ctrl-C; ``left``: once more.
+    ``failed`` is why we have not seen its end.
+    """
+
+    stop_reason: str | None = None
+    interrupted: bool = False
+    left: bool = False
+    failed: ClientError | None = None
+
+
+class TurnView:
+    """One turn of ``session_id`` on ``screen``. ``raw``: events as they come, one a line, instead of text.
+
+    ``settled``: ids of permission requests that are known to be resolved.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        session_id: str,
+        turn_id: str,
+        screen: Screen,
+        decide: Decide,
+        *,
+        raw: bool = False,
+        settled: Collection[str] = (),
+    ) -> None:
+        self._client = client
+        self._session_id = session_id
+        self._turn_id = turn_id
+        self._screen = screen
+        self._decide = decide
+        self._raw = raw
+        self._settled = settled
+        self._transcript = Transcript()
+        self._asking: dict[str, CancelScope] = {}
+        self._begun = False
+        self._outcome = Outcome()
+
+    async def show(self, events: AsyncGenerator[Event, None], presses: Presses) -> Outcome:
+        """Until the turn is complete, cannot be followed any longer, or the user leaves it alone."""
+        drain(presses)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch, presses, tasks.cancel_scope)
+            try:
+                async with aclosing(events):
+                    async for event in events:
+                        self._see(event, tasks)
+            except ClientError as error:
+                self._outcome.failed = error
+            tasks.cancel_scope.cancel()
+        self._screen.break_line()
+        return self._outcome
+
+    def _see(self, event: Event, tasks: TaskGroup) -> None:
+        self._begun = self._begun or event["type"] != "query"
+        pieces = self._transcript.feed(event)
+        if self._raw:
+            pieces = [piece for piece in pieces if piece.kind == "error"]
+            self._screen.json(event)
+        self._screen.show(piece for piece in pieces if piece.kind != "query")  # the user has just typed it
+        match event["type"]:
+            case "query":
+                tasks.start_soon(self._tell_waiting)
+            case "permission_request" if event["request_id"] not in self._settled:
+                # Known from now on: what settles it may come before the task has begun.
+                scope = self._asking[event["request_id"]] = CancelScope()
+                tasks.start_soon(self._ask, event, scope)
+            case "permission_resolved":
+                self._resolved(event)
+            case "complete":
+                self._outcome.stop_reason = event["stop_reason"]
+
+    async def _tell_waiting(self) -> None:
+        """Say so where the turn waits behind another. One that waits for a moment only is not worth a word."""
+        await anyio.sleep(WAITING_SECONDS)
+        if self._begun:
+            return
+        with suppress(ClientError):  # if the server is away, the stream tells
+            if (await self._client.session(self._session_id))["queued"] and not self._begun:
+                self._screen.note("waiting for the turn before this one to end; Ctrl-C withdraws this one")
+
+    async def _ask(self, request: Event, scope: CancelScope) -> None:
+        request_id = request["request_id"]
+        with scope:
+            if scope.cancel_called:
+                return
+            decision = await self._decide(request)
+            if self._asking.pop(request_id, None) is None:
+                return  # settled while the answer was on its way here
+            # What comes from now on is our own answer.
+            behavior = "deny" if decision == "deny" else "allow"
+            try:
+                await self._client.answer(self._session_id, request_id, behavior, remember=decision == "remember")
+            except ClientError as error:
+                self._screen.note(f"the answer did not count: {error}", "yellow")
+                if isinstance(error, ProblemError) and error.code == "not_allowed":
+                    # The request still waits, and an answer that the operator does not allow will not do next time.
+                    with suppress(ClientError):
+                        await self._client.answer(self._session_id, request_id, "deny")
+
+    def _resolved(self, event: Mapping[str, Any]) -> None:
+        if scope := self._asking.pop(event["request_id"], None):
+            scope.cancel()
+            who = f"{event['principal']} said" if event.get("principal") else event["reason"]
+            self._screen.note(f"  no answer is needed any more ({who}: {event['behavior']})", "yellow")
+
+    async def _watch(self, presses: Presses, turn: CancelScope) -> None:
+        await presses.receive()
+        self._outcome.interrupted = True
+        if self._client.lost:
+            self._screen.note("given up; the turn may still run on the server", "yellow")
+            turn.cancel()
+            return
+        answered = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._interrupt, answered)
+            await presses.receive()
+            self._outcome.left = True
+            with anyio.move_on_after(HURRY_SECONDS):
+                await answered.wait()
+            tasks.cancel_scope.cancel()
+        turn.cancel()
+
+    async def _interrupt(self, answered: anyio.Event) -> None:
+        self._screen.show([Piece("notice", "interrupting; Ctrl-C again leaves")])
+        with anyio.move_on_after(INTERRUPT_SECONDS) as limit:
+            try:
+                await self._client.interrupt(self._session_id, self._turn_id, begun=self._begun)
+            except ClientError as error:
+                self._screen.note(f"the turn was not interrupted: {error}", "yellow")
+        if limit.cancelled_caught:
+            self._screen.note("the server does not react; Ctrl-C again leaves", "yellow")
+        answered.set()

@@ -1,0 +1,93 @@
+"""All checks, one after the other, each within its time; and what to print of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+
+import anyio
+
+from portico.cli.doctor import (
+    address,
+    audit_log,
+    authenticators,
+    cli,
+    containment,
+    credentials,
+    data_folder,
+    exposure,
+    lease,
+    plugins,
+    sandbox,
+    tls,
+    tokens,
+    workspaces,
+    ziti,
+)
+from portico.cli.doctor.finding import Finding, Place, failure
+
+CHECK_SECONDS = 20.0
+
+Check = Callable[[Place], Awaitable[Finding]]
+
+CHECKS: Mapping[str, Check] = {
+    "plugins": plugins.check,
+    "data folder": data_folder.check,
+    "workspaces": workspaces.check,
+    "lease": lease.check,
+    "claude program": cli.check,
+    "credentials": credentials.check,
+    "containment": containment.check,
+    "sandbox": sandbox.check,
+    "address": address.check,
+    "tokens": tokens.check,
+    "authenticators": authenticators.check,
+    "audit log": audit_log.check,
+    "exposure": exposure.check,
+    "tls": tls.check,
+    "ziti": ziti.check,
+}
+
+log = logging.getLogger("portico.doctor")
+
+
+async def examine(
+    place: Place, checks: Mapping[str, Check] = CHECKS, *, seconds: float = CHECK_SECONDS
+) -> dict[str, Finding]:
+    """What each of them finds; one that fails or hangs keeps none of the others from being made."""
+    return {name: await _made(check, place, seconds) for name, check in checks.items()}
+
+
+async def _made(check: Check, place: Place, seconds: float) -> Finding:
+    try:
+        with anyio.fail_after(seconds):
+            return await check(place)
+    except TimeoutError:
+        return failure(f"this could not be found out within {seconds:g} s")
+    except Exception as error:
+        log.debug("a check failed", exc_info=True)
+        return failure(f"this could not be found out: {type(error).__name__}: {error}")
+
+
+def as_text(findings: Mapping[str, Finding]) -> Iterator[str]:
+    width = max(map(len, findings))
+    for name, finding in findings.items():
+        yield f"{finding.state:7}  {name:{width}}  {finding.text}"
+        if finding.mend is not None:
+            yield f"{'':7}  {'':{width}}  -> {finding.mend}"
+
+
+def as_json(findings: Mapping[str, Finding]) -> Iterator[str]:
+    """One JSON object a check: ``check``, ``state``, ``text``, ``mend``."""
+    for name, finding in findings.items():
+        yield json.dumps({"check": name, "state": finding.state, "text": finding.text, "mend": finding.mend})
+
+
+def settings_failures(lines: Sequence[str]) -> dict[str, Finding]:
+    """Where the settings themselves are wrong, nothing else can be looked at."""
+    return {"settings": failure("; ".join(lines), "`portico serve --help` says what each setting accepts")}
+
+
+def status(findings: Mapping[str, Finding]) -> int:
+    return int(any(finding.state == "failure" for finding in findings.values()))

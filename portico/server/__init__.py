@@ -1,0 +1,1 @@
+"""The server: puts the parts together, starts and stops them."""

@@ -1,0 +1,39 @@
+"""``python -m portico.ziti.dialler FD PARENT IDENTITY``: dials Ziti services for a client, which never loads libziti.
+
+Messages out, once: ``{}`` when the identity is loaded, or ``{"failed": TEXT}``; then in: ``{"dial": NUMBER, "service":
+NAME}``, and for each out: ``{"dialled": NUMBER}`` with the connection, or ``{"dialled": NUMBER, "failed": TEXT}``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from portico.ziti.native import descriptors
+from portico.ziti.native.control import Control
+from portico.ziti.native.library import Library, LibraryError
+from portico.ziti.native.limits import LOAD_SECONDS
+
+
+def main(fd: int, parent: int, identity: str) -> None:
+    control = Control(fd, parent)
+    control.end_with_parent()
+    try:
+        library = Library()
+        library.load(identity, LOAD_SECONDS)
+    except LibraryError as error:
+        control.send({"failed": error.words})
+        control.receive()  # its end is the parent's to bring about
+        return
+    control.send({})
+    while (request := control.receive()) is not None:
+        answer = {"dialled": request["dial"]}
+        try:
+            with library.dial(request["service"]) as connection:
+                descriptors.hurry()  # 1.x leaves Nagle's algorithm on towards its routers: 42 ms a request
+                control.send(answer, passing=connection.fileno())
+        except LibraryError as error:
+            control.send({**answer, "failed": error.words})
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

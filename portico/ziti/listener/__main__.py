@@ -1,0 +1,26 @@
+"""``python -m portico.ziti.listener DESCRIPTOR PARENT``: its end of the socket pair, and who starts it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from portico.ziti.listener.control import Control
+from portico.ziti.listener.listener import Listener
+
+
+def main(descriptor: int, parent: int) -> None:
+    # A service manager or terminal signals all processes; connections have to work until the server has ended them.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    control = Control(descriptor, parent)
+    if (task := control.receive_task()) is not None:
+        try:
+            Listener(control, task).run()
+        except ConnectionError:
+            os._exit(0)  # the server has gone
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

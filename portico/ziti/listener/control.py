@@ -1,0 +1,69 @@
+"""The listener's end of what connects it with the server: JSON messages, and descriptors.
+
+From the server: a `Task`, then perhaps ``{"type": "stop"}``: accept no more. Once the server closes its end, the
+listener ends. To the server:
+
+    {"type": "version", "library": STR}                 what was loaded
+    {"type": "binding", "service": STR}
+    {"type": "bound", "service": STR}
+    {"type": "refused", "service": STR, "kind": STR, "text": STR}     not bound; it is tried again
+    {"type": "ready"}                                   each service is bound or refused
+    {"type": "connection", "service": STR, "caller": STR}             with its descriptor
+    {"type": "unprobed", "service": STR, "kind": STR, "text": STR}                it may not be dialled by this identity
+    {"type": "alive"}                                   every `HEARTBEAT_SECONDS`
+    {"type": "failed", "step": STR, "service"?: STR, "kind"?: STR, "hung"?: BOOL, "text": STR}  the last
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from portico.ziti.native import control
+from portico.ziti.native.control import Message
+
+HEARTBEAT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """``identity`` is a file. A GET of ``probe_path`` is answered by the server, whoever asks: a probe.
+
+    The rest are seconds: for a load and for each bind until they count as hung, between two probes of a service, and of
+    work for nothing until that counts as spinning.
+    """
+
+    identity: str
+    services: tuple[str, ...]
+    probe_path: str
+    load: float = 15.0
+    bind: float = 20.0
+    probe: float = 30.0
+    spin: float = 20.0
+
+
+def encode_task(task: Task) -> Message:
+    return asdict(task)
+
+
+class Control(control.Control):
+    """`tell` and `hand_over` raise OSError once the server has gone."""
+
+    def receive_task(self) -> Task | None:
+        if (message := self.receive()) is None:
+            return None
+        return Task(**{**message, "services": tuple(message["services"])})
+
+    def tell(self, message: str, **fields: Any) -> None:
+        self.send({"type": message, **fields})
+
+    def beat(self) -> None:
+        """Say that we are alive. A server that has no time for it may miss it."""
+        with suppress(BlockingIOError):
+            self.send({"type": "alive"}, flags=socket.MSG_DONTWAIT)
+
+    def hand_over(self, descriptor: int, service: str, caller: str) -> None:
+        """Send a connection. The caller still has to close its own descriptor."""
+        self.send({"type": "connection", "service": service, "caller": caller}, passing=descriptor)

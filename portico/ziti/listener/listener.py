@@ -1,0 +1,146 @@
+"""The listener: what its threads do, and what ends it."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from portico.ziti.listener.binding import Binding, Lost
+from portico.ziti.listener.control import HEARTBEAT_SECONDS, Control, Task
+from portico.ziti.listener.probe import Probe
+from portico.ziti.listener.spin import Spin
+from portico.ziti.listener.steps import Steps
+from portico.ziti.native import descriptors
+from portico.ziti.native.library import Library, LibraryError, LibraryMissing
+
+LEAVE_SECONDS = 1.0
+"""At a stop, for what the server has written last to get into the network."""
+
+
+GRACE_SECONDS = 2.0
+"""Later versions keep the time limit of a load themselves, and say more."""
+
+
+class Listener:
+    """The main thread never calls Ziti's library, so it can end the process whatever the others hang in."""
+
+    def __init__(self, control: Control, task: Task) -> None:
+        self._control = control
+        self._task = task
+        self._steps = Steps()
+        self._spin = Spin(task.spin)
+        self._bindings: Sequence[Binding] = ()
+        self._failure: dict[str, Any] | None = None
+        self._woken, self._wake = os.pipe()
+        self._idle_sockets = 0
+
+    def run(self) -> NoReturn:
+        self._start(self._open)
+        waiting = select.poll()
+        for descriptor in (self._control.fileno(), self._woken):
+            waiting.register(descriptor, select.POLLIN)
+        due = 0.0
+        while True:
+            ready = dict(waiting.poll(max(0.0, due - time.monotonic()) * 1000))
+            if self._control.fileno() in ready:
+                self._obey()
+            if time.monotonic() >= due:
+                due = time.monotonic() + HEARTBEAT_SECONDS
+                self._control.beat()
+                self._look()
+            if self._failure is not None:
+                self._control.tell("failed", **self._failure)
+                _end(1)
+
+    def _obey(self) -> None:
+        message = self._control.receive()
+        if message is None:
+            self._leave()
+        if message["type"] == "stop":
+            for binding in self._bindings:
+                binding.refusing = True
+
+    def _leave(self) -> NoReturn:
+        end = time.monotonic() + LEAVE_SECONDS
+        quiet = 0  # looks in a row: the library may have read what it has not sent yet
+        while quiet < 3 and time.monotonic() < end:
+            quiet = 0 if descriptors.under_way() else quiet + 1
+            time.sleep(0.02)
+        _end(0)
+
+    def _look(self) -> None:
+        """At what tells that something is wrong, though nobody has noticed."""
+        carried = descriptors.hurry()  # again and again, because connections to routers come and go
+        accepted = sum(binding.accepted for binding in self._bindings)
+        if step := self._steps.hung():
+            text = f"it did not end within {step.seconds:g} s"
+            self._fail(step.name, text, service=step.service, hung=True)
+        elif self._spin.look(time.monotonic(), time.process_time(), carried, accepted):
+            self._fail("spin", f"it was busy with nothing for {self._task.spin:g} s")
+
+    # What threads do.
+
+    def _open(self) -> None:
+        task = self._task
+        try:
+            library = Library()
+            self._control.tell("version", library=library.version)
+            with self._steps.within(task.load + GRACE_SECONDS, "load"):
+                library.load(task.identity, task.load)
+        except LibraryMissing as error:
+            self._fail("import", str(error))
+            return
+        except LibraryError as error:
+            self._fail("load", error.text, kind=error.kind)
+            return
+        self._bindings = [Binding(service, library, self._control, self._steps, task.bind) for service in task.services]
+        # All before the first accepts: see `Library._socket`, and who starts us wants to know of all.
+        for binding in self._bindings:
+            binding.bind()
+        # Without it each request takes 42 ms with openziti 1.x, whose library leaves Nagle's algorithm on.
+        descriptors.hurry()
+        self._idle_sockets = descriptors.count()
+        self._control.tell("ready")
+        for binding in self._bindings:
+            self._start(binding.serve)
+        probe = Probe(
+            library,
+            self._bindings,
+            self._control,
+            self._steps,
+            path=task.probe_path,
+            seconds=task.probe,
+            in_use=self._is_in_use,
+        )
+        self._start(probe.run)
+
+    def _is_in_use(self) -> bool:
+        return descriptors.count() > self._idle_sockets
+
+    def _start(self, work: Callable[[], None]) -> None:
+        threading.Thread(target=self._guarded, args=(work,), daemon=True).start()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Lost as lost:
+            self._fail("lost", lost.error.text, service=lost.service)
+        except ConnectionError:
+            pass  # the server has gone: the main thread sees that too
+        except Exception as error:
+            traceback.print_exc()
+            self._fail("bug", f"{type(error).__name__}: {error}")
+
+    def _fail(self, step: str, text: str, **fields: Any) -> None:
+        self._failure = self._failure or {"step": step, "text": text, **fields}
+        os.write(self._wake, b"!")
+
+
+def _end(status: int) -> NoReturn:
+    # Nothing else: the library's own shutdown crashes after a failed load, and hangs after others.
+    os._exit(status)

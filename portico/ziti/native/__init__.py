@@ -1,0 +1,1 @@
+"""Ziti's library, kept in processes of its own."""

@@ -1,0 +1,27 @@
+"""``python -m portico.ziti.setup.enroller FD PARENT``: trades an enrolment token for an identity.
+
+One message in, ``{"token": JWT}``, and one out: ``{"identity": JSON TEXT}`` or ``{"failed": TEXT}``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from portico.ziti.native.control import Control
+from portico.ziti.native.library import Library, LibraryError
+
+
+def main(fd: int, parent: int) -> None:
+    control = Control(fd, parent)
+    control.end_with_parent()
+    if (asked := control.receive()) is None:
+        return
+    try:
+        control.send({"identity": Library().enroll(asked["token"])})
+    except LibraryError as error:
+        control.send({"failed": error.words})
+    control.receive()  # its end is the parent's to bring about
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

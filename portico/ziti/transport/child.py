@@ -1,0 +1,69 @@
+"""One run of the listener process: its start, what it says, its end."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from subprocess import PIPE, Popen
+from typing import Self
+
+from portico.ziti.listener.control import Task, encode_task
+from portico.ziti.native.child import Child, ChildFailed, ChildHung, Received
+from portico.ziti.transport.failures import NEVER_SAID, ListenerFailed
+from portico.ziti.transport.output import Output
+
+SILENCE_SECONDS = 15.0
+"""A listener that says nothing for so long is stuck as a whole; where only the library is, it tells."""
+LEAVE_SECONDS = 3.0
+"""For it to send what connections have still to send."""
+
+
+class Listener(Child):
+    """Its messages are those of `portico.ziti.listener.control`."""
+
+    def __init__(self, process: Popen[bytes], control: socket.socket) -> None:
+        super().__init__(process, control)
+        assert process.stdout is not None  # noqa: S101
+        self._output = Output(process.stdout)
+
+    @classmethod
+    def listen(cls, task: Task, environment: Mapping[str, str]) -> Self:
+        """Start one. Raises `ListenerFailed`."""
+        try:
+            listener = cls.start(f"{__package__}.listener", environment=environment, output=PIPE)
+        except ChildFailed as failure:
+            raise ListenerFailed(f"the listener has failed: {failure}") from failure
+        listener.send(encode_task(task))
+        return listener
+
+    @property
+    def last_words(self) -> str:
+        return self._output.last_line
+
+    async def drain(self) -> None:
+        """Take what the library writes. Belongs into a task group right after the start."""
+        await self._output.drain()
+
+    async def hear(self) -> Received | None:
+        """As `receive`. Raises `ListenerFailed` for what no listener says, and where it says nothing for too long."""
+        try:
+            received = await self.receive(SILENCE_SECONDS)
+        except ChildHung as hung:
+            raise ListenerFailed(f"the listener has hung: {hung}") from hung
+        except ChildFailed as failure:
+            raise ListenerFailed(f"the listener has failed: {failure}") from failure
+        if received is not None and not isinstance(received[0].get("type"), str):
+            if received[1] is not None:
+                received[1].close()
+            raise ListenerFailed(NEVER_SAID)
+        return received
+
+    def refuse(self) -> None:
+        """Tell it to accept no more connections; those that there are go on."""
+        self.send({"type": "stop"})
+
+    async def close(self, leave: float = 0.0) -> int:
+        try:
+            return await super().close(leave)
+        finally:
+            self._output.close()

@@ -1,0 +1,57 @@
+"""The numbers of the transport."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from weakref import WeakSet
+
+from portico.metrics.collectors import Reading
+from portico.ziti.transport.status import Status
+
+
+class Open:
+    """The connections that are open. Whoever has one closes it, and need not say so."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        self._sockets: dict[str, WeakSet[socket.socket]] = {service: WeakSet() for service in services}
+
+    def add(self, service: str, connection: socket.socket) -> None:
+        self._sockets[service].add(connection)
+
+    def count(self, service: str) -> int:
+        return sum(each.fileno() >= 0 for each in self._sockets[service])
+
+
+def ziti_families(services: Sequence[str], status: Status, connections: Open) -> Sequence[Reading]:
+    return [
+        Reading(
+            "portico_ziti_bound",
+            "Whether a service is bound.",
+            "service",
+            read=lambda: {(name,): name in status.bound for name in services},
+        ),
+        Reading(
+            "portico_ziti_connections",
+            "Open connections.",
+            "service",
+            read=lambda: {(name,): connections.count(name) for name in services},
+        ),
+        Reading(
+            "portico_ziti_connections_accepted_total",
+            "Connections that came in.",
+            kind="counter",
+            read=lambda: {(): status.connections},
+        ),
+        Reading(
+            "portico_ziti_listener_up",
+            "Whether the listener process has bound what it can.",
+            read=lambda: {(): status.state == "bound"},
+        ),
+        Reading(
+            "portico_ziti_listener_restarts_total",
+            "Starts of the listener process after its first.",
+            kind="counter",
+            read=lambda: {(): max(0, status.starts - 1)},
+        ),
+    ]

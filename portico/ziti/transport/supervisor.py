@@ -1,0 +1,210 @@
+"""Keeps a listener running: restarts it when it fails, later each time, and says how it is doing."""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
+
+import anyio
+from anyio.abc import ObjectSendStream, TaskStatus
+
+from portico.core.threads import in_thread
+from portico.transports.base import TransportFailed
+from portico.transports.dialler import Dialler
+from portico.ziti.listener.control import Task
+from portico.ziti.transport.child import LEAVE_SECONDS, Listener
+from portico.ziti.transport.failures import NEVER_SAID, ListenerFailed, ended, failed, refused, unprobed
+from portico.ziti.transport.status import Status
+
+FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
+WELL_SECONDS = 60.0
+"""Bound for so long, a listener that fails is restarted as soon as the first time."""
+
+log = logging.getLogger("portico.ziti")
+
+Connections = ObjectSendStream[tuple[socket.socket, Dialler]]
+
+
+class Supervisor:
+    """``check`` raises `TransportFailed` where no listener could work; ``changed`` is called for each new ``status``.
+
+    A connection waits until ``connections`` takes it, and the next is not even read.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        environment: Mapping[str, str],
+        connections: Connections,
+        *,
+        check: Callable[[], None],
+        dialler: Callable[[str, str], Dialler],
+        changed: Callable[[], None],
+        status: Status | None = None,
+        first_delay: float = FIRST_DELAY,
+    ) -> None:
+        self.status = status or Status()
+        self.settled = anyio.Event()
+        """Set once all services are bound, or the first try has failed."""
+        self.patient = False
+        """Whether failures that would last are borne too, because somebody may do something about them."""
+        self._task = task
+        self._environment = environment
+        self._connections = connections
+        self._check = check
+        self._dialler = dialler
+        self._changed = changed
+        self._first_delay = first_delay
+        self._scope = anyio.CancelScope(shield=True)
+        self._child: Listener | None = None
+        self._bound_since: float | None = None
+        self._over = anyio.Event()
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Until `stop`, whoever is cancelled. Raises `TransportFailed` for what will not mend, unless ``patient``."""
+        try:
+            with self._scope:
+                task_status.started()
+                await self._keep_running()
+        finally:
+            self._over.set()
+
+    def refuse(self) -> None:
+        """Accept no more connections."""
+        if self._child is not None:
+            self._child.refuse()
+
+    async def stop(self) -> None:
+        """End the listener, once what connections have still to send is on its way."""
+        self._scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await self._over.wait()
+
+    async def _keep_running(self) -> NoReturn:
+        delays = self._delays()
+        while True:
+            try:
+                await self._run_once()
+            except TransportFailed as failure:
+                if not self.patient:
+                    raise
+                reason = failure.detail
+            except ListenerFailed as failure:
+                reason = str(failure)
+                if failure.lasting and not self.patient:
+                    raise TransportFailed(f"the transport ziti can't start: {reason}") from failure
+            if self._bound_since is not None and anyio.current_time() - self._bound_since >= WELL_SECONDS:
+                delays = self._delays()
+            self.status.failures += 1
+            self.status.seconds = next(delays)
+            self.status.bound.clear()
+            self._enter("waiting", reason)
+            self.settled.set()
+            log.warning("ziti: %s; trying again in %.1f s", reason, self.status.seconds)
+            await anyio.sleep(self.status.seconds)
+
+    async def _run_once(self) -> NoReturn:
+        """Raises `ListenerFailed` at its end, or `TransportFailed`."""
+        self._bound_since = None
+        await in_thread(self._check)
+        self.status.starts += 1
+        self.status.refused.clear()
+        self._enter("loading", self.status.reason)
+        child = self._child = Listener.listen(self._task, self._environment)
+        failure: ListenerFailed | None = None
+        status = 0
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(child.drain)
+                try:
+                    await self._listen(child)
+                except ListenerFailed as error:
+                    failure = error
+                tasks.cancel_scope.cancel()
+        finally:
+            self._child = None
+            status = await child.close(LEAVE_SECONDS if failure is None else 0.0)
+        raise failure or ended(status, child.last_words)
+
+    async def _listen(self, child: Listener) -> None:
+        """Until it ends without a word. Raises `ListenerFailed`."""
+        while (received := await child.hear()) is not None:
+            message, connection = received
+            if connection is not None:
+                await self._pass_on(message, connection)
+            else:
+                self._note(message)
+
+    async def _pass_on(self, message: Mapping[str, Any], connection: socket.socket) -> None:
+        service, caller = message.get("service"), message.get("caller")
+        if service not in self._task.services or not isinstance(caller, str) or connection.type != socket.SOCK_STREAM:
+            connection.close()
+            raise ListenerFailed(NEVER_SAID)
+        self.status.connections += 1
+        try:
+            await self._connections.send((connection, self._dialler(service, caller)))
+        except BaseException:
+            connection.close()
+            raise
+
+    def _note(self, message: Mapping[str, Any]) -> None:
+        service: Any = message.get("service")
+        kind = message["type"]
+        if kind in ("bound", "refused", "unprobed") and service not in self._task.services:
+            raise ListenerFailed(NEVER_SAID)
+        match kind:
+            case "alive" | "connection":
+                pass  # a connection without its descriptor: we had too many open
+            case "version":
+                log.info("ziti: openziti %s", message.get("library"))
+            case "binding":
+                if self.status.state == "loading":
+                    self._enter("binding", self.status.reason)
+            case "bound":
+                self._bound(service)
+            case "refused":
+                self._refused(service, refused(message))
+            case "ready":
+                self._bound_since = anyio.current_time()
+                self._enter("bound")
+            case "unprobed":
+                log.info(
+                    "ziti: the service %s is not probed (%s): that its binding is lost may go unnoticed",
+                    service,
+                    unprobed(message),
+                )
+            case "failed":
+                raise failed(message)
+            case _:
+                raise ListenerFailed(NEVER_SAID)
+
+    def _bound(self, service: str) -> None:
+        log.info("ziti: the service %s is bound", service)
+        self.status.bound.add(service)
+        self.status.refused.pop(service, None)
+        self._tell()
+
+    def _refused(self, service: str, failure: ListenerFailed) -> None:
+        if failure.lasting and not self.patient:
+            raise failure
+        log.warning("ziti: %s", failure)
+        self.status.refused[service] = str(failure)
+        self._tell()
+
+    def _enter(self, state: str, reason: str = "") -> None:
+        self.status.state, self.status.reason = state, reason
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.status.state == "bound" and not self.status.refused:
+            self.settled.set()
+        self._changed()
+
+    def _delays(self) -> Iterator[float]:
+        delay = self._first_delay
+        while True:
+            yield delay * random.uniform(0.8, 1.2)  # noqa: S311 - servers that fail together shall not come back together
+            delay = min(2 * delay, LONGEST_DELAY)
