@@ -55,11 +55,11 @@ test-long: .venv ## the tests that take minutes
 
 # A part of the tests that shows whether everything works together at all, on other versions than those in
 # constraints.txt; `PART=...` names another one.
-PART := examples/portico-claude-agent-sdk/tests $(addprefix tests/,config core gateway test_app.py test_cli.py test_lease.py test_serving.py test_tokens.py \
+PART := examples/portico-claude-agent-sdk/tests $(addprefix tests/,config core gateway server cli/test_main.py cli/test_tokens.py \
   $(addprefix plugins/,echo jwt_auth metrics sqlite_store token_auth test_manager.py) \
   $(addprefix transports/test_,asgi.py http.py openapi.py overridden.py sse.py tls.py websocket.py wire.py) \
   $(addprefix e2e/test_,agents.py gateway.py old_data.py tickets.py turns.py websocket.py) \
-  ziti/test_serving.py client/test_ask.py client/test_chat.py)
+  ziti/test_serving.py cli/client/test_ask.py cli/client/test_chat.py)
 TOOLS := hypothesis jsonschema-rs prometheus-client pytest pytest-timeout pytest-xdist trustme
 OLDEST := 3.11
 PYTHONS := $(OLDEST) 3.12 3.13 3.14

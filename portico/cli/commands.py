@@ -17,6 +17,7 @@ import click
 from portico import __version__
 from portico.cli.client.invocation import Invocation, this_program
 from portico.cli.status import STOPPED
+from portico.cli.ziti import ziti
 from portico.config import values
 from portico.config.load import (
     Loaded,
@@ -35,7 +36,6 @@ from portico.config.values import Token
 from portico.plugins.manager import Plugins, load_plugins
 from portico.plugins.registry import PluginError, Registry
 from portico.server.hardening import blank_arguments
-from portico.ziti.setup.command import ziti
 
 if TYPE_CHECKING:
     from pathlib import Path

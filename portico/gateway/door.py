@@ -8,19 +8,22 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from portico.core.usage import add_usage
 from portico.gateway.peer import is_of
 
-if TYPE_CHECKING:
-    from portico.gateway.connection import Connection
-
 MAX_CONNECTIONS = 32
 """Of one agent, and so of its requests at a time: one for itself, and one for each subagent that is at work."""
 
-
 log = logging.getLogger("portico.gateway")
+
+
+class Accepted(Protocol):
+    """A connection that has been accepted."""
+
+    @property
+    def transport(self) -> asyncio.Transport: ...
 
 
 class Door:
@@ -33,7 +36,7 @@ class Door:
         self.environment = environment
         self.usage: dict[str, Any] = {}
         self.cost_usd = 0.0
-        self.connections: set[Connection] = set()
+        self.connections: set[Accepted] = set()
         self._open_doors = open_doors
         self._pid: int | None = None
         self._told = False

@@ -1,13 +1,13 @@
-"""What ends ``portico ziti``, each with a text that says what to do."""
+"""Errors that end ``portico ziti``, each with a text that says what to do."""
 
 from __future__ import annotations
 
-from portico.cli.client.errors import ClientError
+from portico.core.errors import PorticoError
 
 
-class EnrollFailed(ClientError):
-    pass
+class EnrollFailed(PorticoError):
+    code = "enrollment_failed"
 
 
-class SetupFailed(ClientError):
-    pass
+class SetupFailed(PorticoError):
+    code = "ziti_setup_failed"
