@@ -45,11 +45,12 @@ from portico.core.reader import Reader, open_reader, read_page, resume_reader
 from portico.core.recovery import recover
 from portico.core.requests import NewSession, NewTurn, SessionView, TurnView
 from portico.core.seat import Seat
-from portico.core.session import Retired, Session
+from portico.core.session import Session
 from portico.core.slots import ProcessSlots
 from portico.core.state import State
 from portico.core.store import EventStore, SessionRecord
 from portico.core.suggestions import open_folders
+from portico.core.turn_intake import Retired
 from portico.core.view import session_view
 
 log = logging.getLogger("portico.engine")
@@ -185,7 +186,7 @@ class Engine:
     def hurry(self) -> None:
         """From now on agents are killed rather than asked to stop."""
         for session in self._lives.live.values():
-            session.seat.at_once = True
+            session.hurry()
 
     def readiness(self) -> list[str]:
         """Why new work would be refused now; empty when it would not."""

@@ -40,19 +40,17 @@ class History(Protocol):
     def note_mode(self, mode: str) -> tuple[Sequence[EventBody], AgentOptions | None]:
         """The agent is in this permission mode now: what there is to write, and what it has to go back to, or None."""
 
-    async def end_steered(self, turn_id: str, failure: PorticoError | None = None) -> None:
-        """A message that was handed to the turn is taken up, or refused."""
-
 
 class TurnRun:
-    """Runs ``turn`` on ``agent``, from the first event to the `Complete` that `run` returns and has not written.
+    """Runs ``turn``, from the first event to the `Complete` that `run` returns and has not written.
 
-    `interrupt` and `decide` may be called from anywhere, and never wait for the agent.
+    It waits for its agent first (`starting`), and is given it by `begin`. `interrupt`, `steer` and `decide` may be
+    called from anywhere, and never wait for the agent. ``steered`` are the messages that were handed over to the agent,
+    and are not over.
     """
 
     def __init__(
         self,
-        agent: Agent,
         turn: Turn | OwnTurn,
         turn_id: str,
         *,
@@ -63,11 +61,15 @@ class TurnRun:
         can_set_mode: bool = True,
     ) -> None:
         self.turn_id = turn_id
-        self._agent = agent
+        self.starting = anyio.CancelScope()
+        self.steered: list[Turn] = []
+        self.live = False
+        self._agent: Agent  # from `begin` on
         self._turn = turn
         self._history = history
         self._permissions = permissions
-        self._deadline: float | None = time.monotonic() + timeout
+        self._timeout = timeout
+        self._deadline: float | None = None
         self._inbox = Inbox()
         self._wakeup = Wakeup()
         self._decisions: list[tuple[str, Decision]] = []
@@ -86,13 +88,26 @@ class TurnRun:
         self.failure: AgentFailed | AgentUnavailable | None = None
 
     @property
+    def interrupted(self) -> bool:
+        """Tell whether somebody has asked the turn to stop."""
+        return self._stop_reason is not None
+
+    @property
     def astray(self) -> bool:
         """Whether the agent is in a permission mode that is not allowed."""
         return self._astray is not None
 
+    def begin(self, agent: Agent) -> None:
+        """Take ``agent`` for this turn. From here on it can be steered."""
+        self._agent = agent
+        self._deadline = time.monotonic() + self._timeout
+        self.live = True
+
     def interrupt(self, stop_reason: str = "interrupted") -> None:
         """Stop the turn; ``stop_reason`` is what its `Complete` will say. The first call decides."""
         self._stop_reason = self._stop_reason or stop_reason
+        if not self.live:
+            self.starting.cancel()
         self._wakeup.set()
 
     def decide(self, request_id: str, decision: Decision) -> None:
@@ -102,6 +117,7 @@ class TurnRun:
 
     def steer(self, turn: Turn) -> None:
         """Hand ``turn`` to the agent, for it to take up in the running one."""
+        self.steered.append(turn)
         self._steers.append(turn)
         self._wakeup.set()
 
@@ -162,7 +178,7 @@ class TurnRun:
                 self.failure = AgentFailed(f"the driver has said what is no JSON: {fault}", code="driver_failed")
                 break
             for turn_id in steered:
-                await self._history.end_steered(turn_id)
+                await self._end_steered(turn_id)
             if complete is not None:
                 return self._end([], complete)
         if self._refusal is not None:
@@ -259,7 +275,7 @@ class TurnRun:
                 await self._agent.steer(turn)
             except InvalidRequest as failure:
                 with anyio.CancelScope(shield=True):  # or nobody knows whether it is over
-                    await self._history.end_steered(turn.turn_id, failure)
+                    await self._end_steered(turn.turn_id, failure)
         if self._stop_reason is not None and not self._interrupted:
             self._interrupted = True
             if not self._can_interrupt:
@@ -267,6 +283,18 @@ class TurnRun:
                 return
             self._deadline = now + INTERRUPT_GRACE
             await self._agent.interrupt()
+
+    async def _end_steered(self, turn_id: str, failure: PorticoError | None = None) -> None:
+        """The agent has taken a message up, or cannot: that message's own turn is over."""
+        if turn_id not in [turn.turn_id for turn in self.steered]:
+            return
+        complete = unused("steered")
+        bodies: list[EventBody] = [complete]
+        if failure is not None:
+            complete["stop_reason"] = "error"
+            bodies.insert(0, ErrorEvent(type="error", error=failure.detail, code=failure.code))
+        await self._history.write(bodies, turn_id=turn_id)
+        self.steered = [turn for turn in self.steered if turn.turn_id != turn_id]
 
     async def _correct(self, options: AgentOptions) -> None:
         """Take the agent back to a permission mode that is allowed; where that can't be done, stop it."""
@@ -284,6 +312,11 @@ class TurnRun:
         self._stopped = True
         await self._agent.close()
         self._deadline = time.monotonic() + INTERRUPT_GRACE
+
+
+def unused(stop_reason: str) -> Complete:
+    """The end of a turn that has used nothing."""
+    return Complete(type="complete", stop_reason=stop_reason, usage={}, cost_usd=0.0, duration_ms=0)
 
 
 def _first(group: ExceptionGroup[StoreFailed]) -> StoreFailed:
