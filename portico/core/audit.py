@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from portico.core.principal import Principal
+from portico.core.principal import Principal
+from portico.core.source import Source
 
 OK = "ok"
 About = str | bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a caller is, as far as its transport knows.
-
-    ``transport`` is what it speaks; ``address`` an IP address; ``service`` and ``caller`` what was dialled on a network
-    that tells, and the name that the other end gives itself there, which may be made up.
-    """
-
-    transport: str
-    address: str | None = None
-    service: str | None = None
-    caller: str | None = None
 
 
 class Audit(Protocol):

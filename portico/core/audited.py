@@ -8,11 +8,10 @@ from typing import Any
 
 from portico.core.agent import Decision
 from portico.core.audit import OK, About, Audit
-from portico.core.changes import SessionChanges
 from portico.core.engine import Engine
 from portico.core.errors import PorticoError, SessionGone, SessionNotFound
 from portico.core.principal import Principal
-from portico.core.requests import NewSession, NewTurn, SessionView, TurnView
+from portico.core.requests import NewSession, NewTurn, SessionChanges, SessionView, TurnView
 
 
 class AuditedEngine(Engine):

@@ -15,7 +15,6 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from portico.core.agent import AgentDriver, AgentOptions, Decision, require
 from portico.core.audit import Audit, NoAudit
-from portico.core.changes import SessionChanges
 from portico.core.clock import rfc3339
 from portico.core.errors import (
     Conflict,
@@ -40,10 +39,10 @@ from portico.core.occupancy import Occupancy
 from portico.core.policy import Policy
 from portico.core.pool import Pool, Pooled
 from portico.core.principal import Principal
-from portico.core.rates import TurnRate
+from portico.core.quota import TurnRate
 from portico.core.reader import Reader, open_reader, read_page, resume_reader
 from portico.core.recovery import recover
-from portico.core.requests import NewSession, NewTurn, SessionView, TurnView
+from portico.core.requests import NewSession, NewTurn, SessionChanges, SessionView, TurnView, session_view
 from portico.core.seat import Seat
 from portico.core.session import Session
 from portico.core.slots import ProcessSlots
@@ -51,7 +50,6 @@ from portico.core.state import State
 from portico.core.store import EventStore, SessionRecord
 from portico.core.suggestions import open_folders
 from portico.core.turn_intake import Retired
-from portico.core.view import session_view
 
 log = logging.getLogger("portico.engine")
 

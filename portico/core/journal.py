@@ -10,12 +10,12 @@ from typing import Any
 
 import anyio
 
-from portico.core.changes import SessionChanges
 from portico.core.clock import rfc3339
 from portico.core.errors import StoreFailed
 from portico.core.events import Complete, Content, Draft, EventBody, Query, SessionChange
 from portico.core.feed import Feed
 from portico.core.permissions import Permissions
+from portico.core.requests import SessionChanges
 from portico.core.state import State, follow
 from portico.core.store import SessionRecord
 from portico.core.usage import add_usage

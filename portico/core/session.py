@@ -13,7 +13,6 @@ import anyio
 
 from portico.core.agent import Decision, OwnTurn, Turn
 from portico.core.answers import judge
-from portico.core.changes import SessionChanges
 from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, NotFound, StoreFailed
 from portico.core.events import EventBody, Notice
 from portico.core.feed import Feed
@@ -21,15 +20,14 @@ from portico.core.journal import Journal
 from portico.core.permissions import Permissions
 from portico.core.policy import Policy
 from portico.core.principal import Principal
-from portico.core.rates import TurnRate
-from portico.core.requests import NewTurn, SessionView, TurnView
+from portico.core.quota import TurnRate
+from portico.core.requests import NewTurn, SessionChanges, SessionView, TurnView, session_view
 from portico.core.seat import Seat
 from portico.core.slots import ProcessSlots
 from portico.core.state import State, Step, Wishes, next_step
 from portico.core.store import SessionRecord
 from portico.core.turn_executor import TurnExecutor
 from portico.core.turn_intake import TurnIntake
-from portico.core.view import session_view
 from portico.core.wakeup import Broadcast, Wakeup
 
 TAIL_SECONDS = 2.0

@@ -16,7 +16,7 @@ from portico.core.journal import Journal
 from portico.core.policy import Policy
 from portico.core.principal import Principal
 from portico.core.queue import TurnQueue
-from portico.core.rates import TurnRate
+from portico.core.quota import TurnRate
 from portico.core.requests import NewTurn, TurnState, TurnView
 from portico.core.state import State, Wishes
 from portico.core.turn import TurnRun, unused

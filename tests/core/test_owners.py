@@ -17,9 +17,7 @@ import anyio
 import pytest
 
 from portico.core.agent import Decision
-from portico.core.audit import Source
 from portico.core.audited import AuditedEngine
-from portico.core.changes import SessionChanges
 from portico.core.engine import Engine
 from portico.core.errors import Conflict, NotAllowed, NotFound, PorticoError, SessionGone, StoreFailed
 from portico.core.events import Event
@@ -27,7 +25,8 @@ from portico.core.feed import Feed
 from portico.core.life import Life
 from portico.core.principal import Principal
 from portico.core.reader import Reader
-from portico.core.requests import NewSession, NewTurn, SessionView
+from portico.core.requests import NewSession, NewTurn, SessionChanges, SessionView
+from portico.core.source import Source
 from portico.core.state import State
 from portico.core.store import EventStore, SessionRecord
 from portico.plugins.memory_store.store import MemoryStore

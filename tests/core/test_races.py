@@ -12,12 +12,11 @@ import anyio
 import pytest
 
 from portico.core.agent import AgentSpec, Decision, Turn
-from portico.core.changes import SessionChanges
 from portico.core.engine import Engine
 from portico.core.errors import Conflict, InvalidRequest, PorticoError, StoreFailed
 from portico.core.events import Delta, Event
 from portico.core.principal import Principal
-from portico.core.requests import NewSession, NewTurn
+from portico.core.requests import NewSession, NewTurn, SessionChanges
 from portico.core.store import SessionRecord
 from portico.plugins.echo.agent import EchoAgent
 from portico.plugins.echo.driver import EchoDriver
