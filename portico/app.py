@@ -18,7 +18,6 @@ from portico.config.load import Loaded, SettingsError, agent_environment, secret
 from portico.config.settings import Settings
 from portico.config.values import another_provider
 from portico.core.audit import OK, NoAudit
-from portico.core.audited import AuditedEngine
 from portico.core.engine import Engine
 from portico.core.errors import PorticoError
 from portico.core.intake import BESIDE, Intake
@@ -116,7 +115,7 @@ async def serve(
         audit = AuditLog(settings.audit_log) if settings.audit_log else None
         if audit is not None:
             audit.check()
-        engine = AuditedEngine(
+        engine = Engine(
             audit=audit or NoAudit(),
             store=metered(_made("store", settings.store, make_store, context), context.metrics),
             drivers=drivers,

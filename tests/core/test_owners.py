@@ -17,7 +17,6 @@ import anyio
 import pytest
 
 from portico.core.agent import Decision
-from portico.core.audited import AuditedEngine
 from portico.core.engine import Engine
 from portico.core.errors import Conflict, NotAllowed, NotFound, PorticoError, SessionGone, StoreFailed
 from portico.core.events import Event
@@ -513,7 +512,7 @@ class Book:
 @asynccontextmanager
 async def audited(folder: Path) -> AsyncIterator[tuple[Engine, Holds, Book]]:
     holds, book, driver = Holds(MemoryStore()), Book(), bobs_script()
-    engine = AuditedEngine(
+    engine = Engine(
         audit=book,
         store=holds.store,
         drivers={driver.name: driver},
