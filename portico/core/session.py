@@ -298,8 +298,7 @@ class Session:
             run.interrupt()
         try:
             last, complete = await self._executor.execute(run)
-            self._turns.queue.put_first(run.steered)  # those that it has not taken up come next
-            run.live = False  # and who steers from now on is heard by no agent
+            self._turns.queue.put_first(run.end())  # and who steers from now on is heard by no agent
             complete["duration_ms"] = round((time.monotonic() - began) * 1000)
             self._journal.count(complete)
             await self._journal.persist(self._write_end, [*last, complete], turn_id)

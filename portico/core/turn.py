@@ -45,8 +45,7 @@ class TurnRun:
     """Runs ``turn``, from the first event to the `Complete` that `run` returns and has not written.
 
     It waits for its agent first (`starting`), and is given it by `begin`. `interrupt`, `steer` and `decide` may be
-    called from anywhere, and never wait for the agent. ``steered`` are the messages that were handed over to the agent,
-    and are not over.
+    called from anywhere, and never wait for the agent. It can be steered while it is ``live``: from `begin` to `end`.
     """
 
     def __init__(
@@ -62,7 +61,6 @@ class TurnRun:
     ) -> None:
         self.turn_id = turn_id
         self.starting = anyio.CancelScope()
-        self.steered: list[Turn] = []
         self.live = False
         self._agent: Agent  # from `begin` on
         self._turn = turn
@@ -73,9 +71,10 @@ class TurnRun:
         self._inbox = Inbox()
         self._wakeup = Wakeup()
         self._decisions: list[tuple[str, Decision]] = []
-        self._steers: list[Turn] = []
+        self._steers: list[Turn] = []  # to be handed over to the agent
+        self._steered: list[Turn] = []  # handed over, or about to be, and not over
         self._stop_reason: str | None = None
-        self._interrupted = False
+        self._agent_interrupted = False
         self._stopped = False
         self._can_interrupt = can_interrupt
         self._can_set_mode = can_set_mode
@@ -98,10 +97,15 @@ class TurnRun:
         return self._astray is not None
 
     def begin(self, agent: Agent) -> None:
-        """Take ``agent`` for this turn. From here on it can be steered."""
+        """Take ``agent`` for this turn."""
         self._agent = agent
         self._deadline = time.monotonic() + self._timeout
         self.live = True
+
+    def end(self) -> Sequence[Turn]:
+        """Say that the turn is over, and return the messages that it has not taken up."""
+        self.live = False
+        return self._steered
 
     def interrupt(self, stop_reason: str = "interrupted") -> None:
         """Stop the turn; ``stop_reason`` is what its `Complete` will say. The first call decides."""
@@ -117,7 +121,7 @@ class TurnRun:
 
     def steer(self, turn: Turn) -> None:
         """Hand ``turn`` to the agent, for it to take up in the running one."""
-        self.steered.append(turn)
+        self._steered.append(turn)
         self._steers.append(turn)
         self._wakeup.set()
 
@@ -235,7 +239,7 @@ class TurnRun:
                 await self._act(time.monotonic())
             except PorticoError as failure:
                 log.info("turn %s: %s", self.turn_id, failure.detail)  # the end of an agent is seen by the pump too
-                if self._decisions or self._steers or (self._stop_reason is not None and not self._interrupted):
+                if self._decisions or self._steers or (self._stop_reason is not None and not self._agent_interrupted):
                     self._wakeup.set()  # what stood behind the call that failed is still to be done
 
     def _seconds_to_next_deadline(self) -> float | None:
@@ -249,7 +253,7 @@ class TurnRun:
                 log.error("turn %s goes on in an agent that was stopped: leaving it", self.turn_id)
                 self._pumping.cancel()
                 return
-            if self._interrupted:
+            if self._agent_interrupted:
                 log.warning("turn %s did not end when interrupted: stopping its agent", self.turn_id)
                 await self._stop_agent()
                 return
@@ -276,8 +280,8 @@ class TurnRun:
             except InvalidRequest as failure:
                 with anyio.CancelScope(shield=True):  # or nobody knows whether it is over
                     await self._end_steered(turn.turn_id, failure)
-        if self._stop_reason is not None and not self._interrupted:
-            self._interrupted = True
+        if self._stop_reason is not None and not self._agent_interrupted:
+            self._agent_interrupted = True
             if not self._can_interrupt:
                 await self._stop_agent()
                 return
@@ -286,7 +290,7 @@ class TurnRun:
 
     async def _end_steered(self, turn_id: str, failure: PorticoError | None = None) -> None:
         """The agent has taken a message up, or cannot: that message's own turn is over."""
-        if turn_id not in [turn.turn_id for turn in self.steered]:
+        if turn_id not in [turn.turn_id for turn in self._steered]:
             return
         complete = unused("steered")
         bodies: list[EventBody] = [complete]
@@ -294,7 +298,7 @@ class TurnRun:
             complete["stop_reason"] = "error"
             bodies.insert(0, ErrorEvent(type="error", error=failure.detail, code=failure.code))
         await self._history.write(bodies, turn_id=turn_id)
-        self.steered = [turn for turn in self.steered if turn.turn_id != turn_id]
+        self._steered = [turn for turn in self._steered if turn.turn_id != turn_id]
 
     async def _correct(self, options: AgentOptions) -> None:
         """Take the agent back to a permission mode that is allowed; where that can't be done, stop it."""
