@@ -71,7 +71,7 @@ class Wishes:
 
     def interrupts(self, turn_id: str) -> bool:
         """Tell whether the turn must stop as soon as it begins."""
-        return self.close or self.interrupt == turn_id
+        return self.close or self.stop or self.interrupt == turn_id
 
     def fulfil(self, step: Step) -> None:
         """Take back the wishes that ``step``, which is done, has fulfilled."""

@@ -215,10 +215,10 @@ def test_asking_for_the_next_step_changes_nothing() -> None:
         assert (asked, queue) == (wishes(names), before)
 
 
-@pytest.mark.parametrize("names", [(), ("close",)])
-def test_a_turn_is_interrupted_before_it_begins_by_its_id_or_as_the_session_closes(names: tuple[Wish, ...]) -> None:
-    asked = wishes(names)
-    assert asked.interrupts("one") is ("close" in names)
+@pytest.mark.parametrize(("name", "all_turns"), [(None, False), ("close", True), ("stop", True), ("idle", False)])
+def test_a_turn_is_interrupted_before_it_begins_by_its_id_or_as_all_ends(name: Wish | None, all_turns: bool) -> None:
+    asked = wishes([name] if name else [])
+    assert asked.interrupts("one") is all_turns
     asked.interrupt = "two"
-    assert asked.interrupts("one") is ("close" in names)
+    assert asked.interrupts("one") is all_turns
     assert asked.interrupts("two")
