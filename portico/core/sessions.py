@@ -15,18 +15,18 @@ from portico.core.requests import NewSession, NewTurn, SessionChanges, SessionVi
 
 
 class Sessions(Protocol):
-    """All sessions, whoever they belong to, and wherever they run. `Engine` says what each method does and raises.
+    """All sessions, whoever owns them, and wherever they run. `Engine` says what each method does and raises.
 
-    Whatever stands between transports and an engine implements this, method by method.
+    Whatever comes between the transports and an engine implements this, method by method.
     """
 
     @property
     def audit(self) -> Audit:
-        """Takes down what a transport refuses itself, before it calls any of this."""
+        """Notes what a transport refuses itself, before it calls any of these methods."""
 
     @property
     def draining(self) -> bool:
-        """Whether new work is refused, as the server stops."""
+        """New work is refused, because the server stops."""
 
     @property
     def failed(self) -> dict[str, str]:
