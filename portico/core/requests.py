@@ -1,4 +1,4 @@
-"""What callers ask of the engine: new sessions, changes of them, turns; and what they get to see of both.
+"""The requests of callers to the engine (new sessions, changes, turns), and the views that they get of both.
 
 Values are plain; transports have checked their form.
 """

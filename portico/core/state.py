@@ -49,7 +49,7 @@ def follow(before: State, after: State) -> State:
 
 @dataclass(slots=True)
 class Wishes:
-    """What was asked of a session, or has happened to it, and is not carried out yet.
+    """All that was asked of a session, or has happened to it, and is not carried out yet.
 
     Anybody may set one. Only the session's own task carries them out, and takes them back with `fulfil`.
     """
@@ -84,7 +84,7 @@ Wish = Literal["mode_untold", "claim", "agent_exit", "own_turn", "close", "retir
 
 
 class Step(Enum):
-    """What the task of a session does next."""
+    """The next thing that the task of a session does."""
 
     TELL_MODE = auto()  # write that the settings have changed the permission mode
     CLAIM = auto()  # make the agent that was started ahead the session's own

@@ -1,4 +1,4 @@
-"""What one task waits for and others raise, and what many wait for."""
+"""A level that one task waits for and others raise, and news that many wait for."""
 
 from __future__ import annotations
 

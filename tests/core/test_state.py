@@ -92,7 +92,7 @@ def situations() -> Iterator[tuple[State, tuple[Wish, ...], list[str]]]:
 
 
 def faults(table: Sequence[Row]) -> Iterator[str]:
-    """What is wrong with the table, in words, with the situation in which it is."""
+    """Say in words what is wrong with the table, and in which situation."""
     for state, names, queue in situations():
         course = Course(state, wishes(names), list(queue), [], [], [], [])
         try:
