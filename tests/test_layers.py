@@ -74,6 +74,31 @@ def test_the_core_knows_no_network_and_no_plugin_manager() -> None:
     assert not found & NOT_IN_CORE
 
 
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return a way from a module back to itself for each circle that a walk over the imports closes."""
+    found: list[list[str]] = []
+    done: set[str] = set()
+
+    def walk(module: str, way: list[str]) -> None:
+        if module in way:
+            found.append([*way[way.index(module) :], module])
+        elif module not in done:
+            for following in sorted(graph[module] & graph.keys()):
+                walk(following, [*way, module])
+            done.add(module)
+
+    for module in sorted(graph):
+        walk(module, [])
+    return found
+
+
+def test_no_module_of_the_core_imports_itself_by_way_of_others() -> None:
+    paths = (PACKAGE / "core").glob("*.py")
+    graph = {f"portico.core.{path.stem}": set(imports(path, at_run_time=False)) for path in paths}
+    assert circles(graph) == []
+    assert circles({**graph, "portico.core.source": {"portico.core.audit"}}) != []
+
+
 def test_hook_specifications_import_nothing_of_ours_at_run_time() -> None:
     assert not [module for module in imports(PACKAGE / "plugins" / "hookspecs.py") if module.startswith("portico")]
 

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from portico.core.principal import Principal
+from portico.core.errors import PorticoError, SessionGone, SessionNotFound
+from portico.core.principal import Principal
+from portico.core.source import Source
 
 OK = "ok"
 About = str | bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a caller is, as far as its transport knows.
-
-    ``transport`` is what it speaks; ``address`` an IP address; ``service`` and ``caller`` what was dialled on a network
-    that tells, and the name that the other end gives itself there, which may be made up.
-    """
-
-    transport: str
-    address: str | None = None
-    service: str | None = None
-    caller: str | None = None
 
 
 class Audit(Protocol):
@@ -51,3 +39,32 @@ class NoAudit:
         source: Source | None = None,
         **about: About,
     ) -> None: ...
+
+
+@contextmanager
+def noting(audit: Audit, action: str, principal: Principal, **about: About) -> Iterator[dict[str, About]]:
+    """Note that ``principal`` did ``action``, and how that ended; unless ``about`` is cleared.
+
+    A turn that was known already changes nothing, so `Engine.query` clears it. What is asked of a session that does not
+    exist is not noted. A caller who is after a session of somebody else's is noted by the engine, as
+    ``session.access``. A change of a session that was purged before the change was made is noted, with the outcome
+    ``session_not_found``.
+    """
+    outcome = "abandoned"  # the caller left before it had an answer: it may have happened, or not
+    try:
+        yield about
+        outcome = OK
+    except SessionNotFound as error:
+        outcome = error.code
+        if not isinstance(error, SessionGone):  # there was nothing to change, or a ``session.access`` is noted
+            about.clear()
+        raise
+    except PorticoError as error:
+        outcome = error.code
+        raise
+    except Exception:
+        outcome = PorticoError.code
+        raise
+    finally:
+        if about:
+            audit.note(action, outcome, principal, None, **about)

@@ -2,65 +2,42 @@
 
 from __future__ import annotations
 
-import logging
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from portico.core.agent import AgentDriver, AgentOptions, Decision, require
-from portico.core.audit import Audit, NoAudit
-from portico.core.changes import SessionChanges
-from portico.core.clock import rfc3339
-from portico.core.errors import (
-    Conflict,
-    Exhausted,
-    InvalidRequest,
-    NotAllowed,
-    NotFound,
-    PorticoError,
-    SessionGone,
-    SessionNotFound,
-    StoreFailed,
-    Unavailable,
-)
-from portico.core.events import Draft, Event, SessionChange
-from portico.core.feed import Feed
+from portico.core.agent import AgentDriver, Decision, require
+from portico.core.audit import Audit, NoAudit, noting
+from portico.core.creation import SessionCreation
+from portico.core.drivers import Drivers
+from portico.core.errors import Conflict, NotAllowed, NotFound, SessionGone, SessionNotFound, Unavailable
+from portico.core.events import Event
 from portico.core.folders import Folders
-from portico.core.guard import GuardedDriver
 from portico.core.life import Life
+from portico.core.lifecycle import keep_tidy, run_parts
 from portico.core.lives import Lives
-from portico.core.observer import Observation, Observer
+from portico.core.observer import Observations, Observer
 from portico.core.occupancy import Occupancy
 from portico.core.policy import Policy
-from portico.core.pool import Pool, Pooled
+from portico.core.pool import Pool
 from portico.core.principal import Principal
-from portico.core.rates import TurnRate
+from portico.core.quota import TurnRate
 from portico.core.reader import Reader, open_reader, read_page, resume_reader
 from portico.core.recovery import recover
-from portico.core.requests import NewSession, NewTurn, SessionView, TurnView
-from portico.core.seat import Seat
-from portico.core.session import Retired, Session
+from portico.core.requests import NewSession, NewTurn, SessionChanges, SessionView, TurnView, session_view
 from portico.core.slots import ProcessSlots
+from portico.core.starter import SessionStarter, stored
 from portico.core.state import State
 from portico.core.store import EventStore, SessionRecord
 from portico.core.suggestions import open_folders
-from portico.core.view import session_view
-
-log = logging.getLogger("portico.engine")
+from portico.core.turn_intake import Retired
 
 STOP_SECONDS = 15.0
 """How long interrupted turns, or the agent of a closed session, may take to end."""
-
-TIDY_SECONDS = 300.0
-
-OBSERVE_STOP_SECONDS = 5.0
-"""How long observers may take at the end for what they have not been told yet."""
 
 
 class Engine:
@@ -70,9 +47,9 @@ class Engine:
     of that life: to the session that the caller was allowed to use, or not at all (`SessionGone`).
 
     All raise errors of `portico.core.errors` only.
-    """
 
-    audit: Audit = NoAudit()
+    ``audit`` is told here, and not in the transports, so that a call over any transport is noted, and once.
+    """
 
     def __init__(
         self,
@@ -84,87 +61,61 @@ class Engine:
         policy: Policy,
         observers: Mapping[str, Observer] | None = None,
         check: Callable[[], str | None] = lambda: None,
+        audit: Audit | None = None,
     ) -> None:
         """``check`` says in words, at once, why the place where everything is kept is of no use any more.
 
         ``failed`` says what has failed without keeping the rest from working; others may add what is beside the engine.
         """
+        self.audit = audit or NoAudit()
         self.draining = False
         self.failed: dict[str, str] = {}
         self._check = check
         self._store = store
-        self._drivers = {name: GuardedDriver(name, driver) for name, driver in drivers.items()}
-        self._default_driver = default_driver
+        self._drivers = Drivers(drivers, default_driver, self.failed)
         self._default_model = default_model
         self._policy = policy
         self._folders = Folders(
             policy.data_dir, policy.workspace_roots, policy.files, private=policy.private_workspaces
         )
         self._slots = ProcessSlots(policy.max_processes)
-        self._pool: Pool | None = None
-        self._lives = Lives(store, self._tell)
-        self._observations = [Observation(*each, self._observed) for each in (observers or {}).items()]
-        self._opening: dict[str, str] = {}  # session -> its owner
-        self._unborn: set[str] = set()  # of these, those that are new, and not stored whole
+        self._observations = Observations(observers or {}, self._observed)
+        self._lives = Lives(store, self._observations.note)
+        self._starter = SessionStarter(self._lives, self._drivers, policy, slots=self._slots, folders=self._folders)
+        self._creation = SessionCreation(
+            store,
+            self._lives,
+            self._drivers,
+            self._starter,
+            policy,
+            default_model=default_model,
+            slots=self._slots,
+            folders=self._folders,
+        )
         self._rate = TurnRate(policy.max_turns_per_minute)
-        self._tasks: TaskGroup | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Own store, drivers and sessions until cancelled; then stop every agent, and only then the rest."""
-        async with anyio.create_task_group() as tasks:
-            stopping = anyio.Event()
-            await tasks.start(_tell_cancellation, stopping)
-            with anyio.CancelScope() as scope:
-                async with AsyncExitStack() as stack:
-                    try:
-                        await self._folders.open()
-                        stack.callback(self._folders.close)
-                        await self._store.open()
-                        stack.push_async_callback(self._store.close)
-                        for driver in self._drivers.values():
-                            await driver.open()
-                            stack.push_async_callback(driver.close)
-                    finally:
-                        scope.shield = True  # or everything would be cancelled at once
-                    async with anyio.create_task_group() as observing:
-                        for observation in self._observations:
-                            observing.start_soon(observation.run, name=f"observer {observation.name}")
-                        async with anyio.create_task_group() as self._tasks:
-                            await self._begin(self._tasks)
-                            task_status.started()
-                            await stopping.wait()
-                            self._tasks.cancel_scope.cancel()
-                        with anyio.move_on_after(OBSERVE_STOP_SECONDS):
-                            for observation in self._observations:
-                                await observation.caught_up()
-                        observing.cancel_scope.cancel()
-            tasks.cancel_scope.cancel()
+        await run_parts(
+            self._folders, self._store, self._drivers, self._observations, self._begin, task_status=task_status
+        )
 
     async def _begin(self, tasks: TaskGroup) -> None:
+        self._starter.tasks = tasks
         async for record in recover(self._store):
             if record.driver in self._drivers:
-                self._start(self._lives.of(record.session_id), record)
-        driver = self._drivers[self._default_driver]
+                self._starter.start(self._lives.of(record.session_id), record)
+        driver = self._drivers.default
         if self._policy.pool_size and "claim" in driver.capabilities:
-            self._pool = Pool(
+            self._creation.pool = Pool(
                 driver,
                 self._policy.options(NewSession(), self._default_model),
                 self._policy.pool_size,
                 slots=self._slots,
                 folders=self._folders,
             )
-            tasks.start_soon(self._pool.run)
-        tasks.start_soon(self._tidy)
-
-    async def _tidy(self) -> None:
-        while True:
-            try:
-                await self._store.tidy()
-            except StoreFailed as failure:
-                log.warning("the store could not be tidied: %s", failure.detail)
-            except Exception:
-                log.exception("the store could not be tidied")
-            await anyio.sleep(TIDY_SECONDS)
+            tasks.start_soon(self._creation.pool.run)
+        tasks.start_soon(keep_tidy, self._store)
 
     async def drain(self, seconds: float) -> None:
         """Refuse new work, give running turns ``seconds``, interrupt the rest, and end all readers."""
@@ -185,7 +136,7 @@ class Engine:
     def hurry(self) -> None:
         """From now on agents are killed rather than asked to stop."""
         for session in self._lives.live.values():
-            session.seat.at_once = True
+            session.hurry()
 
     def readiness(self) -> list[str]:
         """Why new work would be refused now; empty when it would not."""
@@ -195,23 +146,16 @@ class Engine:
 
     async def check_driver(self, name: str | None = None) -> None:
         """Raises `AgentUnavailable` where this driver (None: the default) can start no agent; `failed` has it then."""
-        driver = self._driver(name)
-        part = f"driver {driver.name}"
-        try:
-            await driver.check()
-        except PorticoError as problem:
-            self.failed[part] = problem.detail
-            raise
-        self.failed.pop(part, None)
+        await self._drivers.check(name)
 
     def occupancy(self) -> Occupancy:
-        sessions = list(self._lives.live.values())
+        sessions, pool = list(self._lives.live.values()), self._creation.pool
         return Occupancy(
             sessions=Counter(str(session.record.state) for session in sessions),
             processes=self._slots.taken,
             process_limit=self._slots.limit,
             process_queue=self._slots.waiting,
-            pooled=self._pool.ready if self._pool else 0,
+            pooled=pool.ready if pool else 0,
             turn_queue=sum(session.queued for session in sessions),
             permissions=sum(len(session.permissions.pending) for session in sessions),
             observers={observation.name: observation.behind for observation in self._observations},
@@ -225,103 +169,12 @@ class Engine:
         Raises `Unavailable` (``draining``, or why no agent can be started), `Conflict` (``session_exists``),
         `Exhausted` (``too_many_sessions``), `NotAllowed`, `InvalidRequest`.
         """
-        self._refuse_while_draining()
-        _refuse_bound(principal)
-        session_id = request.session_id or uuid.uuid4().hex
-        driver = self._driver(request.driver)
-        options = self._policy.options(request, self._default_model)
-        if session_id in self._opening:
-            raise _taken(session_id)
-        self._refuse_too_many(principal.name)
-        self._opening[session_id] = principal.name
-        try:
-            taken = await self._store.get(session_id) is not None
-            life = self._lives.of(session_id)  # only now: one that was purged meanwhile is another
-            if taken or life.over:
-                raise _taken(session_id)
-            await self.check_driver(driver.name)
-            self._unborn.add(session_id)
-            with anyio.CancelScope(shield=True):
-                session = await self._create(principal, life, driver, options, request)
-        finally:
-            self._opening.pop(session_id, None)
-            self._unborn.discard(session_id)
-        return session.view()
-
-    async def _create(
-        self, principal: Principal, life: Life, driver: AgentDriver, options: AgentOptions, request: NewSession
-    ) -> Session:
-        pooled: Pooled | None = None
-        if request.cwd is not None:
-            agent_id, cwd = str(uuid.uuid4()), await self._folders.given(request.cwd)
-        elif self._pool is not None and driver.name == self._default_driver and (pooled := self._pool.claim(options)):
-            agent_id, cwd = pooled.spec.agent_id, pooled.spec.cwd
-        else:
-            agent_id = str(uuid.uuid4())
-            cwd = await self._folders.workspace(agent_id)
-        now = rfc3339()
-        record = SessionRecord(
-            session_id=life.session_id,
-            agent_id=agent_id,
-            owner=principal.name,
-            driver=driver.name,
-            state=State.IDLE,
-            cwd=str(cwd),
-            own_workspace=request.cwd is None,
-            options=options,
-            created_at=now,
-            last_active_at=now,
-            title=request.title,
-            metadata=request.metadata,
-        )
-        feed = self._lives.new_feed(life)
-        stored = False
-        try:
-            await self._store.create(record)
-            stored = True
-            await feed.append([Draft(SessionChange(type="session", state=State.IDLE, reason="created"))], record)
-        except BaseException as error:
-            await self._undo_create(life, record, pooled, stored)
-            if isinstance(error, Conflict):  # in the store's words, which may say more of the session that there is
-                raise _taken(life.session_id) from None
-            raise
-        return self._start(life, record, pooled)
-
-    async def _undo_create(self, life: Life, record: SessionRecord, pooled: Pooled | None, stored: bool) -> None:
-        self._lives.drop_feed(life)
-        if pooled is not None:
-            await pooled.agent.close()
-            self._slots.give_back()
-        await self._folders.drop(record.agent_id, Path(record.cwd) if record.own_workspace else None)
-        if stored:
-            with suppress(StoreFailed):
-                await self._lives.forget(life)
-
-    def _start(self, life: Life, record: SessionRecord, pooled: Pooled | None = None) -> Session:
-        if self._tasks is None:
-            raise Unavailable("the engine is not running", code="not_running")
-        seat = Seat(self._driver_of(record), self._slots, self._folders, wait=self._policy.process_wait)
-        if pooled is not None:
-            seat.adopt(pooled)
-        session = self._lives.live[life.session_id] = Session(
-            record,
-            feed=self._lives.feed(life, record),
-            seat=seat,
-            slots=self._slots,
-            folder=self._folders.agent(record.agent_id),
-            policy=self._policy,
-        )
-        self._tasks.start_soon(self._keep, session, name=f"session {record.session_id}")
-        return session
-
-    async def _keep(self, session: Session) -> None:
-        try:
-            await session.run()
-        finally:
-            if self._lives.live.get(session.record.session_id) is session:
-                del self._lives.live[session.record.session_id]
-            if session.record.state is State.FAILED:  # its feed is over; who asks again gets a new one
-                self._lives.drop_feed(session.life)
+        with noting(self.audit, "session.create", principal, session_id=request.session_id) as about:
+            self._refuse_while_draining()
+            _refuse_bound(principal)
+            view = (await self._creation.create(principal, request)).view()
+            about["session_id"] = view["session_id"]
+        return view
 
     async def sessions(
         self, principal: Principal, *, state: str | None = None, limit: int = 100, cursor: str | None = None
@@ -358,22 +211,23 @@ class Engine:
 
         Raises `Conflict` (``session_closed``, ``not_supported``) or `NotAllowed`.
         """
-        life, record = await self._allow(principal, session_id)
-        _refuse_closed(record)
-        driver = self._driver_of(record)
-        for name in ("model", "permission_mode"):
-            if name in changes.given:
-                require(driver, f"set_{name}")
-        if "permission_mode" in changes.given:
-            self._policy.check_mode(changes.given["permission_mode"])
-        with anyio.CancelScope(shield=True):
-            async with life.changing:
-                view = await self._change(life, changes)
+        with noting(self.audit, "session.change", principal, session_id=session_id):
+            life, record = await self._allow(principal, session_id)
+            _refuse_closed(record)
+            driver = self._drivers.of(record)
+            for name in ("model", "permission_mode"):
+                if name in changes.given:
+                    require(driver, f"set_{name}")
+            if "permission_mode" in changes.given:
+                self._policy.check_mode(changes.given["permission_mode"])
+            with anyio.CancelScope(shield=True):
+                async with life.changing:
+                    view = await self._change(life, changes)
         return view
 
     async def _change(self, life: Life, changes: SessionChanges) -> SessionView:
         if (session := self._lives.session(life)) is None:
-            before = await self._stored(life)
+            before = await stored(life)
             session = self._lives.session(life)
         if session is None:
             record = changes.apply(_refuse_closed(before))
@@ -387,33 +241,42 @@ class Engine:
 
     async def close(self, principal: Principal, session_id: str, *, purge: bool = False) -> None:
         """Stop the session's agent and free its slot; with ``purge`` forget its history and delete its workspace."""
-        life, record = await self._allow(principal, session_id)
-        session = self._lives.session(life)
-        if session is None and record.state is not State.CLOSED:
-            session = self._start(life, record)
-        if session is not None:
-            session.close()
-            with anyio.move_on_after(STOP_SECONDS) as waiting:
-                await session.closed()
-            if waiting.cancelled_caught:
-                raise Unavailable("the agent is still stopping; try again", code="still_stopping")
-        if purge:
-            life.check()
-            with anyio.CancelScope(shield=True):
-                await self._lives.forget(life)
-                await self._folders.drop(record.agent_id, Path(record.cwd) if record.own_workspace else None)
+        with noting(self.audit, "session.purge" if purge else "session.close", principal, session_id=session_id):
+            life, record = await self._allow(principal, session_id)
+            session = self._lives.session(life)
+            if session is None and record.state is not State.CLOSED:
+                session = self._starter.start(life, record)
+            if session is not None:
+                session.close()
+                with anyio.move_on_after(STOP_SECONDS) as waiting:
+                    await session.closed()
+                if waiting.cancelled_caught:
+                    raise Unavailable("the agent is still stopping; try again", code="still_stopping")
+            if purge:
+                life.check()
+                with anyio.CancelScope(shield=True):
+                    await self._lives.forget(life)
+                    await self._folders.drop(record.agent_id, Path(record.cwd) if record.own_workspace else None)
 
     # Turns.
 
     async def query(self, principal: Principal, session_id: str, request: NewTurn) -> TurnView:
         """Accept a turn: from here on it runs, whoever goes away. Raises as `Session.accept` and, dormant, `create`."""
+        with noting(self.audit, "turn.query", principal, session_id=session_id, turn_id=request.turn_id) as about:
+            turn = await self._query(principal, session_id, request)
+            about["turn_id"] = turn.turn_id
+            if not turn.created:
+                about.clear()
+        return turn
+
+    async def _query(self, principal: Principal, session_id: str, request: NewTurn) -> TurnView:
         life, _ = await self._allow(principal, session_id)
         if request.turn_id and (span := await life.turn(request.turn_id)) and span.last_seq:
             return TurnView(request.turn_id, session_id, "complete", span.first_seq, created=False)
         while True:
             if self._lives.session(life) is None or not request.turn_id:
                 self._refuse_while_draining()
-            session = await self._open(life)
+            session = await self._starter.open(life)
             try:
                 return await session.accept(principal, request, self._rate, draining=self.draining)
             except Retired:
@@ -421,34 +284,38 @@ class Engine:
 
     async def withdraw(self, principal: Principal, session_id: str, turn_id: str) -> None:
         """Take a turn out of the queue. Raises as `Session.withdraw`."""
-        life, _ = await self._allow(principal, session_id)
-        if session := self._lives.session(life):
-            await session.withdraw(turn_id)
-        elif await life.turn(turn_id):
-            raise Conflict("the turn is over", code="not_queued")
-        else:
-            raise NotFound(f"there is no turn {turn_id!r}", code="turn_not_found")
+        with noting(self.audit, "turn.withdraw", principal, session_id=session_id, turn_id=turn_id):
+            life, _ = await self._allow(principal, session_id)
+            if session := self._lives.session(life):
+                await session.withdraw(turn_id)
+            elif await life.turn(turn_id):
+                raise Conflict("the turn is over", code="not_queued")
+            else:
+                raise NotFound(f"there is no turn {turn_id!r}", code="turn_not_found")
 
     async def interrupt(self, principal: Principal, session_id: str) -> None:
         """Stop the running turn. Raises `Conflict` (``not_running``, ``not_supported``)."""
-        life, record = await self._allow(principal, session_id)
-        require(self._driver_of(record), "interrupt")
-        if (session := self._lives.session(life)) is None:
-            raise Conflict("no turn is running", code="not_running")
-        session.interrupt()
+        with noting(self.audit, "turn.interrupt", principal, session_id=session_id):
+            life, record = await self._allow(principal, session_id)
+            require(self._drivers.of(record), "interrupt")
+            if (session := self._lives.session(life)) is None:
+                raise Conflict("no turn is running", code="not_running")
+            session.interrupt()
 
     async def answer(self, principal: Principal, session_id: str, request_id: str, decision: Decision) -> None:
         """Answer a permission request. Raises as `Permissions.resolve`, and `NotAllowed`."""
-        life, record = await self._allow(principal, session_id)
-        require(self._driver_of(record), "permissions")
-        if decision.remember and principal.by_ticket:
-            raise NotAllowed("with a ticket nothing can be remembered: that changes the session")
-        if (session := self._lives.session(life)) is None:
-            raise NotFound(f"there is no permission request {request_id!r}", code="request_not_found")
-        folders: Mapping[str, str] = {}
-        if decision.remember and (request := session.permissions.request(request_id)) is not None:
-            folders = await open_folders(request, record.cwd, self._folders)
-        await session.answer(principal, request_id, decision, folders)
+        action, remember = f"permission.{decision.behavior}", True if decision.remember else None
+        with noting(self.audit, action, principal, session_id=session_id, request_id=request_id, remember=remember):
+            life, record = await self._allow(principal, session_id)
+            require(self._drivers.of(record), "permissions")
+            if decision.remember and principal.by_ticket:
+                raise NotAllowed("with a ticket nothing can be remembered: that changes the session")
+            if (session := self._lives.session(life)) is None:
+                raise NotFound(f"there is no permission request {request_id!r}", code="request_not_found")
+            folders: Mapping[str, str] = {}
+            if decision.remember and (request := session.permissions.request(request_id)) is not None:
+                folders = await open_folders(request, record.cwd, self._folders)
+            await session.answer(principal, request_id, decision, folders)
 
     # Reading.
 
@@ -494,40 +361,14 @@ class Engine:
             record = await self._lives.record(life)
         except SessionGone:  # before it was known who may use it
             raise SessionNotFound(session_id) from None
-        if record is None or session_id in self._unborn:
+        if record is None or session_id in self._creation.unborn:
             raise SessionNotFound(session_id)
         if principal.bound_to not in (None, record.agent_id):
             raise SessionGone(session_id)
         if not principal.may_see(record.owner):
-            self._note_stranger(principal, session_id)
+            self.audit.note("session.access", SessionNotFound.code, principal, session_id=session_id)
             raise SessionNotFound(session_id)
         return life, record
-
-    def _note_stranger(self, principal: Principal, session_id: str) -> None:
-        """Called where somebody is after a session of somebody else's."""
-
-    async def _stored(self, life: Life) -> SessionRecord:
-        """The record of a session that is not live. Raises `SessionNotFound`."""
-        record = await life.record()
-        if record is None:
-            raise SessionNotFound(life.session_id)
-        return record
-
-    async def _open(self, life: Life) -> Session:
-        """The live session, brought back where it is dormant. Raises `Conflict` (``session_closed``) or `Exhausted`."""
-        if session := self._lives.session(life):
-            return session
-        record = await self._stored(life)
-        if session := self._lives.session(life):
-            return session
-        if record.state in (State.CLOSED, State.FAILED):
-            raise Conflict(f"the session is {record.state}", code="session_closed")
-        self._refuse_too_many(record.owner)
-        return self._start(life, record)
-
-    def _tell(self, feed: Feed, first_seq: int) -> None:
-        for observation in self._observations:
-            observation.note(feed, first_seq)
 
     async def _observed(self, life: Life) -> SessionView | None:
         try:
@@ -544,37 +385,6 @@ class Engine:
         if self.draining:
             raise Unavailable("the server is stopping", code="draining")
 
-    def _refuse_too_many(self, owner: str) -> None:
-        if len(self._lives.live) + len(self._opening) >= self._policy.max_sessions:
-            raise Exhausted(
-                f"{self._policy.max_sessions} sessions are open, which is the limit (max_sessions)",
-                code="too_many_sessions",
-                retry_after=30,
-            )
-        limit = self._policy.max_sessions_per_principal
-        if limit is not None and self._count_sessions(owner) >= limit:
-            raise Exhausted(
-                f"{limit} sessions of {owner} are open, which is the limit (max_sessions_per_principal)",
-                code="too_many_sessions",
-                retry_after=30,
-            )
-
-    def _count_sessions(self, owner: str) -> int:
-        live = (session.record.owner for session in self._lives.live.values())
-        return sum(name == owner for name in (*live, *self._opening.values()))
-
-    def _driver(self, name: str | None) -> AgentDriver:
-        name = name or self._default_driver
-        if name not in self._drivers:
-            known = ", ".join(self._drivers)
-            raise InvalidRequest(f"there is no driver {name!r}; there are: {known}", code="unknown_driver")
-        return self._drivers[name]
-
-    def _driver_of(self, record: SessionRecord) -> AgentDriver:
-        if record.driver not in self._drivers:
-            raise Unavailable(f"the session's driver {record.driver!r} is not loaded", code="driver_not_loaded")
-        return self._drivers[record.driver]
-
 
 def _refuse_closed(record: SessionRecord) -> SessionRecord:
     if record.state is State.CLOSED:
@@ -585,16 +395,3 @@ def _refuse_closed(record: SessionRecord) -> SessionRecord:
 def _refuse_bound(principal: Principal) -> None:
     if principal.bound_to is not None:
         raise NotAllowed("this is bound to one session, and asks for something else")
-
-
-def _taken(session_id: str) -> Conflict:
-    """Says nothing but that the id is taken: the session may be somebody else's."""
-    return Conflict(f"session {session_id!r} exists already", code="session_exists")
-
-
-async def _tell_cancellation(stopping: anyio.Event, *, task_status: TaskStatus[None]) -> None:
-    try:
-        task_status.started()
-        await anyio.sleep_forever()
-    finally:
-        stopping.set()

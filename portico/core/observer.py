@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NoReturn, Protocol
 
@@ -135,3 +135,20 @@ class Observation:
             log.exception("observer %s failed", self.name)
             return max(reader.after, after + 1)
         return reader.after
+
+
+class Observations:
+    """One `Observation` for each observer."""
+
+    def __init__(
+        self, observers: Mapping[str, Observer], view: Callable[[Life], Awaitable[SessionView | None]]
+    ) -> None:
+        self._each = [Observation(name, observer, view) for name, observer in observers.items()]
+
+    def __iter__(self) -> Iterator[Observation]:
+        return iter(self._each)
+
+    def note(self, feed: Feed, first_seq: int) -> None:
+        """As `Observation.note`, for all."""
+        for observation in self._each:
+            observation.note(feed, first_seq)

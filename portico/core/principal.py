@@ -9,8 +9,8 @@ from typing import Protocol
 
 import anyio
 
-from portico.core.audit import Source
 from portico.core.errors import PorticoError, Unauthenticated, Unavailable
+from portico.core.source import Source
 from portico.core.stranger import strangers
 
 ANSWER_SECONDS = 10.0

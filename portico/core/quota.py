@@ -1,15 +1,18 @@
-"""How many streams each principal may have open at once, over all transports of a server."""
+"""How much each principal may do: streams open at once, over all transports of a server, and turns in a minute."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+import math
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from portico.core.errors import Exhausted
 from portico.core.principal import Principal
 
 RETRY_SECONDS = 10
+MINUTE = 60.0
 
 
 class StreamQuota:
@@ -33,3 +36,34 @@ class StreamQuota:
             self._open[name] -= 1
             if not self._open[name]:
                 del self._open[name]
+
+
+class TurnRate:
+    """At most ``limit`` turns of one principal in any minute; None: any number.
+
+    Who has been quiet for a minute is forgotten, so that many principals take no memory for long.
+    """
+
+    def __init__(self, limit: int | None, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._limit = limit
+        self._now = now
+        self._starts: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def take(self, name: str) -> None:
+        """Count a turn of ``name``. Raises `Exhausted` (``too_many_turns``), and counts nothing then."""
+        if self._limit is None:
+            return
+        now = self._now()
+        while self._starts and (oldest := next(iter(self._starts.items())))[1][-1] <= now - MINUTE:
+            del self._starts[oldest[0]]
+        starts = self._starts.setdefault(name, deque())
+        while starts and starts[0] <= now - MINUTE:
+            starts.popleft()
+        if len(starts) >= self._limit:
+            raise Exhausted(
+                f"{self._limit} turns were started in the last minute, which is the limit (max_turns_per_minute)",
+                code="too_many_turns",
+                retry_after=max(1, math.ceil(starts[0] + MINUTE - now)),
+            )
+        starts.append(now)
+        self._starts.move_to_end(name)

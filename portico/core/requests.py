@@ -1,15 +1,19 @@
-"""What callers ask of the engine, and what they get to see. Values are plain; transports have checked their form."""
+"""The requests of callers to the engine (new sessions, changes, turns), and the views that they get of both.
+
+Values are plain; transports have checked their form.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from portico.core.events import Content, PermissionRequest
+from portico.core.events import Content, Draft, PermissionRequest, SessionChange
 from portico.core.state import State
+from portico.core.store import SessionRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,25 @@ class NewTurn:
     turn_id: str | None = None
     if_busy: Literal["queue", "reject", "interrupt", "steer"] = "queue"
     commands: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChanges:
+    """``given`` holds what a session is to change, by name: ``title``, ``metadata``, ``model``, ``permission_mode``."""
+
+    given: Mapping[str, Any]
+
+    def apply(self, record: SessionRecord) -> SessionRecord:
+        of_agent = {name: self.given[name] for name in ("model", "permission_mode") if name in self.given}
+        of_record = {name: self.given[name] for name in ("title", "metadata") if name in self.given}
+        return replace(record, options=record.options.with_changes(**of_agent), **of_record)
+
+    def drafts(self, record: SessionRecord) -> list[Draft]:
+        """The events that tell of the changes, which are yet to be made to ``record``."""
+        mode = self.given.get("permission_mode", record.options.permission_mode)
+        if mode == record.options.permission_mode:
+            return []
+        return [Draft(SessionChange(type="session", state=record.state, reason="changed", permission_mode=mode))]
 
 
 TurnState = Literal["queued", "running", "complete"]
@@ -76,3 +99,32 @@ class SessionView(TypedDict):
     usage: dict[str, Any]
     cost_usd: float
     metadata: dict[str, Any]
+
+
+def session_view(
+    record: SessionRecord,
+    *,
+    last_seq: int | None = None,
+    queued: int = 0,
+    pending: list[PermissionRequest] | None = None,
+) -> SessionView:
+    """What a record tells, and what only a live session knows."""
+    return SessionView(
+        session_id=record.session_id,
+        title=record.title,
+        state=record.state,
+        driver=record.driver,
+        model=record.options.model,
+        cwd=record.cwd,
+        permission_mode=record.options.permission_mode,
+        owner=record.owner,
+        created_at=record.created_at,
+        last_active_at=record.last_active_at,
+        last_seq=record.last_seq if last_seq is None else last_seq,
+        turns=record.turns,
+        queued=queued,
+        pending_permissions=pending or [],
+        usage=dict(record.usage),
+        cost_usd=record.cost_usd,
+        metadata=dict(record.metadata),
+    )

@@ -11,15 +11,15 @@ from portico.core.slots import ProcessSlots
 
 
 class Seat:
-    """One task uses it, but for `at_once`, which anybody may set: then nothing is waited for when the agent leaves."""
+    """One task uses it, but for `hurry`, which anybody may call."""
 
     def __init__(self, driver: AgentDriver, slots: ProcessSlots, folders: Folders, *, wait: float) -> None:
         self.agent: Agent | None = None
-        self.at_once = False
         self.driver = driver
         self._slots = slots
         self._folders = folders
         self._wait = wait
+        self._hurried = False
         self._options: AgentOptions | None = None
 
     async def start(self, spec: AgentSpec) -> Agent:
@@ -61,6 +61,10 @@ class Seat:
             await self.agent.configure(spec.options)
         self._options = spec.options
 
+    def hurry(self) -> None:
+        """From now on wait for nothing when the agent leaves: it is killed rather than asked to stop."""
+        self._hurried = True
+
     async def empty(self) -> None:
         """Stop the agent, if there is one; bounded, and not cancelled by anybody."""
         agent, self.agent = self.agent, None
@@ -68,7 +72,7 @@ class Seat:
             return
         try:
             with anyio.CancelScope(shield=True) as scope:
-                if self.at_once:
+                if self._hurried:
                     scope.cancel()
                 await agent.close()
         finally:

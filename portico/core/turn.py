@@ -40,19 +40,16 @@ class History(Protocol):
     def note_mode(self, mode: str) -> tuple[Sequence[EventBody], AgentOptions | None]:
         """The agent is in this permission mode now: what there is to write, and what it has to go back to, or None."""
 
-    async def end_steered(self, turn_id: str, failure: PorticoError | None = None) -> None:
-        """A message that was handed to the turn is taken up, or refused."""
-
 
 class TurnRun:
-    """Runs ``turn`` on ``agent``, from the first event to the `Complete` that `run` returns and has not written.
+    """Runs ``turn``, from the first event to the `Complete` that `run` returns and has not written.
 
-    `interrupt` and `decide` may be called from anywhere, and never wait for the agent.
+    It waits for its agent first (`starting`), and is given it by `begin`. `interrupt`, `steer` and `decide` may be
+    called from anywhere, and never wait for the agent. It can be steered while it is ``live``: from `begin` to `end`.
     """
 
     def __init__(
         self,
-        agent: Agent,
         turn: Turn | OwnTurn,
         turn_id: str,
         *,
@@ -63,17 +60,21 @@ class TurnRun:
         can_set_mode: bool = True,
     ) -> None:
         self.turn_id = turn_id
-        self._agent = agent
+        self.starting = anyio.CancelScope()
+        self.live = False
+        self._agent: Agent  # from `begin` on
         self._turn = turn
         self._history = history
         self._permissions = permissions
-        self._deadline: float | None = time.monotonic() + timeout
+        self._timeout = timeout
+        self._deadline: float | None = None
         self._inbox = Inbox()
         self._wakeup = Wakeup()
         self._decisions: list[tuple[str, Decision]] = []
-        self._steers: list[Turn] = []
+        self._steers: list[Turn] = []  # to be handed over to the agent
+        self._steered: list[Turn] = []  # handed over, or about to be, and not over
         self._stop_reason: str | None = None
-        self._interrupted = False
+        self._agent_interrupted = False
         self._stopped = False
         self._can_interrupt = can_interrupt
         self._can_set_mode = can_set_mode
@@ -86,13 +87,31 @@ class TurnRun:
         self.failure: AgentFailed | AgentUnavailable | None = None
 
     @property
+    def interrupted(self) -> bool:
+        """Tell whether somebody has asked the turn to stop."""
+        return self._stop_reason is not None
+
+    @property
     def astray(self) -> bool:
         """Whether the agent is in a permission mode that is not allowed."""
         return self._astray is not None
 
+    def begin(self, agent: Agent) -> None:
+        """Take ``agent`` for this turn."""
+        self._agent = agent
+        self._deadline = time.monotonic() + self._timeout
+        self.live = True
+
+    def end(self) -> Sequence[Turn]:
+        """Say that the turn is over, and return the messages that it has not taken up."""
+        self.live = False
+        return self._steered
+
     def interrupt(self, stop_reason: str = "interrupted") -> None:
         """Stop the turn; ``stop_reason`` is what its `Complete` will say. The first call decides."""
         self._stop_reason = self._stop_reason or stop_reason
+        if not self.live:
+            self.starting.cancel()
         self._wakeup.set()
 
     def decide(self, request_id: str, decision: Decision) -> None:
@@ -102,6 +121,7 @@ class TurnRun:
 
     def steer(self, turn: Turn) -> None:
         """Hand ``turn`` to the agent, for it to take up in the running one."""
+        self._steered.append(turn)
         self._steers.append(turn)
         self._wakeup.set()
 
@@ -162,7 +182,7 @@ class TurnRun:
                 self.failure = AgentFailed(f"the driver has said what is no JSON: {fault}", code="driver_failed")
                 break
             for turn_id in steered:
-                await self._history.end_steered(turn_id)
+                await self._end_steered(turn_id)
             if complete is not None:
                 return self._end([], complete)
         if self._refusal is not None:
@@ -219,7 +239,7 @@ class TurnRun:
                 await self._act(time.monotonic())
             except PorticoError as failure:
                 log.info("turn %s: %s", self.turn_id, failure.detail)  # the end of an agent is seen by the pump too
-                if self._decisions or self._steers or (self._stop_reason is not None and not self._interrupted):
+                if self._decisions or self._steers or (self._stop_reason is not None and not self._agent_interrupted):
                     self._wakeup.set()  # what stood behind the call that failed is still to be done
 
     def _seconds_to_next_deadline(self) -> float | None:
@@ -233,7 +253,7 @@ class TurnRun:
                 log.error("turn %s goes on in an agent that was stopped: leaving it", self.turn_id)
                 self._pumping.cancel()
                 return
-            if self._interrupted:
+            if self._agent_interrupted:
                 log.warning("turn %s did not end when interrupted: stopping its agent", self.turn_id)
                 await self._stop_agent()
                 return
@@ -259,14 +279,26 @@ class TurnRun:
                 await self._agent.steer(turn)
             except InvalidRequest as failure:
                 with anyio.CancelScope(shield=True):  # or nobody knows whether it is over
-                    await self._history.end_steered(turn.turn_id, failure)
-        if self._stop_reason is not None and not self._interrupted:
-            self._interrupted = True
+                    await self._end_steered(turn.turn_id, failure)
+        if self._stop_reason is not None and not self._agent_interrupted:
+            self._agent_interrupted = True
             if not self._can_interrupt:
                 await self._stop_agent()
                 return
             self._deadline = now + INTERRUPT_GRACE
             await self._agent.interrupt()
+
+    async def _end_steered(self, turn_id: str, failure: PorticoError | None = None) -> None:
+        """The agent has taken a message up, or cannot: that message's own turn is over."""
+        if turn_id not in [turn.turn_id for turn in self._steered]:
+            return
+        complete = unused("steered")
+        bodies: list[EventBody] = [complete]
+        if failure is not None:
+            complete["stop_reason"] = "error"
+            bodies.insert(0, ErrorEvent(type="error", error=failure.detail, code=failure.code))
+        await self._history.write(bodies, turn_id=turn_id)
+        self._steered = [turn for turn in self._steered if turn.turn_id != turn_id]
 
     async def _correct(self, options: AgentOptions) -> None:
         """Take the agent back to a permission mode that is allowed; where that can't be done, stop it."""
@@ -284,6 +316,11 @@ class TurnRun:
         self._stopped = True
         await self._agent.close()
         self._deadline = time.monotonic() + INTERRUPT_GRACE
+
+
+def unused(stop_reason: str) -> Complete:
+    """The end of a turn that has used nothing."""
+    return Complete(type="complete", stop_reason=stop_reason, usage={}, cost_usd=0.0, duration_ms=0)
 
 
 def _first(group: ExceptionGroup[StoreFailed]) -> StoreFailed:

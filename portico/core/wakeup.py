@@ -1,4 +1,4 @@
-"""A level that one task waits for, and others raise."""
+"""A level that one task waits for and others raise, and news that many wait for."""
 
 from __future__ import annotations
 
@@ -17,3 +17,17 @@ class Wakeup:
     async def wait(self) -> None:
         await self._event.wait()
         self._event = anyio.Event()
+
+
+class Broadcast:
+    """News for everybody who waits at this moment; what was told before nobody hears."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def tell(self) -> None:
+        told, self._event = self._event, anyio.Event()
+        told.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()

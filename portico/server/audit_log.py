@@ -17,10 +17,11 @@ import anyio
 from anyio.abc import TaskStatus
 
 from portico.config.settings import Settings
-from portico.core.audit import OK, About, Source
+from portico.core.audit import OK, About
 from portico.core.clock import rfc3339
 from portico.core.errors import Unavailable
 from portico.core.principal import Principal
+from portico.core.source import Source
 from portico.core.threads import in_thread
 from portico.core.wakeup import Wakeup
 

@@ -14,7 +14,6 @@ from portico.config.settings import Settings
 from portico.config.values import another_provider
 from portico.core.agent import AgentDriver
 from portico.core.audit import OK, NoAudit
-from portico.core.audited import AuditedEngine
 from portico.core.engine import Engine
 from portico.core.intake import BESIDE, Intake
 from portico.core.policy import Policy
@@ -84,7 +83,7 @@ async def hosting(
         audit = AuditLog(settings.audit_log) if settings.audit_log else None
         if audit is not None:
             audit.check()
-        engine = AuditedEngine(
+        engine = Engine(
             audit=audit or NoAudit(),
             store=metered(selection.store(context), context.metrics),
             drivers=drivers,

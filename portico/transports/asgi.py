@@ -17,6 +17,7 @@ from portico.core.errors import Unavailable
 from portico.core.events import encode_json
 from portico.core.intake import Intake
 from portico.core.principal import Callers
+from portico.core.sessions import Sessions
 from portico.core.tickets import KEY_BYTES, Tickets
 from portico.metrics.metrics import OTHER, Metrics
 from portico.transports.access import AccessLog, Ended
@@ -37,7 +38,7 @@ from portico.transports.problems import Problems
 from portico.transports.proxies import ProxyHeaders
 from portico.transports.refusals import Refusals
 from portico.transports.routing import Routing, handle
-from portico.transports.sessions import Sessions
+from portico.transports.sessions import SessionRoutes
 from portico.transports.sse import EventRoutes
 from portico.transports.streams import Streams
 from portico.transports.websocket import WebSocketRoutes
@@ -85,7 +86,7 @@ def routes_of(engine: Engine, gate: Gate, streams: Streams, api: Api) -> list[Ba
     ]
     plugins: list[BaseRoute] = []
     if api.rest:
-        routes += Sessions(engine, api.prefix, api.max_body, api.tickets).routes()
+        routes += SessionRoutes(engine, api.prefix, api.max_body, api.tickets).routes()
         routes += EventRoutes(engine, streams, api.prefix, api.max_body).routes()
         plugins = list(_of_plugins(engine, api.routes))
     return [*routes, *Documentation([*routes, *plugins]).routes(), *plugins]
@@ -115,7 +116,7 @@ def _of_plugins(engine: Engine, plugins: Mapping[str, Routes]) -> Iterator[BaseR
             log.exception("the routes %s are not served", name)
 
 
-def _health(engine: Engine) -> list[Route]:
+def _health(engine: Sessions) -> list[Route]:
     probed = Admission(public=True, any_host=True)
 
     @operation("isAlive", "Whether the server lives", Answer(200, "It does.", Health), admission=probed)

@@ -8,11 +8,11 @@ from typing import Any
 
 import anyio
 
-from portico.core.engine import Engine
 from portico.core.events import Event, encode_json
 from portico.core.intake import Intake
 from portico.core.principal import Principal
 from portico.core.reader import Reader
+from portico.core.sessions import Sessions
 from portico.transports.caller import Caller
 from portico.transports.peer import Peer, Pieces
 from portico.transports.streams import Streams
@@ -31,7 +31,7 @@ class Conversation:
     def __init__(
         self,
         peer: Peer,
-        engine: Engine,
+        engine: Sessions,
         streams: Streams,
         principal: Principal,
         session_id: str,

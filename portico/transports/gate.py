@@ -8,9 +8,9 @@ from urllib.parse import unquote_plus
 
 from starlette.types import Scope
 
-from portico.core.engine import Engine
 from portico.core.errors import Conflict, MalformedRequest, NotFound, PorticoError, Unauthenticated
 from portico.core.principal import Callers, Principal
+from portico.core.sessions import Sessions
 from portico.core.tickets import Ticket, Tickets
 from portico.transports.attempts import Attempts, SlowedCallers, address_of
 from portico.transports.caller import Caller
@@ -25,7 +25,7 @@ HOW = "credentials are missing: send the header Authorization: Bearer TOKEN"
 class Gate:
     """Finds out who is calling."""
 
-    def __init__(self, engine: Engine, callers: Callers, tickets: Tickets) -> None:
+    def __init__(self, engine: Sessions, callers: Callers, tickets: Tickets) -> None:
         self._engine = engine
         self._callers = callers
         self._tickets = tickets

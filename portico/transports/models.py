@@ -26,9 +26,8 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from portico.core.agent import Decision
-from portico.core.changes import SessionChanges
 from portico.core.events import Content
-from portico.core.requests import NewSession, NewTurn
+from portico.core.requests import NewSession, NewTurn, SessionChanges
 from portico.core.state import State
 from portico.core.tool_rule import MAX_LENGTH, PATTERN, ToolRule
 from portico.transports.long_texts import base64, look, not_blank

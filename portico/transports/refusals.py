@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from portico.core.audit import Audit, Source
+from portico.core.audit import Audit
 from portico.core.errors import Exhausted, NotAllowed, NotFound, PorticoError, SessionGone, Unauthenticated
+from portico.core.source import Source
 from portico.transports.access import MAX_PATH
 from portico.transports.caller import caller_of
 from portico.transports.dialler import dialler_of

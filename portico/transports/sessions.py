@@ -12,8 +12,8 @@ from starlette.routing import Route
 
 from portico.core.audit import OK
 from portico.core.encoding import encode_in_turns
-from portico.core.engine import Engine
 from portico.core.requests import SessionView
+from portico.core.sessions import Sessions
 from portico.core.tickets import Tickets
 from portico.transports.admission import QUERY, READ
 from portico.transports.answers import PermissionAnswer, SessionPage, TicketAnswer, TurnAnswer
@@ -43,7 +43,7 @@ SESSION_BYTES, PATCH_BYTES, PERMISSION_BYTES, TICKET_BYTES = 2048 * KIB, 256 * K
 """Of bodies. What `portico.transports.models` allows goes in, also where escapes and blanks make it longer."""
 
 
-def visible(engine: Engine) -> Check:
+def visible(engine: Sessions) -> Check:
     """Refuses a request about a session of somebody else's, or none, before its body is read."""
 
     async def check(request: Request) -> None:
@@ -52,10 +52,10 @@ def visible(engine: Engine) -> Check:
     return check
 
 
-class Sessions:
+class SessionRoutes:
     """``prefix`` is the path that the API lies under; ``max_body`` is in bytes."""
 
-    def __init__(self, engine: Engine, prefix: str, max_body: int, tickets: Tickets) -> None:
+    def __init__(self, engine: Sessions, prefix: str, max_body: int, tickets: Tickets) -> None:
         self._engine = engine
         self._prefix = prefix
         self._max_body = max_body

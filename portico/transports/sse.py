@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from portico.core.engine import Engine
 from portico.core.events import first_of
 from portico.core.reader import Reader
 from portico.core.requests import NewTurn
+from portico.core.sessions import Sessions
 from portico.transports import wire
 from portico.transports.admission import QUERY, READ, Admission
 from portico.transports.auth import principal_of
@@ -38,7 +38,7 @@ PAGE_BYTES = 8 * 1024 * 1024
 class EventRoutes:
     """``prefix`` is the path that the API lies under; ``max_body`` is in bytes."""
 
-    def __init__(self, engine: Engine, streams: Streams, prefix: str, max_body: int) -> None:
+    def __init__(self, engine: Sessions, streams: Streams, prefix: str, max_body: int) -> None:
         self._engine = engine
         self._streams = streams
         self._prefix = prefix

@@ -13,10 +13,10 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.types import Scope
 from starlette.websockets import WebSocket
 
-from portico.core.engine import Engine
 from portico.core.errors import InvalidRequest, PorticoError, Unauthenticated, Unavailable
 from portico.core.events import encode_json
 from portico.core.intake import Intake
+from portico.core.sessions import Sessions
 from portico.transports import wire
 from portico.transports.admission import READ, Admission, admitting
 from portico.transports.auth import set_caller
@@ -47,7 +47,7 @@ class SocketParameters(BaseModel):
 class WebSocketRoutes:
     """``prefix`` is the path that the API lies under; ``intake`` bounds what callers send."""
 
-    def __init__(self, engine: Engine, streams: Streams, gate: Gate, prefix: str, intake: Intake) -> None:
+    def __init__(self, engine: Sessions, streams: Streams, gate: Gate, prefix: str, intake: Intake) -> None:
         self._engine = engine
         self._streams = streams
         self._gate = gate

@@ -22,11 +22,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from portico.core.changes import SessionChanges
 from portico.core.engine import Engine
 from portico.core.errors import Conflict, Exhausted, PorticoError, StoreFailed
 from portico.core.principal import Principal
-from portico.core.requests import NewSession, NewTurn
+from portico.core.requests import NewSession, NewTurn, SessionChanges
 from portico.plugins.echo.driver import EchoDriver
 from portico.plugins.sqlite_store.store import SqliteStore
 from portico.testing.engine import generous_policy

@@ -11,12 +11,11 @@ import anyio
 import pytest
 
 from portico.core.agent import AgentOptions, AgentSpec
-from portico.core.changes import SessionChanges
 from portico.core.engine import Engine
 from portico.core.errors import AgentFailed
 from portico.core.events import AgentMode
 from portico.core.principal import Principal
-from portico.core.requests import NewSession, NewTurn
+from portico.core.requests import NewSession, NewTurn, SessionChanges
 from portico.plugins.sqlite_store.store import SqliteStore
 from portico.testing.engine import scripted_engine
 from portico.testing.scripted import CAPABILITIES, Ask, Gate, ScriptedAgent, ScriptedDriver, turn

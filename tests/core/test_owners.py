@@ -17,9 +17,6 @@ import anyio
 import pytest
 
 from portico.core.agent import Decision
-from portico.core.audit import Source
-from portico.core.audited import AuditedEngine
-from portico.core.changes import SessionChanges
 from portico.core.engine import Engine
 from portico.core.errors import Conflict, NotAllowed, NotFound, PorticoError, SessionGone, StoreFailed
 from portico.core.events import Event
@@ -27,7 +24,8 @@ from portico.core.feed import Feed
 from portico.core.life import Life
 from portico.core.principal import Principal
 from portico.core.reader import Reader
-from portico.core.requests import NewSession, NewTurn, SessionView
+from portico.core.requests import NewSession, NewTurn, SessionChanges, SessionView
+from portico.core.source import Source
 from portico.core.state import State
 from portico.core.store import EventStore, SessionRecord
 from portico.plugins.memory_store.store import MemoryStore
@@ -514,7 +512,7 @@ class Book:
 @asynccontextmanager
 async def audited(folder: Path) -> AsyncIterator[tuple[Engine, Holds, Book]]:
     holds, book, driver = Holds(MemoryStore()), Book(), bobs_script()
-    engine = AuditedEngine(
+    engine = Engine(
         audit=book,
         store=holds.store,
         drivers={driver.name: driver},

@@ -13,12 +13,11 @@ import anyio.lowlevel
 import pytest
 
 from portico.core.agent import Decision
-from portico.core.changes import SessionChanges
 from portico.core.engine import Engine
 from portico.core.errors import PorticoError
 from portico.core.events import Event
 from portico.core.principal import Principal
-from portico.core.requests import NewSession, NewTurn, SessionView
+from portico.core.requests import NewSession, NewTurn, SessionChanges, SessionView
 from portico.core.store import EventStore
 from portico.plugins.memory_store.store import MemoryStore
 from portico.plugins.sqlite_store.store import SqliteStore

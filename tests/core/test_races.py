@@ -12,12 +12,11 @@ import anyio
 import pytest
 
 from portico.core.agent import AgentSpec, Decision, Turn
-from portico.core.changes import SessionChanges
 from portico.core.engine import Engine
 from portico.core.errors import Conflict, InvalidRequest, PorticoError, StoreFailed
 from portico.core.events import Delta, Event
 from portico.core.principal import Principal
-from portico.core.requests import NewSession, NewTurn
+from portico.core.requests import NewSession, NewTurn, SessionChanges
 from portico.core.store import SessionRecord
 from portico.plugins.echo.agent import EchoAgent
 from portico.plugins.echo.driver import EchoDriver
@@ -457,6 +456,22 @@ async def test_a_turn_of_the_agents_own_that_meets_the_close_does_not_hold_it_up
         await anyio.sleep(0.02)  # its beginning is being stored
         await engine.close(ADA, "s")
         assert set((await ends(engine, "s")).values()) == {"end_turn", "interrupted"}
+
+
+async def test_a_turn_of_the_agents_own_that_meets_the_stop_is_interrupted(tmp_path: Path) -> None:
+    store = MoodyStore()
+    driver = ScriptedDriver([turn(), turn(Gate())])
+    async with scripted_engine(tmp_path, driver=driver, store=store) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello"))
+        await quiet(engine, "s", 1)
+        store.delay = 0.3
+        driver.agents[0].begin("a task has ended")
+        with anyio.fail_after(20):
+            while (await engine.session(ADA, "s"))["turns"] < 2:  # its beginning is being stored
+                await anyio.sleep(0.01)
+        await engine.drain(0)
+        assert set((await quiet(engine, "s", 2)).values()) == {"end_turn", "interrupted"}
 
 
 async def test_of_two_changes_of_a_dormant_session_neither_is_lost(tmp_path: Path) -> None:

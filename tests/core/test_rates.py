@@ -3,7 +3,7 @@
 import pytest
 
 from portico.core.errors import Exhausted
-from portico.core.rates import TurnRate
+from portico.core.quota import TurnRate
 
 
 class Clock:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from portico.core.intake import Intake
 from portico.core.tickets import Tickets
-from portico.transports.sessions import Sessions
+from portico.transports.sessions import SessionRoutes
 from portico.transports.sse import EventRoutes
 from portico.transports.streams import Streams
 from portico.transports.websocket import WebSocketRoutes
@@ -181,7 +181,7 @@ ANYBODYS = {("GET", "/sessions"), ("POST", "/sessions"), ("GET", "/ws/ID")}
 
 def test_the_table_has_every_route(tmp_path: Path) -> None:
     engine, tickets = cast(Any, None), Tickets(b"")
-    routes = [*Sessions(engine, "", 1, tickets).routes(), *EventRoutes(engine, Streams(), "", 1).routes()]
+    routes = [*SessionRoutes(engine, "", 1, tickets).routes(), *EventRoutes(engine, Streams(), "", 1).routes()]
     routes += [
         cast(Route, each) for each in WebSocketRoutes(engine, Streams(), cast(Any, None), "", Intake()).routes()[1:]
     ]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from portico.core.engine import Engine
 from portico.core.occupancy import Occupancy
+from portico.core.sessions import Sessions
 from portico.core.state import State
 from portico.metrics.collectors import Reading
 
 OPEN = (State.STARTING, State.IDLE, State.RUNNING, State.WAITING, State.HIBERNATED)
 
 
-def engine_families(engine: Engine) -> Sequence[Reading]:
+def engine_families(engine: Sessions) -> Sequence[Reading]:
     def one(name: str, text: str, number: Callable[[Occupancy], float]) -> Reading:
         return Reading(name, text, read=lambda: {(): number(engine.occupancy())})
 

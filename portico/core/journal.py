@@ -1,0 +1,136 @@
+"""The record of a session and its history, which change together."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import anyio
+
+from portico.core.clock import rfc3339
+from portico.core.errors import StoreFailed
+from portico.core.events import Complete, Content, Draft, EventBody, Query, SessionChange
+from portico.core.feed import Feed
+from portico.core.permissions import Permissions
+from portico.core.requests import SessionChanges
+from portico.core.state import State, follow
+from portico.core.store import SessionRecord
+from portico.core.usage import add_usage
+from portico.core.wakeup import Broadcast
+
+RETRY_SECONDS = 1.0
+"""Between two tries to write the end of a turn into a store that fails."""
+
+log = logging.getLogger("portico.session")
+
+
+class Journal:
+    """``record`` is the session's record as it is now; a change that the store does not take is undone in it.
+
+    ``trouble`` says why something that must be written is not written yet; ``news`` tells of each try that fails.
+    """
+
+    def __init__(self, record: SessionRecord, feed: Feed, permissions: Permissions, news: Broadcast) -> None:
+        self.record = record
+        self.feed = feed
+        self.trouble: str | None = None
+        self._permissions = permissions
+        self._news = news
+
+    async def write(
+        self,
+        bodies: Sequence[EventBody],
+        *,
+        turn_id: str | None = None,
+        state: State | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Add events and, if ``state`` is another than now, the change of state behind them."""
+        drafts = [Draft(body, None if body["type"] == "session" else turn_id) for body in bodies]
+        record, before = None, self.record.state
+        if any(body["type"] in ("complete", "query", "session") for body in bodies):
+            record = self.record
+        if state is not None and state is not self.record.state:
+            record = self.record = replace(self.record, state=follow(before, state))
+            change = SessionChange(type="session", state=state)
+            if reason is not None:
+                change["reason"] = reason
+            drafts.append(Draft(change))
+        if not drafts:
+            return
+        try:
+            events = await self.feed.append(drafts, record)
+        except StoreFailed:
+            self.record = replace(self.record, state=before)  # nobody has seen the change
+            raise
+        for body, event in zip(bodies, events, strict=False):
+            if body["type"] == "permission_request":
+                self._permissions.stored(body["request_id"], event)
+
+    async def persist(self, write: Callable[..., Awaitable[None]], *arguments: Any, **options: Any) -> None:
+        """Write what must be written, however long the store takes to recover. Meanwhile `trouble` says why."""
+        while True:
+            try:
+                await write(*arguments, **options)
+                self.trouble = None
+                return
+            except StoreFailed as failure:
+                if self.trouble is None:
+                    log.error("session %s: %s", self.record.session_id, failure.detail)
+                self.trouble = failure.detail
+                self._news.tell()
+                await anyio.sleep(RETRY_SECONDS)
+
+    async def write_query(self, turn_id: str, query: Query, content: Sequence[bytes] | None) -> int:
+        """Write that a turn was accepted, and return the number of that event. ``content`` is its JSON, where known."""
+        self.record = replace(self.record, turns=self.record.turns + 1, last_active_at=rfc3339())
+        try:
+            (event,) = await self.feed.append([Draft(query, turn_id, content)], self.record)
+        except Exception:
+            self.record = replace(self.record, turns=self.record.turns - 1)
+            raise
+        return event.seq
+
+    async def write_own_query(self, turn_id: str, content: Content) -> None:
+        """Write that the agent has begun a turn by itself, however long the store takes to recover."""
+        self.record = replace(self.record, turns=self.record.turns + 1)
+        query = Query(type="query", content=content, principal=None)
+        await self.persist(self.write, [query], turn_id=turn_id)
+
+    def count(self, complete: Complete) -> None:
+        """Add what a turn has used to the record."""
+        cost = self.record.cost_usd + complete["cost_usd"]
+        self.record = replace(
+            self.record,
+            last_active_at=rfc3339(),
+            usage=add_usage(self.record.usage, complete["usage"]),
+            cost_usd=cost if math.isfinite(cost) else self.record.cost_usd,
+        )
+
+    async def change(self, changes: SessionChanges) -> None:
+        """Change the record, one call at a time."""
+        before = self.record
+        self.record = changes.apply(before)
+        try:
+            await self.feed.append(changes.drafts(before), self.record)
+        except StoreFailed:
+            self.record = replace(self.record, title=before.title, metadata=before.metadata, options=before.options)
+            raise
+
+    def set_mode(self, mode: str) -> SessionChange:
+        """Take over the permission mode that the agent has gone over to, and return the event that tells of it."""
+        self.record = replace(self.record, options=self.record.options.with_changes(permission_mode=mode))
+        return self.mode_change("agent")
+
+    def mode_change(self, reason: str) -> SessionChange:
+        """Return the event that tells of the permission mode, and why it is another."""
+        mode = self.record.options.permission_mode
+        return SessionChange(type="session", state=self.record.state, reason=reason, permission_mode=mode)
+
+    def fail(self) -> None:
+        """End the history after a fault of ours; nothing more is written."""
+        self.record = replace(self.record, state=State.FAILED)
+        self.feed.end()

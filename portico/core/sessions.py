@@ -1,0 +1,75 @@
+"""The engine as transports use it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from portico.core.agent import Decision
+from portico.core.audit import Audit
+from portico.core.events import Event
+from portico.core.occupancy import Occupancy
+from portico.core.principal import Principal
+from portico.core.reader import Reader
+from portico.core.requests import NewSession, NewTurn, SessionChanges, SessionView, TurnView
+
+
+class Sessions(Protocol):
+    """All sessions, whoever owns them, and wherever they run. `Engine` says what each method does and raises.
+
+    Whatever comes between the transports and an engine implements this, method by method.
+    """
+
+    @property
+    def audit(self) -> Audit:
+        """Notes what a transport refuses itself, before it calls any of these methods."""
+
+    @property
+    def draining(self) -> bool:
+        """New work is refused, because the server stops."""
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """In words, by part, what has failed without keeping the rest from working."""
+
+    def readiness(self) -> list[str]: ...
+
+    def occupancy(self) -> Occupancy: ...
+
+    async def create(self, principal: Principal, request: NewSession) -> SessionView: ...
+
+    async def sessions(
+        self, principal: Principal, *, state: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> tuple[list[SessionView], str | None]: ...
+
+    async def session(self, principal: Principal, session_id: str) -> SessionView: ...
+
+    async def bind(self, principal: Principal, session_id: str) -> Principal: ...
+
+    async def identity(self, principal: Principal, session_id: str) -> str: ...
+
+    async def change(self, principal: Principal, session_id: str, changes: SessionChanges) -> SessionView: ...
+
+    async def close(self, principal: Principal, session_id: str, *, purge: bool = False) -> None: ...
+
+    async def query(self, principal: Principal, session_id: str, request: NewTurn) -> TurnView: ...
+
+    async def withdraw(self, principal: Principal, session_id: str, turn_id: str) -> None: ...
+
+    async def interrupt(self, principal: Principal, session_id: str) -> None: ...
+
+    async def answer(self, principal: Principal, session_id: str, request_id: str, decision: Decision) -> None: ...
+
+    async def pending(self, principal: Principal, session_id: str) -> Sequence[Event]: ...
+
+    async def reader(
+        self, principal: Principal, session_id: str, *, after: int = 0, turn_id: str | None = None
+    ) -> Reader: ...
+
+    async def resume(
+        self, principal: Principal, session_id: str, last_seq: int, *, turn_id: str | None = None
+    ) -> Reader | None: ...
+
+    async def history(
+        self, principal: Principal, session_id: str, *, after: int, limit: int
+    ) -> tuple[Sequence[Event], bool]: ...

@@ -1,0 +1,147 @@
+"""The carrying out of a session's turns: its agent is made ready, does the turn, and is put away where it fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from portico.core.agent import AgentOptions, AgentSpec, OwnTurn, Turn
+from portico.core.errors import PorticoError
+from portico.core.events import Complete, ErrorEvent, EventBody, Notice
+from portico.core.journal import Journal
+from portico.core.permissions import Permissions
+from portico.core.policy import Policy
+from portico.core.seat import Seat
+from portico.core.slots import Holder, ProcessSlots
+from portico.core.state import State, Wishes
+from portico.core.turn import TurnRun, unused
+
+log = logging.getLogger("portico.session")
+
+
+class TurnExecutor:
+    """The session's own task calls it, and the turn that it runs."""
+
+    def __init__(
+        self,
+        holder: Holder,
+        journal: Journal,
+        wishes: Wishes,
+        permissions: Permissions,
+        policy: Policy,
+        *,
+        seat: Seat,
+        slots: ProcessSlots,
+        folder: Path,
+    ) -> None:
+        """``holder`` is the session, as the slots know it."""
+        self._holder = holder
+        self._journal = journal
+        self._wishes = wishes
+        self._permissions = permissions
+        self._policy = policy
+        self._seat = seat
+        self._slots = slots
+        self._folder = folder
+
+    async def claim(self) -> None:
+        """Make an agent that was started ahead the session's own."""
+        try:
+            await self._seat.prepare(self._spec())
+        except PorticoError as failure:
+            log.warning("session %s: %s", self._journal.record.session_id, failure.detail)
+            await self.put_away()
+
+    def new_run(self, turn_id: str, turn: Turn | OwnTurn) -> TurnRun:
+        return TurnRun(
+            turn,
+            turn_id,
+            history=self,
+            permissions=self._permissions,
+            timeout=self._policy.turn_timeout,
+            can_interrupt="interrupt" in self._seat.driver.capabilities,
+            can_set_mode="set_permission_mode" in self._seat.driver.capabilities,
+        )
+
+    async def execute(self, run: TurnRun) -> tuple[list[EventBody], Complete]:
+        """Do the turn, and say how it ended, whatever happens in it."""
+        try:
+            await self._ready_agent(run)
+            if run.interrupted or self._seat.agent is None:
+                return [], unused("interrupted")
+            run.begin(self._seat.agent)
+            await self._journal.write([], state=State.RUNNING)
+            last = await run.run()
+            if run.failure is not None:
+                self._wishes.agent_lost = True
+                await self.put_away()
+            elif run.astray:  # it may go on by itself, and must not in this mode
+                await self._call_back()
+            return last
+        except PorticoError as problem:
+            # Also of the store: what it does not take nobody may see, so the agent must not go on.
+            error = ErrorEvent(type="error", error=problem.detail, code=problem.code)
+        except Exception:
+            log.exception("turn %s of session %s failed", run.turn_id, self._journal.record.session_id)
+            error = ErrorEvent(type="error", error="a fault of the server; its log says more", code="internal_error")
+        await self.put_away()
+        return [*self._permissions.withdraw_all("agent_exited"), error], unused("error")
+
+    async def _call_back(self) -> None:
+        try:
+            await self._seat.prepare(self._spec(), surely=True)
+        except PorticoError as failure:
+            log.warning("session %s: %s", self._journal.record.session_id, failure.detail)
+            await self.put_away()
+
+    async def _ready_agent(self, run: TurnRun) -> None:
+        wishes = self._wishes
+        surely, wishes.mode_asked = wishes.mode_asked, False
+        if self._seat.agent is not None:
+            await self._seat.prepare(self._spec(), surely=surely)
+            return
+        reason = None if self._slots.free else "no_process"
+        await self._journal.write([], state=State.STARTING, reason=reason)
+        with run.starting:
+            wishes.mode_asked = False
+            await self._seat.start(self._spec())
+        if self._journal.record.turns > 1 and "resume" not in self._seat.driver.capabilities:
+            notice = Notice(type="notice", name="context_lost", detail="The agent is new, and knows of no turn before.")
+            await self._journal.write([notice], turn_id=run.turn_id)
+        elif wishes.agent_lost and not run.interrupted:
+            notice = Notice(type="notice", name="agent_restarted", detail="The agent had exited; its context is kept.")
+            await self._journal.write([notice], turn_id=run.turn_id)
+        wishes.agent_lost = False
+
+    async def write(self, bodies: Sequence[EventBody], *, turn_id: str, state: State | None = None) -> None:
+        """See `History.write`."""
+        await self._journal.write(bodies, turn_id=turn_id, state=state)
+
+    def note_mode(self, mode: str) -> tuple[Sequence[EventBody], AgentOptions | None]:
+        """See `History.note_mode`. What was set in this turn holds from the next one on, whatever the agent does."""
+        wanted = self._journal.record.options.permission_mode
+        if mode not in self._policy.permission_modes:
+            detail = {"permission_mode": mode, "back_to": wanted}
+            self._seat.note_mode(mode)
+            return [Notice(type="notice", name="mode_not_allowed", detail=detail)], self._seat.options(wanted)
+        self._seat.note_mode(mode)
+        if self._wishes.mode_asked or mode == wanted:
+            return [], None
+        return [self._journal.set_mode(mode)], None
+
+    async def note_exit(self, detail: str) -> None:
+        """Write that the agent has exited between two turns; ``detail`` says how."""
+        self._wishes.agent_lost = True
+        await self.put_away()
+        await self._journal.persist(self._journal.write, [Notice(type="notice", name="agent_exited", detail=detail)])
+
+    async def put_away(self) -> None:
+        """Stop the agent, if there is one, and give its process back."""
+        self._slots.leave(self._holder)
+        await self._seat.empty()
+        self._slots.gone(self._holder)
+
+    def _spec(self) -> AgentSpec:
+        record = self._journal.record
+        return AgentSpec(record.agent_id, self._folder, Path(record.cwd), record.options, record.owner)
