@@ -56,7 +56,7 @@ def room(module: str) -> str:
 
 
 def test_beside_the_rooms_lies_nothing_but_the_face_of_the_package() -> None:
-    found = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    found = {path.name for path in PACKAGE.iterdir() if path.is_file() or any(path.glob("*.py"))}
     assert found - AT_THE_TOP == set(MAY_IMPORT)
 
 

@@ -111,7 +111,7 @@ def test_every_code_that_a_request_may_be_answered_with_is_in_the_document() -> 
     elsewhere = {
         *("agent_closed", "agent_error", "agent_stalled", "agent_mismatch", "driver_failed", "driver_hung"),
         *("no_capacity", "no_result", "server_restarted", "turn_timeout", "binary_message", "bad_handshake"),
-        *("mode_not_allowed", "unknown_subprotocol"),
+        *("data_dir_unusable", "mode_not_allowed", "unknown_subprotocol"),
     }
     assert found - elsewhere - set(CODES) == set()
 
