@@ -13,7 +13,7 @@ import anyio.lowlevel
 
 _SAMPLE = [{"n": number} for number in range(10_000)]
 _SAMPLE_SECONDS = 0.005
-"""CPU seconds that `_sample_seconds` takes on the machine on which the limits in the tests were set, when it is idle."""
+"""CPU seconds that `_sample_seconds` takes on the idle machine on which the limits in the tests were set."""
 
 
 def _sample_seconds() -> float:
