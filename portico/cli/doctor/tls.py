@@ -1,4 +1,4 @@
-"""Do certificate and key fit together?"""
+"""Check that certificate and key fit together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are there tokens that callers can show, and would be hard to guess?"""
+"""Check that there are tokens for callers, and that they are hard to guess."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For the mode ziti: the library, the identity, and whom the server would believe."""
+"""Check the mode ziti: the library, the identity, and the callers that the server would trust."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def check(place: Place) -> Finding:
     try:
         await anyio.to_thread.run_sync(check_identity, settings.ziti_identity_file)
     except IdentityError as error:
-        return failure(str(error))  # which says what to do
+        return failure(str(error))  # the message says what to do
     if settings.ziti_trust_caller:
         text = "ziti_trust_caller: whoever may dial a service that names no principal can say that they are anybody"
         return warning(text, "name principals in PORTICO_ZITI_SERVICE_NAME (service=principal), and leave it out")

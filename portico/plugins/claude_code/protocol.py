@@ -379,7 +379,7 @@ class Protocol:
     def _ask(self, cli_id: str, event: PermissionRequest) -> Iterator[Item]:
         if not self.busy:
             self._own = self._asking = True
-            yield OwnTurn(f"A background task asks for leave to use {event['tool_name']}.")
+            yield OwnTurn(f"A background task asks for permission to use {event['tool_name']}.")
         yield self._permissions.ask(cli_id, event)
 
     def _withdrawn(self, cli_id: Any) -> Iterator[Item]:
