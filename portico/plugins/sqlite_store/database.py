@@ -16,7 +16,7 @@ from portico.plugins.sqlite_store.failures import Damaged, store_failed
 Sync = Literal["normal", "full"]
 
 OPEN_SECONDS = 5.0
-"""How long the opening waits for another program's lock."""
+"""Seconds that the opening waits for another program's lock."""
 
 _APPLICATION_ID = 0x506F7274
 _HEADER_BYTES = 100

@@ -20,10 +20,10 @@ SLOW_SECONDS = 0.02
 SLOW_TIMES = 3
 
 WARY_SECONDS = 10.0
-"""How long a thread is used after that. A hop to it costs more than a quick commit itself."""
+"""Seconds that a thread is used after that. A hop to it costs more than a quick commit itself."""
 
 BUSY_SECONDS = 2.0
-"""How long a thread waits for another program's lock; the event loop never does."""
+"""Seconds that a thread waits for another program's lock; the event loop never waits for it."""
 
 
 class Lane:
