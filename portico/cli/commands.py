@@ -258,7 +258,7 @@ def new_token(name: str, admin: bool) -> None:
     secret = secrets.token_urlsafe(32)
     made = _token(f"{name}:{secret}{':admin' if admin else ''}")
     click.echo(made.line())
-    click.echo(f"The secret, which nobody can show again: {secret}", err=True)
+    click.echo(f"The secret, which is not shown again: {secret}", err=True)
 
 
 @token.command("hash")

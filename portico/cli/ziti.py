@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from portico.ziti.setup.plan import Plan
     from portico.ziti.setup.setup import Setup
 
-PASSWORD = "ZITI_PWD"  # noqa: S105  # the variable's name, which is that of the controller's own tools
+PASSWORD = "ZITI_PWD"  # noqa: S105  # the name of the variable, as in the controller's own tools
 A_PATH = click.Path(path_type=Path)
 
 

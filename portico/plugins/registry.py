@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class PluginError(PorticoError):
-    """No plugin offers the wanted name."""
+    """The error for a name that no plugin offers."""
 
     code = "plugin"
 

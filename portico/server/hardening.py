@@ -55,7 +55,7 @@ def _given(fields: tuple[int, int]) -> Iterator[tuple[int, bytes]]:
     if sys.platform != "linux":
         return
     try:
-        # proc_pid_stat(5) counts from 1, and the command name, field 2, may hold blanks.
+        # proc_pid_stat(5) counts from 1, and the command name, field 2, may contain blanks.
         values = Path("/proc/self/stat").read_text(errors="replace").rpartition(")")[2].split()
         start, end = (int(values[field - 3]) for field in fields)
     except (OSError, ValueError, IndexError):

@@ -24,8 +24,8 @@ class Lease:
     def check(self) -> str | None:
         """Return what is wrong, for people; None while the folder at this path is still the leased one.
 
-        Once the folder has been deleted, moved away or mounted over, stored data is lost, and another server can start
-        in its place. Asks the file system twice.
+        Once the folder has been deleted, moved away or mounted over, new data goes where nobody finds it, and another
+        server can start in its place. Asks the file system twice.
         """
         try:
             ours = os.path.samestat(os.fstat(self.lock), (self.data_dir / "lock").stat(follow_symlinks=False))

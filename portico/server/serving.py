@@ -57,7 +57,7 @@ class Serving:
             log.debug("transport %s", name, exc_info=True)
         if name not in self._started:
             raise TransportFailed(f"the transport {name} can't start: {reason}")
-        log.error("the transport %s serves no more: %s", name, reason)
+        log.error("the transport %s has stopped serving: %s", name, reason)
         self.failures[name] = reason
         self._engine.failed[f"transport {name}"] = reason
         self._started.remove(name)

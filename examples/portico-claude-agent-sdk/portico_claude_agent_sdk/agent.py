@@ -111,7 +111,7 @@ class SdkAgent:
                 entry = await self._said.get()
                 if isinstance(entry, OwnTurn):
                     continue  # the one that `watch` returned, or one that came just before our message
-                if isinstance(entry, Taken):  # by a turn of the agent's own
+                if isinstance(entry, Taken):  # a turn of the agent's own took it up
                     uuid = self._running = None
                 elif not isinstance(entry, Done):
                     yield entry
@@ -226,9 +226,9 @@ class SdkAgent:
         except* TimeoutError:
             end = AgentUnavailable("The agent did not answer at its start.", code="agent_stalled")
         except* Exception as errors:
-            logger.exception("what an agent says can't be followed")
+            logger.exception("an agent's output can't be processed")
             kind = AgentFailed if self._connected else AgentUnavailable
-            end = kind(f"What the agent says can't be followed: {errors.exceptions!r}", code="internal_error")
+            end = kind(f"The agent's output can't be processed: {errors.exceptions!r}", code="internal_error")
         finally:
             self._said.close(end)
             with anyio.CancelScope(shield=True):

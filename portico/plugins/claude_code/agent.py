@@ -98,7 +98,7 @@ class ClaudeAgent:
                 if isinstance(entry, OwnTurn):
                     continue  # the one that `watch` returned, or one that came just before our message
                 if isinstance(entry, Taken):
-                    if entry.uuid == uuid:  # by a turn of the agent's own
+                    if entry.uuid == uuid:  # a turn of the agent's own took it up
                         uuid = self._running = None
                     else:
                         yield self._steered_notice(entry.uuid)
@@ -117,7 +117,7 @@ class ClaudeAgent:
         """See `Agent.watch`. An agent that has had no message yet is warmed up."""
         if self._cold:
             self._cold = False
-            with suppress(AgentFailed):  # its end shows below
+            with suppress(AgentFailed):  # `own_turn` reports its end
                 await self._process.send(self._protocol.control(WARM_UP)[1])
         return await self._said.own_turn()
 
@@ -249,8 +249,8 @@ class ClaudeAgent:
         except PorticoError as error:  # from the second start
             end = error
         except Exception as error:
-            logger.exception("what an agent says can't be followed")
-            end = AgentFailed(f"What the agent says can't be followed: {error!r}", code="internal_error")
+            logger.exception("an agent's output can't be processed")
+            end = AgentFailed(f"The agent's output can't be processed: {error!r}", code="internal_error")
         finally:
             if self._closing:
                 end = AgentFailed("The agent was closed.", code="agent_closed")

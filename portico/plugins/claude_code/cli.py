@@ -93,7 +93,7 @@ async def _ask(path: Path, env: Mapping[str, str]) -> Version:
             with contextlib.suppress(anyio.EndOfStream):
                 while len(answer) < _ANSWER:
                     answer += await process.stdout.receive(_ANSWER)
-                raise _broken(path, "it says far too much")
+                raise _broken(path, "its answer is far too long")
             status = await process.wait()
     except TimeoutError as error:
         raise _broken(path, f"no answer within {VERSION_TIME:.0f} s") from error

@@ -64,7 +64,7 @@ class DriverConfig:
             visible=tuple(server_paths(settings.mcp_servers)),
             hidden=(
                 context.data_dir,
-                context.data_dir / "agents",  # which may be a link
+                context.data_dir / "agents",  # this may be a link
                 own_workspaces(context.data_dir, settings.workspace_roots),
                 *_secret_files(context),
             ),

@@ -39,7 +39,7 @@ def make_folders(folder: Path) -> Path:
 
 
 def prepare_agents(agents: Path) -> None:
-    """Make what the agents with folders in here will share, so that a sandbox can hide it. Raises OSError."""
+    """Make the folder that agents in ``agents`` will share, so that a sandbox can hide it. Raises OSError."""
     if needs_short(agents / str(uuid.UUID(int=0))):
         prepare_short(agents)
 

@@ -43,7 +43,7 @@ class CliHost:
         Raises OSError if something can't be killed; see `isolate` for the rest.
         """
         if reaped := await reap(self._config.agents):
-            logger.warning("cleared %d agents away of a server that did not stop in good order", len(reaped))
+            logger.warning("cleared up %d agents of a server that did not stop cleanly", len(reaped))
         self._containment = await isolate(self._config)
         self._tasks = await anyio.create_task_group().__aenter__()
 

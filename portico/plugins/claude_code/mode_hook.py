@@ -1,4 +1,4 @@
-"""A hook for each use of a tool, which checks the permission mode of the caller.
+"""A hook for each use of a tool, which checks the permission mode of that use.
 
 A subagent may have a mode of its own, set by its definition in a project's or a user's settings. The CLI reports that
 mode only to hooks (measured on 2.1.330). No setting of a project turns this hook off.

@@ -1,4 +1,4 @@
-"""One CLI process: its pipes, its exit, its end."""
+"""One CLI process: its pipes, its exit, and its end."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class ScriptedModel:
             return True
         count = self._faults.pop(key, 0)
         if count >= step.times:
-            return False  # forgotten, so the same text asked again fails again
+            return False  # the count is dropped, so the same text fails again when asked again
         self._faults[key] = count + 1
         if len(self._faults) > FAULTS_KEPT:
             self._faults.popitem(last=False)
@@ -195,7 +195,7 @@ class _Reply:
         deltas = 0
         for event in events(self._step, self._name):
             is_delta = event["type"] == "content_block_delta"
-            if is_delta:  # even without a gap: the server around us shares the loop
+            if is_delta:  # even without a gap: the surrounding server shares the loop
                 await anyio.sleep(self._step.gap_ms / 1000)
             await send({"type": "http.response.body", "body": _frame(event), "more_body": True})
             deltas += is_delta
@@ -221,7 +221,7 @@ def _frame(event: Json) -> bytes:
 def _dump(value: Json) -> bytes:
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:  # a lone surrogate, which only an escape can carry
+    except UnicodeEncodeError:  # a lone surrogate, which needs an escape
         return json.dumps(value, separators=(",", ":")).encode()
 
 

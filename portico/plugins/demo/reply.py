@@ -13,7 +13,7 @@ from portico.plugins.demo.script import Step
 
 Json = dict[str, Any]
 FILLER = ("portico", "opens", "onto", "a", "quiet", "square", "of", "light")
-BLOCK = 16_384  # characters a delta when a reply is given by its size: words would be millions of events
+BLOCK = 16_384  # characters per delta when a reply is given by its size: words would be millions of events
 
 
 def text_of(step: Step) -> str:

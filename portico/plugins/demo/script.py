@@ -14,7 +14,7 @@ REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
 SYNTHETIC = ("[Request interrupted by user", "Output token limit hit")
 # A user's message during a turn reaches the API inside a message of role `system`.
 STEERED = re.compile(r"The user sent a new message while you were working:\n(.*?)\n\nThis is how Claude", re.DOTALL)
-SHORT = 200  # characters; longer texts, such as the CLI's own prompt to compact, get no plain-word trick
+SHORT = 200  # characters; in longer texts, such as the CLI's prompt to compact, plain words have no effect
 OPENING = re.compile(r"\[\[(?=\s*\{)")
 
 

@@ -41,7 +41,7 @@ class _Request:
 
 
 class EchoAgent:
-    """Implements `portico.core.agent.Agent`."""
+    """An implementation of `portico.core.agent.Agent`."""
 
     def __init__(self, spec: AgentSpec) -> None:
         self._spec = spec

@@ -51,7 +51,7 @@ class KeySet:
         if self._read_at is None or (not self._reading.locked() and self._is_old()) or self._get(kid) is None:
             await self._refresh()
         if self._read_at is None:
-            raise Unavailable("the issuer's keys can't be had now", code="jwks_unavailable")
+            raise Unavailable("the issuer's keys are not available now", code="jwks_unavailable")
         return self._get(kid)
 
     def expire(self) -> None:
