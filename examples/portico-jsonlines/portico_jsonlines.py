@@ -1,6 +1,6 @@
-"""Portico's sessions over a bare connection: JSON objects, one a line.
+"""Portico's sessions over a bare connection: one JSON object per line.
 
-A client opens a session in its first line, and then sends frames as on a WebSocket with the subprotocol ``portico.v1``:
+A client opens a session in its first line, then sends frames as on a WebSocket with the subprotocol ``portico.v1``:
 
     → {"type": "open", "token": "...", "session_id": "s", "create": {}, "after": 0}
     ← {"type": "ack", "session_id": "s"}
@@ -36,10 +36,10 @@ from portico.transports.parse import check
 from portico.transports.streams import Streams
 from portico.transports.wire import nack
 
-OPEN_SECONDS = 10.0  # for the first line of a client
-STRANGER_BYTES = 64 * 1024  # the longest line of a client that has not shown its credentials yet
-SLICE_BYTES = 64 * 1024  # so much a client has to take within the time limit, however long the line is
-GONE = (OSError, anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError)  # a client has, or was too slow
+OPEN_SECONDS = 10.0  # the time limit for a client's first line
+STRANGER_BYTES = 64 * 1024  # the longest line of a client that has not authenticated yet
+SLICE_BYTES = 64 * 1024  # a client has to take this much within the time limit, however long the line is
+GONE = (OSError, anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError)  # the client is gone or too slow
 
 log = logging.getLogger("portico.jsonlines")
 
@@ -51,7 +51,7 @@ class JsonLinesSettings(BaseModel):
 
 
 class OpenLine(BaseModel):
-    """The first line. Without ``after`` the client is told of what happens from now on."""
+    """The first line. Without ``after`` the client gets only the events from now on."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -62,7 +62,9 @@ class OpenLine(BaseModel):
 
 
 class Lines:
-    """A connection as a `portico.transports.peer.Peer`. All that waits raises one of `GONE` once it has gone."""
+    """A connection, as a `portico.transports.peer.Peer`. Methods that wait raise one of `GONE` once the client has
+    gone.
+    """
 
     def __init__(self, stream: SocketStream, write_timeout: float) -> None:
         self.max_line = STRANGER_BYTES
@@ -83,7 +85,7 @@ class Lines:
     async def send(self, texts: Sequence[bytes]) -> None:
         data = b"".join([text + b"\n" for text in texts])
         async with self._sending:
-            if self._torn:  # half a line was sent when somebody was cancelled, and nothing may follow it
+            if self._torn:  # a cancelled task sent half a line; nothing may follow it
                 raise anyio.BrokenResourceError
             self._torn = True
             for start in range(0, len(data), SLICE_BYTES):
@@ -92,15 +94,18 @@ class Lines:
             self._torn = False
 
     async def end(self) -> None:
-        """Say that nothing will follow. Who is cut in the middle of its sending would lose what it was told last."""
-        with anyio.move_on_after(1), suppress(RuntimeError):  # which uvloop raises where a client has gone already
+        """End the sending side, and drain the client for up to 1 s.
+
+        A client that is cut off while it sends could lose our last line.
+        """
+        with anyio.move_on_after(1), suppress(RuntimeError):  # uvloop raises it if the client has already gone
             await self._stream.send_eof()
             while True:
                 await self._stream.receive()
 
 
 class JsonLinesTransport:
-    """Implements `portico.Transport`. ``listen`` is ``HOST:PORT`` (port 0: a free one) or ``unix:PATH``."""
+    """An implementation of `portico.Transport`. ``listen`` is ``HOST:PORT`` (port 0: a free one) or ``unix:PATH``."""
 
     name = "jsonlines"
 
@@ -114,14 +119,14 @@ class JsonLinesTransport:
             listeners, address = await self._open(stack)
             stack.callback(streams.stop)
             async with anyio.create_task_group() as connections:
-                with stack:  # closed before the connections are waited for
+                with stack:  # the listeners close before the wait for the connections
                     async with anyio.create_task_group() as accepting:
                         for listener in listeners:
                             accepting.start_soon(self._accept, listener, connections, engine, streams)
                         task_status.started(address)
 
     async def _open(self, stack: ExitStack) -> tuple[list[socket.socket], str]:
-        """What listens, to be closed by ``stack``, and its address. Raises `TransportFailed`."""
+        """Return the listeners, which ``stack`` will close, and their address. Raises `TransportFailed`."""
         if self._listen.startswith("unix:"):
             path, address = Path(self._listen.removeprefix("unix:")), f"jsonlines+{self._listen}"
             sockets = [stack.enter_context(listen_unix(path))]
@@ -131,13 +136,13 @@ class JsonLinesTransport:
             address = url.replace("http:", "jsonlines:")
         for listener in sockets:
             stack.enter_context(listener).setblocking(False)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # for connections: who is there may vanish
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # connections inherit it: a peer may vanish
         return sockets, address
 
     async def _accept(self, listener: socket.socket, tasks: TaskGroup, engine: Engine, streams: Streams) -> None:
         while True:
             try:
-                # anyio's own streams over Unix sockets stumble over a client that leaves while it is being sent to.
+                # anyio's own streams over Unix sockets fail on a client that leaves while data is sent to it.
                 connection, _ = await asyncio.get_running_loop().sock_accept(listener)
                 tasks.start_soon(self._talk, await SocketStream.from_socket(connection), engine, streams)
             except ValueError:
@@ -147,7 +152,7 @@ class JsonLinesTransport:
                 await anyio.sleep(1)
 
     async def _talk(self, stream: SocketStream, engine: Engine, streams: Streams) -> None:
-        # Outlives the cancellation of serve() by a moment, to end what it is sending.
+        # This outlives the cancellation of serve() by a moment, to finish what it is sending.
         with streams.finishing():
             async with stream:
                 lines = Lines(stream, self._write_timeout)
@@ -174,7 +179,7 @@ class JsonLinesTransport:
             if line.create is not None:
                 body = check(SessionBody, {**line.create, "session_id": line.session_id})
                 await engine.create(principal, body.request())
-            principal = await engine.bind(principal, line.session_id)  # or there is no such session
+            principal = await engine.bind(principal, line.session_id)  # raises if there is no such session
             await lines.send([encode_json(frame.answer({"type": "ack", "session_id": line.session_id}))])
             talk = FramedConversation(lines, engine, streams, principal, line.session_id, callers=self._callers)
             await talk.run(line.after)

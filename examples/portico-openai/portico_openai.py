@@ -1,7 +1,7 @@
 """An OpenAI-compatible chat endpoint: ``POST /v1/chat/completions`` and ``GET /v1/models``.
 
-Each request is a session of its own, which is gone with its answer; or, where it names one, the next turn of a session
-that stays. The shapes are those of https://platform.openai.com/docs/api-reference/chat.
+Each request is a session of its own, which is removed after its answer. If the request names a session, it is the next
+turn of that session, which stays. The shapes are those of https://platform.openai.com/docs/api-reference/chat.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class Message(BaseModel):
 
 
 class Chat(BaseModel):
-    """What only colours an answer (``temperature`` ...) is ignored; of what is None here any value is refused."""
+    """A request. Fields that only colour an answer (``temperature`` ...) are ignored.
+
+    The fields of type None are refused if they have a value.
+    """
 
     model: str
     messages: list[Message]
@@ -49,7 +52,7 @@ class Chat(BaseModel):
     response_format: None = None
 
     def query(self, *, whole: bool) -> str:
-        """The last message, and with ``whole`` what was said before it."""
+        """Return the last message, and with ``whole`` also what was said before it."""
         said = [message for message in self.messages if message.role in ("user", "assistant")]
         if not said or said[-1].role != "user":
             raise InvalidRequest("messages: the last one must be the user's")
@@ -58,7 +61,7 @@ class Chat(BaseModel):
         return "\n".join(["This is our conversation so far:", *lines, "I say now:", last]) if lines else last
 
     def session(self) -> NewSession:
-        """A session for this chat. Nobody is there who could answer a permission request."""
+        """Make a session for this chat. Nobody is there to answer a permission request."""
         system = "\n\n".join(str(said) for said in self.messages if said.role in ("system", "developer"))
         model = self.model if self.model.startswith("claude-") else None
         options = {"model": model, "append_system_prompt": system or None, "permission_mode": "dontAsk"}
@@ -66,20 +69,20 @@ class Chat(BaseModel):
 
 
 class Answer:
-    """What the events of a turn come to; an ``error`` where it has failed."""
+    """The answer in the events of a turn; ``error`` is set if the turn failed."""
 
     def __init__(self, chat_id: str, model: str) -> None:
         self.error: PorticoError | None = Unavailable("the answer broke off", code="draining")
         self._head = {"id": f"chatcmpl-{chat_id}", "created": int(time.time()), "model": model}
         self._finish, self._usage = "", dict[str, int]()
         self._streamed: set[str] = set()  # ids of messages
-        self._last: str | None = None  # the message that was heard last
+        self._last: str | None = None  # the last message that was heard
 
     async def text(self, reader: Reader) -> AsyncIterator[str]:
         try:
             while events := await reader.read():
                 yield "".join([self._take(json.loads(event.data)) for event in events])
-                await anyio.lowlevel.checkpoint()  # a read of what is there already never waits
+                await anyio.lowlevel.checkpoint()  # a read of stored events never waits
         except PorticoError as error:
             self.error = error
 
@@ -87,7 +90,7 @@ class Answer:
         text, message_id = "", str(event.get("message_id"))
         match event:
             case {"parent_tool_use_id": str()}:
-                pass  # what a subagent says is for the agent alone
+                pass  # a subagent speaks only to the agent
             case {"type": "delta"}:
                 text = event["content"]
                 self._streamed.add(message_id)
@@ -124,7 +127,7 @@ class Answer:
 
 
 def _usage(usage: Mapping[str, Any]) -> dict[str, int]:
-    """From https://docs.claude.com/en/api/messages, where what was cached is not among the ``input_tokens``."""
+    """Convert the usage of https://docs.claude.com/en/api/messages, in which ``input_tokens`` exclude cached tokens."""
     names = "input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"
     prompt, completion = sum(usage.get(name) or 0 for name in names), usage.get("output_tokens") or 0
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
@@ -136,12 +139,12 @@ def _error(error: PorticoError) -> dict[str, Any]:
 
 def _problem(error: PorticoError) -> Response:
     status = 400 if isinstance(error, InvalidRequest) else problem(error)[0]
-    # A turn that has failed may have done much already, and a client would do it all again.
+    # A failed turn may already have done much, and a client that retries would do it all again.
     return JSONResponse(_error(error), status, {"x-should-retry": "true" if status in (429, 503) else "false"})
 
 
 class ChatCompletions:
-    """Implements `portico.Routes`, and is the second of them: a session is closed behind its response."""
+    """An implementation of `portico.Routes`, and itself the second route: it closes a session after its response."""
 
     def __init__(self, context: Context) -> None:
         self._max_body = context.settings.max_body
@@ -168,11 +171,11 @@ class ChatCompletions:
             await self._send(request, chat, Answer(begun.turn_id, chat.model), reader, send)
         finally:
             if named is None:
-                with anyio.CancelScope(shield=True), suppress(PorticoError):  # or it is closed a little later
+                with anyio.CancelScope(shield=True), suppress(PorticoError):  # otherwise it closes a little later
                     await self._engine.close(principal, session_id, purge=True)
 
     async def _send(self, request: Request, chat: Chat, answer: Answer, reader: Reader, send: Send) -> None:
-        """Takes no longer than the client waits."""
+        """Send the answer for as long as the client waits."""
         async with anyio.create_task_group() as tasks:
 
             async def leave(gone: Callable[[], Awaitable[object]]) -> None:

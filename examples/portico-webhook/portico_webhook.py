@@ -1,7 +1,7 @@
-"""Posts what happens in sessions to a URL, signed as https://www.standardwebhooks.com has it.
+"""Posting the events of sessions to a URL, signed according to https://www.standardwebhooks.com.
 
 The body is ``{"type": "session.events", "timestamp": ..., "data": {"session": {...}, "events": [...]}}``. The events
-are those of one session, in order, as the API has them.
+are those of one session, in order, in the form of the API.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from pydantic import AnyHttpUrl, BaseModel, Field, SecretStr, ValidationError, f
 from portico import Context, Event, Observer, SessionView, hookimpl
 
 GIVE_UP_SECONDS = 25.0
-"""For one delivery with all its attempts: Portico waits 30 s for an observer."""
+"""Seconds for one delivery with all its attempts: Portico waits 30 s for an observer."""
 LONGEST_PAUSE = 8.0
 TEMPORARY = frozenset({408, 425, 429})
-"""With these, and from 500 on, a receiver may do better the next time."""
+"""Statuses after which, as from 500 on, another attempt may succeed."""
 
 log = logging.getLogger("portico_webhook")
 
@@ -69,11 +69,11 @@ def _key(secret: SecretStr) -> bytes:
 
 
 class Undelivered(Exception):
-    """In words for the operator, and without the URL, which may hold a secret."""
+    """The reason in words for the operator, without the URL, which may contain a secret."""
 
 
 class Webhook:
-    """Where to post, and how."""
+    """A receiver: its address, and how to post to it."""
 
     def __init__(self, url: str, secret: SecretStr, settings: Settings) -> None:
         self._url = url
@@ -85,8 +85,8 @@ class Webhook:
         return httpx.AsyncClient(timeout=self._timeout)
 
     async def deliver(self, client: httpx.AsyncClient, body: bytes) -> None:
-        """Post until it is taken. Raises `Undelivered` after the last attempt, or where there is no use in another."""
-        message_id = f"msg_{uuid4().hex}"  # the same for each attempt, so that a receiver knows what it has already
+        """Post until it is accepted. Raises `Undelivered` after the last attempt, or if another is of no use."""
+        message_id = f"msg_{uuid4().hex}"  # the same for each attempt, so that a receiver recognises repeats
         reason = "it took too long"
         with anyio.move_on_after(GIVE_UP_SECONDS):
             for attempt in range(self._attempts):
@@ -120,7 +120,7 @@ def _message(kind: str, data: Mapping[str, Any]) -> bytes:
 
 
 class WebhookObserver:
-    """Implements `portico.Observer`; its client lives as long as it does."""
+    """An implementation of `portico.Observer`; its HTTP client lives as long as it does."""
 
     def __init__(self, webhook: Webhook, types: Sequence[str]) -> None:
         self._webhook = webhook
@@ -158,7 +158,7 @@ def create(context: Context) -> Observer | None:
 @click.option("--url", required=True, envvar="PORTICO_WEBHOOK_URL", help="Default: PORTICO_WEBHOOK_URL.")
 @click.option("--secret", required=True, envvar="PORTICO_WEBHOOK_SECRET", help="Default: PORTICO_WEBHOOK_SECRET.")
 def webhook_test(url: str, secret: str) -> None:
-    """Post one signed message of the type test, and say whether it was taken."""
+    """Post one signed message of the type test, and say whether it was accepted."""
 
     async def post(webhook: Webhook) -> None:
         async with webhook.client() as client:

@@ -1,4 +1,4 @@
-"""The API of a server that need not run."""
+"""The API document, without a running server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from portico.transports.streams import Streams
 
 
 def api_document(settings: Settings) -> dict[str, Any]:
-    """The OpenAPI document, without what plugins may add to it. Nothing is opened or started for it."""
+    """Return the OpenAPI document, without the plugins' additions. Nothing is opened or started for it."""
     engine = Engine(store=MemoryStore(), drivers={}, default_driver="", default_model=None, policy=policy(settings))
     api = Api(settings.api_prefix, settings.max_body, (), ())
     gate = Gate(engine, Callers(()), api.tickets)

@@ -1,4 +1,4 @@
-"""The command line: arguments in, one call, an exit status out. What goes wrong is raised."""
+"""The command line: arguments in, one call, an exit status out. Errors are raised."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PLUGIN_KINDS = ("transport", "driver", "store", "authenticator", "observer", "ro
 
 
 class _WithSettings(click.Command):
-    """A command with one option for each setting, those of plugins too; they arrive unchecked, as ``options``."""
+    """A command with one option for each setting, those of plugins too; the values arrive unchecked, as ``options``."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         blank_arguments(secret_options())  # ``args`` is a copy
@@ -67,7 +67,7 @@ class _WithSettings(click.Command):
 
 
 def _early(args: Sequence[str], name: str) -> str | None:
-    """The value of an option that must be known before it is known what options there are."""
+    """Return the value of an option that is needed before all options are known."""
     values = [value for before, value in pairwise(args) if before == name]
     values += [arg.partition("=")[2] for arg in args if arg.startswith(f"{name}=")]
     return values[-1] if values else None
@@ -97,7 +97,7 @@ def _run(function: Callable[[], Coroutine[Any, Any, int | None]]) -> int | None:
 
 
 class _Commands(click.Group):
-    """Our own commands, and those of plugins: which are loaded only where they are asked for."""
+    """Portico's own commands, and those of plugins, which are loaded only when they are needed."""
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         return super().get_command(context, name) or self._others().get(name)
@@ -108,7 +108,7 @@ class _Commands(click.Group):
     def _others(self) -> Mapping[str, click.Command]:
         try:
             return _plugins({}).registry.commands
-        except SettingsError:  # a setting that is wrong, which is no reason to have no commands
+        except SettingsError:  # a wrong setting is no reason to have no commands
             return {}
 
 
@@ -162,7 +162,7 @@ def config(plugins: Plugins, /, **options: Any) -> None:
 @click.option("--json", "json_output", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
 def doctor(plugins: Plugins, /, json_output: bool, **options: Any) -> int | None:
-    """Find out what would stop `portico serve` from working here, and how to mend it. Changes nothing."""
+    """Find out what would stop `portico serve` from working here, and how to fix it. Changes nothing."""
     from portico.cli.doctor.examine import as_json, as_text, examine, settings_failures, status
     from portico.cli.doctor.finding import Finding, Place
     from portico.config.load import agent_environment
@@ -186,7 +186,7 @@ def doctor(plugins: Plugins, /, json_output: bool, **options: Any) -> int | None
 @commands.command(cls=_WithSettings)
 @click.pass_obj
 def openapi(plugins: Plugins, /, **options: Any) -> None:
-    """Print the OpenAPI document of the API, for client generators; without what plugins may add to it."""
+    """Print the OpenAPI document of the API, for client generators, without the plugins' additions."""
     from portico.cli.api_document import api_document
 
     click.echo(json.dumps(api_document(_load(plugins, options).settings), indent=2))
@@ -197,7 +197,7 @@ def openapi(plugins: Plugins, /, **options: Any) -> None:
 @click.option("--disabled-plugins", "disabled", metavar="NAMES", help="Plugins not to load, comma-separated.")
 @click.option("--json", "json_output", is_flag=True, help="One JSON object a line.")
 def plugins_command(modules: str | None, disabled: str | None, json_output: bool) -> None:
-    """List the plugins that are there: where from, what each registers, and what failed."""
+    """List the plugins: their origin, what each registers, and why any failed."""
     from portico.plugins.listing import as_json, as_text
 
     found = _plugins({"plugins": modules, "disabled_plugins": disabled}).found
@@ -212,8 +212,8 @@ def plugin() -> None:
 
 @plugin.command("new")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(PLUGIN_KINDS), required=True, help="What it is to offer.")
-@click.option("--path", default=".", metavar="DIR", help="Where its folder is to lie. Default: here.")
+@click.option("--kind", type=click.Choice(PLUGIN_KINDS), required=True, help="Kind of plugin to make.")
+@click.option("--path", default=".", metavar="DIR", help="Folder to make it in. Default: the current one.")
 def new_plugin(name: str, kind: str, path: str) -> None:
     """Write a package, portico-NAME, that works and passes its tests; yours to change."""
     from pathlib import Path
@@ -252,19 +252,19 @@ def token(context: click.Context, /, data_dir: str | None) -> None:
 @click.argument("name")
 @click.option("--admin", is_flag=True, help="It may see and steer everybody's sessions.")
 def new_token(name: str, admin: bool) -> None:
-    """Print the line of a new token, hashed, for the file; and its secret, this once, to standard error."""
+    """Print a new token's line, hashed, for the file; print its secret, only this once, to standard error."""
     import secrets
 
     secret = secrets.token_urlsafe(32)
     made = _token(f"{name}:{secret}{':admin' if admin else ''}")
     click.echo(made.line())
-    click.echo(f"The secret, which nobody can show again: {secret}", err=True)
+    click.echo(f"The secret, which is not shown again: {secret}", err=True)
 
 
 @token.command("hash")
 @click.argument("file", type=click.File("r", lazy=False), default="-")
 def hash_tokens(file: Iterable[str]) -> None:
-    """Print FILE (default: standard input), which is one of `auth_tokens`, with hashes for its secrets."""
+    """Print FILE (default: standard input), a file for `auth_tokens`, with its secrets hashed."""
     for line in file:
         text, comment = re.fullmatch(r"(.*?)((?:(?:^|\s)#.*)?)", line.rstrip("\n"), re.DOTALL).groups()  # type: ignore[union-attr]
         click.echo((_token(text.strip()).line() if text.strip() else "") + comment)
@@ -300,7 +300,7 @@ OF_A_SERVER = {
 
 
 def _of_a_server(command: Command) -> Command:
-    """Give a command what it needs to reach a running server."""
+    """Give a command the options for reaching a running server."""
     for name, text in reversed(OF_A_SERVER.items()):
         command = click.option(option(name), help=text)(command)
     return command
@@ -344,7 +344,7 @@ def _endpoint(
 
 
 def _taken(options: dict[str, Any]) -> tuple[Endpoint, Invocation]:
-    """The server that ``options`` lead to, and how to get there once more; what names it is taken out of them."""
+    """Return the server that ``options`` name, and how to reach it again; remove those options."""
     blank_arguments([option("token")])
     of_server = {name: options.pop(name) for name in OF_A_SERVER}
     given = [(option(name), value) for name, value in of_server.items() if value and name != "token"]  # never printed
@@ -353,11 +353,11 @@ def _taken(options: dict[str, Any]) -> tuple[Endpoint, Invocation]:
 
 @commands.command()
 @click.argument("text")
-@click.option("--session", callback=_session_id, help="Ask this session, made if need be, instead of a temporary one.")
+@click.option("--session", callback=_session_id, help="Ask this session, created if needed, not a temporary one.")
 @click.option("--keep", is_flag=True, help="Leave the session open afterwards.")
-@click.option("--allow", is_flag=True, help="Allow every tool that needs leave.")
+@click.option("--allow", is_flag=True, help="Allow every tool that needs permission.")
 @click.option("--json", "json_output", is_flag=True, help="Print the events, one JSON object a line.")
-@click.option("--verbose", is_flag=True, help="Show thinking and tools also where standard error is no terminal.")
+@click.option("--verbose", is_flag=True, help="Show thinking and tools even if standard error is no terminal.")
 @_of_a_session
 @_of_a_server
 def ask(text: str, **options: Any) -> int | None:
@@ -373,7 +373,7 @@ def ask(text: str, **options: Any) -> int | None:
 @_of_a_session
 @_of_a_server
 def chat(session: str | None, **options: Any) -> int | None:
-    """Talk with a session of a running server: a new one, or the one of id SESSION."""
+    """Talk with a session of a running server: a new one, or the one with id SESSION."""
     from portico.cli.client.chat import chat as run
 
     endpoint, again = _taken(options)
@@ -381,7 +381,7 @@ def chat(session: str | None, **options: Any) -> int | None:
 
 
 @commands.group(invoke_without_command=True)
-@click.option("--all", "closed", is_flag=True, help="Also those that are closed.")
+@click.option("--all", "closed", is_flag=True, help="Include closed sessions.")
 @click.option("--json", "json_output", is_flag=True, help="One JSON object a line.")
 @_of_a_server
 @click.pass_context
@@ -398,10 +398,10 @@ def sessions(context: click.Context, /, closed: bool, json_output: bool, **of_se
 
 
 @commands.command()
-@click.option("--once", is_flag=True, help="Show them once, as without a terminal.")
+@click.option("--once", is_flag=True, help="Show them once, as when there is no terminal.")
 @_of_a_server
 def top(once: bool, **of_server: Any) -> int | None:
-    """Watch the open sessions of a running server, anew each second, until Ctrl-C."""
+    """Watch the open sessions of a running server, refreshed each second, until Ctrl-C."""
     from portico.cli.client.top import top as run
 
     return _run(partial(run, _endpoint(**of_server), once=once))
@@ -412,7 +412,7 @@ def top(once: bool, **of_server: Any) -> int | None:
 @click.option("--purge", is_flag=True, help="Delete its history and its workspace too.")
 @_of_a_server
 def close(session: str, purge: bool, **of_server: Any) -> int | None:
-    """Close the session of id SESSION: its agent is stopped, its place is free, its history stays."""
+    """Close the session with id SESSION: its agent stops, its slot becomes free, its history stays."""
     from portico.cli.client.sessions import close as run
 
     return _run(partial(run, _endpoint(**of_server), session, purge=purge))
@@ -422,7 +422,7 @@ def close(session: str, purge: bool, **of_server: Any) -> int | None:
 @click.argument("session", callback=_session_id)
 @_of_a_server
 def export(session: str, **of_server: Any) -> int | None:
-    """Print all events of the session of id SESSION, one JSON object a line."""
+    """Print all events of the session with id SESSION, one JSON object a line."""
     from portico.cli.client.sessions import export as run
 
     return _run(partial(run, _endpoint(**of_server), session))

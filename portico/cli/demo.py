@@ -1,4 +1,4 @@
-"""``portico demo``: a server that needs no key, and shows itself."""
+"""``portico demo``: a server that needs no key and demonstrates itself."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Load(Protocol):
 
 
 async def demo(load: Load, registry: Registry, environ: Mapping[str, str], program: Sequence[str]) -> None:
-    """Serve the real CLI on a scripted model; show one turn through the server's own SSE endpoint; then go on serving.
+    """Serve the real CLI on a scripted model; show one turn through the server's own SSE endpoint; then keep serving.
 
-    Keeps its data in a temporary folder, and takes a free port, unless the settings name others. ``program``: the words
-    that start this program. Raises `ClientError` where the first turn can't be had.
+    Its data is in a temporary folder, and it uses a free port, unless the settings name others. ``program``: the words
+    that start this program. Raises `ClientError` if the first turn fails.
     """
     loaded = load()
     with tempfile.TemporaryDirectory(prefix="portico-demo-") as folder:
@@ -62,7 +62,7 @@ async def demo(load: Load, registry: Registry, environ: Mapping[str, str], progr
 
 
 def _endpoint(settings: Settings) -> Endpoint:
-    """Where this server says that it is. Nothing of the user's own PORTICO_URL and PORTICO_TOKEN counts here."""
+    """Return the address that this server reports. The user's own PORTICO_URL and PORTICO_TOKEN are ignored."""
     plain = [token.secret.get_secret_value() for token in settings.auth_tokens if not token.hashed]
     if settings.auth_tokens and not plain:
         raise SettingsError(["auth_tokens: the demo needs a token that it can show, neither hashed nor in a file"])

@@ -1,4 +1,4 @@
-"""What a command that failed says, and its exit status."""
+"""The message and the exit status of a command that failed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def status_of(error: BaseException) -> int | None:
-    """The exit status; a user's mistake or a failing part is said in one line. None: a fault of ours."""
+    """Return the exit status; report a user's mistake or a failing part in one line. None means a fault of ours."""
     statuses = [_status(leaf) for leaf in _leaves(error)]
     for stream in (sys.stdout, sys.stderr):
         _let_go(stream)
@@ -43,7 +43,7 @@ def _status(error: BaseException) -> int | None:
             _say([str(error)])
             return 1
         case BrokenPipeError() if _left(sys.stdout) or _left(sys.stderr):
-            return 1  # who read the output has gone, as `head` does
+            return 1  # the reader of the output has gone, as `head` does
         case OSError() if error.errno in FULL:
             _say([f"can't write: {error.strerror}"])
             return 1
@@ -55,7 +55,7 @@ def _say(lines: list[str]) -> None:
         for line in lines:
             click.echo(f"portico: {line}", err=True)
     except OSError:
-        return  # there is nobody to tell
+        return  # nobody can read the message
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -67,14 +67,14 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _left(stream: TextIO) -> bool:
-    """Whether a pipe has no reader any more."""
+    """Tell whether a pipe has no reader any more."""
     poll = select.poll()
     poll.register(stream.fileno(), 0)
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 def _let_go(stream: TextIO) -> None:
-    """What can't be written is forgotten: else the interpreter would try once more at its end, and complain."""
+    """Drop unwritten output: otherwise the interpreter would try once more at its end, and complain."""
     try:
         stream.flush()
     except OSError:

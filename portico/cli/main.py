@@ -1,6 +1,6 @@
-"""The program's way in and out. Exit status: 0 is success, 1 failure, 2 wrong usage, 130 Ctrl-C.
+"""The entry point of the program. Exit status: 0 is success, 1 failure, 2 wrong usage, 130 Ctrl-C.
 
-It imports next to nothing by itself, so that Ctrl-C is taken care of while all the rest is being imported.
+It imports almost nothing itself, so that Ctrl-C is handled while everything else is imported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from portico.cli.status import STOPPED
 
 def main() -> None:
     """Run the command that ``sys.argv`` names, and exit."""
-    signal.signal(signal.SIGINT, lambda number, frame: os._exit(STOPPED))  # nothing is begun yet
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(STOPPED))  # nothing has begun yet
     sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # they may be closed
     from portico.cli.commands import commands
     from portico.cli.ending import status_of
@@ -25,7 +25,7 @@ def main() -> None:
         status = commands.main(standalone_mode=False) or 0
         sys.stdout.flush()
     except BaseException as error:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left takes no time
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the rest takes no time
         status = status_of(error)
         if status is None:
             raise

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from portico.ziti.setup.plan import Plan
     from portico.ziti.setup.setup import Setup
 
-PASSWORD = "ZITI_PWD"  # noqa: S105  # the variable's name, which is that of the controller's own tools
+PASSWORD = "ZITI_PWD"  # noqa: S105  # the name of the variable, as in the controller's own tools
 A_PATH = click.Path(path_type=Path)
 
 
 @click.group()
 def ziti() -> None:
-    """Get a server, and those who dial it, onto a Ziti network."""
+    """Set up a server, and the identities that dial it, on a Ziti network."""
 
 
 @ziti.command()
 @click.argument("token_file", metavar="JWT_FILE", type=A_PATH)
-@click.option("--out", required=True, metavar="FILE", type=A_PATH, help="Where the identity is to be written.")
-@click.option("--force", is_flag=True, help="Overwrite what is there.")
+@click.option("--out", required=True, metavar="FILE", type=A_PATH, help="File to write the identity to.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def enroll(token_file: Path, out: Path, force: bool) -> None:
     """Trade the one-time token in JWT_FILE for an identity, in a file that you alone can read."""
     from portico.ziti.setup.enroll import enroll as run
@@ -51,7 +51,7 @@ def enroll(token_file: Path, out: Path, force: bool) -> None:
 @click.option(
     "--ca", metavar="FILE", type=A_PATH, help="Authorities that may have signed the controller's certificate."
 )
-@click.option("--insecure", is_flag=True, help="Take whoever answers for the controller. They get the password.")
+@click.option("--insecure", is_flag=True, help="Trust any certificate. Whoever answers gets the password.")
 @click.option("--identity", "server", default="portico-server", show_default=True, help="The server's identity.")
 @click.option("--person", "persons", multiple=True, metavar="NAME[:admin]", help="Gets an identity and a service.")
 @click.option(
@@ -62,10 +62,10 @@ def enroll(token_file: Path, out: Path, force: bool) -> None:
     "services",
     multiple=True,
     metavar="NAME[=PRINCIPAL[:admin]]",
-    help="A service, as ZITI_SERVICE_NAME has it.",
+    help="A service, in the form of ZITI_SERVICE_NAME.",
 )
 @click.option(
-    "--dialler", "diallers", multiple=True, metavar="[SERVICE=]IDENTITY|#ATTRIBUTE", help="Who may dial a service."
+    "--dialler", "diallers", multiple=True, metavar="[SERVICE=]IDENTITY|#ATTRIBUTE", help="Allowed to dial a service."
 )
 @click.option("--tokens", type=A_PATH, metavar="DIR", default=".", help="Where enrolment tokens go. Default: here.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
@@ -83,9 +83,9 @@ def setup(
     tokens: Path,
     dry_run: bool,
 ) -> None:
-    """Make identities, services and policies on a Ziti network, where they are not there already.
+    """Make the identities, services and policies that do not exist yet on a Ziti network.
 
-    --person, --group, --service and --dialler may be given many times. Nothing is ever taken away.
+    --person, --group, --service and --dialler may be given many times. Nothing is ever removed.
     """
     from portico.ziti.setup.management import Management, trust
     from portico.ziti.setup.plan import make_plan

@@ -1,1 +1,1 @@
-"""What plugs into Portico: hook specifications, the plugin manager and the built-ins."""
+"""The plugin system: hook specifications, the plugin manager and the built-ins."""

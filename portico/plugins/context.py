@@ -1,4 +1,4 @@
-"""What a plugin's factory is given."""
+"""The argument of a plugin's factory."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The server that a plugin finds itself in.
+    """The server around a plugin.
 
-    ``plugin_settings`` are the settings that plugins have brought with them, by prefix: of the types that
-    ``portico_settings`` has named. ``agent_environment`` is what agents may have of the server's environment, and
-    ``ziti_environment`` what Ziti's library may have. ``callers`` finds out who is calling; ``routes`` are those of
-    plugins. Both are empty while they are being made: a transport's factory sees them. ``reloads`` is for what can take
-    new settings while the server runs. ``tickets`` are what browsers may have in place of credentials;
-    ``stream_quota`` is for a transport's `Streams`, ``intake`` bounds what callers send at a time.
-    ``gateway`` is the agents' way to the model API; None where they have the credential themselves, or there is none.
-    ``metrics`` are the server's numbers, to which everybody may add. ``settings_files`` are those that settings may
-    have come from, secrets too.
+    ``plugin_settings`` are the plugins' own settings, by prefix, of the types that ``portico_settings`` returned.
+    ``agent_environment`` is the part of the server's environment that agents may have, and ``ziti_environment`` the
+    part for Ziti's library. ``callers`` finds out who is calling; ``routes`` are the plugins' routes. Both are empty
+    while they are being made; a transport's factory sees them complete. ``reloads`` is for parts that can take new
+    settings while the server runs. ``tickets`` are what browsers may present in place of credentials; ``stream_quota``
+    is for a transport's `Streams`; ``intake`` limits what callers send at a time. ``gateway`` is the agents' way to the
+    model API; it is None if agents have the credential themselves, or if there is none. ``metrics`` are the server's
+    numbers, to which every plugin may add. ``settings_files`` are the files from which settings, secrets included, may
+    have come.
     """
 
     settings: Settings

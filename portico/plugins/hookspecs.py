@@ -1,12 +1,12 @@
-"""The hooks of Portico: signatures and what they mean, nothing else.
+"""The hooks of Portico: their signatures and their meaning.
 
-A plugin is a module (or object) with functions of these names, marked ``@portico.hookimpl``. Hooks are synchronous and
-are called once, while a command of the program starts; each returns a mapping of names to factories, or of what else it
-says. The objects that factories make are used from the event loop; their methods are async.
+A plugin is a module (or object) with functions of these names, marked ``@portico.hookimpl``. Hooks are synchronous.
+Each is called once, while a command of the program starts, and returns a mapping: from names to factories, unless its
+docstring names something else. The event loop uses the objects that the factories make; their methods are async.
 
-A hook that raises, that is async, misspelt or takes arguments, or that returns something else, and a name that somebody
-else offers already: each makes its whole plugin fail. Then nothing of the plugin is used, everything else goes on, and
-``portico plugins`` and the log say why.
+A plugin fails as a whole if one of its hooks raises, is async, is misspelt, takes arguments, returns anything else, or
+offers a name that another plugin already offers. Nothing of a failed plugin is used; everything else continues.
+``portico plugins`` and the log give the reason.
 """
 
 from __future__ import annotations
@@ -32,78 +32,81 @@ hookspec = pluggy.HookspecMarker("portico")
 
 @hookspec
 def portico_transports() -> Mapping[str, Callable[[Context], Transport]]:  # type: ignore[empty-body]
-    """Transports by the name that ``networking_mode`` selects them with.
+    """Return transports, by the name that selects them in ``networking_mode``.
 
-    Fires: the factory is called for a selected name only, before anything is served. May import what it needs, and make
-    the transport; opening sockets is for `Transport.serve`. Fails: a selected transport whose factory raises, or that
-    can't start, stops the start, with its reason. One that dies later leaves the others serving.
+    Called: the factory of each selected name, before anything is served. It may import what it needs and make the
+    transport; it must not open sockets, which is the job of `Transport.serve`. On failure: a selected transport whose
+    factory raises, or that cannot start, stops the start and gives the reason. If one dies later, the others keep
+    serving.
     """
 
 
 @hookspec
 def portico_routes() -> Mapping[str, Callable[[Context], Routes | None]]:  # type: ignore[empty-body]
-    """Routes that every HTTP-speaking transport serves beside the API, behind the same authentication and limits.
+    """Return routes that every HTTP transport serves beside the API, behind the same authentication and limits.
 
-    Fires: all factories are called, before the transports'. None: there is nothing to serve. Fails: the routes are left
-    out, and the log says why. A route that raises answers 500. A path that the API has stays the API's.
+    Called: all factories, before those of the transports. A factory returns None if it has nothing to serve. On
+    failure: the routes are left out and the log gives the reason. A route that raises answers 500. The API's own paths
+    take precedence.
     """
 
 
 @hookspec
 def portico_drivers() -> Mapping[str, Callable[[Context], AgentDriver]]:  # type: ignore[empty-body]
-    """Drivers by the name that the setting ``driver`` selects them with.
+    """Return drivers, by the name that selects them in the setting ``driver``.
 
-    Fires: the factory is called for a selected name only, before the engine runs. Fails: where the factory or
-    `AgentDriver.open` raises, the start is stopped. Later on, an agent that raises what it should not, or takes too
-    long, is stopped, and its turn ends in an error.
+    Called: the factory of each selected name, before the engine runs. On failure: if the factory or `AgentDriver.open`
+    raises, the server does not start. Later, an agent that raises an unexpected error or takes too long is stopped, and
+    its turn ends in an error.
     """
 
 
 @hookspec
 def portico_stores() -> Mapping[str, Callable[[Context], EventStore]]:  # type: ignore[empty-body]
-    """Stores by the name that the setting ``store`` selects them with.
+    """Return stores, by the name that selects them in the setting ``store``.
 
-    Fires: the factory is called for the selected name only, before the engine runs. Fails: where the factory or
-    `EventStore.open` raises, the start is stopped. Later on, what a store does not take nobody sees: turns end in an
-    error, and ``/readyz`` says so.
+    Called: the factory of the selected name, before the engine runs. On failure: if the factory or `EventStore.open`
+    raises, the server does not start. Later, nobody sees an event that the store did not accept: turns end in an error,
+    and ``/readyz`` reports it.
     """
 
 
 @hookspec
 def portico_authenticators() -> Mapping[str, Callable[[Context], Authenticator]]:  # type: ignore[empty-body]
-    """Authenticators by the name that the setting ``auth`` selects them with.
+    """Return authenticators, by the name that selects them in the setting ``auth``.
 
-    Fires: the factory is called for a selected name only, before everything else. Fails: where the factory raises, the
-    start is stopped. An authenticator that raises or takes over 10 s later on lets nobody in: the caller gets 503.
+    Called: the factory of each selected name, before everything else. On failure: if the factory raises, the server
+    does not start. Later, an authenticator that raises or takes over 10 s admits nobody: the caller gets 503.
     """
 
 
 @hookspec
 def portico_observers() -> Mapping[str, Callable[[Context], Observer | None]]:  # type: ignore[empty-body]
-    """Observers, which are told of all events of all sessions once these are stored.
+    """Return observers, which receive all events of all sessions once the events are stored.
 
-    Fires: all factories are called, before the engine runs. None: there is nothing to observe. Fails: an observer whose
-    factory raises is left out. One that raises, or takes over 30 s, is not told those events again, and goes on with
-    the next; nobody else notices. One that is an async context manager is entered first and left last.
+    Called: all factories, before the engine runs. A factory returns None if it has nothing to observe. On failure: an
+    observer whose factory raises is left out. One that raises, or takes over 30 s, does not get those events again and
+    continues with the next; nothing else is affected. An observer that is an async context manager is entered first and
+    exited last.
     """
 
 
 @hookspec
 def portico_settings() -> Mapping[str, type[BaseModel]]:  # type: ignore[empty-body]
-    """Settings of the plugin's own: pydantic models by a prefix, such as ``{"webhook": WebhookSettings}``.
+    """Return the plugin's own settings: pydantic models by a prefix, such as ``{"webhook": WebhookSettings}``.
 
-    Fires: before the settings are read. The field ``url`` is then the setting ``webhook_url``: ``PORTICO_WEBHOOK_URL``
-    in the environment, ``--webhook-url`` on the command line, a line of `portico config`; text is turned into the
-    field's type by pydantic. The factories find the model under its prefix in `Context.plugin_settings`. Give every
-    field a default, a ``description``, and secrets the type ``SecretStr``. Fails: a wrong value stops the start like
-    any other mistake in the settings.
+    Called: before the settings are read. The field ``url`` then becomes the setting ``webhook_url``:
+    ``PORTICO_WEBHOOK_URL`` in the environment, ``--webhook-url`` on the command line, a line of `portico config`.
+    Pydantic converts text to the field's type. The factories find the model under its prefix in
+    `Context.plugin_settings`. Give every field a default and a ``description``, and give secrets the type
+    ``SecretStr``. On failure: a wrong value stops the start, like any other mistake in the settings.
     """
 
 
 @hookspec
 def portico_commands() -> Mapping[str, click.Command]:  # type: ignore[empty-body]
-    """Commands of the program by their name, as click has them: ``portico NAME``.
+    """Return commands of the program, by name, as click commands: ``portico NAME``.
 
-    Fires: whenever a command is asked for that Portico does not have, or all are listed. Fails: an exception of the
-    command ends the program with status 1.
+    Called: whenever somebody runs a command that Portico does not have, or lists all commands. On failure: an exception
+    of the command ends the program with status 1.
     """

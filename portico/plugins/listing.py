@@ -1,4 +1,4 @@
-"""What plugins there are, as lines for people and for programs."""
+"""The list of plugins, as lines for people and for programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from portico.plugins.manager import Plugin
 
 
 def as_text(plugins: Sequence[Plugin]) -> Iterator[str]:
-    """One line a plugin: name, distribution and version, and what it registers, or why it is left out."""
+    """Yield one line per plugin: name, distribution and version, and what it registers, or why it is left out."""
     sources = [f"{plugin.source} {plugin.version or ''}".rstrip() for plugin in plugins]
     widths = max(len(plugin.name) for plugin in plugins), max(map(len, sources))
     for plugin, source in zip(plugins, sources, strict=True):
@@ -18,7 +18,7 @@ def as_text(plugins: Sequence[Plugin]) -> Iterator[str]:
 
 
 def as_json(plugins: Sequence[Plugin]) -> Iterator[str]:
-    """One JSON object a plugin: the members of `Plugin`."""
+    """Yield one JSON object per plugin: the members of `Plugin`."""
     for plugin in plugins:
         yield json.dumps(asdict(plugin))
 

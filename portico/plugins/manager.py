@@ -1,4 +1,4 @@
-"""Finds plugins and asks them, one by one, what they offer. One that fails is left out, and the reason kept."""
+"""Finding plugins and asking each what it offers. A plugin that fails is left out, and the reason is kept."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from portico.plugins.registry import KINDS, PluginError, Registry
 __all__ = ["BUILT_INS", "DISTRIBUTION", "GROUP", "Plugin", "PluginError", "Plugins", "load_plugins"]
 
 DISTRIBUTION = "portico-server"
-"""The name that pip knows Portico by: `portico` is another project's."""
+"""The name of Portico in pip: `portico` belongs to another project."""
 
 GROUP = "portico"
-"""The group of entry points that plugins are found by, and the name of the pluggy project."""
+"""The group of entry points in which plugins are found, and the name of the pluggy project."""
 
 BUILT_INS: Mapping[str, str] = {
     "http": "portico.transports",
@@ -37,7 +37,7 @@ BUILT_INS: Mapping[str, str] = {
     "token-auth": "portico.plugins.token_auth",
     "jwt-auth": "portico.plugins.jwt_auth",
 }
-"""Name and module of what is built in. Importing them is cheap; what they offer is imported by its factory."""
+"""Names and modules of the built-in plugins. Importing them is cheap; their factories import the rest."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 _PREFIX = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -45,9 +45,9 @@ _PREFIX = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 @dataclass(slots=True)
 class Plugin:
-    """One that was found: ``source`` is the distribution it is from, or where else; ``offers`` are names by kind.
+    """A plugin that was found: ``source`` is its distribution or other origin; ``offers`` are names by kind.
 
-    ``failure`` says why it is left out, ``disabled`` that this was asked for.
+    ``failure`` says why it is left out; ``disabled`` means that the operator asked for that.
     """
 
     name: str
@@ -62,19 +62,19 @@ class Plugin:
 
 @dataclass(slots=True)
 class Plugins:
-    """All plugins that were found, and what those that work offer."""
+    """All plugins that were found, and the offers of those that work."""
 
     found: list[Plugin]
     registry: Registry
 
     @property
     def complete(self) -> bool:
-        """Whether none is left out, so that what nobody knows is nobody's."""
+        """Tell whether no plugin is left out, so that a setting that is not known belongs to no plugin."""
         return not any(plugin.failure or plugin.disabled for plugin in self.found)
 
 
 class _Refused(Exception):
-    """Why a plugin cannot be used, in words."""
+    """The reason why a plugin cannot be used, in words."""
 
 
 def load_plugins(
@@ -84,10 +84,11 @@ def load_plugins(
     folder: Path | None = None,
     reserved: Mapping[str, Collection[str]] | None = None,
 ) -> Plugins:
-    """The built-ins, what is installed (entry points of the group ``portico``), and ``modules``, in this order.
+    """Load the built-ins, the installed plugins (entry points of the group ``portico``), and ``modules``, in this
+    order.
 
-    ``folder`` is where modules are looked for beside the usual places. ``reserved`` are names, by kind, that no plugin
-    may offer. Raises `PluginError` where ``disabled`` names one that there isn't.
+    ``folder`` is searched for modules in addition to the usual folders. ``reserved`` are names, by kind, that no plugin
+    may offer. Raises `PluginError` if ``disabled`` names a plugin that does not exist.
     """
     found = [*_built_in(), *_installed(), *(Plugin(name, name, "setting plugins") for name in modules)]
     names = {plugin.name for plugin in found}
@@ -136,7 +137,7 @@ class _Loader:
         except _Refused as refusal:
             self._fail(plugin, str(refusal))
             return
-        except (Exception, SystemExit) as error:  # whatever a stranger's module may do while it is imported
+        except (Exception, SystemExit) as error:  # a foreign module may raise anything while it is imported
             self._fail(plugin, f"{type(error).__name__}: {error}")
             return
         for hook, by_name in offers.items():
@@ -205,7 +206,7 @@ class _Loader:
 
 
 def _imported(value: str) -> Any:
-    """A module, or what an entry point's ``module:attribute`` leads to."""
+    """Return a module, or the object that an entry point's ``module:attribute`` names."""
     module, _, attributes = value.partition(":")
     thing: Any = importlib.import_module(module.strip())
     for attribute in filter(None, attributes.strip().split(".")):
@@ -215,7 +216,7 @@ def _imported(value: str) -> Any:
 
 def _check_requirements(requirements: Sequence[str]) -> None:
     if not any(re.match(r"portico[-_.]+server\b", requirement, re.IGNORECASE) for requirement in requirements):
-        return  # and nothing is imported for it
+        return  # so that nothing is imported for it
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 

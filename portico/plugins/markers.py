@@ -1,4 +1,4 @@
-"""The marker that makes a function a hook implementation. Outsiders import it from `portico`."""
+"""The marker that makes a function a hook implementation. Plugins import it from `portico`."""
 
 import pluggy
 

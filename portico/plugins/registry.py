@@ -1,4 +1,4 @@
-"""What the plugins offer: factories by kind and name."""
+"""The offers of the plugins: factories by kind and name."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ KINDS: Mapping[str, str] = {
     "portico_settings": "settings",
     "portico_commands": "command",
 }
-"""What each hook offers. The rest of its name is that of the `Registry`'s field."""
+"""The kind that each hook offers. The rest of the hook's name is the name of a `Registry` field."""
 
 
 T = TypeVar("T")
 
 
 class PluginError(PorticoError):
-    """No plugin offers the wanted name."""
+    """The error for a name that no plugin offers."""
 
     code = "plugin"
 
 
 @dataclass(slots=True)
 class Registry:
-    """What there is, by kind and name.
+    """All offers, by kind and name.
 
-    Asked for a name that there isn't, `transport`, `driver`, `store` and `authenticator` raise `PluginError`, which
-    lists those there are, and the plugins that failed.
+    For an unknown name, `transport`, `driver`, `store` and `authenticator` raise `PluginError`, which lists the names
+    that exist and the plugins that failed.
     """
 
     transports: dict[str, Callable[[Context], Transport]] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Registry:
         return self._find("authenticator", self.authenticators, name)
 
     def add(self, hook: str, offers: Mapping[str, Any]) -> None:
-        """Take in what an implementation of ``hook`` offers."""
+        """Add the offers of an implementation of ``hook``."""
         getattr(self, hook.removeprefix("portico_")).update(offers)
 
     def _find(self, kind: str, offers: Mapping[str, T], name: str) -> T:

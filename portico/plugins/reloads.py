@@ -1,4 +1,4 @@
-"""What takes new settings while the server runs."""
+"""The parts that take new settings while the server runs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ log = logging.getLogger("portico")
 
 
 class Reloads:
-    """Functions by the name of what they reload, such as ``auth_tokens``.
+    """Functions, by the name of what they reload, such as ``auth_tokens``.
 
-    Each is given settings that are free of mistakes. It must take all of them or nothing, quickly, as the event loop
-    waits for it. One that raises is logged, and is in nobody's way.
+    Each receives settings without mistakes. It must apply all of them or none, and quickly, because the event loop
+    waits for it. If one raises, the error is logged and the others still run.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Reloads:
         self._functions[name] = function
 
     def run(self, settings: Settings) -> list[str]:
-        """The names of what has taken ``settings``."""
+        """Run all functions; return the names of those that have taken ``settings``."""
         done = []
         for name, function in self._functions.items():
             try:

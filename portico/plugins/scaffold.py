@@ -1,4 +1,4 @@
-"""Writes the package of a new plugin, which works and passes its tests as it is."""
+"""Writing the package of a new plugin, which works and passes its tests as it is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "observer": ("An", "portico serve"),
     "routes": ("New", "portico serve"),
 }
-"""What there are templates for, and how each is used once it is installed."""
+"""The kinds with a template, and how each is used once it is installed."""
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 LONGEST_NAME = 32
@@ -28,7 +28,7 @@ PREFIX = "portico-"
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A package that was written: its ``folder``, and what ``use`` it may be put to."""
+    """A package that was written: its ``folder``, and in ``use`` a command that uses it."""
 
     distribution: str
     folder: Path
@@ -36,10 +36,10 @@ class Made:
 
 
 def write_plugin(name: str, kind: str, folder: Path, taken: frozenset[str] = frozenset()) -> Made:
-    """Write ``portico-NAME`` into a new folder of that name in ``folder``. ``taken`` are names that others offer.
+    """Write ``portico-NAME`` into a new folder of that name in ``folder``. ``taken`` are names that are in use already.
 
-    Raises `InvalidRequest` for a name that will not do, or where there is something already; OSError where the folder
-    can't be written.
+    Raises `InvalidRequest` if the name is not valid, or if the folder exists and is not empty; OSError if the folder
+    cannot be written.
     """
     short = name.removeprefix(PREFIX)
     if not NAME.fullmatch(short) or len(short) > LONGEST_NAME:

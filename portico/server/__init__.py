@@ -1,1 +1,1 @@
-"""The server: puts the parts together, starts and stops them."""
+"""The server: putting the parts together, starting and stopping them."""

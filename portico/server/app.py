@@ -1,4 +1,4 @@
-"""A server of its own: a host behind listeners, stopped by signals, in a process that is hardened."""
+"""A complete server: a host behind listeners, stopped by signals, in a hardened process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from portico.server.stopping import StopSignals
 from portico.transports.base import TransportFailed
 
 STOP_SECONDS = 60.0
-"""What a stop may take beside ``drain_timeout``; turns, streams, agents and the store have limits of their own."""
+"""Seconds that a stop may take beside ``drain_timeout``. Turns, streams, agents and the store have their own limits."""
 HURRY_SECONDS = 15.0
 """The same after a second signal."""
 
@@ -40,8 +40,8 @@ async def serve(
     """Serve until SIGTERM or SIGINT; ``ready`` is called with the addresses once all transports are reachable.
 
     The first signal drains: new work is refused, reads go on, running turns get ``drain_timeout`` seconds. A second one
-    ends the drain at once. At SIGHUP ``reload`` reads the settings again, on a thread of its own. Raises `PorticoError`
-    where something that was asked for cannot start.
+    ends the drain at once. At SIGHUP ``reload`` reads the settings again, in a thread of its own. Raises `PorticoError`
+    if a requested part cannot start.
     """
     settings = loaded.settings
     close_to_others()
@@ -92,27 +92,27 @@ async def serve(
 
 
 def _for_clients(addresses: tuple[str, ...]) -> str:
-    """The address at which the program's own commands find the server: they speak HTTP."""
+    """Return the address at which the program's own commands find the server: they speak HTTP."""
     return next((each for each in addresses if each.startswith(("http:", "https:", "unix:"))), addresses[0])
 
 
 def _be_gone_within(seconds: float) -> None:
-    """Let the kernel end this process, should a plugin hold it up: no event loop and no thread can hinder that.
+    """Let the kernel end this process if a plugin blocks it: no event loop and no thread can prevent that.
 
-    Agents have their parent's death signal, and what they leave the next start clears up.
+    Agents receive a signal when their parent dies, and the next start clears up what they leave.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _ignore_signals() -> None:
-    """What is left of a server that has stopped takes no time, and one more signal would make a failure of it."""
+    """Ignore signals from now on: the rest of a stop takes no time, and one more signal would make it a failure."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 
 async def _warn(host: Host) -> None:
-    """Say at the start what would otherwise be found out by the first client."""
+    """Report at the start what the first client would otherwise find out."""
     settings = host.context.settings
     without = settings.anthropic_api_key is None and settings.claude_code_oauth_token is None
     if without and needs_credentials(host.drivers[settings.driver[0]]):

@@ -1,4 +1,4 @@
-"""The audit log: a file of JSON lines, one for each thing that somebody has changed, or was refused."""
+"""The audit log: a file of JSON lines, one for each change that somebody made or was refused."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ from portico.core.threads import in_thread
 from portico.core.wakeup import Wakeup
 
 MAX_BYTES = 64 * 1024 * 1024
-"""Of the file; then it becomes the one before, of which there is one."""
+"""The largest size of the file. Then it is renamed and replaces the one earlier file."""
 MAX_WAITING = 10_000
-"""Lines that a slow disk may leave unwritten; those beyond are lost, and counted."""
+"""Lines that may wait for a slow disk; more than these are lost, and counted."""
 MAX_TEXT = 256
-"""Of a value, which may be anything that a client has sent."""
+"""The longest text of a value, which may be anything that a client has sent."""
 
 log = logging.getLogger("portico.audit")
 
 
 class AuditLog:
-    """Implements `portico.core.audit.Audit`: at once on the event loop, and on a thread what a disk is needed for.
+    """An implementation of `portico.core.audit.Audit`: it takes lines at once on the event loop, and writes in a
+    thread.
 
-    What can't be written is lost, counted in the next line that can be, and no reason to stop: else whoever fills the
-    disk would stop the service.
+    Lines that can't be written are lost, and counted in the next line that can be. That does not stop the server:
+    otherwise whoever fills the disk would stop the service.
     """
 
     def __init__(self, path: Path, *, max_bytes: int = MAX_BYTES) -> None:
@@ -53,7 +54,7 @@ class AuditLog:
         self._file: int | None = None
 
     def check(self) -> None:
-        """Raises `Unavailable` where it can't be written at all. Blocks; for the start."""
+        """Open the file. Raises `Unavailable` if it can't be written at all. Blocks; only for the start."""
         try:
             self._file = _opened(self._path)
         except OSError as error:
@@ -83,11 +84,11 @@ class AuditLog:
         self._wakeup.set()
 
     def reopen(self, settings: Settings) -> None:
-        """At a reload. A file that was taken away is made anew anyhow, so that this is taken down, and that is all."""
+        """Log the reload. Nothing else is needed: if the file was removed, the next write makes it anew."""
         self.note("settings.reload", OK)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Write until cancelled, and then what is left."""
+        """Write until cancelled, and then write the rest."""
         task_status.started()
         try:
             while True:
@@ -122,7 +123,7 @@ class AuditLog:
             self._waiting.popleft()
 
     def _write(self, lines: bytes) -> None:
-        """All of ``lines`` or nothing. A file that somebody has taken away (logrotate) is made anew."""
+        """Write all of ``lines``, or nothing. If the file was removed (logrotate), it is made anew."""
         file = self._current()
         before = os.fstat(file).st_size
         try:
@@ -138,7 +139,7 @@ class AuditLog:
     def _set_aside(self) -> None:
         try:
             self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-        except OSError as error:  # in a folder of somebody else's, say: what is written is written
+        except OSError as error:  # in another user's folder, say; the lines are written all the same
             if not self._growing:
                 log.error("the audit log grows on, as it can't be renamed: %s: %s", self._path, _reason(error))
             self._growing = True
@@ -161,7 +162,7 @@ class AuditLog:
 
 
 def _opened(path: Path) -> int:
-    # No symbolic link, and nothing that waits for a reader.
+    # Open no symbolic link, and nothing that waits for a reader.
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     file = os.open(path, flags, 0o600)
     try:
@@ -169,7 +170,7 @@ def _opened(path: Path) -> int:
         if not stat.S_ISREG(status.st_mode):
             raise OSError("it is no file")
         if status.st_size and os.pread(file, 1, status.st_size - 1) != b"\n":
-            os.write(file, b"\n")  # what a server that was killed has left begun
+            os.write(file, b"\n")  # a killed server left this line unfinished
     except BaseException:
         os.close(file)
         raise
@@ -177,12 +178,12 @@ def _opened(path: Path) -> int:
 
 
 def _line(members: Mapping[str, Any]) -> bytes:
-    # ASCII, with all else escaped: nothing that a client sends can end a line or begin one.
+    # ASCII, with everything else escaped: nothing that a client sends can end or begin a line.
     return json.dumps(members, separators=(",", ":")).encode() + b"\n"
 
 
 def _told(members: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of ``members``, cut where it is long."""
+    """Return the ``members`` that are known, with long texts cut."""
     cut = {name: value[:MAX_TEXT] if isinstance(value, str) else value for name, value in members.items()}
     return {name: value for name, value in cut.items() if value is not None}
 

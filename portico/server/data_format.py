@@ -8,8 +8,8 @@ from pathlib import Path
 from portico.core.errors import Unavailable
 
 FORMAT = 2
-"""The number of what this version writes. A change that an older version would misread takes the next one: another form
-of a file, or a migration of the database. tests/fixtures/data_folders keeps a folder of each number."""
+"""The format number of this version. A change that an older version would misread takes the next number: a new form of
+a file, or a migration of the database. tests/fixtures/data_folders keeps a folder of each number."""
 
 _UNNUMBERED = 1
 """The format of a folder without the file: the first versions wrote none."""
@@ -19,7 +19,7 @@ _LONGEST = 20
 def check_format(data_dir: Path) -> None:
     """Raise `Unavailable` (``data_dir_too_new``, ``data_dir_unusable``) for a folder that this version can't use.
 
-    It writes nothing. Raises OSError where the file can't be read.
+    Nothing is written. Raises OSError if the file can't be read.
     """
     found = _read(data_dir / "format")
     if found > FORMAT:
@@ -31,7 +31,7 @@ def check_format(data_dir: Path) -> None:
 
 
 def note_format(data_dir: Path) -> None:
-    """Write the number of this version, before anything else is written in its form. Raises OSError."""
+    """Write the number of this version, before anything is written in its form. Raises OSError."""
     path = data_dir / "format"
     if path.exists() and _read(path) == FORMAT:
         return

@@ -1,4 +1,4 @@
-"""What a server keeps to itself: its memory, environment and arguments, which hold tokens and the model API's key."""
+"""Protection of the process's memory, environment and arguments, which contain tokens and the model API's key."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _BLANK = ord("*")
 
 
 def close_to_others() -> None:
-    """From now on only root may look into this process: /proc/PID/environ, mem, fd, ptrace(2), and core dumps are none.
+    """From now on, let only root look into this process: /proc/PID/environ, mem, fd, ptrace(2). No core dumps are
+    written.
 
-    What it starts is as open as ever: exec(2) sets this back. No more can be had than the kernel gives.
+    Child processes are not protected: exec(2) resets this. The kernel offers no more than this.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def blank_environment(names: Iterable[str]) -> None:
-    """Overwrite these variables' values where this process was given them, which is what /proc/PID/environ shows.
+    """Overwrite the values of these variables in the process's own environment, which /proc/PID/environ shows.
 
-    `os.environ` is a copy, and keeps them. Programs that are started without an environment of their own find them
-    empty.
+    `os.environ` is a copy, and keeps them. Programs that are started without an explicit environment find them empty.
     """
     wanted = {name.encode() for name in names}
     for place, entry in _given(_ENVIRONMENT):
@@ -35,9 +35,9 @@ def blank_environment(names: Iterable[str]) -> None:
 
 
 def blank_arguments(options: Iterable[str]) -> None:
-    """Overwrite these options' values where this process was given them, which is what /proc/PID/cmdline shows.
+    """Overwrite the values of these options in the process's own arguments, which /proc/PID/cmdline shows.
 
-    Everybody can read that, from the start of this process to this call. `sys.argv` is a copy, and keeps them.
+    Everybody can read them there from the start of this process until this call. `sys.argv` is a copy, and keeps them.
     """
     wanted = {option.encode() for option in options}
     before = b""
@@ -51,11 +51,11 @@ def blank_arguments(options: Iterable[str]) -> None:
 
 
 def _given(fields: tuple[int, int]) -> Iterator[tuple[int, bytes]]:
-    """The texts in a block of memory that the kernel has filled, and where each of them is."""
+    """Yield the texts in a block of memory that the kernel filled, each with its address."""
     if sys.platform != "linux":
         return
     try:
-        # proc_pid_stat(5) counts from 1, and the command name, field 2, may hold blanks.
+        # proc_pid_stat(5) counts from 1, and the command name, field 2, may contain blanks.
         values = Path("/proc/self/stat").read_text(errors="replace").rpartition(")")[2].split()
         start, end = (int(values[field - 3]) for field in fields)
     except (OSError, ValueError, IndexError):

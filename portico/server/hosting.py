@@ -35,7 +35,7 @@ from portico.transports.base import Transport
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The parts of a running server. ``transports`` are made, and nobody serves them yet."""
+    """The parts of a running server. ``transports`` are made, but not served yet."""
 
     engine: Engine
     context: Context
@@ -51,11 +51,11 @@ class Host:
 async def hosting(
     loaded: Loaded, registry: Registry, environ: Mapping[str, str], *, transports: Sequence[str] = ()
 ) -> AsyncIterator[Host]:
-    """Run the engine and all that it needs; at the end drain it, unless it was drained before, and stop everything.
+    """Run the engine and everything it needs; at the end drain it, unless that was already done, and stop everything.
 
-    Leaves the process as it is: sets no signal handler, no environment variable and no limit. Parts of ``environ`` are
-    given to agents and plugins. ``transports`` names those to make. Raises `SettingsError` and `PorticoError` where a
-    part that the settings name can't be had; an error of a part that runs comes in an `ExceptionGroup`.
+    The process stays as it is: no signal handler, environment variable or limit is set. Agents and plugins get parts of
+    ``environ``. ``transports`` names those to make. Raises `SettingsError` and `PorticoError` if a part that the
+    settings name is not available; an error of a running part comes in an `ExceptionGroup`.
     """
     settings = loaded.settings
     selection = Selection(loaded, registry, transports=transports)
@@ -110,7 +110,7 @@ async def hosting(
 
 
 def _gateway(settings: Settings, environment: Mapping[str, str]) -> Gateway | None:
-    """None where agents have the credential themselves, where there is none, and where another provider is asked."""
+    """Make the gateway; None if agents have the credential themselves, if there is none, or for another provider."""
     key, token = settings.anthropic_api_key, settings.claude_code_oauth_token
     if not settings.key_gateway or (key is None and token is None) or another_provider(settings.agent_env):
         return None
@@ -124,7 +124,7 @@ def _gateway(settings: Settings, environment: Mapping[str, str]) -> Gateway | No
 
 
 def policy(settings: Settings, files: Sequence[Path] = ()) -> Policy:
-    """What the operator's settings allow; ``files`` are what the server relies on."""
+    """Make the policy from the operator's settings; the server relies on ``files``."""
     return Policy(
         data_dir=settings.data_dir,
         workspace_roots=settings.workspace_roots,

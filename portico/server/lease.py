@@ -1,4 +1,4 @@
-"""The hold that one server has on its data folder."""
+"""The lease of one server on its data folder."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from portico.server.data_format import check_format, note_format
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """``lock`` is the descriptor of ``data_dir/lock``."""
+    """A lease on ``data_dir``. ``lock`` is the descriptor of ``data_dir/lock``."""
 
     data_dir: Path
     lock: int
 
     def check(self) -> str | None:
-        """What is wrong with it, for people; None while the folder at this path is the one that is held.
+        """Return what is wrong, for people; None while the folder at this path is still the leased one.
 
-        Once it has been deleted, moved away or mounted over, what is stored goes where nobody finds it, and another
+        Once the folder has been deleted, moved away or mounted over, new data goes where nobody finds it, and another
         server can start in its place. Asks the file system twice.
         """
         try:
@@ -36,10 +36,10 @@ class Lease:
 
 @contextmanager
 def hold(data_dir: Path) -> Iterator[Lease]:
-    """Make ``data_dir`` (mode 0700) and keep it for this process; the kernel lets go when the process ends.
+    """Make ``data_dir`` (mode 0700) and lease it for this process; the kernel releases it when the process ends.
 
     Two servers on one folder would take each other's agents for leftovers. Raises `Unavailable` (``data_dir_in_use``,
-    ``data_dir_unusable``, ``data_dir_too_new``). The last one leaves every file as it was.
+    ``data_dir_unusable``, ``data_dir_too_new``). If it is too new, no file is changed.
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -67,9 +67,9 @@ def hold(data_dir: Path) -> Iterator[Lease]:
 
 @contextmanager
 def advertise(data_dir: Path, url: str, api_prefix: str, tls_cert: Path | None = None) -> Iterator[None]:
-    """Tell clients on this machine where the server is, in ``data_dir/server.json`` (mode 0600), while it is there.
+    """Tell clients on this machine the server's address, in ``data_dir/server.json`` (mode 0600), inside the block.
 
-    With the certificate that it shows on TLS: they need not know who has signed it, nor for which name.
+    The file also names the server's TLS certificate, so that clients need not know its signer or its host name.
 
     Raises `Unavailable` (``data_dir_unusable``).
     """
@@ -89,7 +89,7 @@ def advertise(data_dir: Path, url: str, api_prefix: str, tls_cert: Path | None =
     try:
         yield
     finally:
-        with suppress(OSError):  # by now there may be another server's, or no such folder
+        with suppress(OSError):  # by now the file may be another server's, or the folder may be gone
             if path.read_text() == text:
                 path.unlink()
 

@@ -1,4 +1,4 @@
-"""Where log lines go, and what they look like."""
+"""The destination and the format of log lines."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import sys
 
 
 def configure(level: str, form: str) -> None:
-    """Log to standard error from ``level`` on, as ``text`` for people or ``json`` for machines, one line a record."""
+    """Log to standard error from ``level`` on, as ``text`` for people or ``json`` for machines, one line per record."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         _json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # Libraries speak up only when something is wrong: httpx logs a line for each request at info, and sse-starlette all
-    # that is said in a session at debug.
+    # Libraries log only when something is wrong: httpx logs a line for each request at info, and sse-starlette
+    # everything that is said in a session at debug.
     for library in ("uvicorn", "httpx", "httpcore", "asyncio", "sse_starlette"):
         logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
 

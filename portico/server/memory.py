@@ -1,4 +1,4 @@
-"""How this process deals with memory while it serves."""
+"""Memory management of this process while it serves."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _M_MMAP_THRESHOLD = -3  # mallopt(3)
 
 
 def give_back_what_is_large() -> None:
-    """From now on what takes `LARGE_BYTES` or more goes back to the system as soon as it is not used any more.
+    """From now on, return blocks of `LARGE_BYTES` or more to the system as soon as they are freed.
 
-    The GNU C library would learn from the first large one that such are kept in its heap; there many texts that grow
-    side by side leave holes of several times their size.
+    Otherwise the GNU C library, after the first large block, would keep such blocks in its heap, where many texts that
+    grow side by side leave holes of several times their size.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
@@ -24,7 +24,9 @@ def give_back_what_is_large() -> None:
 
 @contextmanager
 def keeping_what_is_there() -> Iterator[None]:
-    """In here nobody looks for garbage among what was there before, which would stop everything for 50 ms or more."""
+    """Exclude existing objects from garbage collection in the block: a search of them stops everything for 50 ms or
+    more.
+    """
     gc.freeze()
     try:
         yield

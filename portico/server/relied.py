@@ -1,4 +1,4 @@
-"""What the server and its agents rely on: files that no session may change, nor move a link that leads there."""
+"""Files that the server and its agents rely on: no session may change them, or move a link that leads there."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from portico.config.settings import Settings
 
 
 def relied_on(settings: Settings, files: Sequence[Path], environment: Mapping[str, str]) -> tuple[Path, ...]:
-    """The server's own ``files`` and those that it reads and writes, its code and programs, and what it shows agents.
+    """Return the server's own ``files``, those that it reads and writes, its code and programs, and those it shows
+    agents.
 
-    ``environment`` is what agents have. Of a folder of programs or code, any name in it stands for all.
+    ``environment`` is the agents' environment. Any name in a folder of programs or code stands for the whole folder.
     """
     own = (settings.tls_cert, settings.tls_key, settings.ziti_identity_file, settings.audit_log, settings.uds)
     search_path = environment.get("PATH", "").split(os.pathsep)
@@ -36,7 +37,7 @@ def _absolute(texts: Iterable[str]) -> Iterator[Path]:
 
 
 def _texts(servers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """What the operator's MCP servers name."""
+    """Yield the texts in the operator's MCP servers."""
     for server in servers.values():
         arguments, variables = server.get("args"), server.get("env")
         texts = [server.get("command"), *(arguments if isinstance(arguments, list) else ())]

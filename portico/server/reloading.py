@@ -1,4 +1,4 @@
-"""SIGHUP: the settings are read again, and what can take them while the server runs does so."""
+"""SIGHUP: the settings are read again, and the parts that can take new settings while the server runs do so."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ log = logging.getLogger("portico")
 
 
 def ends_with_terminal() -> bool:
-    """Whether this process belongs to a terminal, and not to ``nohup``. Ask before SIGHUP is taken care of."""
+    """Tell whether this process ends with its terminal, so not under ``nohup``. Call before a handler for SIGHUP is
+    set.
+    """
     return _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
 
 async def reload_at(
     hangups: AsyncIterable[signal.Signals], loaded: Loaded, load: Callable[[], Loaded], to: Reloads, *, terminal: bool
 ) -> None:
-    """At each of ``hangups`` hand what ``load`` finds ``to`` who takes it. A mistake in it changes nothing.
+    """At each of ``hangups`` pass the settings from ``load`` on ``to`` the parts that take them. A mistake changes
+    nothing.
 
-    ``loaded`` is what the server was started with. With ``terminal`` the end of that is the server's too.
+    ``loaded`` is what the server was started with. With ``terminal`` the server ends with its terminal.
     """
     async for _ in hangups:
-        if terminal and not _has_terminal():  # a server that nobody sees would stay behind
+        if terminal and not _has_terminal():  # a server without a terminal would stay behind unseen
             log.info("SIGHUP: the terminal is gone")
             signal.raise_signal(signal.SIGTERM)
             continue

@@ -1,4 +1,4 @@
-"""The parts that the settings name, made by the factories of the plugins that offer them."""
+"""The parts that the settings name, made by the factories of plugins."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Selection:
-    """The factories that the settings name. Raises `SettingsError`, which lists the names that there are."""
+    """The factories that the settings name. Raises `SettingsError`, which lists the available names."""
 
     def __init__(self, loaded: Loaded, registry: Registry, *, transports: Sequence[str]) -> None:
         self._loaded = loaded
@@ -45,7 +45,7 @@ class Selection:
         self._store = self._find("store", registry.store, settings.store)
         self._drivers = {name: self._find("driver", registry.driver, name) for name in settings.driver}
 
-    # Each of these raises `PorticoError`: what was asked for by name must be there.
+    # Each of these raises `PorticoError`: a part that was named must be there.
 
     def authenticators(self, context: Context) -> list[Authenticator]:
         return [made("authenticator", name, make, context) for name, make in self._authenticators.items()]
@@ -59,7 +59,7 @@ class Selection:
     def drivers(self, context: Context) -> dict[str, AgentDriver]:
         return {name: made("driver", name, make, context) for name, make in self._drivers.items()}
 
-    # Nobody has asked for these by name: one that can't be made is left out, and the log says why.
+    # Nobody has named these parts: one that can't be made is left out, and the log says why.
 
     def routes(self, context: Context) -> dict[str, Routes]:
         return _optional("routes", self._registry.routes, context)
@@ -77,7 +77,7 @@ class Selection:
 
 
 def made(kind: str, name: str, make: Callable[[Context], T], context: Context) -> T:
-    """Call the factory. Raises `PorticoError`, also where its object lacks a member of the kind's protocol."""
+    """Call the factory. Raises `PorticoError`, also if its object lacks a member of the kind's protocol."""
     try:
         part = make(context)
     except (PorticoError, SettingsError):
@@ -98,7 +98,7 @@ def made(kind: str, name: str, make: Callable[[Context], T], context: Context) -
 
 
 def _members(protocol: type) -> Iterator[str]:
-    """The members that an object must have, in the order in which the protocol names them; the rest have defaults."""
+    """Yield the members that an object must have, in the order of the protocol; all other members have defaults."""
     found = get_protocol_members(protocol)
     attributes: Mapping[str, Any] = vars(protocol)
     for name in dict.fromkeys([*protocol.__annotations__, *attributes]):

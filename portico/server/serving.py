@@ -1,4 +1,4 @@
-"""Transports, each on its own: one that cannot start says why, and one that dies leaves the others serving."""
+"""Transports, each on its own: one that cannot start gives a reason, and one that dies leaves the others serving."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from portico.core.stranger import strangers
 from portico.transports.base import Transport, TransportFailed
 
 START_SECONDS = 60.0
-"""How long a transport may take until it is reachable."""
+"""Seconds that a transport may take until it is reachable."""
 
 log = logging.getLogger("portico.transports")
 
 
 class Serving:
-    """The transports of one server. ``over`` is set once none of them is left; ``failures`` has the reason of each."""
+    """The transports of one server. ``over`` is set once none of them is left; ``failures`` has the reason for each."""
 
     def __init__(self, engine: Engine, transports: Mapping[str, Transport]) -> None:
         self.over = anyio.Event()
@@ -33,7 +33,7 @@ class Serving:
         self._all_started = False
 
     async def start(self, tasks: TaskGroup) -> tuple[str, ...]:
-        """Start all; returns their addresses. Raises `TransportFailed`."""
+        """Start all; return their addresses. Raises `TransportFailed`."""
         addresses = []
         for name, transport in self._transports.items():
             with anyio.move_on_after(START_SECONDS):
@@ -57,14 +57,14 @@ class Serving:
             log.debug("transport %s", name, exc_info=True)
         if name not in self._started:
             raise TransportFailed(f"the transport {name} can't start: {reason}")
-        log.error("the transport %s serves no more: %s", name, reason)
+        log.error("the transport %s has stopped serving: %s", name, reason)
         self.failures[name] = reason
         self._engine.failed[f"transport {name}"] = reason
         self._started.remove(name)
         self._see_whether_any_is_left()
 
     def _see_whether_any_is_left(self) -> None:
-        if self._all_started and not self._started:  # one that dies at once must not end what the others begin
+        if self._all_started and not self._started:  # one that dies at once must not stop the start of the others
             self.over.set()
 
 

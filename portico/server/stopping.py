@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first cancels a start or asks a server to stop, the next one hurries it."""
+"""SIGTERM and SIGINT: the first cancels a start or asks a server to stop, the next one speeds up the stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = logging.getLogger("portico")
 
 
 class StopSignals:
-    """The signals that a server gets. ``start_scope`` is cancelled by one that comes before `started`."""
+    """The signals to a server. A signal before `started` cancels ``start_scope``."""
 
     def __init__(self, signals: AsyncIterator[signal.Signals]) -> None:
         self.start_scope = anyio.CancelScope()
@@ -24,7 +24,7 @@ class StopSignals:
         self._asked_again = anyio.Event()
 
     async def listen(self) -> None:
-        """Take signals in until cancelled."""
+        """Receive signals until cancelled."""
         async for number in self._signals:
             if not self._started:
                 log.info("%s: stopping", number.name)
@@ -36,11 +36,11 @@ class StopSignals:
                 self._asked_again.set()
 
     def started(self) -> None:
-        """From now on a signal asks for a stop, and cancels nothing."""
+        """From now on, let a signal ask for a stop and cancel nothing."""
         self._started = True
 
     async def asked(self, over: anyio.Event) -> str:
-        """Wait for the first signal, or until ``over`` is set. Returns the reason, for the log."""
+        """Wait for the first signal, or until ``over`` is set. Return the reason, for the log."""
         async with anyio.create_task_group() as waiting:
 
             async def end() -> None:
@@ -54,5 +54,5 @@ class StopSignals:
         return self._first.name if self._first else "no transport is left"
 
     async def asked_again(self) -> None:
-        """Wait for the signal after the one that `asked` told of, or after ``over``."""
+        """Wait for the signal after the one that `asked` reported, or after ``over``."""
         await self._asked_again.wait()

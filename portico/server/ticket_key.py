@@ -1,4 +1,4 @@
-"""The key that tickets are signed with: made at the first start, and kept, so that tickets outlive a restart."""
+"""The key for signing tickets: made at the first start, and kept, so that tickets outlive a restart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from portico.core.tickets import KEY_BYTES
 
 
 def ticket_key(data_dir: Path) -> bytes:
-    """The key in the file ``ticket_key`` of the data folder. Raises `Unavailable` (``ticket_key``)."""
+    """Return the key in the file ``ticket_key`` of the data folder. Raises `Unavailable` (``ticket_key``)."""
     path = data_dir / "ticket_key"
     try:
         if not path.exists():

@@ -1,4 +1,4 @@
-"""A started agent: the SDK's client, the one task that owns it, and the turns that are asked of it."""
+"""A started agent: the SDK's client, the one task that owns it, and the turns that it is given."""
 
 from __future__ import annotations
 
@@ -59,14 +59,16 @@ START_TIME = 40.0
 """Seconds in which the CLI has to answer the SDK's ``initialize``."""
 
 ORDER_TIME = 5.0
-"""Seconds that a permission request waits for its tool use to come out of the SDK's buffer, which it overtakes."""
+"""Seconds that a permission request waits for its tool use, which is still in the SDK's buffer when the request
+arrives.
+"""
 
 USES_KEPT = 256
 
 
 class SdkAgent:
-    """Implements `portico.Agent`. `serve` is its task, and the one that connects and disconnects the client;
-    the driver owns it.
+    """An implementation of `portico.Agent`. `serve` is its task, which also connects and disconnects the client; the
+    driver owns it.
     """
 
     def __init__(self, launch: Launch, process: CliProcess) -> None:
@@ -80,8 +82,8 @@ class SdkAgent:
         self._protocol = Protocol(launch.conversation, launch.spec.options.permission_mode)
         self._callbacks = Callbacks(lambda line: self._act(self._protocol.take(line)))
         self._said = EventBuffer()
-        self._running: str | None = None  # uuid of what `run` follows
-        self._begun: set[str] = set()  # uuids of the messages of the last turn that the CLI has begun
+        self._running: str | None = None  # uuid of the message that `run` follows
+        self._begun: set[str] = set()  # uuids of the last turn's messages that the CLI has begun
         self._used: deque[str] = deque(maxlen=USES_KEPT)  # ids of the last tool uses
         self._abandoned: set[str | None] = set()  # turns that nobody follows any more
         self._changed = anyio.Event()
@@ -92,7 +94,7 @@ class SdkAgent:
     # --- the engine's side
 
     async def run(self, turn: Turn | OwnTurn) -> AsyncIterator[AgentEvent]:
-        """See `Agent.run`. Where the CLI ends before it has taken the turn, raises `AgentUnavailable`."""
+        """See `Agent.run`. Raises `AgentUnavailable` if the CLI ends before it has taken the turn."""
         uuid: str | None = None
         line: bytes | None = None
         if isinstance(turn, Turn):
@@ -108,8 +110,8 @@ class SdkAgent:
             while not finished:
                 entry = await self._said.get()
                 if isinstance(entry, OwnTurn):
-                    continue  # the one that `watch` told of, or it came just before our message
-                if isinstance(entry, Taken):  # by a turn of the agent's own
+                    continue  # the one that `watch` returned, or one that came just before our message
+                if isinstance(entry, Taken):  # a turn of the agent's own took it up
                     uuid = self._running = None
                 elif not isinstance(entry, Done):
                     yield entry
@@ -132,7 +134,7 @@ class SdkAgent:
         raise _not_supported("claim")
 
     async def configure(self, options: AgentOptions) -> None:
-        """See `Agent.configure`. Raises `AgentFailed`: ``agent_error`` where the CLI refuses."""
+        """See `Agent.configure`. Raises `AgentFailed`: ``agent_error`` if the CLI refuses."""
         launch = self._launch.with_options(options)
         if options.model != self._launch.spec.options.model:
             await self._control(self._client.set_model(options.model or launch.config.model), CHANGE_TIME)
@@ -144,13 +146,13 @@ class SdkAgent:
         raise _not_supported("steer")
 
     async def interrupt(self) -> None:
-        """See `Agent.interrupt`. Raises `AgentFailed` (``agent_stalled``) where the CLI does not answer in time."""
+        """See `Agent.interrupt`. Raises `AgentFailed` (``agent_stalled``) if the CLI does not answer in time."""
         uuid = self._running
         with anyio.move_on_after(CONTROL_TIME):
-            # One that comes before the turn has begun stops nothing, and the SDK doesn't say which it was.
+            # An interrupt before the turn has begun stops nothing, and the SDK doesn't report which case it was.
             while uuid is not None and uuid not in self._begun and self._protocol.expects(uuid):
                 await self._changed.wait()
-        if self._protocol.expects(uuid):  # what comes next is not meant
+        if self._protocol.expects(uuid):  # the next turn is not meant
             request_id, (*denials, _) = self._protocol.interrupt()
             self._act(denials)
             await self._control(self._client.interrupt(), CONTROL_TIME)
@@ -158,7 +160,7 @@ class SdkAgent:
             self._protocol.take({"type": "control_response", "response": response})
 
     async def answer(self, request_id: str, decision: Decision) -> None:
-        """See `Agent.answer`. Raises `Conflict` (``already_resolved``) where nobody waits for it any more."""
+        """See `Agent.answer`. Raises `Conflict` (``already_resolved``) if nobody waits for the answer any more."""
         self._act(self._protocol.answer(request_id, decision))
 
     async def close(self) -> None:
@@ -180,7 +182,7 @@ class SdkAgent:
         except (AgentFailed, CLIConnectionError) as error:
             if isinstance(error, AgentFailed) and error.code == "agent_stalled":
                 raise
-            # It has ended: `serve` knows why, and closes the buffer.
+            # It has ended: `serve` knows the reason, and closes the buffer.
 
     async def _control(self, request: Awaitable[None], within: float) -> None:
         try:
@@ -192,7 +194,7 @@ class SdkAgent:
             raise AgentFailed("The agent does not answer.", code="agent_stalled") from None
         except ClaudeSDKError as error:
             raise AgentFailed("The agent has ended.") from error
-        except Exception as error:  # what the SDK raises for a refusal
+        except Exception as error:  # the SDK's error for a refusal
             raise AgentFailed(f"The agent refuses: {error}.", code="agent_error") from error
 
     async def _stop_turn(self) -> None:
@@ -224,9 +226,9 @@ class SdkAgent:
         except* TimeoutError:
             end = AgentUnavailable("The agent did not answer at its start.", code="agent_stalled")
         except* Exception as errors:
-            logger.exception("what an agent says can't be followed")
+            logger.exception("an agent's output can't be processed")
             kind = AgentFailed if self._connected else AgentUnavailable
-            end = kind(f"What the agent says can't be followed: {errors.exceptions!r}", code="internal_error")
+            end = kind(f"The agent's output can't be processed: {errors.exceptions!r}", code="internal_error")
         finally:
             self._said.close(end)
             with anyio.CancelScope(shield=True):
@@ -260,7 +262,9 @@ class SdkAgent:
             self._wake()
 
     async def _listen(self) -> bool:
-        """Whether that was all. One message that the SDK can't read ends its stream of them, which can be had anew."""
+        """Read messages; return whether they have ended. A message that the SDK can't read ends its stream, which can
+        restart.
+        """
         try:
             async for message in self._client.receive_messages():
                 await self._hear(message)
@@ -283,7 +287,7 @@ class SdkAgent:
         for item in items:
             if isinstance(item, Moved):
                 await self._launch.move(item.conversation)
-        size = len(repr(message))  # its line's is not known here
+        size = len(repr(message))  # the size of its line is not known here
         self._act(items, size, idle=idle and not self._protocol.busy)
         await self._said.wait_for_room()
 

@@ -1,12 +1,12 @@
-"""The driver ``claude-agent-sdk``: starts agents that are talked to through `claude_agent_sdk.ClaudeSDKClient`.
+"""The driver ``claude-agent-sdk``: it starts agents and talks to them through `claude_agent_sdk.ClaudeSDKClient`.
 
-The CLI, its folders, its environment and its end are those of the driver ``claude-code``. The SDK has the talk:
-requests and their answers, permissions, messages. What it does not do, agents of this driver don't either:
+The CLI, its folders, its environment and its end are those of the driver ``claude-code``. The SDK handles the
+conversation: requests and their answers, permissions, messages. Agents of this driver can't do what it does not do:
 
-- ``claim``: the SDK says ``initialize`` when it connects, and system prompts can be told only by the first of those;
-- ``steer``: which turn takes a message up is told by lines that the SDK drops, and by its results only in the end;
+- ``claim``: the SDK sends ``initialize`` when it connects, and only the first ``initialize`` can carry system prompts;
+- ``steer``: the SDK drops the lines that say which turn takes a message up, and its results say so only at the end;
 - blocks of a kind that the SDK does not know are left out of messages, and so is thinking without a signature;
-- the permission request of a subagent does not say which tool use the subagent is of.
+- the permission request of a subagent does not say to which tool use the subagent belongs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class SdkDriver:
-    """Implements `portico.AgentDriver`. `open` and `close` belong to one and the same task."""
+    """An implementation of `portico.AgentDriver`. `open` and `close` must be called in the same task."""
 
     name = "claude-agent-sdk"
     needs_credentials = True
@@ -34,7 +34,7 @@ class SdkDriver:
         self._host = CliHost(config)
 
     def fixed(self, options: AgentOptions) -> AgentOptions:
-        """See `AgentDriver.fixed`: nothing can be changed by a claim."""
+        """See `AgentDriver.fixed`: a claim can change nothing."""
         return options
 
     async def open(self) -> None:
@@ -42,7 +42,7 @@ class SdkDriver:
         await self._host.open()
 
     async def check(self) -> None:
-        """Raises `AgentUnavailable` where the SDK is missing, or the CLI is missing, too old or broken."""
+        """Check SDK and CLI. Raises `AgentUnavailable` if either is missing, or the CLI is too old or broken."""
         await anyio.to_thread.run_sync(_load)
         await self._host.check()
 
@@ -56,10 +56,10 @@ class SdkDriver:
         except AgentUnavailable as error:
             if error.code != "no_conversation":
                 raise
-            return await self._start(spec, afresh=True)  # what is on disk holds no conversation to go on with
+            return await self._start(spec, afresh=True)  # the transcript on disk has no conversation to continue
 
     async def close(self) -> None:
-        """Kill the agents that are still there; the engine has closed its own before."""
+        """Kill the agents that are still there; the engine has already closed its own."""
         await self._host.close()
 
     async def _start(self, spec: AgentSpec, *, afresh: bool = False) -> SdkAgent:
@@ -83,7 +83,7 @@ class SdkDriver:
 
 
 def _load() -> type[SdkAgent]:
-    """Importing the SDK takes 0.7 s, so it is not done on the loop."""
+    """Import the SDK. This takes 0.7 s, so it is not done on the loop."""
     try:
         from portico_claude_agent_sdk.agent import SdkAgent
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The SDK's messages, put back into the shapes of the CLI's lines: so they mean what they mean to `Protocol`."""
+"""The SDK's messages, turned back into the shapes of the CLI's lines, so that `Protocol` understands them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BLOCKS: dict[type, str] = {
 
 
 def line_of(message: Message) -> dict[str, Any] | Oversized | None:
-    """The line that the message was, as far as the SDK has kept it. None for what has come by it already."""
+    """Return the line of a message, as far as the SDK kept it. None for a message whose line has already been seen."""
     said: dict[str, Any]
     match message:
         case StreamEvent():

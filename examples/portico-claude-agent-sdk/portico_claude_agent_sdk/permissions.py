@@ -21,7 +21,7 @@ Json = dict[str, Any]
 
 
 class Callbacks:
-    """The callbacks that wait for an answer. ``tell`` is given the lines that the CLI has asked with."""
+    """The callbacks that wait for an answer. ``tell`` gets the lines with which the CLI asks."""
 
     def __init__(self, tell: Callable[[Json], None]) -> None:
         self._tell = tell
@@ -30,7 +30,7 @@ class Callbacks:
     async def ask(
         self, tool_name: str, given: Json, context: ToolPermissionContext
     ) -> PermissionResultAllow | PermissionResultDeny:
-        """Waits for as long as the CLI does; the SDK cancels it where the CLI takes the request back."""
+        """Ask, and wait for as long as the CLI does; the SDK cancels this if the CLI withdraws the request."""
         request_id = str(uuid4())
         request = {
             "subtype": "can_use_tool",
@@ -57,7 +57,7 @@ class Callbacks:
         )
 
     def answer(self, line: bytes) -> None:
-        """Hand a ``control_response`` on to the callback that it is for."""
+        """Pass a ``control_response`` to the callback that it answers."""
         response = json.loads(line)["response"]
         if answer := self._waiting.get(response["request_id"]):
             answer.response = response["response"]
@@ -66,7 +66,7 @@ class Callbacks:
 
 def _suggested(context: ToolPermissionContext) -> Iterator[Json]:
     for suggestion in context.suggestions:
-        with suppress(ValueError):  # of a type that the SDK does not know: the request itself is good
+        with suppress(ValueError):  # the SDK does not know its type; the request itself is valid
             yield suggestion.to_dict()
 
 

@@ -1,7 +1,7 @@
 """The SDK's way to the CLI: a process of ours in place of the one that the SDK would start.
 
-That one has the server's whole environment, cannot be contained, takes up to 15 s to close, leaves the CLI's children
-behind, and ends at a line of more than 1 MiB (0.2.187).
+The SDK's own process has the server's whole environment, cannot be contained, takes up to 15 s to close, leaves the
+CLI's children behind, and ends at a line of more than 1 MiB (0.2.187).
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from claude_agent_sdk import CLIConnectionError, Transport
 from portico.plugins.claude_code.toolkit import CliProcess, Oversized, decode_in_turns
 
 ASIDE = "portico_aside"
-"""Subtype of system messages of ours, in which a line goes by the SDK unharmed, as the value of ``line``."""
+"""The subtype of our own system messages, in which a line passes the SDK unchanged, as the value of ``line``."""
 
 UNTOLD = frozenset({"command_lifecycle", "result"})
-"""Lines that the SDK drops, or of which it leaves out what is needed: what this turn alone has cost, and the type of an
-error of the API."""
+"""Lines that the SDK drops, or from which it omits needed data: the cost of this turn alone, and the type of an API
+error."""
 
 
 class CliTransport(Transport):
-    """Bounded as `CliProcess` is. ``closing`` is to be set before the process is ended on purpose.
+    """A transport, bounded as `CliProcess` is. Set ``closing`` before ending the process on purpose.
 
-    The SDK says of its `Transport` that it may change: what is asked for here is that of 0.2.187.
+    The SDK says that its `Transport` may change: this is the interface of 0.2.187.
     """
 
     def __init__(self, process: CliProcess) -> None:
@@ -32,10 +32,10 @@ class CliTransport(Transport):
         self._process = process
 
     async def connect(self) -> None:
-        """It is connected from the start."""
+        """Do nothing: it is connected from the start."""
 
     async def write(self, data: str) -> None:
-        """Raises `AgentFailed`, see `CliProcess.send`: the SDK lets it through."""
+        """Write a line. Raises `AgentFailed`, see `CliProcess.send`: the SDK lets it through."""
         await self._process.send(data.removesuffix("\n").encode())
 
     async def read_messages(self) -> AsyncIterator[dict[str, Any]]:
@@ -47,7 +47,7 @@ class CliTransport(Transport):
                 if isinstance(message, dict):
                     yield message
         if not self.closing:
-            # Of an end without an error, the SDK would not tell those who wait for the answer to a request.
+            # At an end without an error, the SDK would leave callers waiting for the answer to a request.
             raise CLIConnectionError("The agent's process has ended.")
 
     async def close(self) -> None:
@@ -57,4 +57,4 @@ class CliTransport(Transport):
         return self._process.returncode is None
 
     async def end_input(self) -> None:
-        """Only asked for where all messages are known at the start."""
+        """Do nothing: the SDK calls this only if all messages are known at the start."""

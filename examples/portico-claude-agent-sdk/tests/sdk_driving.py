@@ -25,7 +25,7 @@ Event = dict[str, Any]
 
 
 def real_cli() -> Path:
-    """The real CLI, or the test is skipped where there is none."""
+    """Return the real CLI, or skip the test if there is none."""
     try:
         return find_cli(None, os.environ["PATH"])
     except AgentUnavailable as error:
@@ -33,7 +33,7 @@ def real_cli() -> Path:
 
 
 def new_driver(folder: Path, **settings: Any) -> SdkDriver:
-    """A driver whose agents live in ``folder/agents``; ``settings`` are `DriverConfig`'s."""
+    """Make a driver with its agents in ``folder/agents``; ``settings`` are those of `DriverConfig`."""
     environment = {"PATH": os.environ["PATH"], **settings.pop("environment", {})}
     return SdkDriver(DriverConfig(agents=folder / "agents", environment=environment, **settings))
 
@@ -66,7 +66,7 @@ async def started(driver: SdkDriver, spec: AgentSpec) -> AsyncIterator[Agent]:
 
 
 async def turn(agent: Agent, content: Any, within: float = 30) -> list[Event]:
-    """All events of one turn."""
+    """Return all events of one turn."""
     asked = content if isinstance(content, Turn | OwnTurn) else Turn("turn", content)
     events: list[Event] = []
     with anyio.fail_after(within):
@@ -76,7 +76,7 @@ async def turn(agent: Agent, content: Any, within: float = 30) -> list[Event]:
 
 
 def script(*steps: dict[str, Any]) -> str:
-    """A text that tells the scripted model what to reply."""
+    """Make a text that tells the scripted model what to reply."""
     return f"[{json.dumps(list(steps))}]"
 
 
@@ -85,17 +85,17 @@ def tool(name: str, **inputs: Any) -> dict[str, Any]:
 
 
 def last_request(model: ServedModel) -> Any:
-    """The body of the last request to the model."""
+    """Return the body of the last request to the model."""
     return model.model.requests[-1].body
 
 
 def conversation(model: ServedModel) -> str:
-    """The messages of the last request to the model."""
+    """Return the messages of the last request to the model."""
     return json.dumps(last_request(model)["messages"])
 
 
 def text(events: list[Event]) -> str:
-    """All finished text: it is what the user reads."""
+    """Return all finished text, as the user reads it."""
     blocks = [b for e in events if e["type"] == "message" for b in e["content"]]
     return "".join(block["text"] for block in blocks if block["type"] == "text")
 
@@ -109,7 +109,7 @@ def kinds(events: list[Event]) -> list[str]:
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """All live processes that have this agent's marker in their environment."""
+    """Return all live processes with this agent's marker in their environment."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -119,12 +119,12 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 
 def unique_seconds() -> str:
-    """Two minutes for `sleep`, as a word that is on no other command line of this machine."""
+    """Return two minutes for `sleep`, as a word that is on no other command line of this machine."""
     return f"120.{secrets.randbelow(10**15):015}"
 
 
 def processes_with(word: str) -> list[psutil.Process]:
-    """All live processes that have this word on their command line."""
+    """Return all live processes with this word on their command line."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -134,7 +134,7 @@ def processes_with(word: str) -> list[psutil.Process]:
 
 
 def live(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run. A process that has ended and that nobody has waited for yet does not."""
+    """Return those that still run. A process that has ended but was not waited for does not."""
     found = []
     for process in processes:
         with suppress(psutil.NoSuchProcess):
@@ -144,7 +144,7 @@ def live(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
 
 
 def gone_soon(processes: Sequence[psutil.Process], within: float = 5) -> bool:
-    """Whether all of them end within so many seconds."""
+    """Wait until all of them have ended; return whether they did within so many seconds."""
     end = time.monotonic() + within
     while live(processes):
         if time.monotonic() > end:
@@ -156,10 +156,10 @@ def gone_soon(processes: Sequence[psutil.Process], within: float = 5) -> bool:
 def kill(spec: AgentSpec) -> None:
     """SIGKILL all processes of this agent."""
     end = time.monotonic() + 5
-    while not (killed := processes_of(spec.folder)):  # one that is being executed shows no environment for a moment
+    while not (killed := processes_of(spec.folder)):  # a process shows no environment for a moment during exec
         assert time.monotonic() < end
         time.sleep(0.005)
     for process in killed:
-        with suppress(psutil.NoSuchProcess):  # the death of one may be that of another
+        with suppress(psutil.NoSuchProcess):  # the death of one may end another
             process.kill()
     assert gone_soon(killed)

@@ -1,4 +1,4 @@
-"""What an agent does about a CLI that misbehaves as the real one can't be made to."""
+"""An agent with a CLI that misbehaves in ways that the real one can't be made to."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from portico import Agent, AgentFailed, AgentUnavailable, Turn
 
 pytestmark = [pytest.mark.anyio, pytest.mark.fake_agent, pytest.mark.long]
 
-# Prints the lines that a message lists (a number: of so many bytes), and answers control requests, but for those named
-# in `flaws`. Further ones: "stubborn" (it never leaves by itself) and "die" (at a request that it doesn't answer).
+# Prints the lines that a message lists (a number: that many bytes), and answers control requests, except those named in
+# `flaws`. Further flaws: "stubborn" (it never leaves by itself) and "die" (at a request that it doesn't answer).
 _FAKE = """#!{python} -S
 import json, signal, sys, time
 if "--version" in sys.argv:

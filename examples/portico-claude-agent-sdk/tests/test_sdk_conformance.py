@@ -1,4 +1,4 @@
-"""The driver keeps the rules of drivers."""
+"""The driver follows the rules of drivers."""
 
 from __future__ import annotations
 

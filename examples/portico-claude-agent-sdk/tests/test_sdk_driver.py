@@ -94,7 +94,7 @@ async def test_cost_and_usage_are_of_one_turn_also_after_a_restart(
                 costs.append(events[-1]["cost_usd"])
                 assert events[-1]["usage"]["output_tokens"] == 100
     assert costs[0] > 0 and costs == pytest.approx([costs[0]] * 4)
-    assert conversation(model).count("the heron") > 4  # what was said before the restart too
+    assert conversation(model).count("the heron") > 4  # the text before the restart too
 
 
 async def test_text_is_text_and_what_would_kill_the_cli_is_refused(agent: Agent, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ async def test_an_interrupt_is_answered_also_where_nobody_reads(agent: Agent) ->
     with anyio.fail_after(40):
         async for event in agent.run(Turn("t", script({"size": 50_000_000, "gap_ms": 2}))):
             if not events:
-                await anyio.sleep(6)  # all that may wait is full by then, the SDK's 100 messages too
+                await anyio.sleep(6)  # by then every buffer is full, the SDK's 100 messages too
                 await agent.interrupt()
             events.append(dict(event))
     assert events[-1]["stop_reason"] == "interrupted" and len(streamed(events)) > 5_000_000
@@ -208,7 +208,7 @@ async def test_an_error_of_the_api_has_a_code_and_the_agent_goes_on(agent: Agent
 
 async def test_a_slow_reader_gets_a_long_reply_whole_and_before_what_is_asked(agent: Agent) -> None:
     events: list[Event] = []
-    # So much that what comes last waits in the SDK's buffer of 100 messages.
+    # So many that the last messages wait in the SDK's buffer of 100.
     step = {"size": 4_800_000, "tool": tool("Write", file_path="a.txt", content="a")}
     with anyio.fail_after(60):
         async for event in agent.run(Turn("t", script(step))):

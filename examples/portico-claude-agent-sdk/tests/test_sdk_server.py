@@ -31,7 +31,7 @@ def anyio_backend() -> str:
 
 
 class Client:
-    """Speaks to one session."""
+    """A client of one session."""
 
     def __init__(self, http: httpx.AsyncClient, session: str) -> None:
         self.http = http
@@ -44,11 +44,11 @@ class Client:
     async def follow(self) -> AsyncIterator[Event]:
         async with aconnect_sse(self.http, "GET", f"{self._session}/events?after=0") as source:
             async for event in source.aiter_sse():
-                if event.data:  # there is one that only says how soon to come back
+                if event.data:  # one event only sets the time to reconnect
                     yield json.loads(event.data)
 
     async def until(self, turn_id: str, wanted: str) -> list[Event]:
-        """The events of a turn, up to the first one of this type."""
+        """Return the events of a turn, up to the first one of this type."""
         events = []
         with anyio.fail_after(60):
             async for event in self.follow():
@@ -69,7 +69,7 @@ class Client:
 
 @asynccontextmanager
 async def serving(folder: Path, **settings: str) -> AsyncIterator[Client]:
-    """A client of a server with this driver, which starts with a session `s`, and must leave no process behind."""
+    """Yield a client of a server with this driver and a session `s`, which must leave no process behind."""
     cli = real_cli()
     data, home = folder / "data", folder / "home"
     home.mkdir()

@@ -1,4 +1,4 @@
-"""The transport does what every transport has to do."""
+"""The transport does what every transport must do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OPEN = json.dumps({"type": "open", "token": ALICE, "session_id": "s"}).encode() 
 
 
 class Client:
-    """Opens a connection for each call."""
+    """A client that opens a connection for each call."""
 
     def __init__(self, connect: Connect, secret: str | None) -> None:
         self._connect = connect
@@ -66,7 +66,7 @@ class Client:
 
 
 async def _line(lines: BufferedByteReceiveStream) -> Mapping[str, Any] | None:
-    """The next line; None at the end."""
+    """Return the next line, or None at the end."""
     try:
         line: Mapping[str, Any] = json.loads(await lines.receive_until(b"\n", 100_000_000))
     except anyio.IncompleteRead:

@@ -1,4 +1,4 @@
-"""What the real client of OpenAI gets from a real server, whose agents are echoes."""
+"""The real client of OpenAI with a real server whose agents are echoes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def user(content: Any) -> dict[str, Any]:
 
 
 def none_left(api: httpx.Client) -> bool:
-    """Whether all sessions are gone within seconds."""
+    """Tell whether all sessions disappear within seconds."""
     for _ in range(200):
         if not api.get("/sessions").json()["sessions"]:
             return True
@@ -130,7 +130,7 @@ def test_a_model_that_is_none_of_claudes_is_the_servers_own(client: Any) -> None
 def test_a_session_that_is_named_goes_on(client: Any, api: httpx.Client) -> None:
     assert api.post("/sessions", json={"session_id": "mine"}).status_code == 201
     headers = {"X-Portico-Session": "mine", "Idempotency-Key": "t1"}
-    for _ in range(2):  # the second time it is not asked again
+    for _ in range(2):  # the second time nothing is asked again
         answer = client.chat.completions.create(
             model="portico", messages=[user("before"), user("hello")], extra_headers=headers
         )
@@ -231,13 +231,13 @@ def test_who_leaves_late_leaves_the_next_session_of_that_id_alone(
         assert next(iter(chunks)).choices[0].delta.role == "assistant"  # from now on it reads nothing
         (session,) = api.get("/sessions").json()["sessions"]
         one = f"/sessions/{session['session_id']}"
-        while api.get(one).json()["last_seq"] < 60:  # more than fits between the two of them
+        while api.get(one).json()["last_seq"] < 60:  # more than fits between client and server
             time.sleep(0.02)
         assert api.delete(f"{one}?purge=true").status_code == 204
         bobs = {"Authorization": f"Bearer {BOBS_TOKEN}"}
         made = api.post("/sessions", json={"session_id": session["session_id"]}, headers=bobs)
         assert made.status_code == 201, made.text
-    while chats() == before:  # it is logged once all is done that follows its answer
+    while chats() == before:  # it is logged once everything after the answer is done
         time.sleep(0.02)
     assert api.get(one).json()["owner"] == "bob"
     assert api.delete(f"{one}?purge=true", headers=bobs).status_code == 204

@@ -1,4 +1,4 @@
-"""What a receiver gets of the events of a real engine."""
+"""The events of a real engine, as a receiver gets them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def anyio_backend() -> str:
 
 
 class Receiver:
-    """Takes what is posted to ``url``. ``answers`` are the statuses of the first requests; all others are taken."""
+    """A receiver of posts to ``url``. ``answers`` are the statuses of the first requests; all others are accepted."""
 
     def __init__(self, answers: Sequence[int] = ()) -> None:
         self.posts: list[tuple[dict[str, str], bytes]] = []
@@ -87,7 +87,7 @@ async def observed(folder: Path, url: str, **settings: Any) -> AsyncIterator[Eng
 
 
 async def ask(engine: Engine, session_id: str = "s") -> Sequence[Event]:
-    """All events of a session with one turn, once that is over."""
+    """Return all events of a session with one turn, once that is over."""
     await engine.create(ADA, NewSession(session_id=session_id))
     turn = await engine.query(ADA, session_id, NewTurn("two words"))
     reader = await engine.reader(ADA, session_id, turn_id=turn.turn_id)

@@ -20,27 +20,27 @@ from portico.cli.client.errors import HistoryLost, ProblemError, Unreachable
 from portico.ziti.overlay import DialFailed, Dialler, transport
 
 Event = dict[str, Any]
-"""An event of the HTTP API, as it came."""
+"""An event of the HTTP API, unchanged."""
 
 SILENCE = 45.0
-"""Seconds without a byte after which a stream is taken for dead: three heartbeats."""
+"""Seconds without a byte after which a stream counts as dead: three heartbeats."""
 PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
-"""Seconds before each attempt to come back; the last is kept to."""
+"""Seconds before each attempt to reconnect; the last value repeats."""
 STEADY = 10.0
-"""Seconds that a connection must have held, or else brought an event, to count as a success."""
+"""Seconds that a connection must last, unless it brings an event, to count as a success."""
 CALL_SECONDS = 30.0
-"""For an answer that is no stream."""
+"""The time limit for an answer that is not a stream."""
 PAGE = 1000
-"""Events."""
+"""The number of events in a page."""
 GATEWAY = (502, 503, 504)
-"""What a proxy says while the server behind it is away. The server's own 503 is a problem document."""
+"""A proxy's answers while the server behind it is away. The server's own 503 is a problem document."""
 
 
 class Client:
-    """Talks to one server. An async context manager; all methods raise `ClientError`.
+    """A client of one server. An async context manager; all methods raise `ClientError`.
 
-    ``patience``: seconds for which a broken stream is tried again without any success. ``on_trouble`` is called with
-    a text when a stream breaks, and with None when it is back.
+    ``patience``: seconds for which a broken stream is retried without success. ``on_trouble`` is called with a text
+    when a stream breaks, and with None when it is back.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class Client:
             transport=through,
             headers=headers,
             timeout=httpx.Timeout(CALL_SECONDS, connect=10),
-            trust_env=not (endpoint.local or endpoint.overlay),  # no proxy leads to our own machine, or onto an overlay
+            trust_env=not (endpoint.local or endpoint.overlay),  # no proxy leads to this machine, or onto an overlay
         )
         self.lost = False
-        """Whether a stream is broken just now."""
+        """True while a stream is broken."""
 
     async def __aenter__(self) -> Self:
         if self._dialler:
@@ -90,14 +90,14 @@ class Client:
                 await self._dialler.close()
 
     async def _log_in(self, dialler: Dialler) -> None:
-        """Before there is any request: those have time limits of their own, which this would use up."""
+        """Log in before any request: requests have time limits of their own, which the login would use up."""
         try:
             await dialler.start()
         except DialFailed as error:
             raise Unreachable(f"can't reach {self._endpoint.address}: {error}") from None
 
     async def create_session(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """``fields`` as `POST /sessions` takes them; those that are None are left out."""
+        """Create a session with ``fields`` as in `POST /sessions`; those that are None are left out."""
         body = {name: value for name, value in fields.items() if value is not None}
         return await self._call("POST", "/sessions", json=body)
 
@@ -105,11 +105,11 @@ class Client:
         return await self._call("GET", _path(session_id))
 
     async def change_session(self, session_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """``fields`` as `PATCH /sessions/{id}` takes them. Returns the session."""
+        """Change ``fields`` as in `PATCH /sessions/{id}`; return the session."""
         return await self._call("PATCH", _path(session_id), json=fields)
 
     async def sessions(self) -> list[dict[str, Any]]:
-        """All sessions, newest first."""
+        """Return all sessions, newest first."""
         found: list[dict[str, Any]] = []
         parameters: dict[str, Any] = {"limit": 100}
         while True:
@@ -120,27 +120,27 @@ class Client:
             parameters["cursor"] = page["next_cursor"]
 
     async def some_sessions(self, state: str, limit: int) -> list[dict[str, Any]]:
-        """The newest sessions in this state, at most ``limit`` (up to 100)."""
+        """Return the newest sessions in this state, at most ``limit`` (up to 100)."""
         found: list[dict[str, Any]] = (await self._call("GET", "/sessions", params={"state": state, "limit": limit}))[
             "sessions"
         ]
         return found
 
     async def metrics(self) -> str:
-        """The server's numbers, in Prometheus' text format."""
+        """Return the server's numbers, in Prometheus' text format."""
         return (await self._answer("GET", f"{self._endpoint.url}/metrics")).text
 
     async def close_session(self, session_id: str, *, purge: bool = False) -> None:
-        """``purge``: delete its history and its workspace too."""
+        """Close a session. ``purge``: delete its history and its workspace too."""
         await self._call("DELETE", _path(session_id), params={"purge": "true"} if purge else {})
 
     async def history(self, session_id: str, *, after: int, limit: int) -> list[Event]:
-        """At most ``limit`` (up to 5,000) of the events that there are after ``after``."""
+        """Return at most ``limit`` (up to 5,000) of the present events after ``after``."""
         events: list[Event] = (await self._page(session_id, after, limit))["events"]
         return events
 
     async def whole_history(self, session_id: str) -> AsyncGenerator[Event, None]:
-        """All events that there are now, read page by page; first a ``gap`` where older ones were deleted."""
+        """Yield all present events, read page by page; a ``gap`` comes first if older ones were deleted."""
         after, more = 0, True
         while more:
             page = await self._page(session_id, after, PAGE)
@@ -153,9 +153,9 @@ class Client:
         return await self._call("GET", f"{_path(session_id)}/events", params=parameters)
 
     async def interrupt(self, session_id: str, turn_id: str, *, begun: bool) -> None:
-        """Stop a turn, or withdraw it where it waits behind another, which is not to be stopped in its place.
+        """Stop a turn; if it waits behind another, withdraw it, so that the other is not stopped in its place.
 
-        ``begun``: more than its ``query`` has been seen.
+        ``begun``: more of the turn than its ``query`` has been seen.
         """
         if not begun and (await self.session(session_id))["queued"]:
             try:
@@ -167,17 +167,17 @@ class Client:
         await self._call("POST", f"{_path(session_id)}/interrupt")
 
     async def answer(self, session_id: str, request_id: str, behavior: str, *, remember: bool = False) -> None:
-        """``behavior``: "allow" or "deny"."""
+        """Answer a permission request; ``behavior`` is "allow" or "deny"."""
         path = f"{_path(session_id)}/permissions/{quote(request_id, safe='')}"
         await self._call("POST", path, json={"behavior": behavior, "remember": remember})
 
     async def query(
         self, session_id: str, content: str | list[dict[str, Any]], *, turn_id: str | None = None
     ) -> AsyncGenerator[Event, None]:
-        """The events of a new turn, each once, up to its ``complete``, whatever becomes of the connection.
+        """Start a turn; yield its events, each once, up to its ``complete``, whatever happens to the connection.
 
-        Until an event has come, the same ``turn_id`` is sent again: the server runs it once at most. From then on the
-        stream is taken up by reading the session's events, which starts nothing.
+        Until an event has come, the same ``turn_id`` is sent again: the server runs it at most once. After that, the
+        stream continues by reading the session's events, which starts nothing.
         """
         turn_id = turn_id or str(uuid.uuid4())
         body = {"query": content, "turn_id": turn_id}
@@ -190,7 +190,7 @@ class Client:
                 yield event
 
     async def follow(self, session_id: str, turn_id: str, *, after: int) -> AsyncGenerator[Event, None]:
-        """The events of a turn that was started before, from ``after`` on, up to its ``complete``."""
+        """Yield the events of a turn that was started before, from ``after`` on, up to its ``complete``."""
         async with aclosing(self._events(session_id, turn_id, after, None)) as events:
             async for event in events:
                 yield event
@@ -233,7 +233,7 @@ class Client:
                 if now + pause > give_up_at:
                     raise Unreachable(reason)
                 failures += 1
-                if failures == 2:  # the first attempt to come back mostly succeeds: not worth a word
+                if failures == 2:  # the first attempt usually succeeds: not worth a message
                     self.lost = True
                     self._on_trouble(reason)
                 await anyio.sleep(pause)
@@ -246,7 +246,7 @@ class Client:
             self._on_trouble(None)
 
     async def _frames(self, request: httpx.Request) -> AsyncGenerator[Event | None, None]:
-        """None once the stream is open, then its events."""
+        """Yield None once the stream is open, then its events."""
         response = await self._http.send(request, stream=True)
         try:
             await self._check(response)

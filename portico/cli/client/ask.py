@@ -38,13 +38,13 @@ async def ask(
     json_output: bool = False,
     verbose: bool = False,
 ) -> int:
-    """Print the answer to ``text`` (``-``: standard input) as it streams. Returns the exit status.
+    """Print the answer to ``text`` (``-``: standard input) as it streams. Return the exit status.
 
-    0: the turn came to its own end; 1: it did not, and standard error says why; 130: the user stopped it. A session
-    named with ``session`` is made if need be, and stays; one that exists is changed to what is given of ``title``,
-    ``model`` and ``permission_mode``. An unnamed one is closed at the end, unless ``keep``; then ``again`` makes the
-    line that goes on with it. Where there is nobody to ask for leave to use a tool, the answer is no, or with ``allow``
-    always yes.
+    0: the turn ended by itself; 1: it did not, and standard error says why; 130: the user stopped it. A session named
+    with ``session`` is created if needed, and stays; if it exists, ``title``, ``model`` and ``permission_mode`` are
+    changed as given. An unnamed session is closed at the end, unless ``keep``; then ``again`` makes the command line
+    that continues it. If nobody can be asked for permission to use a tool, the answer is no, or with ``allow`` always
+    yes.
     """
     screen = Screen(sys.stdout, sys.stderr, details=not json_output and (verbose or sys.stderr.isatty()))
     lines = Lines()
@@ -105,7 +105,7 @@ async def _query(text: str, lines: Lines) -> str:
 async def _session(
     client: Client, name: str | None, wanted: Wanted, screen: Screen, again: Invocation
 ) -> tuple[str, bool]:
-    """The session's id, and whether it is new."""
+    """Return the session's id, and whether it is new."""
     if name is not None:
         try:
             found = await client.session(name)

@@ -52,13 +52,13 @@ async def chat(
     permission_mode: str | None = None,
     cwd: str | None = None,
 ) -> int:
-    """Talk with a new session, or go on with the one of id ``session``. Returns the exit status.
+    """Talk with a new session, or continue the one with id ``session``. Return the exit status.
 
-    One that exists is changed to what is given of ``title``, ``model`` and ``permission_mode``. ``again`` makes the
-    lines that the user is told to type.
+    If it exists, ``title``, ``model`` and ``permission_mode`` are changed as given. ``again`` makes the command lines
+    that are shown to the user.
 
-    Where standard input is no terminal, each of its lines is a query, and permissions are denied; then the status is 1
-    if a turn failed. 130: left with Ctrl-C.
+    If standard input is no terminal, each of its lines is a query, and permissions are denied; the status is then 1 if
+    a turn failed. 130: the user left with Ctrl-C.
     """
     notes = sys.stdout if sys.stdout.isatty() else sys.stderr
     screen = Screen(sys.stdout, notes, details=True)
@@ -95,7 +95,7 @@ class Conversation:
         self._turns = 0
 
     async def run(self, view: dict[str, Any], *, new: bool) -> int:
-        """Until the user leaves. Returns the exit status."""
+        """Talk until the user leaves. Return the exit status."""
         try:
             if new:
                 self._screen.note(f"Session {self._session_id}. /help says what can be done here.")
@@ -164,7 +164,7 @@ class Conversation:
             self._screen.note(f"({outcome.stop_reason})")
 
     async def _resume(self, view: dict[str, Any]) -> None:
-        """Show the last exchanges, and go on watching those that are not over."""
+        """Show the last exchanges, and keep watching those that are not over."""
         after = max(0, view["last_seq"] - RECENT_EVENTS)
         turns = past_turns(await self._client.history(self._session_id, after=after, limit=RECENT_EVENTS))
         self._turns = view["turns"]
@@ -181,7 +181,7 @@ class Conversation:
                 await self._turn(turn.turn_id, events, turn.settled)
 
     async def _read(self) -> str | Key:
-        """The user's next line. Ctrl-C at the prompt is a key; from elsewhere it is a signal. Raises ValueError."""
+        """Return the user's next line. Ctrl-C at the prompt is a key; elsewhere it is a signal. Raises ValueError."""
         drain(self._presses)
         result: str | Key = Key.CTRL_C
         failure: ValueError | None = None
@@ -211,7 +211,7 @@ class Conversation:
         return Key.END if line is None else line
 
     async def _discard(self) -> None:
-        """Close a session in which nothing was said: it would only take up room."""
+        """Close a session in which nothing was said: it would only take up a slot."""
         with anyio.move_on_after(CLOSE_SECONDS):
             try:
                 await self._client.close_session(self._session_id)

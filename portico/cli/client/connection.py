@@ -1,4 +1,4 @@
-"""Where the server is, and with which token to come."""
+"""The address of the server, and the token for it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ ONLY_ZITI = "the server here is on a Ziti network only: give --ziti-identity and
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """``url`` has no path; ``uds`` is the path of a Unix socket to connect to instead of the URL's host.
+    """A server's address. ``url`` has no path; ``uds`` is the path of a Unix socket to connect to instead of the URL's
+    host.
 
-    ``overlay`` is a service on a Ziti network to dial instead.
-    On TLS ``cafile`` are the authorities to trust instead of those that this machine does; ``pinned`` is the server's
-    own certificate, where it is known: then nobody needs to have signed it, and for any name.
-    ``source`` and ``token_source`` say, for people, where the address and the token come from.
+    ``overlay`` is a service on a Ziti network to dial instead. For TLS, ``cafile`` names the authorities to trust
+    instead of this machine's; ``pinned`` is the server's own certificate if it is known, which is then trusted whoever
+    signed it and for any host name. ``source`` and ``token_source`` say, for people, where the address and the token
+    come from.
     """
 
     url: str
@@ -50,7 +51,7 @@ class Endpoint:
         return f"unix:{self.uds}" if self.uds else self.url
 
     def trust(self) -> ssl.SSLContext | None:
-        """What a client is to take for proof of who the server is; None: what this machine does.
+        """Return what a client must trust as proof of the server's identity; None means this machine's authorities.
 
         Raises `EndpointError`.
         """
@@ -68,12 +69,12 @@ class Endpoint:
 
     @property
     def option(self) -> str:
-        """What --server takes to come here again."""
+        """The value of --server that leads here again."""
         return self.address if self.uds or self.api_prefix == API_PREFIX else self.url + self.api_prefix
 
     @property
     def local(self) -> bool:
-        """Whether it is on this machine."""
+        """Tell whether it is on this machine."""
         if self.overlay:
             return False
         host = httpx.URL(self.url).host
@@ -92,11 +93,11 @@ def find_endpoint(
     overlay: Overlay | None = None,
     cafile: Path | None = None,
 ) -> Endpoint:
-    """The address is ``overlay``, else ``server``, else PORTICO_URL, else that which the running server wrote into
-    ``data_dir/server.json``.
+    """Find the server. The address is ``overlay``, else ``server``, else PORTICO_URL, else the one that the running
+    server wrote into ``data_dir/server.json``.
 
-    The token is ``token``, else PORTICO_TOKEN, else that in ``data_dir/token``, which is for servers on this machine
-    only. An address is ``http://HOST:PORT``, ``https://...`` or ``unix:/PATH``; a path behind the port is the API's
+    The token is ``token``, else PORTICO_TOKEN, else the one in ``data_dir/token``, which is only for servers on this
+    machine. An address is ``http://HOST:PORT``, ``https://...`` or ``unix:/PATH``; a path after the port is the API's
     prefix. ``cafile``, else PORTICO_CAFILE, is for ``https:``. Raises `EndpointError`.
     """
     if overlay:
@@ -114,7 +115,7 @@ def find_endpoint(
 
 
 def explain(error: httpx.RequestError, endpoint: Endpoint) -> str:
-    """In words, why a request to ``endpoint`` got no answer."""
+    """Say in words why a request to ``endpoint`` got no answer."""
     where, cause = endpoint.address, _root(error)
     if endpoint.overlay and isinstance(error, httpx.ConnectError):
         return f"can't reach {where}: {error}"
@@ -155,7 +156,9 @@ def _parse(text: str, source: str) -> Endpoint:
 
 
 def _host(service: str) -> str:
-    """The service's name as the Host header's, which the server takes; one that can't stand there goes without."""
+    """Return the service's name for the Host header, which the server accepts, or else "localhost" if it can't be
+    there.
+    """
     return service if re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", service) else "localhost"
 
 
@@ -175,7 +178,7 @@ def _local(path: Path) -> Endpoint:
     except (ValueError, KeyError, TypeError):
         raise EndpointError(f"{path} is damaged; restart the server, or give --server") from None
     if not _alive(pid):
-        raise EndpointError(f"{NO_SERVER} (the last one, process {pid}, ended without taking leave)")
+        raise EndpointError(f"{NO_SERVER} (the last one, process {pid}, did not shut down cleanly)")
     return Endpoint(found.url, found.uds, prefix, source=str(path), pinned=pinned)
 
 
@@ -187,7 +190,7 @@ def _token(
     if secret := environ.get("PORTICO_TOKEN"):
         return _checked(secret, "PORTICO_TOKEN"), "PORTICO_TOKEN"
     path = data_dir / "token"
-    if not local:  # this machine's secret is none of another's business
+    if not local:  # a remote server must not get this machine's secret
         return None, None
     try:
         return _checked(path.read_text(), str(path)), str(path)
@@ -206,7 +209,7 @@ def _checked(token: str, source: str) -> str:
 
 def _alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)  # signal 0 only asks
+        os.kill(pid, 0)  # signal 0 only checks
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:

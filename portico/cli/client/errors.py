@@ -1,8 +1,8 @@
-"""What can go wrong for a client, each with a text that says what to do.
+"""The errors of a client, each with a text that says what to do.
 
 ClientError
 ├── EndpointError   no server, or no usable address of one
-├── Unreachable     nobody answers there, or not in the way that a Portico server does
+├── Unreachable     nothing answers there, or something that is no Portico server
 ├── HistoryLost     events that are needed were deleted on the server
 └── ProblemError    the server refuses, as an RFC 9457 problem
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 
 class ClientError(Exception):
-    """Base of all errors of this package. Its text is for people."""
+    """The base of all errors of this package. Its text is for people."""
 
 
 class EndpointError(ClientError):
@@ -27,7 +27,7 @@ class HistoryLost(ClientError):
 
 
 class ProblemError(ClientError):
-    """``status`` is HTTP's, ``code`` is the API's stable one, ``detail`` is the server's text for people."""
+    """A refusal: ``status`` is HTTP's, ``code`` is the API's stable one, ``detail`` is the server's text for people."""
 
     def __init__(self, status: int, code: str, detail: str) -> None:
         super().__init__(f"{detail} ({code})" if detail else f"the server answered {status} ({code})")

@@ -1,4 +1,4 @@
-"""How this program was called, so that what it tells people to type works as printed."""
+"""The invocation of this program, so that the command lines that it shows work as printed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """``program``: the words that start it; ``options``: those that lead to the same server again."""
+    """An invocation. ``program``: the words that start it; ``options``: those that lead to the same server again."""
 
     program: tuple[str, ...]
     options: tuple[str, ...] = ()
 
     def line(self, *words: str) -> str:
-        """A command line that does ``words`` there."""
+        """Return a command line that runs ``words`` there."""
         return shlex.join([*self.program, *words, *self.options])
 
 
 def this_program() -> tuple[str, ...]:
-    """The words that started this process: `portico` where that finds it, else its path, or `python -m portico`."""
+    """Return the words that started this process: `portico` if that finds it, else its path, or `python -m portico`."""
     path = Path(sys.argv[0])
     if path.name == "__main__.py":
         return sys.executable, "-m", "portico"

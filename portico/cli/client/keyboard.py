@@ -1,4 +1,4 @@
-"""Standard input, and Ctrl-C, without ever blocking the event loop."""
+"""Standard input and Ctrl-C, without ever blocking the event loop."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 CHUNK = 65_536
 MOST = 32 * 1024 * 1024
-"""Bytes of one line or text; the server takes no more."""
+"""The largest line or text in bytes; the server takes no more."""
 
 Presses = MemoryObjectReceiveStream[None]
-"""Ctrl-C, once for each time it was pressed."""
+"""A stream of Ctrl-C presses, one item for each."""
 
 
 class Lines:
-    """What can be read from a file descriptor: a terminal, a pipe or a file. One reader at a time.
+    """The lines of a file descriptor: a terminal, a pipe or a file. One reader at a time.
 
     A line that is longer than 32 MiB raises ValueError, as does text that is not UTF-8.
     """
@@ -36,7 +36,7 @@ class Lines:
         return os.isatty(self._fd)
 
     async def line(self) -> str | None:
-        """The next line without its end; None when there is none."""
+        """Return the next line without its end; None when there is none."""
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)
@@ -50,20 +50,20 @@ class Lines:
         return _decoded(line).rstrip("\r")
 
     async def rest(self) -> str:
-        """All there is up to the end."""
+        """Return everything up to the end."""
         while await self._more():
             pass
         return _decoded(bytes(self._buffer))
 
     def forget(self) -> None:
-        """Drop what was typed but not asked for."""
+        """Drop typed text that was not asked for."""
         self._buffer.clear()
         if self.interactive:
             termios.tcflush(self._fd, termios.TCIFLUSH)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
-        """What is typed inside is not shown: a terminal would put it into the middle of what is printed."""
+        """Hide typed text inside the block: a terminal would mix it with the output."""
         with self._echo(False):
             yield
 
@@ -78,7 +78,7 @@ class Lines:
             yield
             return
         before = termios.tcgetattr(self._fd)
-        if bool(before[3] & termios.ECHO) == on:  # a background process that sets what is set would be stopped for it
+        if bool(before[3] & termios.ECHO) == on:  # a background process would be stopped for setting it again
             yield
             return
         changed = [*before]
@@ -87,13 +87,13 @@ class Lines:
         try:
             yield
         finally:
-            with suppress(termios.error):  # it may have hung up
+            with suppress(termios.error):  # the terminal may have hung up
                 termios.tcsetattr(self._fd, termios.TCSANOW, before)
 
     async def _more(self) -> bool:
         if len(self._buffer) > MOST:
             raise ValueError(f"standard input: more than {MOST} bytes")
-        if self._ended and not self.interactive:  # a terminal goes on after a Ctrl-D
+        if self._ended and not self.interactive:  # a terminal continues after a Ctrl-D
             return False
         if self._waits():
             await anyio.wait_readable(self._fd)
@@ -106,7 +106,7 @@ class Lines:
         return bool(data)
 
     def _waits(self) -> bool:
-        """Whether reading may have to wait, which can be waited for; regular files and /dev/null never do."""
+        """Tell whether a read may have to wait and can be waited for; regular files and /dev/null never have to."""
         try:
             mode = os.fstat(self._fd).st_mode
         except OSError:
@@ -123,8 +123,8 @@ def _decoded(data: bytes) -> str:
 
 @asynccontextmanager
 async def ctrl_c() -> AsyncGenerator[Presses, None]:
-    """While the block runs, Ctrl-C ends nothing by itself: it is counted in the stream."""
-    send, receive = anyio.create_memory_object_stream[None](2)  # a third one says nothing new
+    """Count Ctrl-C in the stream while the block runs: it ends nothing by itself."""
+    send, receive = anyio.create_memory_object_stream[None](2)  # a third one would mean nothing new
 
     async def listen() -> None:
         with anyio.open_signal_receiver(signal.SIGINT) as signals:
@@ -147,7 +147,7 @@ async def ctrl_c() -> AsyncGenerator[Presses, None]:
 
 
 def drain(presses: Presses) -> None:
-    """Forget what was pressed up to now."""
+    """Forget the presses up to now."""
     try:
         while True:
             presses.receive_nowait()

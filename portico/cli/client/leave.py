@@ -1,4 +1,4 @@
-"""Who says yes or no when the agent asks for leave to use a tool."""
+"""Decisions on the agent's requests for permission to use a tool."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from portico.cli.client.screen import Screen
 from portico.cli.client.transcript import Piece, describe_tool
 
 Decision = Literal["allow", "deny", "remember"]
-"""``remember``: allow, and what the agent suggests to allow for the rest of the session."""
+"""An answer. ``remember``: allow, and also what the agent suggests to allow for the rest of the session."""
 Decide = Callable[[Mapping[str, Any]], Awaitable[Decision]]
-"""Takes a ``permission_request`` event."""
+"""A function that decides on a ``permission_request`` event."""
 
 WORDS: Mapping[str, Decision] = {"y": "allow", "yes": "allow", "n": "deny", "no": "deny"}
 ALWAYS: Mapping[str, Decision] = {"a": "remember", "always": "remember"}
@@ -38,7 +38,7 @@ def say_no(screen: Screen, hint: str) -> Decide:
 
 
 def ask_user(screen: Screen, lines: Lines) -> Decide:
-    """Asks on the terminal, one question at a time."""
+    """Make a decider that asks on the terminal, one question at a time."""
     turn = anyio.Lock()
 
     async def decide(request: Mapping[str, Any]) -> Decision:
@@ -54,7 +54,7 @@ async def _ask(request: Mapping[str, Any], screen: Screen, lines: Lines) -> Deci
     answers = {**WORDS, **(ALWAYS if always else {})}
     whole = False
     while True:
-        lines.forget()  # what was typed before the question is no answer to it
+        lines.forget()  # text typed before the question is no answer to it
         described = describe_request(request, whole=whole)
         screen.note("\n".join(["? " + described.lines[0], *described.lines[1:]]), "yellow")
         choices = "[y]es, [n]o" + (", [v]iew all" if described.cut else "") + (", [a]lways" if always else "")
@@ -64,7 +64,7 @@ async def _ask(request: Mapping[str, Any], screen: Screen, lines: Lines) -> Deci
         try:
             answer = await lines.line()
         except ValueError:
-            continue  # no text, and so no answer
+            continue  # not text, so not an answer
         if answer is None:
             screen.note("")
             return "deny"

@@ -11,13 +11,13 @@ from portico.cli.client.transcript import printable, shorten
 
 HEADS = ("SESSION", "STATE", "TURNS", "LAST ACTIVE", "TITLE")
 TITLE = 256
-"""Characters; the server takes no longer one."""
+"""The longest title in characters; the server takes no longer one."""
 NARROW = 20
-"""Columns: less is not left to a title, whatever the width."""
+"""The least columns for a title, whatever the width."""
 
 
 def listing(found: Sequence[Mapping[str, Any]], width: int | None = None) -> list[str]:
-    """A line for each session behind one of headings. Only titles are ever cut, to fit in ``width`` columns."""
+    """Return a line of headings and a line for each session. Only titles are ever cut, to fit in ``width`` columns."""
     rows = [HEADS, *(_row(session) for session in found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADS) - 1)]
     left = None if width is None else max(NARROW, width - sum(widths) - 2 * len(widths))

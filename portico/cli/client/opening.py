@@ -1,4 +1,4 @@
-"""Finds or makes the session that a command is about, as the options of that command want it."""
+"""Finding or making the session for a command, according to the command's options."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from portico.cli.client.screen import Screen
 
 Session = dict[str, Any]
 Wanted = Mapping[str, str | None]
-"""Fields of a session: ``title``, ``model``, ``permission_mode``, ``cwd``; None where the user said nothing."""
+"""Fields of a session: ``title``, ``model``, ``permission_mode``, ``cwd``; None if the user did not give it."""
 
 
 async def make_session(client: Client, session_id: str | None, wanted: Wanted, again: Invocation) -> Session:
-    """A new session. Raises `ClientError`, which says what to do where there are too many."""
+    """Make a new session. Raises `ClientError`, which says what to do if there are too many."""
     try:
         return await client.create_session({"session_id": session_id, **wanted})
     except ProblemError as error:
@@ -27,7 +27,7 @@ async def make_session(client: Client, session_id: str | None, wanted: Wanted, a
 
 
 async def change_session(client: Client, found: Session, wanted: Wanted, screen: Screen) -> Session:
-    """Make an existing session what is wanted, and say so. Raises `ClientError`: its folder can't be changed."""
+    """Change an existing session as wanted, and report it. Raises `ClientError`: its folder can't be changed."""
     changes = {name: value for name, value in wanted.items() if value is not None and found.get(name) != value}
     if "cwd" in changes:
         raise ClientError(f"--cwd is for new sessions; session {found['session_id']} works in {found['cwd']}")
@@ -41,7 +41,7 @@ async def change_session(client: Client, found: Session, wanted: Wanted, screen:
 
 
 def refuse_closed(found: Session, again: Invocation) -> None:
-    """Raises `ClientError` where nothing can be said any more."""
+    """Raise `ClientError` for a closed session: it takes no more queries."""
     if found["state"] == "closed":
         export = again.line("sessions", "export", found["session_id"])
         raise ClientError(f"session {found['session_id']} is closed; `{export}` prints its events")

@@ -1,4 +1,4 @@
-"""What a session's last events tell about its turns. No I/O."""
+"""The turns in a session's last events. No I/O."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from portico.cli.client.api import Event
 from portico.cli.client.transcript import Piece, Transcript
 
-STREAMED = ("delta", "thinking")  # the finished message says it again
+STREAMED = ("delta", "thinking")  # the finished message repeats it
 
 
 @dataclass(slots=True)
 class PastTurn:
-    """``events`` are those that are known: the turn may have begun before them, and go on after them."""
+    """A turn. ``events`` are the known ones: the turn may have begun before them, and may continue after them."""
 
     turn_id: str
     events: list[Event] = field(default_factory=list)
@@ -37,7 +37,7 @@ class PastTurn:
 
 
 def past_turns(events: Sequence[Event]) -> list[PastTurn]:
-    """The turns to which ``events`` belong, in the order of their first one."""
+    """Return the turns of ``events``, in the order of their first event."""
     turns: dict[str, PastTurn] = {}
     for event in events:
         if turn_id := event.get("turn_id"):

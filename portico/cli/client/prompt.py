@@ -9,7 +9,9 @@ PROMPT = "> "
 
 
 class Prompt:
-    """What is pasted stays one message. Enter sends; Alt-Enter, or Enter behind a backslash, begins a new line."""
+    """An editor that keeps pasted text as one message. Enter sends; Alt-Enter, or Enter after a backslash, begins a new
+    line.
+    """
 
     def __init__(self) -> None:
         self._session: PromptSession[str] = PromptSession(
@@ -21,7 +23,7 @@ class Prompt:
         )
 
     async def line(self) -> str | None:
-        """What the user sends; None at Ctrl-D. Raises KeyboardInterrupt."""
+        """Return what the user sends; None at Ctrl-D. Raises KeyboardInterrupt."""
         try:
             return await self._session.prompt_async(handle_sigint=False)
         except EOFError:

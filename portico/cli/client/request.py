@@ -1,4 +1,4 @@
-"""What a permission request asks for, in words: all of it, or saying what is left out. No I/O."""
+"""A permission request in words: all of it, or with a note of what is left out. No I/O."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any
 MOST_LINES = 30
 """Lines of a file's new content that are shown at once."""
 MOST_CHARACTERS = 400
-"""Characters of such a line that are."""
+"""Characters of such a line that are shown."""
 INDENT = "    "
 MODES = {"acceptEdits": "accept all edits", "bypassPermissions": "allow everything", "plan": "only plan"}
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """``lines`` have no control characters; ``cut`` says that the text has more of them than are here."""
+    """A description. ``lines`` have no control characters; ``cut`` tells whether parts of the text are left out."""
 
     lines: list[str]
     cut: bool
 
 
 def describe_request(request: Mapping[str, Any], *, whole: bool = False) -> Described:
-    """What would be allowed. Only the content of files is ever cut, unless ``whole``."""
+    """Describe what would be allowed. Only the content of files is ever cut, unless ``whole``."""
     name, rest = request["tool_name"], dict(request["input"])
     lines, content = _head(name, rest), _content(name, rest)
     if rest:
@@ -38,9 +38,9 @@ def describe_request(request: Mapping[str, Any], *, whole: bool = False) -> Desc
 
 
 def grants(suggestions: Sequence[Mapping[str, Any]]) -> str | None:
-    """What an answer with ``remember`` allows from now on, besides this once. None: nothing.
+    """Say what an answer with ``remember`` allows from now on, besides this once; None means nothing.
 
-    Of the agent's suggestions the server takes the rules, and a change of mode only where there are none.
+    Of the agent's suggestions the server takes the rules, and a change of mode only if there are no rules.
     """
     rules = [suggestion for suggestion in suggestions if suggestion.get("type") != "setMode"]
     said = [_grant(suggestion) for suggestion in rules or suggestions]
@@ -48,16 +48,16 @@ def grants(suggestions: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def visible(text: str) -> str:
-    """``text`` on one line, with the code of each character that is none to see, or that turns others round."""
+    """Return ``text`` on one line, with the code of each character that is invisible or changes the text direction."""
     return "".join(f"<U+{ord(c):04X}>" if unicodedata.category(c) in _UNSEEN else c for c in text.replace("\t", "    "))
 
 
-# Control, format (which holds the bidirectional overrides), surrogate, line separator, paragraph separator.
+# Control, format (which includes the bidirectional overrides), surrogate, line separator, paragraph separator.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def _head(name: str, rest: dict[str, Any]) -> list[str]:
-    """The first lines; what they say is taken out of ``rest``."""
+    """Return the first lines; remove from ``rest`` what they say."""
     key = {"Bash": "command", "Write": "file_path", "Edit": "file_path", "NotebookEdit": "notebook_path"}.get(name)
     if not key or not isinstance(rest.get(key), str):
         return [visible(name)]
@@ -66,7 +66,7 @@ def _head(name: str, rest: dict[str, Any]) -> list[str]:
 
 
 def _content(name: str, rest: dict[str, Any]) -> list[str]:
-    """What goes into a file, and what it takes the place of; it is taken out of ``rest``."""
+    """Return a file's new content, and the content that it replaces; remove both from ``rest``."""
     marks = {"Write": {"content": ""}, "Edit": {"old_string": "- ", "new_string": "+ "}}.get(name, {})
     found = {key: rest.pop(key) for key in marks if isinstance(rest.get(key), str)}
     return [marks[key] + line for key, text in found.items() for line in _lines(text)]

@@ -1,4 +1,4 @@
-"""Prints pieces: the answer to one stream, what is said about it to another, or to the same."""
+"""The output of pieces: the answer on one stream, notes about it on another, or on the same."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ STYLES: dict[Kind, tuple[str, str]] = {
 
 
 class Screen:
-    """``out`` gets the answer's text, ``notes`` everything else; without ``details`` only what must be known.
+    """A pair of streams. ``out`` gets the answer's text, ``notes`` everything else; without ``details`` only what is
+    needed.
 
-    Writing blocks, on purpose: a terminal that is held, or a pager that is not read on, holds the stream behind it.
+    Writing blocks, on purpose: a stopped terminal, or a pager that is not read on, holds back the stream behind it.
     """
 
     def __init__(self, out: TextIO, notes: TextIO, *, details: bool) -> None:
@@ -32,7 +33,7 @@ class Screen:
         self._notes = Console(file=notes, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._details = details
         self._together = out is notes or (out.isatty() and notes.isatty())
-        self._open: Kind | None = None  # what the unfinished line is part of
+        self._open: Kind | None = None  # the kind of the unfinished line
         self._broken = False  # a line of text was broken for a note
 
     def show(self, pieces: Iterable[Piece]) -> None:
@@ -47,7 +48,7 @@ class Screen:
                 self.note(mark + piece.text, style)
 
     def note(self, text: str, style: str = "dim", *, end: str = "\n") -> None:
-        """A line of ours."""
+        """Print a line of ours."""
         self.break_line()
         self._notes.print(Text(self._clean(text), style), end=end)
         self._notes.file.flush()
@@ -63,11 +64,11 @@ class Screen:
         self._open = None
 
     def raw(self, text: str) -> None:
-        """As it is, to ``out``."""
+        """Print ``text`` unchanged, to ``out``."""
         self._write(text)
 
     def json(self, value: Mapping[str, Any]) -> None:
-        """On one line, to ``out``; exact, whatever characters there are."""
+        """Print ``value`` on one line, to ``out``; exact, whatever characters it contains."""
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         if _encodable(text, self._encoding[0]) != text:
             text = json.dumps(value, separators=(",", ":"))
@@ -78,7 +79,7 @@ class Screen:
             self.break_line()
         broken, self._broken = self._broken, False
         if broken and text == "\n":
-            return  # it has its line break already
+            return  # it already has its line break
         self._write(printable(text) if self._out.isatty() else text)
         self._open = None if text.endswith("\n") else "text"
 
@@ -102,7 +103,7 @@ def _encodable(text: str, encoding: str) -> str:
 
 
 def trouble(screen: Screen, patience: float) -> Callable[[str | None], None]:
-    """Tells the user what `Client` says of its streams."""
+    """Make a function that shows the user what `Client` reports about its streams."""
 
     def tell(reason: str | None) -> None:
         if reason is None:

@@ -1,4 +1,4 @@
-"""``portico sessions``: which sessions there are, how to close them, and what was said in them."""
+"""``portico sessions``: listing sessions, closing them, and exporting their events."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CLOSED = "closed"
 
 
 async def sessions(endpoint: Endpoint, *, closed: bool = False, json_output: bool = False) -> int:
-    """Print the sessions, newest first: a line each, or one JSON object a line. Returns the exit status.
+    """Print the sessions, newest first: a line each, or one JSON object a line. Return the exit status.
 
-    ``closed``: also those that are.
+    ``closed``: include closed sessions.
     """
 
     async def show(client: Client, screen: Screen) -> None:
@@ -38,7 +38,7 @@ async def sessions(endpoint: Endpoint, *, closed: bool = False, json_output: boo
 
 
 async def close(endpoint: Endpoint, session_id: str, *, purge: bool = False) -> int:
-    """Close a session. ``purge``: its history and workspace are deleted too. Returns the exit status."""
+    """Close a session. ``purge``: delete its history and workspace too. Return the exit status."""
 
     async def end(client: Client, screen: Screen) -> None:
         await client.close_session(session_id, purge=purge)
@@ -48,7 +48,7 @@ async def close(endpoint: Endpoint, session_id: str, *, purge: bool = False) -> 
 
 
 async def export(endpoint: Endpoint, session_id: str) -> int:
-    """Print all events of a session, one JSON object a line. Returns the exit status."""
+    """Print all events of a session, one JSON object a line. Return the exit status."""
 
     async def write(client: Client, screen: Screen) -> None:
         async with aclosing(client.whole_history(session_id)) as events:

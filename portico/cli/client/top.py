@@ -1,4 +1,4 @@
-"""``portico top``: what the open sessions of a server are doing."""
+"""``portico top``: the activity of a server's open sessions."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from portico.cli.client.screen import Screen
 from portico.cli.client.transcript import printable, shorten
 
 STATES = ("running", "waiting", "starting", "idle", "hibernated")
-"""Of open sessions, those first that are busy."""
+"""The states of open sessions, busy ones first."""
 STYLES = {"running": "green", "waiting": "yellow", "starting": "cyan", "idle": "", "hibernated": "dim"}
 SECONDS = 1.0
-"""Between two looks."""
+"""Seconds between two looks."""
 TITLE = 60
-"""Characters."""
+"""The longest title, in characters."""
 MANY = 100
-"""Sessions of a state; of more the newest are shown."""
+"""The most sessions of a state; if there are more, the newest are shown."""
 
 Session = Mapping[str, Any]
 
 
 class Ages:
-    """How long ago the last event of a session was: to the second once one was seen, before that as the server says."""
+    """The ages of the last events: to the second once an event was seen, before that as the server reports."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, float]] = {}
 
     def age(self, session: Session, now: float) -> float:
-        """Seconds; ``now`` since 1970."""
+        """Return the age in seconds; ``now`` is in seconds since 1970."""
         name, seq = session["session_id"], session["last_seq"]
         before, since = self._seen.get(name, (None, 0.0))
         if before is None:
@@ -97,7 +97,7 @@ class Look:
 
 
 async def top(endpoint: Endpoint, *, once: bool = False) -> int:
-    """Show the open sessions, anew each second, until Ctrl-C; on no terminal, or ``once``, a single time.
+    """Show the open sessions, refreshed each second, until Ctrl-C; only once if ``once`` or not on a terminal.
 
     Returns the exit status.
     """
@@ -132,7 +132,7 @@ class _Watch:
         return Look(found, [self._ages.age(session, now) for session in found], await self._numbers())
 
     async def again(self, before: Look) -> Look:
-        """What is now; where the server can't be reached, what was, and why."""
+        """Look again; if the server can't be reached, return the earlier state and the reason."""
         try:
             return await self.look()
         except ClientError as error:
@@ -141,7 +141,7 @@ class _Watch:
     async def _numbers(self) -> Mapping[str, float]:
         try:
             text = await self._client.metrics()
-        except ProblemError:  # it has none, or not for us
+        except ProblemError:  # it has none, or we may not see them
             return {}
         return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", text, re.MULTILINE)}
 
@@ -154,7 +154,7 @@ def _page(endpoint: Endpoint, look: Look) -> Group:
 
 
 def in_words(seconds: float) -> str:
-    """Short: 5s, 3m 20s, 2h 05m, 4d."""
+    """Say a time in short form: 5s, 3m 20s, 2h 05m, 4d."""
     whole = int(seconds)
     if whole < 60:
         return f"{whole}s"

@@ -1,4 +1,4 @@
-"""What a person is shown of a turn: events in, pieces of text out. No I/O."""
+"""A turn as a person sees it: events in, pieces of text out. No I/O."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from typing import Any, Literal
 SHORT = 100
 """Characters that are shown of a tool's input or result."""
 TELLING = ("command", "file_path", "notebook_path", "path", "pattern", "url", "query", "description", "prompt", "skill")
-"""The one input of a tool that says most, in this order."""
+"""The inputs of a tool that say most; the first one present is shown."""
 
 Kind = Literal["text", "thinking", "query", "tool", "result", "notice", "error"]
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """``text`` and ``thinking`` go on where the last one ended, line breaks and all; the others are a line each."""
+    """A piece of output. ``text`` and ``thinking`` continue the last piece, line breaks and all; others take a line
+    each.
+    """
 
     kind: Kind
     text: str
 
 
 class Transcript:
-    """One conversation's pieces. Subagents' own words are left out; their tool uses are indented."""
+    """The pieces of one conversation. Subagents' own words are left out; their tool uses are indented."""
 
     def __init__(self) -> None:
         self._streamed: dict[tuple[Any, int], str] = {}
         self._unfinished: tuple[Any, int] | None = None  # the text block whose last line is open
-        self._half = ""  # of a surrogate pair: the agent may cut a character in two
+        self._half = ""  # half of a surrogate pair: the agent may cut a character in two
 
     def feed(self, event: Mapping[str, Any]) -> list[Piece]:
-        """The pieces that ``event`` adds, mostly one. Events of unknown type add none."""
+        """Return the pieces that ``event`` adds, mostly one. Events of unknown type add none."""
         match event["type"]:
             case "delta" if not event.get("parent_tool_use_id"):
                 return self._delta(event)
@@ -77,7 +79,7 @@ class Transcript:
             text, streamed = _joined(block["text"]), self._streamed.pop(key, "")
             rest = text.removeprefix(streamed)
             if not text.startswith(streamed) or (rest and self._unfinished != key):
-                rest = text  # what was streamed can't be taken back: the whole of it again, on a new line
+                rest = text  # streamed text can't be taken back: print the whole again, on a new line
             if rest:
                 pieces += self._end_line() if self._unfinished != key or rest == text else []
                 pieces.append(Piece("text", rest))
@@ -98,7 +100,7 @@ class Transcript:
 
 
 def describe_tool(name: str, tool_input: Mapping[str, Any]) -> str:
-    """A tool use in one line."""
+    """Describe a tool use in one line."""
     for key in TELLING:
         if isinstance(value := tool_input.get(key), str):
             return f"{name} {shorten(value)}"
@@ -113,13 +115,13 @@ def describe_notice(name: str, detail: Any) -> str:
 
 
 def shorten(text: str, length: int = SHORT) -> str:
-    """``text`` in one line of at most ``length`` characters."""
+    """Return ``text`` in one line of at most ``length`` characters."""
     line = re.sub(r"\s+", " ", text[: 2 * length + 1000]).strip()
     return line if len(line) <= length and len(text) <= 2 * length + 1000 else line[: length - 3] + "..."
 
 
 def printable(text: str) -> str:
-    """``text`` without what would steer a terminal: whoever wrote it may be neither the user nor a friend."""
+    """Return ``text`` without terminal control characters: its author may be hostile."""
     return _CONTROL.sub("\ufffd", text)
 
 
@@ -127,7 +129,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def _joined(text: str) -> str:
-    """Surrogate halves that have come together become the character that they are."""
+    """Join surrogate halves to the character that they form."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 

@@ -1,4 +1,4 @@
-"""Shows one turn from its first event to its last, and lets the user answer and interrupt."""
+"""The display of one turn from its first event to its last, with the user's answers and interrupts."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from portico.cli.client.transcript import Piece, Transcript
 
 INTERRUPT_SECONDS = 5.0
 HURRY_SECONDS = 0.5
-"""For the server to take the interrupt, when the user leaves at once: else the turn would run on."""
+"""Seconds for the server to take the interrupt when the user leaves at once; otherwise the turn would continue."""
 WAITING_SECONDS = 0.5
 
 
 @dataclass(slots=True)
 class Outcome:
-    """How a turn ended, as far as we have seen it.
+    """The end of a turn, as far as we have seen it.
 
-    ``stop_reason`` is that of its ``complete``, or None. ``interrupted``: the user pressed Ctrl-C; ``left``: once more.
-    ``failed`` is why we have not seen its end.
+    ``stop_reason`` comes from its ``complete``, or is None. ``interrupted``: the user pressed Ctrl-C; ``left``: twice.
+    ``failed`` is the reason why we have not seen the end.
     """
 
     stop_reason: str | None = None
@@ -39,7 +39,7 @@ class Outcome:
 
 
 class TurnView:
-    """One turn of ``session_id`` on ``screen``. ``raw``: events as they come, one a line, instead of text.
+    """One turn of ``session_id`` on ``screen``. ``raw``: print events unchanged, one a line, instead of text.
 
     ``settled``: ids of permission requests that are known to be resolved.
     """
@@ -68,7 +68,7 @@ class TurnView:
         self._outcome = Outcome()
 
     async def show(self, events: AsyncGenerator[Event, None], presses: Presses) -> Outcome:
-        """Until the turn is complete, cannot be followed any longer, or the user leaves it alone."""
+        """Show the turn until it is complete, cannot be followed any longer, or the user leaves it."""
         drain(presses)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch, presses, tasks.cancel_scope)
@@ -93,7 +93,7 @@ class TurnView:
             case "query":
                 tasks.start_soon(self._tell_waiting)
             case "permission_request" if event["request_id"] not in self._settled:
-                # Known from now on: what settles it may come before the task has begun.
+                # Register it now: its resolution may come before the task has begun.
                 scope = self._asking[event["request_id"]] = CancelScope()
                 tasks.start_soon(self._ask, event, scope)
             case "permission_resolved":
@@ -102,11 +102,11 @@ class TurnView:
                 self._outcome.stop_reason = event["stop_reason"]
 
     async def _tell_waiting(self) -> None:
-        """Say so where the turn waits behind another. One that waits for a moment only is not worth a word."""
+        """Report that the turn waits behind another. A wait of only a moment is not worth a message."""
         await anyio.sleep(WAITING_SECONDS)
         if self._begun:
             return
-        with suppress(ClientError):  # if the server is away, the stream tells
+        with suppress(ClientError):  # if the server is away, the stream reports it
             if (await self._client.session(self._session_id))["queued"] and not self._begun:
                 self._screen.note("waiting for the turn before this one to end; Ctrl-C withdraws this one")
 
@@ -117,15 +117,15 @@ class TurnView:
                 return
             decision = await self._decide(request)
             if self._asking.pop(request_id, None) is None:
-                return  # settled while the answer was on its way here
-            # What comes from now on is our own answer.
+                return  # resolved while the user answered
+            # From now on, a resolution is our own answer.
             behavior = "deny" if decision == "deny" else "allow"
             try:
                 await self._client.answer(self._session_id, request_id, behavior, remember=decision == "remember")
             except ClientError as error:
                 self._screen.note(f"the answer did not count: {error}", "yellow")
                 if isinstance(error, ProblemError) and error.code == "not_allowed":
-                    # The request still waits, and an answer that the operator does not allow will not do next time.
+                    # The request still waits, and the operator would not allow that answer next time either.
                     with suppress(ClientError):
                         await self._client.answer(self._session_id, request_id, "deny")
 

@@ -1,1 +1,1 @@
-"""What `portico doctor` looks at: what would stop `portico serve` from working here, and how to mend it."""
+"""The checks of `portico doctor`: what would stop `portico serve` from working here, and how to fix it."""

@@ -1,4 +1,4 @@
-"""Is the address free to listen on?"""
+"""Check that the address is free to listen on."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def check(place: Place) -> Finding:
 
 
 def _is_of(data_dir: Path, port: int, uds: Path | None) -> bool:
-    """Whether the server that holds the data folder says that this is its address."""
+    """Tell whether the server on the data folder reports this address as its own."""
     try:
         url = str(json.loads((data_dir / "server.json").read_text())["url"])
         return holder(data_dir) is not None and (url == f"unix:{uds}" if uds else urlsplit(url).port == port)

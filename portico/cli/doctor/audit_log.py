@@ -1,4 +1,4 @@
-"""Can the audit log be written where it is to be?"""
+"""Check that the audit log can be written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ async def check(place: Place) -> Finding:
     if path is None:
         return ok("no audit log is kept (audit_log=off)")
     if path.parent == place.settings.data_dir:
-        return ok(f"it is kept in {path}")  # whose folder has a check of its own
+        return ok(f"it is kept in {path}")  # the data folder has a check of its own
     target = path if path.exists() else path.parent
     if path.is_dir() or not os.access(target, os.W_OK):
         return failure(f"the audit log can't be written to {path}", f"make {path.parent}, writable for this user")

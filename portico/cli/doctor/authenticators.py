@@ -1,4 +1,4 @@
-"""Can those that tell callers apart be made, with the settings that they have?"""
+"""Check that the authenticators can be made with their settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from portico.cli.doctor.finding import Finding, Place, failure, ok
 from portico.core.errors import PorticoError
 
 BUILT_IN = frozenset({"token", "none"})
-"""They have checks of their own; to make the first would make a token, too."""
+"""Authenticators with checks of their own; making the first would also make a token."""
 
 
 async def check(place: Place) -> Finding:

@@ -1,4 +1,4 @@
-"""Is there a `claude` program, and does it run?"""
+"""Check that there is a `claude` program, and that it runs."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ async def check(place: Place) -> Finding:
         path = await anyio.to_thread.run_sync(find_cli, config.cli_path, config.search_path)
         version = await CliVersions().check(path, {"PATH": config.search_path})
     except AgentUnavailable as error:
-        return failure(error.detail)  # which says what to do
+        return failure(error.detail)  # the detail says what to do
     return ok(f"{path} is version {'.'.join(map(str, version))}")

@@ -1,4 +1,4 @@
-"""Can all that an agent starts be killed with it?"""
+"""Check that everything that an agent starts can be killed with it."""
 
 from __future__ import annotations
 

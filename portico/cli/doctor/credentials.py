@@ -1,4 +1,4 @@
-"""Is there a key for the model API?"""
+"""Check that there is a key for the model API."""
 
 from __future__ import annotations
 

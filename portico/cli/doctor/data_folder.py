@@ -1,4 +1,4 @@
-"""Can the data folder be written, and by nobody else? Is there room?"""
+"""Check that the data folder can be written, but not by others, and that there is room."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from portico.core.errors import Unavailable
 from portico.server.data_format import check_format
 
 NEEDED, GOOD = 50 * 1024**2, 1024**3
-"""Bytes that have to be free: for a start, and for a while."""
+"""Bytes that must be free: for a start, and for a while."""
 
 _ELSEWHERE = "choose another folder with PORTICO_DATA_DIR"
 

@@ -1,4 +1,4 @@
-"""All checks, one after the other, each within its time; and what to print of them."""
+"""All checks, one after the other, each with a time limit; and the output of their findings."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ log = logging.getLogger("portico.doctor")
 async def examine(
     place: Place, checks: Mapping[str, Check] = CHECKS, *, seconds: float = CHECK_SECONDS
 ) -> dict[str, Finding]:
-    """What each of them finds; one that fails or hangs keeps none of the others from being made."""
+    """Run the checks and return their findings. A check that fails or hangs does not stop the others."""
     return {name: await _made(check, place, seconds) for name, check in checks.items()}
 
 
@@ -79,13 +79,13 @@ def as_text(findings: Mapping[str, Finding]) -> Iterator[str]:
 
 
 def as_json(findings: Mapping[str, Finding]) -> Iterator[str]:
-    """One JSON object a check: ``check``, ``state``, ``text``, ``mend``."""
+    """Yield one JSON object per check: ``check``, ``state``, ``text``, ``mend``."""
     for name, finding in findings.items():
         yield json.dumps({"check": name, "state": finding.state, "text": finding.text, "mend": finding.mend})
 
 
 def settings_failures(lines: Sequence[str]) -> dict[str, Finding]:
-    """Where the settings themselves are wrong, nothing else can be looked at."""
+    """Report wrong settings: nothing else can be checked then."""
     return {"settings": failure("; ".join(lines), "`portico serve --help` says what each setting accepts")}
 
 

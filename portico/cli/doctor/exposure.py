@@ -1,4 +1,4 @@
-"""Who can reach the server, and what would they need?"""
+"""Check who can reach the server, and what they need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check finds, and what it may look at."""
+"""The result of a check, and what a check may look at."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ State = Literal["ok", "warning", "failure"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``failure``: `portico serve` would not start, or could open no session. ``mend`` says what to do."""
+    """The result of a check. ``failure``: `portico serve` would not start, or no session could open. ``mend`` says what
+    to do.
+    """
 
     state: State
     text: str
@@ -27,7 +29,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where `portico serve` would run: all that it would be started with. Checks change nothing of it."""
+    """The environment of `portico serve`: everything it would be started with. Checks change nothing in it."""
 
     loaded: Loaded
     registry: Registry
@@ -56,7 +58,7 @@ class Place:
     def _needs_credentials(self, name: str) -> bool:
         try:
             return needs_credentials(self.registry.driver(name)(self.context))
-        except Exception:  # another check says what is wrong with it
+        except Exception:  # another check reports the error
             return False
 
 

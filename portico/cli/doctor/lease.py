@@ -1,4 +1,4 @@
-"""Is another server on this data folder?"""
+"""Check for another server on this data folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from portico.cli.doctor.finding import Finding, Place, failure, ok, warning
 
 
 def holder(data_dir: Path) -> str | None:
-    """The process that holds the data folder, None if there is none. Raises OSError."""
+    """Return the process with the lease on the data folder, or None if there is none. Raises OSError."""
     try:
         lock = os.open(data_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Does what the settings name exist, and which plugins have failed?"""
+"""Check that the parts that the settings name exist, and that no plugin has failed."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ async def check(place: Place) -> Finding:
         return failure(str(error), "`portico plugins` lists what there is")
     broken = [f"{each.name} ({each.failure})" for each in place.plugins if each.failure is not None]
     if broken:
-        return warning(f"left out: {'; '.join(broken)}", "mend them, or name them in PORTICO_DISABLED_PLUGINS")
+        return warning(f"left out: {'; '.join(broken)}", "fix them, or name them in PORTICO_DISABLED_PLUGINS")
     return ok(f"{sum(not each.disabled for each in place.plugins)} plugins work")

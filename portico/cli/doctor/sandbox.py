@@ -1,4 +1,4 @@
-"""Does the sandbox work? If not: what agents can read."""
+"""Check that the sandbox works. If not, report what agents can read."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ async def check(place: Place) -> Finding:
             return warning(EXPOSED % error, _MEND)
         return failure(f"sandbox={config.sandbox}: {error}", _MEND)
     except AgentUnavailable as error:
-        return failure(error.detail)  # which says what to do
+        return failure(error.detail)  # the detail says what to do
     return ok("bubblewrap works: agents see their own folders and the system alone")

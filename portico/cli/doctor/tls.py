@@ -1,4 +1,4 @@
-"""Do certificate and key fit together?"""
+"""Check that certificate and key fit together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def check(place: Place) -> Finding:
 
 async def examine(cert: Path | None, key: Path | None) -> Finding:
     if cert is None or key is None:
-        return ok("TLS is not asked for")
+        return ok("TLS is not configured")
     try:
         await anyio.to_thread.run_sync(checked_context, cert, key)
     except TransportFailed as error:

@@ -1,4 +1,4 @@
-"""Are there tokens that callers can show, and would be hard to guess?"""
+"""Check that there are tokens for callers, and that they are hard to guess."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHORT = 16  # characters
 async def check(place: Place) -> Finding:
     settings = place.settings
     if "token" not in settings.auth:
-        return ok("none are asked for (auth)")
+        return ok("no tokens are needed (auth)")
     for line in place.loaded.warnings:
         if "auth_tokens" in line.lower() or "auth-tokens" in line:
             return warning(line, "chmod 600 that file")

@@ -1,4 +1,4 @@
-"""Can the server make its workspaces, and are the folders that clients may name of use, and closed to others?"""
+"""Check that the server can make its workspaces, and that the folders for clients are usable and closed to others."""
 
 from __future__ import annotations
 

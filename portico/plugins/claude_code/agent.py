@@ -1,4 +1,4 @@
-"""A started agent: one CLI process, the one task that reads it, and the turns that are asked of it."""
+"""A started agent: one CLI process, the one task that reads it, and the turns that it is given."""
 
 from __future__ import annotations
 
@@ -32,43 +32,44 @@ CONTROL_TIME = 5.0
 """Seconds in which the CLI has to answer control requests. It takes 1 to 45 ms."""
 
 CHANGE_TIME = 10.0
-"""The same, where it may ask the API whether it knows a model."""
+"""The same for a request that may make the CLI ask the API whether it knows a model."""
 
 WARM_UP = "reload_skills"
-"""A request that has the CLI do ahead what its first turn would wait for: 35 of 200 ms of CPU, 20 to 25 ms less to the
-first token (2.1.330). Nothing goes to the API. ``initialize`` does it too, but the first of those is the claim's."""
+"""A request that makes the CLI do in advance what its first turn would wait for: 35 of 200 ms of CPU, and the first
+token comes 20 to 25 ms earlier (2.1.330). Nothing goes to the API. ``initialize`` does it too, but the first
+``initialize`` belongs to the claim."""
 
 SETTLE_TIME = 10.0
-"""Seconds that a turn which nobody follows any more may take to end, before the next one begins."""
+"""Seconds that an abandoned turn may take to end before the next one begins."""
 
 EXIT_TIME = 5.0
 """Seconds between the end of stdout and the end of the process."""
 
 
 class ClaudeAgent:
-    """Implements `portico.core.agent.Agent`. `serve` is its task; the driver owns it."""
+    """An implementation of `portico.core.agent.Agent`. `serve` is its task; the driver owns it."""
 
     def __init__(self, launch: Launch, process: CliProcess) -> None:
         self._launch = launch
         self._process = process
         modes = launch.spec.options.permission_mode, launch.config.permission_modes
         self._protocol = Protocol(launch.conversation, *modes)
-        self._introduction: str | None = None  # a request without which the CLI is not to work
+        self._introduction: str | None = None  # a request that the CLI must accept before it may work
         self._said = EventBuffer()
-        self._unheard: list[bytes] = []  # messages, as long as they may have to be sent to another process
-        self._steered: dict[str, str] = {}  # turn_id -> uuid of messages that no turn has been seen to take up
-        self._running: str | None = None  # uuid of what `run` follows
-        self._beginning = anyio.Lock(fast_acquire=True)  # what steers or interrupts a turn comes behind what begins it
+        self._unheard: list[bytes] = []  # messages, while they may have to be sent to another process
+        self._steered: dict[str, str] = {}  # turn_id -> uuid of messages that no turn has taken up yet
+        self._running: str | None = None  # uuid of the message that `run` follows
+        self._beginning = anyio.Lock(fast_acquire=True)  # steering or interrupting comes after the turn's begin
         self._cold = True
         self._abandoned: set[str | None] = set()  # turns that nobody follows any more
-        self._controls: dict[str, Answered | None] = {}  # that somebody waits for
+        self._controls: dict[str, Answered | None] = {}  # those that a caller waits for
         self._changed = anyio.Event()
         self._scope = anyio.CancelScope()
         self._closing = False
         self._served = anyio.Event()
 
     async def introduce(self) -> None:
-        """Say what the CLI has to know before its first message, if anything. Called once, by the driver."""
+        """Send what the CLI has to know before its first message, if anything. The driver calls this once."""
         if needs_mode_hook(self._launch.spec.options):
             self._introduction, line = self._protocol.control("initialize", hooks=hooks())
             await self._submit(line)
@@ -76,7 +77,7 @@ class ClaudeAgent:
     # --- the engine's side
 
     async def run(self, turn: Turn | OwnTurn) -> AsyncIterator[AgentEvent]:
-        """See `Agent.run`. Where the CLI ends before it has taken the turn, raises `AgentUnavailable`."""
+        """See `Agent.run`. Raises `AgentUnavailable` if the CLI ends before it has taken the turn."""
         uuid = self._running = self._steered.pop(turn.turn_id, None) if isinstance(turn, Turn) else None
         line: bytes | None = None
         if uuid is not None:
@@ -95,9 +96,9 @@ class ClaudeAgent:
             while not finished:
                 entry = await self._said.get()
                 if isinstance(entry, OwnTurn):
-                    continue  # the one that `watch` told of, or it came just before our message
+                    continue  # the one that `watch` returned, or one that came just before our message
                 if isinstance(entry, Taken):
-                    if entry.uuid == uuid:  # by a turn of the agent's own
+                    if entry.uuid == uuid:  # a turn of the agent's own took it up
                         uuid = self._running = None
                     else:
                         yield self._steered_notice(entry.uuid)
@@ -113,15 +114,15 @@ class ClaudeAgent:
                 self._leave(uuid)
 
     async def watch(self) -> OwnTurn:
-        """See `Agent.watch`. One that has had no message yet is warmed up."""
+        """See `Agent.watch`. An agent that has had no message yet is warmed up."""
         if self._cold:
             self._cold = False
-            with suppress(AgentFailed):  # its end shows below
+            with suppress(AgentFailed):  # `own_turn` reports its end
                 await self._process.send(self._protocol.control(WARM_UP)[1])
         return await self._said.own_turn()
 
     async def claim(self, spec: AgentSpec) -> None:
-        """See `Agent.claim`. Raises `InvalidRequest` for options that could not be passed on at a later start."""
+        """See `Agent.claim`. Raises `InvalidRequest` for options that could not be passed to a later start."""
         started = self._launch.spec
         same = replace(spec, options=started.options, owner=started.owner) == started
         if not same or fixed_options(spec.options) != replace(started.options, model=None):
@@ -131,10 +132,10 @@ class ClaudeAgent:
         self._launch = launch
 
     async def configure(self, options: AgentOptions) -> None:
-        """See `Agent.configure`. The options are those it has, but for model and permission mode.
+        """See `Agent.configure`. Only the model and the permission mode may differ from the agent's present options.
 
-        Raises `AgentFailed`: ``agent_error`` where the CLI refuses (``bypassPermissions`` needs a start), after which
-        it works on as before.
+        Raises `AgentFailed` (``agent_error``) if the CLI refuses (``bypassPermissions`` needs a start); it then
+        continues as before.
         """
         launch = self._launch.with_options(options)
         await self._request(change_requests(self._launch.spec.options, options, launch.config.model), CHANGE_TIME)
@@ -150,12 +151,12 @@ class ClaudeAgent:
         await self._submit(line)
 
     async def interrupt(self) -> None:
-        """See `Agent.interrupt`. Raises `AgentFailed` (``agent_stalled``) where the CLI does not answer within 5 s."""
-        if self._protocol.expects(self._running):  # what comes next is not meant
+        """See `Agent.interrupt`. Raises `AgentFailed` (``agent_stalled``) if the CLI does not answer within 5 s."""
+        if self._protocol.expects(self._running):  # the next turn is not meant
             await self._interrupt()
 
     async def answer(self, request_id: str, decision: Decision) -> None:
-        """See `Agent.answer`. Raises `Conflict` (``already_resolved``) where nobody waits for it any more."""
+        """See `Agent.answer`. Raises `Conflict` (``already_resolved``) if nobody waits for the answer any more."""
         await self._act(self._protocol.answer(request_id, decision))
 
     async def close(self) -> None:
@@ -177,7 +178,7 @@ class ClaudeAgent:
         except AgentFailed as error:
             if error.code == "agent_stalled":
                 raise
-            # It has ended: `serve` knows why, and starts another or closes the buffer.
+            # It has ended: `serve` knows the reason, and starts another process or closes the buffer.
 
     def _steered_notice(self, uuid: str) -> Notice:
         turn_id = next(turn_id for turn_id, known in self._steered.items() if known == uuid)
@@ -189,7 +190,7 @@ class ClaudeAgent:
         await self._ask([request_id], items, CONTROL_TIME)
 
     async def _request(self, requests: Iterable[Request], within: float) -> None:
-        """Make these control requests. Raises `AgentFailed`: ``agent_error`` where one of them is refused."""
+        """Make these control requests. Raises `AgentFailed`: ``agent_error`` if one of them is refused."""
         lines = [self._protocol.control(subtype, **members) for subtype, members in requests]
         if lines:
             await self._ask([request_id for request_id, _ in lines], [Send(line) for _, line in lines], within)
@@ -218,14 +219,14 @@ class ClaudeAgent:
             await self._changed.wait()
 
     def _leave(self, uuid: str | None) -> None:
-        """Nobody follows this turn any more."""
+        """Abandon this turn: nobody follows it any more."""
         if self._protocol.expects(uuid):
             self._abandoned.add(uuid)
         self._said.discard_turn(uuid)
         self._protocol.forget_told()
 
     async def _settle(self) -> None:
-        while self._steered:  # whose turns should have been run before
+        while self._steered:  # their turns should have been run before
             self._leave(self._steered.popitem()[1])
         try:
             with anyio.fail_after(SETTLE_TIME):
@@ -237,7 +238,7 @@ class ClaudeAgent:
     # --- the CLI's side
 
     async def serve(self) -> None:
-        """Read the CLI until it ends, or `close`. Raises nothing, and leaves no process behind."""
+        """Read the CLI until it ends, or until `close`. Raises nothing, and leaves no process behind."""
         end: PorticoError = AgentFailed("The agent was closed.", code="agent_closed")
         try:
             with self._scope:
@@ -245,11 +246,11 @@ class ClaudeAgent:
                 if not self._closing and end.code in ("no_conversation", "session_in_use"):
                     await self._start_otherwise(end.code)
                     end = await self._follow()
-        except PorticoError as error:  # of the second start
+        except PorticoError as error:  # from the second start
             end = error
         except Exception as error:
-            logger.exception("what an agent says can't be followed")
-            end = AgentFailed(f"What the agent says can't be followed: {error!r}", code="internal_error")
+            logger.exception("an agent's output can't be processed")
+            end = AgentFailed(f"The agent's output can't be processed: {error!r}", code="internal_error")
         finally:
             if self._closing:
                 end = AgentFailed("The agent was closed.", code="agent_closed")
@@ -263,7 +264,7 @@ class ClaudeAgent:
                 self._wake()
 
     async def _follow(self) -> PorticoError:
-        """Read the process to its end; return what to say of that."""
+        """Read the process to its end; return the error that describes the end."""
         process, protocol = self._process, self._protocol
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(process.run)
@@ -292,12 +293,12 @@ class ClaudeAgent:
         items = self._protocol.take(message)
         try:
             await self._act(items, size, idle=idle and not self._protocol.busy)
-        except AgentFailed as error:  # it takes no reply: its end is seen here, or a turn's time limit ends it
+        except AgentFailed as error:  # it takes no reply: its end, or a turn's time limit, follows
             logger.warning("agent process %d: %s", self._process.pid, error.detail)
         await self._said.wait_for_room()
 
     async def _start_otherwise(self, code: str) -> None:
-        """Once, start what was to be resumed as new, or what exists already by resuming it."""
+        """Start again, once: an agent that could not be resumed as a new one, an agent that exists by resuming it."""
         if code == "no_conversation":
             await self._launch.set_transcripts_aside()
         await self._process.close()

@@ -1,6 +1,6 @@
-"""The arguments of a process: those that every user of the machine can read, and those that are for it alone.
+"""The arguments of a process: those that every user of the machine can read, and private ones.
 
-``/proc/PID/cmdline`` is readable for everybody. An open file is not: ``/proc/PID/fd`` is closed to other users.
+Everybody can read ``/proc/PID/cmdline``. Other users cannot read an open file: ``/proc/PID/fd`` is closed to them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import IO
 
 @dataclass(frozen=True, slots=True)
 class PrivateArgument:
-    """An argument in place of ``data``: it is ``prefix`` and the number of an open file that holds the data."""
+    """An argument that stands for ``data``: ``prefix`` and the number of an open file that contains the data."""
 
     prefix: str
     data: bytes = field(repr=False)
@@ -26,9 +26,9 @@ Argument = str | PrivateArgument
 
 @contextmanager
 def opened(argv: Sequence[Argument]) -> Iterator[tuple[list[str], list[int]]]:
-    """The arguments as a process is given them, and the files that it has to be given with them (``pass_fds``).
+    """Open the private arguments: yield the argv for a process, and the files that it must be given (``pass_fds``).
 
-    The files are open until the end of the block; a process that has been started in it keeps its own. Raises OSError.
+    The files stay open until the end of the block; a process started inside it keeps its own. Raises OSError.
     """
     words: list[str] = []
     numbers: list[int] = []
@@ -47,10 +47,10 @@ def opened(argv: Sequence[Argument]) -> Iterator[tuple[list[str], list[int]]]:
 
 
 def _unnamed_file() -> IO[bytes]:
-    """A file that has no name: nobody can plant a link in its place, and it is gone with the last who has it open."""
+    """Open a file without a name: nobody can plant a link in its place, and it disappears with its last user."""
     if hasattr(os, "memfd_create"):
         try:
-            return os.fdopen(os.memfd_create("portico"), "w+b")  # the name is for who lists /proc/PID/fd
-        except OSError:  # a kernel or a container that does not allow it
+            return os.fdopen(os.memfd_create("portico"), "w+b")  # the name shows in /proc/PID/fd
+        except OSError:  # a kernel or a container may not allow it
             pass
     return tempfile.TemporaryFile()

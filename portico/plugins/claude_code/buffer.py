@@ -1,4 +1,4 @@
-"""What the CLI has said and nobody has taken yet."""
+"""A buffer for what the CLI has said and nobody has taken yet."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from portico.core.events import AgentEvent
 from portico.plugins.claude_code.items import Done, Taken
 
 TURN_BYTES = 4 * 1024 * 1024
-"""Bytes of lines that may wait for the task that runs a turn. While there are more, the CLI is not read: it keeps the
-rest in its own memory."""
+"""Bytes of lines that may wait for the task that runs a turn. Above this the CLI is not read, and keeps the rest in its
+own memory."""
 
 IDLE_BYTES = 256 * 1024
-"""Bytes of lines that are kept between turns: what subagents in the background say. Older ones are dropped."""
+"""Bytes of lines that are kept between turns, from subagents in the background. Older ones are dropped."""
 
 Entry = AgentEvent | OwnTurn | Done | Taken
 
@@ -31,9 +31,9 @@ class _Kept(NamedTuple):
 
 
 class EventBuffer:
-    """The queue between the task that reads the CLI and the one that runs turns, bounded in bytes.
+    """The queue between the task that reads the CLI and the task that runs turns, bounded in bytes.
 
-    An entry counts as the line that it came from: so what is kept is bounded by `TURN_BYTES` and one line.
+    An entry counts as the line that it came from, so the bound is `TURN_BYTES` and one line.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class EventBuffer:
         self._changed = anyio.Event()
 
     def put(self, entry: Entry, size: int, *, idle: bool) -> None:
-        """Add an entry. ``idle``: it belongs to no turn, and may be dropped."""
+        """Add an entry. An ``idle`` entry belongs to no turn, and may be dropped."""
         self._kept.append(_Kept(entry, size, idle))
         self._bytes += size
         if idle:
@@ -59,7 +59,7 @@ class EventBuffer:
 
     @contextmanager
     def unlimited(self) -> Iterator[None]:
-        """Nobody waits for room meanwhile: an answer of the CLI may stand behind what nobody takes."""
+        """Lift the limit inside the block: an answer of the CLI may stand behind entries that nobody takes."""
         self._unlimited += 1
         self._wake()
         try:
@@ -68,14 +68,14 @@ class EventBuffer:
             self._unlimited -= 1
 
     async def get(self) -> Entry:
-        """The next entry. Once the buffer is closed and empty, raises what it was closed with."""
+        """Return the next entry. Once the buffer is closed and empty, raise the error that it was closed with."""
         while not self._kept:
             self._raise_end()
             await self._changed.wait()
         return self._pop().entry
 
     async def own_turn(self) -> OwnTurn:
-        """Wait until there is an `OwnTurn`, and leave it where it is. Raises as `get` does."""
+        """Wait until there is an `OwnTurn`, and return it without removing it. Raises as `get` does."""
         while True:
             for entry, _, _ in self._kept:
                 if isinstance(entry, OwnTurn):
@@ -84,14 +84,14 @@ class EventBuffer:
             await self._changed.wait()
 
     def discard_turn(self, uuid: str | None) -> None:
-        """Drop all up to the end of the turn ``uuid``, included."""
+        """Drop all entries up to and including the end of the turn ``uuid``."""
         while self._kept:
             entry = self._pop().entry
             if isinstance(entry, Done) and entry.uuid == uuid:
                 break
 
     def close(self, end: PorticoError) -> None:
-        """Nothing more is to come: once all is taken, ``end`` is raised."""
+        """Accept no more entries: once all are taken, ``end`` is raised."""
         self._end = end
         self._wake()
 
@@ -103,7 +103,7 @@ class EventBuffer:
         return kept
 
     def _drop_idle(self) -> None:
-        """To half of what is allowed, so that it is seldom done."""
+        """Drop idle entries down to half of the limit, so that this seldom happens."""
         left: deque[_Kept] = deque()
         for kept in self._kept:
             if kept.idle and self._idle_bytes > IDLE_BYTES // 2:
@@ -115,7 +115,7 @@ class EventBuffer:
 
     def _raise_end(self) -> None:
         if self._end is not None:
-            raise self._end.with_traceback(None)  # it may be raised often, and would grow each time
+            raise self._end.with_traceback(None)  # it may be raised often, and its traceback would grow each time
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, anyio.Event()

@@ -1,6 +1,6 @@
-"""Control groups, version 2: children are born into their parent's, and one write kills all that is in one.
+"""Control groups, version 2: children are born into their parent's group, and one write kills everything in a group.
 
-https://docs.kernel.org/admin-guide/cgroup-v2.html; `cgroup.kill` is there since Linux 5.14.
+https://docs.kernel.org/admin-guide/cgroup-v2.html; `cgroup.kill` exists since Linux 5.14.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from pathlib import Path
 
 
 def cgroup_name(folder: Path) -> str:
-    """The name of an agent's group."""
+    """Return the name of an agent's group."""
     return f"portico-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]}"
 
 
 def own_cgroup() -> Path | None:
-    """The group that this process is in, as a folder; None where there is no version 2."""
+    """Return the group of this process, as a folder; None if version 2 is not there."""
     if (mount := _mount()) is None:
         return None
     try:
@@ -28,7 +28,7 @@ def own_cgroup() -> Path | None:
 
 
 def is_group_of(group: Path, folder: Path) -> bool:
-    """Whether this can be the group of the agent whose folder this is. It may be the agent's own word that it is."""
+    """Tell whether this can be the group of the agent with this folder. The claim may come from the agent itself."""
     mount = _mount()
     inside = mount is not None and group.is_relative_to(mount) and ".." not in group.parts
     return inside and group.name == cgroup_name(folder)
@@ -43,9 +43,9 @@ def _mount() -> Path | None:
 
 
 def clear_cgroup(group: Path) -> bool:
-    """Kill all that is in this group and its subgroups, and remove it. Whether it is gone; if not, ask again."""
+    """Kill everything in this group and its subgroups, and remove it. Return whether it is gone; if not, call again."""
     try:
-        with open(os.open(group / "cgroup.kill", os.O_WRONLY), "w") as file:  # which is never made
+        with open(os.open(group / "cgroup.kill", os.O_WRONLY), "w") as file:  # this must not create it
             file.write("1")
         for folder, _, _ in os.walk(group, topdown=False):
             Path(folder).rmdir()  # "busy" until the last process has been reaped

@@ -1,9 +1,9 @@
-"""What of an agent's options a running CLI can be told, measured on 2.1.330.
+"""The options of an agent that a running CLI can change, measured on 2.1.330.
 
-- model and permission mode: at any time. ``bypassPermissions`` only where it was started with that;
+- model and permission mode: at any time; ``bypassPermissions`` only if it was started with that;
 - the system prompt: by the first ``initialize``, before the first message;
-- the rest is of the command line. (``apply_flag_settings`` can add tools that are allowed or denied, and
-  ``mcp_set_servers`` sets servers: but who may use which tool is not left to requests that may fail.)
+- all other options are set on the command line. (``apply_flag_settings`` can add tools that are allowed or denied, and
+  ``mcp_set_servers`` sets servers; but permission to use a tool must not depend on requests that may fail.)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def fixed_options(options: AgentOptions) -> AgentOptions:
 
 
 def claim_requests(started: AgentOptions, options: AgentOptions, default_model: str | None) -> Iterator[Request]:
-    """What a CLI that was ``started`` without system prompts has to be told before its first message."""
+    """Yield the requests for a CLI that was ``started`` without system prompts, before its first message."""
     prompts: dict[str, Any] = {}
     if options.system_prompt is not None:
         prompts["systemPrompt"] = [options.system_prompt]
@@ -41,7 +41,7 @@ def claim_requests(started: AgentOptions, options: AgentOptions, default_model: 
 
 
 def change_requests(before: AgentOptions, options: AgentOptions, default_model: str | None) -> Iterator[Request]:
-    """What a CLI has to be told between turns."""
+    """Yield the requests for a CLI between turns."""
     yield from _model_request(before, options, default_model)
     yield _mode_request(options)  # always: answers to permission requests change the mode too
 

@@ -1,4 +1,4 @@
-"""Finding the `claude` program, and making sure that it is one we can talk to."""
+"""Finding the `claude` program, and checking that its version is supported."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from portico.core.errors import AgentUnavailable
 Version = tuple[int, int, int]
 
 MINIMUM: Version = (2, 1, 0)
-"""The protocol was measured on 2.1.330, and what the driver needs of it (``client_composed``, ``command_lifecycle``) is
-not documented for any version. The 2.1 line is taken as one; anything older is refused."""
+"""The oldest version. The protocol was measured on 2.1.330, and the parts of it that the driver needs
+(``client_composed``, ``command_lifecycle``) are not documented for any version. The whole 2.1 line is accepted;
+anything older is refused."""
 
 VERSION_TIME = 10.0
-"""Seconds that ``claude --version`` may take (it takes 0.02; a cold disk may hold 380 MB of it)."""
+"""Seconds that ``claude --version`` may take (it takes 0.02; a cold disk may have to read 380 MB)."""
 
-_ANSWER = 4096  # bytes of its answer that are looked at
+_ANSWER = 4096  # bytes of its answer that are read
 _HOW = "install one with `pip install 'portico-server[claude]'`, or name it in PORTICO_CLAUDE_CLI_PATH"
 
 
 def find_cli(claude_cli_path: Path | None, search_path: str) -> Path:
-    """The program: the one that the operator names, else `claude` on ``search_path``, else the bundled one.
+    """Find the program: the one that the operator names, else `claude` on ``search_path``, else the bundled one.
 
     Raises `AgentUnavailable`: ``cli_not_found``, ``cli_not_executable``.
     """
@@ -41,7 +42,7 @@ def find_cli(claude_cli_path: Path | None, search_path: str) -> Path:
         return _usable(claude_cli_path.expanduser())
     if found := shutil.which("claude", path=search_path):
         return Path(found).absolute()
-    # Importing the package takes 0.7 s, and only its binary is wanted.
+    # Importing the package takes 0.7 s, and only its binary is needed.
     spec = importlib.util.find_spec("claude_agent_sdk")
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         bundled = Path(folder, "_bundled", "claude")
@@ -51,13 +52,13 @@ def find_cli(claude_cli_path: Path | None, search_path: str) -> Path:
 
 
 class CliVersions:
-    """Asks programs for their version: each once, until its file changes."""
+    """The versions of programs. Each program is asked once, until its file changes."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Path, int, int], Version] = {}
 
     async def check(self, path: Path, env: Mapping[str, str]) -> Version:
-        """The version of the CLI at ``path``, run with ``env`` alone, in 10 s at most.
+        """Return the version of the CLI at ``path``, run with only ``env``, in 10 s at most.
 
         Raises `AgentUnavailable`: ``cli_too_old``, ``cli_broken``, ``cli_not_found``, ``cli_not_executable``.
         """
@@ -66,7 +67,7 @@ class CliVersions:
         version = self._known.get(key)
         if version is None:
             version = await _ask(path, env)
-            self._known = {key: version}  # one is in use at a time
+            self._known = {key: version}  # only one is in use at a time
         if version < MINIMUM:
             text = f"{path} is version {_text(version)}; {_text(MINIMUM)} or newer is needed: {_HOW}."
             raise AgentUnavailable(text, code="cli_too_old")
@@ -92,12 +93,12 @@ async def _ask(path: Path, env: Mapping[str, str]) -> Version:
             with contextlib.suppress(anyio.EndOfStream):
                 while len(answer) < _ANSWER:
                     answer += await process.stdout.receive(_ANSWER)
-                raise _broken(path, "it says far too much")
+                raise _broken(path, "its answer is far too long")
             status = await process.wait()
     except TimeoutError as error:
         raise _broken(path, f"no answer within {VERSION_TIME:.0f} s") from error
     finally:
-        # The group, for `claude` may be a script that waits for another program.
+        # Kill the group, because `claude` may be a script that waits for another program.
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""What is asked of an agent, as the command line of the CLI.
+"""An agent's options as the command line of the CLI.
 
-Every user of the machine can read it. So what may hold a secret, or is nobody else's business, is not in it: the CLI
-reads the system prompts and the configuration of MCP servers from files that are open to it alone.
+Every user of the machine can read the command line, so it contains nothing secret or private: the CLI reads the system
+prompts and the configuration of MCP servers from files that only it can open.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ SWITCHES = frozenset({"--verbose", "--continue"})
 """Flags of the SDK's command that take no value."""
 
 WITHHELD_TOOLS = ("SendMessage", "ListAgents")
-"""With these one session can find another on the same machine and start a turn in it."""
+"""Tools that no agent has: with them one session can find another on the same machine and start a turn in it."""
 
 MAX_ARGUMENT = 128 * 1024
-"""Bytes, its end included: MAX_ARG_STRLEN of Linux (execve(2))."""
+"""The largest argument in bytes, with its terminator: MAX_ARG_STRLEN of Linux (execve(2))."""
 
 STREAMING = (
     "--input-format=stream-json",
@@ -44,18 +44,18 @@ def build_command(
     default_model: str | None = None,
     withheld: Sequence[str] = (),
 ) -> list[Argument]:
-    """The argv that starts an agent with a new ``conversation`` or, with ``resume``, brings it back.
+    """Return the argv that starts an agent with a new ``conversation`` or, with ``resume``, with an existing one.
 
-    It does not have the tools that are ``withheld``.
+    The agent does not get the ``withheld`` tools.
 
-    Raises `InvalidRequest` (``errors`` names the option) where a value can't be passed to a process.
+    Raises `InvalidRequest` (``errors`` names the option) if a value can't be passed to a process.
     """
     if options.model is None:
         options = replace(options, model=default_model)
     command = SubprocessCLITransport("", _sdk_options(options, withheld), cli)._build_command()[
         :-2
-    ]  # no --print PROMPT
-    # The operator's and the project's settings are not the session's, unless they are asked for.
+    ]  # without --print PROMPT
+    # A session does not use the operator's and the project's settings unless they are requested.
     sources = f"--setting-sources={','.join(options.setting_sources)}"
     identity = f"--resume={conversation}" if resume else f"--session-id={conversation}"
     argv = [*_joined(command), *STREAMING, sources, identity]
@@ -65,8 +65,8 @@ def build_command(
 
 
 def _sdk_options(options: AgentOptions, withheld: Sequence[str]) -> ClaudeCodeOptions:
-    # Always said, "default" too: unasked, the CLI goes by the project's settings, or by the plan mode that a resumed
-    # conversation was in.
+    # Always set, "default" too: otherwise the CLI uses the mode of the project's settings, or the plan mode of a
+    # resumed conversation.
     mode: Any = options.permission_mode
     return ClaudeCodeOptions(
         model=options.model,
@@ -79,8 +79,8 @@ def _sdk_options(options: AgentOptions, withheld: Sequence[str]) -> ClaudeCodeOp
 
 
 def _private(options: AgentOptions) -> Iterator[PrivateArgument]:
-    """What the SDK's command would have as plain arguments, where it is given these options."""
-    # The CLI reads each file once, at its start, and takes it exactly as it takes the same text in an argument.
+    """Yield, as private arguments, the options that the SDK's command would pass as plain ones."""
+    # The CLI reads each file once, at its start, and treats it exactly like the same text in an argument.
     if options.system_prompt:
         yield _in_file("--system-prompt-file", "system_prompt", options.system_prompt)
     if options.append_system_prompt:
@@ -98,7 +98,7 @@ def _in_file(flag: str, option: str, text: str) -> PrivateArgument:
 
 
 def _joined(command: list[str]) -> Iterator[str]:
-    """``--flag value`` as ``--flag=value``: so a value that starts with dashes is not taken for a flag."""
+    """Join ``--flag value`` to ``--flag=value``, so that a value that starts with dashes is not taken for a flag."""
     arguments = iter(command)
     yield next(arguments)
     for flag in arguments:

@@ -1,4 +1,4 @@
-"""The settings that the driver goes by."""
+"""The settings of the driver."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True, slots=True)
 class DriverConfig:
-    """``agents`` is the folder in which sessions keep their agents' folders: what is left of an earlier server
-    process is looked for there. ``environment`` is what agents may have of the server's environment, PATH included.
-    ``max_tokens`` is the output limit of one reply; None: the CLI's own. With a ``gateway`` agents get no credential.
-    ``sandbox`` is the setting; in it ``visible`` paths are to be seen beside the system and what ``environment`` names,
-    ``hidden`` ones are not, and of ``roots`` each agent sees its own workspace only. ``withheld_tools`` no agent has.
-    ``permission_modes`` are those that subagents may be in, too.
+    """The driver's settings. ``agents`` is the folder with the agents' folders of all sessions; remains of an earlier
+    server process are looked for there. ``environment`` is the part of the server's environment that agents may have,
+    PATH included. ``max_tokens`` is the output limit of one reply; None means the CLI's own. With a ``gateway`` agents
+    get no credential. ``sandbox`` is the setting. In the sandbox, ``visible`` paths can be seen beside the system and
+    the paths that ``environment`` names; ``hidden`` paths cannot; of ``roots`` each agent sees only its own workspace.
+    No agent has ``withheld_tools``. Subagents too may only be in ``permission_modes``.
     """
 
     agents: Path
@@ -64,18 +64,18 @@ class DriverConfig:
             visible=tuple(server_paths(settings.mcp_servers)),
             hidden=(
                 context.data_dir,
-                context.data_dir / "agents",  # which may be a link
+                context.data_dir / "agents",  # this may be a link
                 own_workspaces(context.data_dir, settings.workspace_roots),
                 *_secret_files(context),
             ),
             roots=settings.workspace_roots,
-            # It asks for no leave, and a mode that is left again only with the next message may be left too late.
+            # This tool needs no permission, and its mode ends only with the next message, which may be too late.
             withheld_tools=() if "plan" in settings.permission_modes else ("EnterPlanMode",),
             permission_modes=frozenset(settings.permission_modes),
         )
 
 
 def _secret_files(context: Context) -> list[Path]:
-    """Those that this server has secrets from, should they lie where programs do."""
+    """Return the files that contain this server's secrets, in case they are in a folder of programs."""
     named = (getattr(context.settings, name, None) for name in ("ziti_identity_file", "tls_key"))
     return [*context.settings_files, *(path for path in named if path is not None)]

@@ -1,17 +1,17 @@
-"""How all that an agent starts is kept together, so that it can be killed as a whole.
+"""Containment: everything that an agent starts is kept together, so that it can be killed as a whole.
 
-In the order of preference:
+The mechanisms, in the order of preference:
 
 - ``bubblewrap``: the sandbox, which has a PID namespace too; see `sandbox`.
 - ``pid-namespace``: the agent's processes live in a PID namespace and die with its first one. Needs CAP_SYS_ADMIN.
 - ``user-pid-namespace``: the same within a user namespace, in which the user keeps their id. Docker's default profile
-  and hardened systems refuse it. Programs like sudo do not work in there.
-- ``cgroup``: a control group of its own.
+  and hardened systems refuse it. Programs like sudo do not work in it.
+- ``cgroup``: a control group for each agent.
 - ``best-effort``: processes are found by a variable in their environment, and by their parents.
 
 In all of them the agent's outermost process asks the kernel to be killed when the server dies (PR_SET_PDEATHSIG; the
-server here is the *thread* that runs the event loop). In a namespace everything dies with it; otherwise what is left is
-reaped at the next start.
+server here is the *thread* that runs the event loop). In a namespace everything dies with it; otherwise the next start
+reaps what is left.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from portico.plugins.claude_code.sandbox import Sandbox
 PROBE_TIME = 5.0
 """Seconds that one try of a mechanism may take."""
 
-# The first process of a PID namespace has to reap what others orphan, and the CLI does not: a shell does. `exit` keeps
-# it from replacing itself with the CLI.
+# The first process of a PID namespace has to reap orphans. The CLI does not, so a shell does. `exit` keeps the shell
+# from replacing itself with the CLI.
 _REAPER = ("-c", '"$@"; exit $?', "sh")
 _ENTER = ("-c", 'echo 0 > "$0/cgroup.procs" && exec "$@"')
 
 
 @dataclass(frozen=True, slots=True)
 class Containment:
-    """One of the ways above. ``prefix`` goes before an agent's command line; ``cgroups`` is where groups are made."""
+    """One of the mechanisms above. ``prefix`` goes before an agent's command line; groups are made in ``cgroups``."""
 
     name: str
     note: str
@@ -50,18 +50,18 @@ class Containment:
     sandbox: Sandbox | None = None
 
     def describe(self) -> str:
-        """For the log and for people."""
+        """Describe the mechanism, for the log and for people."""
         return f"{self.name}: {self.note}"
 
     def cgroup(self, folder: Path) -> Path | None:
-        """The control group of the agent whose folder this is."""
+        """Return the control group of the agent with this folder."""
         return self.cgroups / cgroup_name(folder) if self.cgroups is not None else None
 
     def wrap(self, argv: Sequence[Argument], folder: Path, cwd: Path, runtime: Path | None = None) -> list[Argument]:
-        """The command line that starts ``argv`` contained, as the agent whose folder this is, in ``cwd``.
+        """Return the command line that starts ``argv`` contained, in ``cwd``, as the agent with this ``folder``.
 
-        ``runtime`` is its runtime folder, where that is not in ``folder``. Raises OSError, and `AgentUnavailable` as
-        `Sandbox.wrap` does.
+        ``runtime`` is the agent's runtime folder if that is not in ``folder``. Raises OSError, and `AgentUnavailable`
+        as `Sandbox.wrap` does.
         """
         if self.sandbox is not None:
             return self.sandbox.wrap(argv, folder, cwd, runtime)
@@ -78,10 +78,10 @@ def sandboxed(sandbox: Sandbox) -> Containment:
 
 
 async def detect(search_path: str, among: Sequence[str] = ()) -> Containment:
-    """The first of the ways that works here, proven by running a command in it. Ends within half a minute.
+    """Return the first mechanism that works here, proven by running a command in it. Ends within half a minute.
 
-    ``search_path`` is where the tools are looked for (as PATH); ``among`` limits the choice to these names. There is
-    always ``best-effort``. Raises LookupError when none of ``among`` works.
+    The tools are looked for in ``search_path`` (as PATH); ``among`` limits the choice to these names. ``best-effort``
+    always works. Raises LookupError if none of ``among`` works.
     """
     guard: tuple[str, ...] = ()
     if (setpriv := shutil.which("setpriv", path=search_path)) is not None:

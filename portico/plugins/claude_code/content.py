@@ -1,4 +1,4 @@
-"""What a user may say to the CLI. A line that it does not understand kills it, so all is looked at first."""
+"""A user's messages to the CLI. A line that the CLI does not understand kills it, so everything is checked first."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from portico.plugins.claude_code.lines import encode, encode_line
 
 
 def user_line(uuid: str, content: Content, *, commands: bool, encoded: Sequence[bytes] | None = None) -> bytes:
-    """The line that says ``content`` under a ``uuid`` that no other message has had. Raises as `check_content`.
+    """Return the line that sends ``content`` under a new ``uuid``. Raises as `check_content`.
 
-    ``commands``: a /command is run, and an @file is read. ``encoded`` is what `encoded` makes of the content.
+    With ``commands`` a /command is run, and an @file is read. ``encoded`` is the result of `encoded` for the content.
     """
     check_content(content)
     placed = content if encoded is None else 0
@@ -35,7 +35,7 @@ def user_line(uuid: str, content: Content, *, commands: bool, encoded: Sequence[
 
 
 async def encoded(content: Content) -> Sequence[bytes] | None:
-    """A large ``content`` as it stands in a line, in pieces; None: it is not large. Raises `InvalidRequest`."""
+    """Encode a large ``content`` for a line, in pieces; return None if it is not large. Raises `InvalidRequest`."""
     if not is_large(content):
         return None
     try:
@@ -45,7 +45,8 @@ async def encoded(content: Content) -> Sequence[bytes] | None:
 
 
 def check_content(content: Content) -> None:
-    """Raises `InvalidRequest` (``invalid_content``) for anything but text, or a list of text and image blocks.
+    """Check the content. Raises `InvalidRequest` (``invalid_content``) unless it is text, or a list of text and image
+    blocks.
 
     https://docs.claude.com/en/api/messages: the shapes of blocks and of image sources.
     """

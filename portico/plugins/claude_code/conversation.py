@@ -1,6 +1,6 @@
-"""Which conversation an agent is in, and the CLI's transcript of it.
+"""The conversation of an agent, and the CLI's transcript of it.
 
-It is named as the agent, until a /clear begins one of another name: that is kept in a file in the agent's folder.
+It has the agent's id until a /clear begins one with another id, which is kept in a file in the agent's folder.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def current_conversation(spec: AgentSpec) -> str:
-    """The id of the agent's conversation."""
+    """Return the id of the agent's conversation."""
     try:
         with open_folder(spec.folder) as folder:
-            # The agent may have changed it: what is no id must not get to where it is used.
+            # The agent may have changed the file: a text that is no id must not be used.
             known = folder.read(NAME, 36).decode(errors="replace")
     except OSError:
         return spec.agent_id
@@ -30,7 +30,7 @@ def current_conversation(spec: AgentSpec) -> str:
 
 
 def keep_conversation(spec: AgentSpec, conversation: str) -> None:
-    """The agent has gone over to this one. Raises OSError."""
+    """Store the agent's new conversation. Raises OSError."""
     with open_folder(spec.folder) as folder:
         folder.write(NAME, conversation)
 
@@ -42,12 +42,14 @@ def has_transcript(spec: AgentSpec, conversation: str) -> bool:
 
 
 def set_transcripts_aside(spec: AgentSpec, conversation: str) -> None:
-    """A transcript that holds no conversation can't be resumed, and its id can't be used anew while it is there."""
+    """Rename the transcripts: one without a conversation can't be resumed, and its id can't be used again while it
+    exists.
+    """
     _with_transcripts(spec, conversation, lambda project, name: project.rename(name, f"{name}.unreadable"))
 
 
 def _with_transcripts(spec: AgentSpec, conversation: str, act: Callable[[Directory, str], None]) -> None:
-    """``act`` is given each folder that holds one, and its name there. No link of the agent's is followed."""
+    """Call ``act`` with each folder that has a transcript, and its name there. No link of the agent is followed."""
     name = f"{conversation}.jsonl"
     with (
         suppress(FileNotFoundError, NotADirectoryError),

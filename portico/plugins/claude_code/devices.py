@@ -1,4 +1,4 @@
-"""Device nodes for sandboxes: root in there owns the machine's, and could take them away from everybody else."""
+"""Device nodes for sandboxes: root in a sandbox owns the machine's own nodes, and could close them to all others."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from portico.core.directory import Directory
 
 NODES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
-"""What bubblewrap shows in /dev, with the kernel's numbers for it (Documentation/admin-guide/devices.txt)."""
+"""The nodes that bubblewrap shows in /dev, with the kernel's numbers (Documentation/admin-guide/devices.txt)."""
 
 log = logging.getLogger(__name__)
 
 
 def make_devices(data_dir: Path) -> Path | None:
-    """Make a folder of such nodes in ``data_dir``; None where nobody needs them, or they can't be made or used."""
+    """Make a folder of such nodes in ``data_dir``; return None if it is not needed, or cannot be made or used."""
     if os.geteuid() != 0:
         return None
     try:
@@ -28,7 +28,7 @@ def make_devices(data_dir: Path) -> Path | None:
         for name, numbers in NODES.items():
             os.mknod(folder / name, stat.S_IFCHR | 0o666, os.makedev(*numbers))
             (folder / name).chmod(0o666)
-        (folder / "null").write_bytes(b"x")  # devices may be of no use in that file system
+        (folder / "null").write_bytes(b"x")  # the file system may not allow the use of devices
     except OSError as error:
         log.warning("root in a sandbox may change the modes of this machine's /dev/null and the like: %s", error)
         return None

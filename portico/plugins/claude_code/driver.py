@@ -1,4 +1,4 @@
-"""The driver ``claude-code``: starts agents, and owns the tasks that serve them."""
+"""The driver ``claude-code``: it starts agents, and owns the tasks that serve them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from portico.plugins.context import Context
 
 
 class ClaudeDriver:
-    """Implements `portico.core.agent.AgentDriver`. `open` and `close` belong to one and the same task."""
+    """An implementation of `portico.core.agent.AgentDriver`. `open` and `close` must be called in the same task."""
 
     name = "claude-code"
     needs_credentials = True
@@ -34,13 +34,15 @@ class ClaudeDriver:
         await self._host.open()
 
     async def check(self) -> None:
-        """Raises `AgentUnavailable` where the CLI is missing, too old or broken. Credentials are the turn's matter."""
+        """Check the CLI. Raises `AgentUnavailable` if it is missing, too old or broken. Credentials are a turn's
+        concern.
+        """
         await self._host.check()
 
     async def start(self, spec: AgentSpec) -> ClaudeAgent:
-        """See `AgentDriver.start`. Waits for the process, not for a word of it: it says none before the first turn.
+        """See `AgentDriver.start`. Waits for the process, but not for output: there is none before the first turn.
 
-        How it fails shows in the first `ClaudeAgent.run`. Raises `InvalidRequest` for options that can't be passed on.
+        A failure shows in the first `ClaudeAgent.run`. Raises `InvalidRequest` for options that can't be passed on.
         """
         tasks = self._host.tasks
         launch = await self._host.prepare(spec)
@@ -57,7 +59,7 @@ class ClaudeDriver:
         return agent
 
     async def close(self) -> None:
-        """Kill the agents that are still there; the engine has closed its own before."""
+        """Kill the agents that are still there; the engine has already closed its own."""
         await self._host.close()
 
 

@@ -12,9 +12,9 @@ _POLL = 0.05  # seconds
 
 
 class Exit:
-    """Waits for a child's exit, for any number of tasks.
+    """A wait for a child's exit, for any number of tasks.
 
-    By a pidfd where there is one (Linux): no signal handler and no thread, whatever the loop. Elsewhere by asking.
+    It uses a pidfd if there is one (Linux), without a signal handler or a thread, on any loop. Otherwise it polls.
     """
 
     def __init__(self, child: Popen[bytes]) -> None:
@@ -27,12 +27,12 @@ class Exit:
 
     @property
     def status(self) -> int | None:
-        """As of `subprocess.Popen.returncode`, and up to date."""
+        """The exit status, as in `subprocess.Popen.returncode`, and up to date."""
         status: int | None = self._child.poll()
         return status
 
     async def wait(self) -> int:
-        """May be cancelled, and called again."""
+        """Wait for the exit, and return its status. May be cancelled, and called again."""
         async with self._waiting:
             while (status := self.status) is None:
                 if self._pidfd is None:

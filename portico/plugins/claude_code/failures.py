@@ -1,4 +1,4 @@
-"""What has gone wrong with the CLI, as a stable code and a text for people."""
+"""Failures of the CLI, as a stable code and a text for people."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BY_REASON = {"prompt_too_long": "prompt_too_long"}  # the result's `terminal_re
 
 
 def turn_failure(result: Mapping[str, Any], cli_error: str | None) -> tuple[str, str]:
-    """Code and text of a turn that ended in the ``result`` line given. ``cli_error``: what its assistant line said."""
+    """Return code and text for a turn that ended in this ``result`` line. ``cli_error`` is from its assistant line."""
     text = result.get("result")
     if not isinstance(text, str) or not text:
         errors = result.get("errors")
@@ -56,7 +56,9 @@ def turn_failure(result: Mapping[str, Any], cli_error: str | None) -> tuple[str,
 
 
 def start_failure(status: int | None, stderr: str) -> tuple[str, str]:
-    """Code and text for a CLI that exited with ``status`` before it took a message; the tail of its stderr says why."""
+    """Return code and text for a CLI that exited with ``status`` before it took a message; the end of ``stderr`` says
+    why.
+    """
     said = stderr.strip()[-2000:]
     if "No conversation found" in said:
         code = "no_conversation"
@@ -68,6 +70,6 @@ def start_failure(status: int | None, stderr: str) -> tuple[str, str]:
 
 
 def exit_text(status: int | None, stderr: str) -> str:
-    """What to say of a CLI that exited later on."""
+    """Return the text for a CLI that exited later."""
     said = stderr.strip()[-2000:]
     return f"The agent ended, with exit status {status}" + (f": {said}" if said else ".")

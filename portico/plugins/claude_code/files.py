@@ -9,5 +9,5 @@ from portico.core.directory import Directory
 
 
 def open_folder(folder: Path) -> Directory:
-    """The agent's own folder. Raises OSError, also where it is a link: only what it lies in may be reached by some."""
+    """Open the agent's own folder. Raises OSError, also if it is a link: only the path of its parent may have links."""
     return Directory.open(Path(os.path.realpath(folder.parent), folder.name))

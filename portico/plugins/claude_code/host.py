@@ -1,4 +1,4 @@
-"""Prepares a machine for drivers of the CLI: removes leftovers, contains agents, and owns the tasks that serve them."""
+"""The machine of the CLI's drivers: removing leftovers, containing agents, and owning the tasks that serve them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class CliHost:
-    """Everything that an agent's process needs around it. `open` and `close` belong to one and the same task."""
+    """Everything that an agent's process needs around it. `open` and `close` must be called in the same task."""
 
     def __init__(self, config: DriverConfig) -> None:
         self._config = config
@@ -32,7 +32,7 @@ class CliHost:
 
     @property
     def tasks(self) -> anyio.abc.TaskGroup:
-        """Owns the agents' tasks; `close` cancels them. Raises `AgentUnavailable` where the host is not open."""
+        """The task group of the agents; `close` cancels it. Raises `AgentUnavailable` if the host is not open."""
         if self._tasks is None:
             raise AgentUnavailable("The driver is not open.", code="not_open")
         return self._tasks
@@ -40,26 +40,26 @@ class CliHost:
     async def open(self) -> None:
         """Kill what an earlier server left running, and find out how to contain agents.
 
-        Raises OSError where something can't be killed; see `isolate` for the rest.
+        Raises OSError if something can't be killed; see `isolate` for the rest.
         """
         if reaped := await reap(self._config.agents):
-            logger.warning("cleared %d agents away of a server that did not stop in good order", len(reaped))
+            logger.warning("cleared up %d agents of a server that did not stop cleanly", len(reaped))
         self._containment = await isolate(self._config)
         self._tasks = await anyio.create_task_group().__aenter__()
 
     async def check(self) -> None:
-        """Raise `AgentUnavailable` where the CLI is missing, too old or broken."""
+        """Raise `AgentUnavailable` if the CLI is missing, too old or broken."""
         cli = await anyio.to_thread.run_sync(find_cli, self._config.cli_path, self._config.search_path)
         await self._versions.check(cli, {"PATH": self._config.search_path})
 
     async def prepare(self, spec: AgentSpec) -> Launch:
-        """Prepare to start one agent. Raises `AgentUnavailable` where the host is not open, and as `Launch.prepare`."""
+        """Prepare to start one agent. Raises `AgentUnavailable` if the host is not open, and as `Launch.prepare`."""
         if self._containment is None or self._tasks is None:
             raise AgentUnavailable("The driver is not open.", code="not_open")
         return await Launch.prepare(self._config, self._containment, spec)
 
     async def close(self) -> None:
-        """Cancel the tasks of the agents that are still there, and remove the short folder that was made for them."""
+        """Cancel the tasks of the remaining agents, and remove the short folder that was made for them."""
         tasks, self._tasks = self._tasks, None
         if tasks is not None:
             tasks.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""How a driver's agents are kept together, and from everything else: found out once, when it opens."""
+"""Isolation of a driver's agents, from each other and from everything else: chosen once, when the driver opens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from portico.plugins.claude_code.environment import prepare_agents
 from portico.plugins.claude_code.sandbox import Sandbox, find_sandbox, try_sandbox
 
 LOOKS = 50
-"""In so many folders of a root one is looked for in which a session may work, where that is not the root itself."""
+"""The number of folders of a root that are searched for a usable workspace if the root itself is not one."""
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +33,11 @@ EXPOSED = (
 
 
 async def isolate(config: DriverConfig) -> Containment:
-    """The sandbox where it is wanted and works, else what there is to kill agents as a whole.
+    """Return the sandbox if it is wanted and works, or else the best way to kill agents as a whole.
 
-    Says in the log which, and what is open without a sandbox. Raises `AgentUnavailable`: ``no_sandbox`` where it is
-    wanted come what may; ``workspace_root_unusable`` where it works, but not in all roots; ``agent_folder_unusable``.
+    The log says which, and what is exposed without a sandbox. Raises `AgentUnavailable`: ``no_sandbox`` if it is
+    required and does not work; ``workspace_root_unusable`` if it works, but not in all roots;
+    ``agent_folder_unusable``.
     """
     try:
         await anyio.to_thread.run_sync(prepare_agents, config.agents)
@@ -65,7 +66,10 @@ async def isolate(config: DriverConfig) -> Containment:
 
 
 async def sandbox_for(config: DriverConfig, devices: Path | None = None) -> Sandbox:
-    """Raises LookupError as `find_sandbox`, and `AgentUnavailable` (``workspace_root_unusable``) as `isolate`."""
+    """Find the sandbox and try it in all roots.
+
+    Raises LookupError as `find_sandbox`, and `AgentUnavailable` (``workspace_root_unusable``) as `isolate`.
+    """
     made = all_workspaces(config.agents.parent, config.roots) if config.roots else ()
     sandbox = await find_sandbox(
         config.search_path,
@@ -75,7 +79,7 @@ async def sandbox_for(config: DriverConfig, devices: Path | None = None) -> Sand
         roots=config.roots,
         devices=devices,
     )
-    agents = config.agents if os.access(config.agents, os.W_OK) else None  # a doctor may come before the first start
+    agents = config.agents if os.access(config.agents, os.W_OK) else None  # `portico doctor` may run before any start
     for root, cwd in await anyio.to_thread.run_sync(lambda: list(_places_to_work(config))):
         if (why := await try_sandbox(sandbox, config.search_path, cwd=cwd, agents=agents)) is not None:
             detail = (
@@ -87,7 +91,9 @@ async def sandbox_for(config: DriverConfig, devices: Path | None = None) -> Sand
 
 
 def _places_to_work(config: DriverConfig) -> Iterator[tuple[Path, Path]]:
-    """Each root that is there, and a folder in which a session may work: the root, if it may be that, or one in it."""
+    """Yield each existing root with a folder in which a session may work: the root if that is allowed, or one inside
+    it.
+    """
     if not config.roots:
         return
     data_dir = config.agents.parent

@@ -1,4 +1,4 @@
-"""What lines of the CLI come to: events for others, and what the driver itself has to do or know."""
+"""The meaning of the CLI's lines: events for clients, and what the driver itself has to do or know."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from portico.core.events import AgentEvent, Complete
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A line that has to go to the CLI."""
+    """A line that must be sent to the CLI."""
 
     line: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The end of a turn: of the message ``uuid``, or (None) of one that the agent had started by itself."""
+    """The end of a turn: of the message ``uuid``, or, with None, of a turn that the agent started by itself."""
 
     uuid: str | None
     complete: Complete
@@ -33,7 +33,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The message ``uuid``, meant for the running turn, was dropped: it is as if it had never been sent."""
+    """The message ``uuid``, meant for the running turn, was dropped, as if it had never been sent."""
 
     uuid: str
 
@@ -47,7 +47,7 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The CLI's answer to a control request. ``error`` is None where it has done what was asked."""
+    """The CLI's answer to a control request. ``error`` is None if the request succeeded."""
 
     request_id: str
     error: str | None
@@ -57,7 +57,7 @@ Item = AgentEvent | Send | Done | Taken | Refused | Moved | Answered | OwnTurn
 
 
 def summed(complete: Complete, others: Iterable[Complete]) -> Complete:
-    """The end of a turn, with what was spent by turns of the agent's own that it has taken in."""
+    """Return the end of a turn, with the spending of the agent's own turns that it took in."""
     usage = dict(complete["usage"])
     for other in others:
         for name, tokens in other["usage"].items():

@@ -1,4 +1,4 @@
-"""The end of agents that did not go by themselves, or of what they left behind."""
+"""Killing agents that did not exit by themselves, and what they left behind."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from portico.plugins.claude_code.cgroup import clear_cgroup, is_group_of
 from portico.plugins.claude_code.processes import families, is_live, marked
 from portico.plugins.claude_code.record import ProcessRecord
 
-_AGAIN = 0.02  # seconds until those hit have had time to die
+_AGAIN = 0.02  # seconds for killed processes to die
 
 
 async def kill_agents(agents: Mapping[Path, ProcessRecord | None], within: float) -> bool:
-    """SIGKILL all processes of these agents (by folder, with what is on record), until nothing is left.
+    """SIGKILL all processes of these agents (by folder, with their records) until nothing is left.
 
-    Takes ``within`` seconds at most; whether nothing is left. A record whose process is another's by now hits nobody.
+    Takes ``within`` seconds at most; returns whether nothing is left. A record whose process has gone kills nothing.
     """
     hunt = _Hunt(agents)
     with anyio.move_on_after(within):
@@ -42,10 +42,10 @@ class _Hunt:
         self._hit: set[psutil.Process] = set()
 
     def strike(self) -> bool:
-        """Whether there was something to kill, or may have been."""
+        """Kill once; return whether there was, or may have been, something to kill."""
         try:
             return self._strike()
-        except (OSError, psutil.Error):  # such as no descriptor left to look at processes with
+        except (OSError, psutil.Error):  # such as no descriptor left for looking at processes
             return True
 
     def _strike(self) -> bool:
@@ -55,8 +55,8 @@ class _Hunt:
             with contextlib.suppress(psutil.NoSuchProcess):
                 if record.is_live():
                     roots.add(psutil.Process(record.pid))
-        # The whole family first, then the blow: an orphan is no longer known as anybody's child. A killed namespace
-        # takes its time to die, so those once hit are looked after until they are gone.
+        # Find the whole family before killing: an orphan is no longer known as anybody's child. A killed namespace
+        # takes time to die, so killed processes are watched until they are gone.
         self._hit |= families(roots)
         self._hit = {process for process in self._hit if is_live(process)}
         for process in self._hit:

@@ -1,4 +1,4 @@
-"""How one agent's process is started: new, or with the conversation that it had."""
+"""The start of one agent's process: a new one, or one with an earlier conversation."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ from portico.plugins.claude_code.process import CliProcess
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """``runtime`` is the agent's runtime folder, ``resume`` whether its ``conversation`` can be come back to.
+    """An agent to start. ``runtime`` is its runtime folder; ``resume`` tells whether its ``conversation`` can be
+    resumed.
 
-    ``door`` is its way to the model API, where there is a gateway: open until `clear`.
+    ``door`` is its way to the model API if there is a gateway. It stays open until `clear`.
     """
 
     config: DriverConfig
@@ -46,7 +47,7 @@ class Launch:
 
     @classmethod
     async def prepare(cls, config: DriverConfig, containment: Containment, spec: AgentSpec) -> Launch:
-        """Make the agent's folders. Raises `AgentUnavailable` without a CLI, or where they can't be made."""
+        """Make the agent's folders. Raises `AgentUnavailable` if there is no CLI, or if they can't be made."""
         launch = await anyio.to_thread.run_sync(cls._prepare, config, containment, spec)
         if config.gateway is None:
             return launch
@@ -70,7 +71,7 @@ class Launch:
         return cls(config, containment, spec, cli, runtime, conversation, resume)
 
     def with_options(self, options: AgentOptions) -> Launch:
-        """The same agent with other options. Raises `InvalidRequest` where it could not be started with them."""
+        """Return the same agent with other options. Raises `InvalidRequest` if it could not be started with them."""
         launch = replace(self, spec=replace(self.spec, options=options))
         launch._argv(resume=False)
         return launch
@@ -86,7 +87,9 @@ class Launch:
         )
 
     async def start(self, *, resume: bool) -> CliProcess:
-        """Raises `AgentUnavailable`, and `InvalidRequest` for options that can't be passed to a process."""
+        """Start the process. Raises `AgentUnavailable`, and `InvalidRequest` for options that can't be passed to a
+        process.
+        """
         spec = self.spec
         argv = self._argv(resume=resume)
         environment = build_environment(self.config, spec, self.runtime, self.door)
@@ -107,7 +110,7 @@ class Launch:
         return self.runtime.parent == self.spec.folder
 
     async def move(self, conversation: str) -> None:
-        """From now on this is the agent's conversation. Raises OSError."""
+        """Store ``conversation`` as the agent's. Raises OSError."""
         await anyio.to_thread.run_sync(keep_conversation, self.spec, conversation)
 
     async def set_transcripts_aside(self) -> None:
@@ -115,14 +118,14 @@ class Launch:
         await anyio.to_thread.run_sync(set_transcripts_aside, self.spec, self.conversation)
 
     def claimed(self, spec: AgentSpec) -> Launch:
-        """The same agent for ``spec``, which differs in options and owner. Raises as `with_options`."""
+        """Return the same agent for ``spec``, which differs in options and owner. Raises as `with_options`."""
         launch = replace(self.with_options(spec.options), spec=spec)
         if self.door is not None:
             self.door.hand_to(spec.owner)
         return launch
 
     async def clear(self) -> None:
-        """Close the door, and remove the runtime folder, if it is not in the agent's own."""
+        """Close the door, and remove the runtime folder unless it is in the agent's own folder."""
         if self.door is not None:
             await self.door.close()
         if not self._runs_inside:

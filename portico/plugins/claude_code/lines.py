@@ -13,15 +13,17 @@ from portico.core.json_reader import JsonReader
 from portico.plugins.claude_code.framer import TAIL, Oversized
 
 MAX_DEPTH = 200
-"""Nesting of a line's JSON. Python's decoder manages about 1,000 levels, its encoder fewer, the deeper the stack is."""
+"""The deepest nesting of a line's JSON. Python's decoder manages about 1,000 levels; its encoder manages fewer the
+deeper the stack is.
+"""
 LONG = 256 * 1024
-"""Bytes of a line that is decoded piece by piece: Python's own decoder takes a millisecond or more for as many."""
+"""Lines longer than this, in bytes, are decoded piece by piece: Python's decoder would take a millisecond or more."""
 MAX_VALUES = 200_000
-"""Of such a line. In memory a value takes up to some hundred bytes."""
+"""The most values in such a line. A value takes up to some hundred bytes in memory."""
 
 
 def encode_line(value: Mapping[str, Any]) -> bytes:
-    """One line. Raises `InvalidRequest`."""
+    """Encode one line. Raises `InvalidRequest`."""
     try:
         return encode(value)
     except (ValueError, TypeError, RecursionError) as error:
@@ -29,15 +31,15 @@ def encode_line(value: Mapping[str, Any]) -> bytes:
 
 
 def encode(value: Any) -> bytes:
-    """Escaped throughout, so that no character in it can end a line. Raises what `json` does."""
+    """Encode with everything escaped, so that no character can end a line. Raises what `json` does."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
 async def decode_in_turns(line: bytes) -> dict[str, Any] | Oversized | None:
-    """As `decode_line`, also for what is long; `Oversized` stands for a line of too many values."""
+    """Decode as `decode_line`, long lines too; return `Oversized` for a line with too many values."""
     if len(line) <= LONG:
         return decode_line(line)
-    # In memory a text of which one character is wide may take four times as much as its line.
+    # In memory a text with one wide character may take four times as much as its line.
     reader = JsonReader(4 * len(line), MAX_VALUES, max_members=MAX_VALUES, max_depth=MAX_DEPTH)
     try:
         for _ in reader.feed(line):
@@ -57,7 +59,7 @@ def decode_line(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(value, dict):
         return None
-    # Brackets within strings are counted too: it only spares most lines the walk.
+    # Brackets within strings are counted too: the count only spares most lines the walk.
     if line.count(b"{") + line.count(b"[") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
         return None
     return value

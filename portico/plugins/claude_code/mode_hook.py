@@ -1,7 +1,7 @@
-"""A hook for each use of a tool, which looks at the permission mode that it is in.
+"""A hook for each use of a tool, which checks the permission mode of that use.
 
-A subagent may have a mode of its own, which its definition in a project or a user's settings says. The CLI tells that
-mode to hooks and to nobody else (measured on 2.1.330). No setting of a project turns this hook off.
+A subagent may have a mode of its own, set by its definition in a project's or a user's settings. The CLI reports that
+mode only to hooks (measured on 2.1.330). No setting of a project turns this hook off.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ MODES = {"manual": "default"}
 
 
 def needs_mode_hook(options: AgentOptions) -> bool:
-    """Whether subagents may be defined by somebody else than the CLI."""
+    """Tell whether anybody but the CLI may define subagents."""
     return bool(options.setting_sources)
 
 
 def hooks() -> dict[str, Any]:
-    """The member ``hooks`` of an ``initialize`` request."""
+    """Return the member ``hooks`` of an ``initialize`` request."""
     return {EVENT: [{"matcher": None, "hookCallbackIds": [CALLBACK]}]}
 
 
 def mode_ruling(asked: Mapping[str, Any], allowed: Collection[str]) -> dict[str, Any]:
-    """The answer to the hook: where the mode is not ``allowed``, the tool use is asked for, as in the mode default.
+    """Return the answer to the hook: if the mode is not ``allowed``, ask for permission, as in the mode default.
 
-    Where that mode is not allowed either, it is denied.
+    If that mode is not allowed either, the use is denied.
     """
     mode = MODES.get(str(asked.get("permission_mode")), asked.get("permission_mode"))
     if mode in allowed:
@@ -46,7 +46,7 @@ def mode_ruling(asked: Mapping[str, Any], allowed: Collection[str]) -> dict[str,
 
 
 def reply(cli_id: str, request: Mapping[str, Any], allowed: Collection[str]) -> bytes | None:
-    """The line that answers a ``control_request`` of the CLI, if that is our hook; else None."""
+    """Return the line that answers a ``control_request`` of the CLI if it is for our hook; else None."""
     if request.get("subtype") != "hook_callback" or request.get("callback_id") != CALLBACK:
         return None
     asked = request.get("input")

@@ -1,4 +1,4 @@
-"""The permissions that the CLI waits for."""
+"""The permission requests of the CLI that wait for an answer."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from portico.plugins.claude_code.lines import encode_line
 
 DENIED = "The user doesn't want this to be done."
 PLANNED = "ExitPlanMode"
-"""The tool that asks for leave to do what was planned."""
+"""The tool that asks for permission to carry out the plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """``cli_id`` is the CLI's own name of a request, which may be asked under several of ours."""
+    """A waiting request. ``cli_id`` is the CLI's own id, which may be asked under several of our ids."""
 
     cli_id: str
     event: PermissionRequest
 
 
 class Permissions:
-    """The requests that wait for an answer. Each time that one is asked, it gets an id that was never there before."""
+    """The requests that wait for an answer. Each time a request is asked, it gets a new id, never used before."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, _Waiting] = {}
@@ -36,11 +36,11 @@ class Permissions:
         return bool(self._waiting)
 
     def __iter__(self) -> Iterator[str]:
-        """The ids; the requests may be answered meanwhile."""
+        """Iterate over the ids; the requests may be answered in the meantime."""
         return iter(list(self._waiting))
 
     def ask(self, cli_id: str, event: PermissionRequest) -> PermissionRequest:
-        """The request as it is to be asked."""
+        """Register a request; return it as it is to be asked."""
         self._asked += 1
         event = event.copy()
         event["request_id"] = f"{cli_id}-{self._asked}"
@@ -48,7 +48,7 @@ class Permissions:
         return event
 
     def answer(self, request_id: str, decision: Decision) -> bytes:
-        """The line that answers a request. Raises `Conflict` (``already_resolved``) where it waits no more."""
+        """Return the line that answers a request. Raises `Conflict` (``already_resolved``) if it no longer waits."""
         waiting = self._waiting.get(request_id)
         if waiting is None:
             raise Conflict(f"No permission request {request_id} is open.", code="already_resolved")
@@ -65,14 +65,14 @@ class Permissions:
         return line
 
     def withdraw(self, cli_id: Any) -> list[str]:
-        """Forget what the CLI asks no more; return its ids."""
+        """Forget the requests that the CLI withdraws; return their ids."""
         found = [request_id for request_id, waiting in self._waiting.items() if waiting.cli_id == cli_id]
         for request_id in found:
             del self._waiting[request_id]
         return found
 
     def take_all(self) -> dict[str, tuple[str, PermissionRequest]]:
-        """Forget all; return by id what `ask` was given for them."""
+        """Forget all requests; return, by id, the arguments of `ask` for each."""
         waiting, self._waiting = self._waiting, {}
         return {request_id: (one.cli_id, one.event) for request_id, one in waiting.items()}
 
@@ -80,7 +80,7 @@ class Permissions:
 def permission_request(
     request: Mapping[str, Any], parent_tool_use_id: str | None, mode_after_plan: str
 ) -> PermissionRequest | None:
-    """The request in a ``control_request`` of the CLI; None where it asks for something else."""
+    """Return the request in a ``control_request`` of the CLI; None if it asks for something else."""
     if request.get("subtype") != "can_use_tool" or not isinstance(request.get("input"), dict):
         return None
     event = PermissionRequest(
@@ -101,8 +101,8 @@ def permission_request(
 
 
 def _updates(request: PermissionRequest, decision: Decision) -> Iterator[dict[str, Any]]:
-    """What holds from now on. It holds for this session: elsewhere it would be written into settings files."""
-    if "permission_mode" in request:  # as was said, also where the CLI would go over to another
+    """Yield the permissions that apply from now on, to this session only: otherwise settings files would change."""
+    if "permission_mode" in request:  # as announced, even if the CLI would switch to another mode
         yield {"type": "setMode", "mode": request["permission_mode"], "destination": "session"}
     suggestions = decision.remembered
     if decision.remember and not suggestions:

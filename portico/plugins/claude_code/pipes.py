@@ -1,7 +1,7 @@
 """Our ends of a child's pipes.
 
-Not the loop's own: uvloop gives children socket pairs, and leaves a second copy of them open in the child. All that
-the child starts would inherit it, could write to us in its name, and keep us from seeing its end.
+These are not the loop's own: uvloop gives children socket pairs, and leaves a second copy open in the child. Everything
+that the child starts would inherit it, could write to us in its name, and would keep us from seeing its end.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class _Pipe:
         os.set_blocking(file.fileno(), False)
 
     async def close(self) -> None:
-        """May be called while another task waits: that gets `anyio.ClosedResourceError`."""
+        """Close the pipe. May be called while another task waits, which then gets `anyio.ClosedResourceError`."""
         if not self._closed:
             self._closed = True
             anyio.notify_closing(self._file)
-            # The waiting task has to let go of the number before somebody else can get it.
+            # The waiting task has to release the descriptor before it can be reused.
             await anyio.lowlevel.cancel_shielded_checkpoint()
             self._file.close()
 
@@ -35,10 +35,12 @@ class _Pipe:
 
 
 class PipeReader(_Pipe):
-    """For one reading task at a time."""
+    """The reading end, for one reading task at a time."""
 
     async def receive(self, max_bytes: int) -> bytes:
-        """What has come, at least one byte; b"" at the end. May be cancelled. Raises `anyio.ClosedResourceError`."""
+        """Return what has come, at least one byte; b"" at the end. May be cancelled. Raises
+        `anyio.ClosedResourceError`.
+        """
         await anyio.lowlevel.checkpoint()
         while True:
             try:
@@ -48,7 +50,7 @@ class PipeReader(_Pipe):
 
 
 class PipeWriter(_Pipe):
-    """For one writing task at a time."""
+    """The writing end, for one writing task at a time."""
 
     async def send(self, data: bytes) -> None:
         """Write all of it. If cancelled, a part may have been written. Raises OSError, `anyio.ClosedResourceError`."""
@@ -58,6 +60,6 @@ class PipeWriter(_Pipe):
             try:
                 rest = rest[os.write(self._number(), rest) :]
                 if rest:
-                    await anyio.lowlevel.checkpoint()  # who reads may be as fast as we are
+                    await anyio.lowlevel.checkpoint()  # the reader may be as fast as we are
             except BlockingIOError:
                 await anyio.wait_writable(self._file)

@@ -1,4 +1,4 @@
-"""One CLI process: its pipes, its exit, its end."""
+"""One CLI process: its pipes, its exit, and its end."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 class CliProcess:
-    """A child of which nothing survives: not its own children either.
+    """A child that leaves nothing behind, not even its own children.
 
         process = await CliProcess.start(argv, env=env, cwd=cwd, folder=folder, containment=containment)
         try:
@@ -50,7 +50,7 @@ class CliProcess:
         finally:
             await process.close()
 
-    Somebody has to be in `receive` all the time, or come back to it soon: the CLI keeps in its memory what is not read.
+    A task has to be in `receive` all the time, or return to it soon: the CLI keeps unread output in its memory.
     """
 
     def __init__(self, child: Popen[bytes], folder: Path, record: ProcessRecord) -> None:
@@ -78,11 +78,10 @@ class CliProcess:
         containment: Containment,
         runtime: Path | None = None,
     ) -> Self:
-        """Start ``argv`` in ``cwd``, and put it on record in ``folder``, which exists and is this agent's own.
+        """Start ``argv`` in ``cwd``, and record it in ``folder``, which exists and belongs to this agent alone.
 
-        ``env`` is its whole environment, but for `MARKER`, which is added; ``runtime`` its runtime folder, where that
-        is not in ``folder``. Raises `AgentUnavailable`. A cancelled start
-        leaves nothing behind.
+        ``env`` is its whole environment, except for `MARKER`, which is added. ``runtime`` is its runtime folder if that
+        is not in ``folder``. Raises `AgentUnavailable`. A cancelled start leaves nothing behind.
         """
         folder = Path(os.path.realpath(folder))  # noqa: ASYNC240
         group = containment.cgroup(folder)
@@ -134,15 +133,15 @@ class CliProcess:
     async def run(self) -> None:
         """Drain stderr, wait for the exit, and kill what the CLI left behind. Ends once nothing is left.
 
-        Belongs into a task group right after the start. Cancelling it does no harm but stops the draining.
+        Start it in a task group right after `start`. Cancelling it only stops the draining.
         """
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._drain_stderr)
             await self._exit.wait()
-            await self._kill()  # what is left may still hold the pipes open, and they would never end
+            await self._kill()  # remaining processes may keep the pipes open for ever
 
     async def receive(self) -> list[bytes | Oversized]:
-        """The next lines, at least one, as many as have come; [] when it has closed stdout. May be cancelled."""
+        """Return the next lines: all that have come, at least one; [] when stdout is closed. May be cancelled."""
         with contextlib.suppress(anyio.ClosedResourceError):
             while chunk := await self._stdout.receive(CHUNK):
                 if lines := self._framer.feed(chunk):
@@ -153,10 +152,11 @@ class CliProcess:
         return []
 
     async def send(self, line: bytes) -> None:
-        """Write one line, given without its line feed. Lines never mix, whoever sends.
+        """Write one line, given without its line feed. Lines never mix, whichever tasks send.
 
-        Takes 10 s at most, cancelled or not: half a line would spoil the next. Raises `AgentFailed`: ``agent_exited``,
-        or ``agent_stalled`` when the process did not take a line in time; then it takes no further one.
+        Takes 10 s at most, cancelled or not, because half a line would spoil the next. Raises `AgentFailed`:
+        ``agent_exited``, or ``agent_stalled`` if the process did not take a line in time; after that it takes no more
+        lines.
         """
         if b"\n" in line:
             raise ValueError("a line feed within a line")
@@ -175,10 +175,10 @@ class CliProcess:
         return await self._exit.wait()
 
     async def close(self, interrupt: Callable[[], Awaitable[None]] | None = None) -> None:
-        """End it and all that it started: ``interrupt``, close stdin, SIGTERM, SIGKILL; 8 s at most, mostly far less.
+        """End it and all that it started: ``interrupt``, close stdin, SIGTERM, SIGKILL; 8 s at most, usually far less.
 
-        ``interrupt`` asks the running turn to stop, and waits for that. A close that is cancelled skips to SIGKILL, and
-        still leaves nothing behind. May be called twice, also at once.
+        ``interrupt`` asks the running turn to stop, and waits for that. A cancelled close skips to SIGKILL, and still
+        leaves nothing behind. May be called twice, also concurrently.
         """
         try:
             async with self._asking:
@@ -211,7 +211,7 @@ class CliProcess:
             if self._gone:
                 return
             dead = await kill_agents({self._folder: self._record}, KILL_TIME)
-            if not dead and self.returncode is None:  # it can be hit without looking for it
+            if not dead and self.returncode is None:  # it can be killed without a search
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self.pid, signal.SIGKILL)
             self._gone = await self._exits(1) and dead

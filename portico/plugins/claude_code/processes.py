@@ -1,4 +1,4 @@
-"""The machine's processes: which of them belong to an agent."""
+"""The machine's processes, and those of them that belong to an agent."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 import psutil
 
 MARKER = "PORTICO_AGENT"
-"""Environment variable of everything that an agent starts; its value is the agent's folder."""
+"""The environment variable of everything that an agent starts; its value is the agent's folder."""
 
 
 def start_time(pid: int) -> str | None:
-    """When the process with this pid was started, in a form that is only good to compare; None if there is none.
+    """Return the start time of the process with this pid, in a form that can only be compared; None if there is none.
 
-    A pid and this together name a process for ever: no clock change and no reboot gives them to another.
+    A pid and its start time name one process for ever: no clock change and no reboot gives them to another.
     """
     try:
         if sys.platform != "linux":
             return str(psutil.Process(pid).create_time())
-        # Field 22 of proc_pid_stat(5), in clock ticks since boot. The command name, field 2, may hold blanks.
+        # Field 22 of proc_pid_stat(5), in clock ticks since boot. The command name, field 2, may contain blanks.
         ticks = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{ticks}"
     except (psutil.Error, OSError, IndexError):
@@ -28,7 +28,7 @@ def start_time(pid: int) -> str | None:
 
 
 def marked(wanted: Callable[[str], bool]) -> dict[psutil.Process, str]:
-    """All live processes whose `MARKER` is ``wanted``, each with its value. Takes about 20 µs a process."""
+    """Return all live processes whose `MARKER` is ``wanted``, each with its value. Takes about 20 µs per process."""
     found = {}
     for pid in psutil.pids():
         folder = _marker(pid)
@@ -41,7 +41,7 @@ def marked(wanted: Callable[[str], bool]) -> dict[psutil.Process, str]:
 
 
 def families(roots: Iterable[psutil.Process]) -> set[psutil.Process]:
-    """These processes and all their descendants."""
+    """Return these processes and all their descendants."""
     family = set(roots)
     if not family:
         return family
@@ -60,7 +60,7 @@ def families(roots: Iterable[psutil.Process]) -> set[psutil.Process]:
 
 
 def is_live(process: psutil.Process) -> bool:
-    """Whether it still runs: a zombie does not."""
+    """Tell whether it still runs: a zombie does not."""
     try:
         return process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:
@@ -71,10 +71,10 @@ def _marker(pid: int) -> str | None:
     try:
         if sys.platform != "linux":
             return psutil.Process(pid).environ().get(MARKER)
-        # Read by hand: psutil takes five times as long, and this is done for every process on the machine.
+        # Read directly: psutil takes five times as long, and this is done for every process on the machine.
         with Path(f"/proc/{pid}/environ").open("rb") as file:
             environ = b"\0" + file.read()
-    except (psutil.Error, OSError):  # gone, or somebody else's
+    except (psutil.Error, OSError):  # gone, or another user's
         return None
     _, found, rest = environ.partition(b"\0" + MARKER.encode() + b"=")
     return rest.partition(b"\0")[0].decode(errors="surrogateescape") if found else None

@@ -1,7 +1,7 @@
 """The CLI's stream-json protocol: lines in, events out, lines to send. Sans-IO: no clock, no process, no tasks.
 
-Measured on CLI 2.1.330. What a line is comes first, what it means for a turn after it; what nobody needs is ignored, as
-are types that are not known and lines that can't be read.
+Measured on CLI 2.1.330. The type of a line is read first, then its meaning for a turn. Lines that are not needed, of
+unknown types, or not readable are ignored.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ USAGE = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_
 
 
 class Protocol:
-    """One CLI process's side of the talk. ``ignored`` counts the lines that could not be read.
+    """The protocol with one CLI process. ``ignored`` counts the lines that could not be read.
 
-    ``conversation`` is the id of the conversation that the process starts with, ``mode`` its permission mode, and
-    ``allowed_modes`` are those of the operator.
+    ``conversation`` is the id of the conversation that the process starts with, ``mode`` is its permission mode, and
+    ``allowed_modes`` are those that the operator allows.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Protocol:
         self._mode = mode
         self._mode_before_plan = "default" if mode == PLAN else mode
         self._mode_told = True
-        self._own = False  # a turn that the agent has begun by itself is open
+        self._own = False  # a turn that the agent began by itself is open
         self._asking = False  # ... only to ask for a permission
         self._interrupts: set[str] = set()
         self._interrupt_again = False
@@ -74,17 +74,17 @@ class Protocol:
 
     @property
     def busy(self) -> bool:
-        """Whether a turn is under way: ours, or one of the agent's own."""
+        """Tell whether a turn is running: ours, or one of the agent's own."""
         return self._mine is not None or self._own
 
     def expects(self, uuid: str | None) -> bool:
-        """Whether the end of the message ``uuid``, or (None) of a turn of the agent's own, is still to come."""
+        """Tell whether the end of the message ``uuid``, or (None) of a turn of the agent's own, is still to come."""
         return self._own if uuid is None else uuid == self._mine or uuid in self._steered
 
     def begin(
         self, uuid: str, content: Content, *, commands: bool = False, encoded: Sequence[bytes] | None = None
     ) -> bytes:
-        """The line that starts a turn with ``content``. Raises `InvalidRequest`; see `user_line`."""
+        """Return the line that starts a turn with ``content``. Raises `InvalidRequest`; see `user_line`."""
         line = user_line(uuid, content, commands=commands, encoded=encoded)
         self._take_on(uuid)
         return line
@@ -92,17 +92,17 @@ class Protocol:
     def steer(
         self, uuid: str, content: Content, *, commands: bool = False, encoded: Sequence[bytes] | None = None
     ) -> bytes:
-        """The line that hands ``content`` to the running turn. Raises `InvalidRequest`; see `user_line`.
+        """Return the line that sends ``content`` to the running turn. Raises `InvalidRequest`; see `user_line`.
 
-        A turn that calls a tool takes it up behind that (`Taken`). Otherwise the CLI begins a turn with it at the end
-        of this one, however that ends (also by an interrupt), and more of the kind are taken up by the first.
+        A turn that calls a tool takes it up after that (`Taken`). Otherwise the CLI begins a turn with it at the end of
+        this one, however that ends (also by an interrupt); that turn then takes up further messages of this kind.
         """
         line = user_line(uuid, content, commands=commands, encoded=encoded)
         self._steered.add(uuid)
         return line
 
     def follow(self, uuid: str) -> None:
-        """The message ``uuid`` was not taken up: its own turn begins, or has begun."""
+        """Follow the turn of the message ``uuid``, which was not taken up: its own turn begins, or has begun."""
         if uuid in self._steered:
             self._take_on(uuid)
 
@@ -111,36 +111,38 @@ class Protocol:
         self._mine, self._started, self._interrupt_again, self._lost = uuid, False, False, False
 
     def forget_told(self) -> None:
-        """What was said was not heard: so the permission mode has to be told again."""
+        """Report the permission mode again: nobody heard the earlier report."""
         self._mode_told = False
 
     def interrupt(self) -> tuple[str, list[Item]]:
-        """The id of the request to stop the running turn, and what goes with it."""
+        """Return the id of the request to stop the running turn, and the items that go with it."""
         items: list[Item] = []
         for request_id in self._permissions if self._asking else ():
-            # The CLI is idle for its part, so that its interrupt would not reach who has asked.
+            # The CLI itself is idle, so its interrupt would not reach the background task that asks.
             items += self.answer(request_id, Decision("deny"), stop_reason="interrupted")
         request_id, line = self.control("interrupt")
         self._interrupts.add(request_id)
         return request_id, [*items, Send(line)]
 
     def control(self, subtype: str, **members: Any) -> tuple[str, bytes]:
-        """The id of a control request, and its line. Raises `InvalidRequest`."""
+        """Return the id of a control request, and its line. Raises `InvalidRequest`."""
         self._controls += 1
         request_id = f"portico-{self._controls}"
         request = {"type": "control_request", "request_id": request_id, "request": {"subtype": subtype, **members}}
         return request_id, encode_line(request)
 
     def answer(self, request_id: str, decision: Decision, *, stop_reason: str = "end_turn") -> list[Item]:
-        """Answer a permission request. Raises `Conflict` (``already_resolved``) where nobody waits for it any more."""
+        """Answer a permission request. Raises `Conflict` (``already_resolved``) if nobody waits for the answer any
+        more.
+        """
         return [Send(self._permissions.answer(request_id, decision)), *self._stop_asking(stop_reason)]
 
     def receive(self, line: bytes) -> list[Item]:
-        """What a line of the CLI means."""
+        """Return the items that a line of the CLI means."""
         return self.take(decode_line(line))
 
     def take(self, message: Json | Oversized | None) -> list[Item]:
-        """The same, for a line that has been decoded; None: it can't be read."""
+        """Do the same for a decoded line; None means that it can't be read."""
         if isinstance(message, Oversized):
             return self.dropped(message)
         if message is None:
@@ -149,11 +151,11 @@ class Protocol:
         return list(self._take(message))
 
     def dropped(self, line: Oversized) -> list[Item]:
-        """What it means that a line was too long to be read."""
+        """Return the items for a line that was too long to be read."""
         self._lost = True
         text = f"The agent said something too long, {line.size} bytes in one piece: it was left out."
         items: list[Item] = [ErrorEvent(type="error", error=text, code="agent_line_too_long")]
-        # Of a message of ours more is to come (see `_lifecycle`). In a string the quotes would be escaped.
+        # For our own messages more lines follow (see `_lifecycle`). Inside a string the quotes would be escaped.
         if self._mine is None and self._own and b'"type":"result"' in line.tail:
             items += self._done(None, _empty("end_turn"))
         return items
@@ -198,11 +200,11 @@ class Protocol:
         if not message.get("is_api_error_message"):
             yield from self._stream(message).finished(said)
         elif message.get("parent_tool_use_id") is None:
-            # Its text comes again in the result, which says whether the turn has failed by it.
+            # Its text comes again in the result, which says whether the turn failed because of it.
             self._cli_error = str(message.get("error"))
 
     def _tool_results(self, message: Json, said: Json) -> Iterator[Item]:
-        """Of a ``user`` line only tool results are for others: its texts are the CLI's own notes to the model."""
+        """Yield the tool results of a ``user`` line: its texts are the CLI's own notes to the model."""
         content = said.get("content")
         parent = message.get("parent_tool_use_id")
         for block in content if isinstance(content, list) else ():
@@ -258,8 +260,8 @@ class Protocol:
         match state:
             case "started":
                 self._started = True
-            # These come after the result: without one, the message was withdrawn before it began, or the result was
-            # too long. (A message that a running turn took in is completed before its result, but not cancelled.)
+            # These come after the result. Without a result, the message was withdrawn before it began, or the result
+            # was too long. (A message that a running turn took in is completed before its result, but not cancelled.)
             case "cancelled" | "discarded" | "refused":
                 yield from self._done(self._mine, _empty("interrupted"))
             case "completed" if self._lost:
@@ -283,7 +285,7 @@ class Protocol:
             self._conversation = conversation
             yield Moved(conversation)
         if self._mine is not None:
-            # An interrupt that came before its turn had begun was taken, and has stopped nothing.
+            # An interrupt from before the turn began was accepted, but has stopped nothing.
             if self._interrupt_again and self._mine in (message.get("user_message_uuids") or ()):
                 self._interrupt_again = False
                 yield Send(self.control("interrupt")[1])
@@ -318,7 +320,7 @@ class Protocol:
             yield from self._done(None, complete)
 
     def _stop_reason(self, result: Json) -> Generator[Item, None, str]:
-        """Yields the error, if it was one; returns why the turn has stopped."""
+        """Yield the error, if there was one; return the reason why the turn stopped."""
         reason = result.get("stop_reason")
         if result.get("is_error") is not True:
             return reason if isinstance(reason, str) and reason != "tool_use" else "end_turn"
@@ -332,7 +334,7 @@ class Protocol:
         return "refusal" if reason == "refusal" else "error"
 
     def _done(self, uuid: str | None, complete: Complete) -> Iterator[Item]:
-        """Ends a turn. A permission that a background agent still waits for moves on, into a turn of its own."""
+        """End a turn. A permission request that a background agent still waits for moves into a turn of its own."""
         waiting = self._permissions.take_all()
         for request_id in waiting:
             yield PermissionWithdrawn(type="permission_withdrawn", request_id=request_id)
@@ -345,10 +347,11 @@ class Protocol:
             yield from self._ask(cli_id, event)
 
     def _cost_since_last(self, result: Json) -> float:
-        """What has been spent since the last result.
+        """Return the cost since the last result.
 
-        ``total_cost_usd`` is cumulative, and a resumed process goes on from where the last one ended, if that ended
-        well (after a SIGKILL it begins at 0): so the difference is only for a CLI that doesn't say.
+        ``total_cost_usd`` is cumulative, and a resumed process continues from where the last one ended, if that ended
+        well (after a SIGKILL it begins at 0). So the difference is used only if the CLI does not report the cost
+        itself.
         """
         total = result.get("total_cost_usd")
         total = float(total) if isinstance(total, int | float) else self._cost
@@ -369,14 +372,14 @@ class Protocol:
         event = permission_request(request, self._subagents.get(str(request.get("agent_id"))), after_plan)
         if event is not None:
             yield from self._ask(cli_id, event)
-        else:  # whoever asks is waiting: say no to what we don't know
+        else:  # the CLI waits for an answer: refuse requests that are not known
             error = {"subtype": "error", "request_id": cli_id, "error": "not supported"}
             yield Send(encode_line({"type": "control_response", "response": error}))
 
     def _ask(self, cli_id: str, event: PermissionRequest) -> Iterator[Item]:
         if not self.busy:
             self._own = self._asking = True
-            yield OwnTurn(f"A background task asks for leave to use {event['tool_name']}.")
+            yield OwnTurn(f"A background task asks for permission to use {event['tool_name']}.")
         yield self._permissions.ask(cli_id, event)
 
     def _withdrawn(self, cli_id: Any) -> Iterator[Item]:
@@ -385,7 +388,7 @@ class Protocol:
             yield from self._stop_asking("end_turn")
 
     def _stop_asking(self, stop_reason: str) -> Iterator[Item]:
-        """A turn that was opened only to ask ends with the last answer."""
+        """End a turn that was opened only to ask, once the last request is answered."""
         if self._asking and not self._permissions:
             yield from self._done(None, _empty(stop_reason))
 

@@ -16,15 +16,15 @@ from portico.plugins.claude_code.processes import marked
 from portico.plugins.claude_code.record import NAME, ProcessRecord
 
 REAP_TIME = 5.0
-"""Seconds that it may take until all that was left has died."""
+"""Seconds until all remaining processes must have died."""
 
 
 async def reap(agents_folder: Path) -> list[Path]:
-    """Kill all that is left of agents whose folders lie in this one; return the folders of those that had something.
+    """Kill all that is left of agents with folders in this one; return the folders of those that had something left.
 
-    Their runtime folders elsewhere go too. Agents are known by their records, and by their environment where a server
-    was killed before it wrote one. Only for a server that has started no agent yet, and alone uses this folder. Raises
-    OSError when something can't be killed.
+    Their runtime folders elsewhere are removed too. Agents are known by their records, or by their environment if a
+    server was killed before it wrote the record. The server must not have started an agent yet, and must be the only
+    user of this folder. Raises OSError if something can't be killed.
     """
     base = Path(os.path.realpath(agents_folder))  # noqa: ASYNC240
     left = await anyio.to_thread.run_sync(_left, base)

@@ -1,4 +1,4 @@
-"""What is on record about a running agent, for a later server that has to clear up after this one."""
+"""The record of a running agent, for a later server that has to clear up after this one."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MAX_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """An agent's outermost process; ``start_time`` is as `processes.start_time` gives it, ``cgroup`` a folder,
-    and so is ``runtime``, if the agent has its runtime folder outside of its own.
+    """An agent's outermost process; ``start_time`` is as `processes.start_time` gives it, and ``cgroup`` is a folder.
+    So is ``runtime``, if the agent's runtime folder is outside its own.
 
-    Should the process be gone, its pid and start time name nothing, and will never again.
+    If the process is gone, its pid and start time name nothing, and never will again.
     """
 
     pid: int
@@ -30,17 +30,17 @@ class ProcessRecord:
     runtime: str | None = None
 
     def is_live(self) -> bool:
-        """Whether this very process still is there (it may be a zombie)."""
+        """Tell whether exactly this process still exists (it may be a zombie)."""
         return start_time(self.pid) == self.start_time
 
     def write(self, folder: Path) -> None:
-        """Keep it in the agent's folder, at once or not at all. Raises OSError."""
+        """Write it to the agent's folder, as a whole or not at all. Raises OSError."""
         with open_folder(folder) as own:
             own.write(NAME, json.dumps(asdict(self)))
 
     @classmethod
     def read(cls, folder: Path) -> ProcessRecord | None:
-        """The record in this folder, None if there is none that makes sense."""
+        """Return the record in this folder, or None if there is no valid one."""
         try:
             with open_folder(folder) as own:
                 record = cls(**json.loads(own.read(NAME, MAX_BYTES)))
@@ -53,6 +53,6 @@ class ProcessRecord:
 
     @staticmethod
     def remove(folder: Path) -> None:
-        """Forget it. One that can't be removed (the agent may have put anything there) does no harm: see above."""
+        """Remove it. A record that can't be removed (the agent may have put anything there) does no harm: see above."""
         with contextlib.suppress(OSError), open_folder(folder) as own:
             own.unlink(NAME)

@@ -1,13 +1,13 @@
-"""The sandbox: what an agent, and all that it starts, can see of the machine. Made by bubblewrap (bwrap(1)).
+"""The sandbox: the part of the machine that an agent, and all that it starts, can see. Made by bubblewrap (bwrap(1)).
 
-It sees the system read-only, its workspace and its own folders, its own /tmp, /proc, PIDs and a bare /dev; all under
-the paths that they have outside. The network is shared: agents talk to MCP servers and install packages.
+The agent sees the system read-only, its workspace and its own folders, its own /tmp, /proc, PIDs and a bare /dev; all
+under the same paths as outside. The network is shared: agents talk to MCP servers and install packages.
 
-It can write its workspace, its own folders, and /dev/shm, which is memory that ends with it; nothing else.
+It can write to its workspace, its own folders, and /dev/shm, which is memory that ends with it; nothing else.
 
-Nobody in there can write where a later start mounts something, unless it is looked after here: bubblewrap follows
-symbolic links, and does so with the server's rights. What is hidden in a workspace can't be moved from in there, nor
-can the folders on the way to it: all of them are mount points.
+bubblewrap follows symbolic links with the server's rights. So nothing inside a sandbox can write where a later start
+mounts something, unless this module guards the place. What is hidden in a workspace can't be moved from inside, and
+neither can the folders on the way to it: all of them are mount points.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ PROBE_TIME = 10.0
 PACKAGE = "on Debian and Ubuntu, `apt install bubblewrap`"
 
 _KEPT = ("CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID")
-"""What root keeps in there: with less, it can't unpack an archive, or work in a folder that is another user's."""
+"""The capabilities that root keeps inside: with fewer it can't unpack an archive, or work in another user's folder."""
 
 _PROC = ("acpi", "bus", "fs", "irq", "mtrr", "scsi", "sys", "sysrq-trigger")
-"""What the user root may write in /proc without any capability (/proc/sys/kernel/core_pattern runs programs outside).
-bubblewrap 0.8.0 sees to some of them only."""
+"""The paths in /proc that the user root may write without any capability (/proc/sys/kernel/core_pattern runs programs
+outside). bubblewrap 0.8.0 protects only some of them."""
 
 _TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108
 
-# SIGTERM is for the CLI: bubblewrap would die of it, and with it all the rest.
+# SIGTERM is for the CLI: bubblewrap would die of it, and everything else with it.
 _OUTSIDE, _INSIDE = ("--ignore-signal=TERM",), ("--default-signal=TERM",)
 
-# The workspace is still the folder that was looked at: by now nobody can change what is mounted here.
+# Check that the workspace is still the folder that was checked: by now nobody can change what is mounted here.
 _SAME = 'test "$(stat -c %d:%i .)" = "$0" || { echo "the workspace was moved" >&2; exit 1; }; exec "$@"'
 
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """``command`` starts bubblewrap. ``visible`` paths are to be seen, read-only; ``hidden`` ones are not, wherever
-    they lie, but for an agent's own folders in them. Nor is what lies beside a workspace in ``roots``. ``devices`` is a
-    folder of nodes for /dev, in place of the machine's own.
+    """A sandbox. ``command`` starts bubblewrap. ``visible`` paths can be seen, read-only. ``hidden`` paths cannot,
+    wherever they are, except for an agent's own folders in them. The siblings of a workspace in ``roots`` cannot be
+    seen either. ``devices`` is a folder of nodes for /dev, in place of the machine's own.
     """
 
     command: tuple[str, ...]
@@ -68,10 +68,9 @@ class Sandbox:
     devices: Path | None = None
 
     def wrap(self, argv: Sequence[Argument], folder: Path, cwd: Path, runtime: Path | None = None) -> list[Argument]:
-        """The command line that starts ``argv`` in ``cwd``, as the agent whose folder this is.
+        """Return the command line that starts ``argv`` in ``cwd``, as the agent with this ``folder``.
 
-        Its first argument is the program's path.
-        Raises OSError, and `AgentUnavailable` (``workspace_moved``).
+        The first argument is the program's path. Raises OSError, and `AgentUnavailable` (``workspace_moved``).
         """
         tmp = folder / "tmp"
         with open_folder(folder) as directory:
@@ -92,11 +91,11 @@ class Sandbox:
                 plan.add("--dev-bind", self.devices / name, Path("/dev", name))
         plan.scratch(Path("/dev"))
         plan.add("--tmpfs", Path("/dev/shm"))  # noqa: S108
-        for path in _TEMPORARY:  # a link would not do: what lies below the path outside could not be mounted
+        for path in _TEMPORARY:  # a link would not work: paths below the outside path could not be mounted
             plan.bind(tmp, path)
         plan.add("--dir", Path("/run"))
         for path in filter(_has_no_links, self.roots):
-            if plan.shows_around(path):  # elsewhere nothing is to be seen, and a root may hold programs, as a home does
+            if plan.shows_around(path):  # elsewhere nothing shows, and a root may contain programs, as a home does
                 plan.hide(path)
         for path in (*self.visible, *program_paths(Path(str(argv[0])))):
             if not plan.shows(path):
@@ -118,10 +117,10 @@ class Sandbox:
         return [*self.command, "--args", plan.as_argument(), "--", *self.shell, _identity(cwd), *argv]
 
     def _hidden(self, cwd: Path) -> list[Path]:
-        """All that is to be hidden, by paths without links.
+        """Return all paths to hide, without links.
 
-        The link to a file may lead elsewhere by now, to a new secret. In the place of a folder, a link is an agent's
-        doing, and hides nothing.
+        The link to a file may lead elsewhere by now, to a new secret. If a folder has become a link, an agent did it,
+        and the link hides nothing.
         """
         now = [Path(os.path.realpath(path)) for path in self.hidden]
         files = [path for path in now if path.is_file()]
@@ -130,7 +129,9 @@ class Sandbox:
 
 
 class _Plan:
-    """What is mounted, in order; later ones cover earlier ones. ``places``: where, and whether that is a folder."""
+    """The mounts, in order; later ones cover earlier ones. ``places`` are the mount points; the value tells if it is a
+    folder.
+    """
 
     def __init__(self) -> None:
         self.arguments: list[str] = []
@@ -141,14 +142,16 @@ class _Plan:
 
     @property
     def closing(self) -> list[str]:
-        """Makes read-only what is empty and the sandbox's own, once all that lies in it is mounted."""
+        """The options that make the sandbox's own empty folders read-only, once everything in them is mounted."""
         return [word for path in self._scratch for word in ("--remount-ro", str(path))]
 
     def add(self, option: str, *paths: Path) -> None:
         self.arguments += [option, *map(str, paths)]
 
     def as_argument(self) -> PrivateArgument:
-        """The value of ``--args``: where a session works, and what is hidden from it, is nobody else's business."""
+        """Return the value of ``--args``, as private: a session's workspace, and what is hidden from it, concern nobody
+        else.
+        """
         return PrivateArgument("", b"".join(os.fsencode(argument) + b"\0" for argument in self.arguments))
 
     def system(self, path: Path) -> None:
@@ -159,7 +162,7 @@ class _Plan:
             self.show(path)
 
     def shows(self, path: Path) -> bool:
-        """Whether it is to be seen already."""
+        """Tell whether it can already be seen."""
         shown, hidden = (any(map(path.is_relative_to, paths)) for paths in (self._shown, self._hidden))
         return shown and not hidden
 
@@ -189,7 +192,7 @@ class _Plan:
         self._scratch[path] = None
 
     def _uncover(self, place: Path) -> None:
-        """Something is mounted here: what was mounted here or below before is not to be seen any more."""
+        """Note a mount here: earlier mounts here and below can no longer be seen."""
         self._scratch = {path: None for path in self._scratch if not path.is_relative_to(place)}
 
     def _mount(self, option: str, path: Path, place: Path, *, folder: bool | None = None) -> None:
@@ -199,15 +202,15 @@ class _Plan:
 
 
 def _between(cwd: Path, paths: Iterable[Path]) -> list[Path]:
-    """The folders that lie between ``cwd`` and these, the outer ones first."""
+    """Return the folders between ``cwd`` and these paths, outer ones first."""
     found = {parent for path in paths for parent in path.parents if parent != cwd and parent.is_relative_to(cwd)}
     return sorted(found, key=lambda path: len(path.parts))
 
 
 def _make_mount_points(tmp: Path, places: Mapping[Path, bool]) -> None:
-    """What is to be mounted below /tmp needs a place there, and /tmp is the agent's own folder ``tmp``.
+    """Make the mount points below /tmp, which is the agent's own folder ``tmp``.
 
-    A link that it has left there must not lead anywhere. The agent does not run now. Raises OSError.
+    A link that the agent left there must not lead anywhere. The agent does not run now. Raises OSError.
     """
     for place, is_folder in places.items():
         for base in _TEMPORARY:
@@ -229,7 +232,7 @@ def _has_no_links(path: Path) -> bool:
 
 
 def _identity(cwd: Path) -> str:
-    """Device and inode of the folder, once it is sure that no symbolic link leads there."""
+    """Return device and inode of the folder, after checking that no symbolic link leads there."""
     number = os.open(cwd, os.O_PATH | os.O_DIRECTORY)
     try:
         if os.readlink(f"/proc/self/fd/{number}") != str(cwd):
@@ -251,9 +254,9 @@ async def find_sandbox(
     roots: Iterable[Path] = (),
     devices: Path | None = None,
 ) -> Sandbox:
-    """A sandbox that works here, proven by running a command in it. ``environment`` is what all agents have.
+    """Find a sandbox that works here, proven by running a command in it. ``environment`` is what all agents have.
 
-    Raises LookupError, which says in words why there is none, and how to mend that.
+    Raises LookupError, which says in words why there is none, and how to fix that.
     """
     bwrap, env, shell = (shutil.which(tool, path=search_path) for tool in ("bwrap", "env", "sh"))
     if bwrap is None:
@@ -279,14 +282,14 @@ def _distinct(paths: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def _spellings(paths: Iterable[Path]) -> Iterator[Path]:
-    """Each path as it is named, and without symbolic links."""
+    """Yield each path as it is named, and without symbolic links."""
     for path in paths:
         yield from (path, Path(os.path.realpath(path)))
 
 
 def _namespaces() -> Iterator[tuple[str, ...]]:
     yield ("--unshare-pid", "--unshare-ipc")
-    if os.geteuid() == 0:  # in a container, root may be allowed this alone; others get it without asking
+    if os.geteuid() == 0:  # root in a container may need this; others get it by default
         yield ("--unshare-user", "--unshare-pid", "--unshare-ipc")
 
 
@@ -299,9 +302,9 @@ def _rights() -> list[str]:
 async def try_sandbox(
     sandbox: Sandbox, search_path: str, *, cwd: Path | None = None, agents: Path | None = None
 ) -> str | None:
-    """Why it does not work; None if it does. Tried in ``cwd``, by an agent whose folder lies in ``agents``.
+    """Return why it does not work, or None if it does. Tried in ``cwd``, by an agent with a folder in ``agents``.
 
-    Without these, in the temporary folder.
+    Without these, it is tried in the temporary folder.
     """
     with tempfile.TemporaryDirectory(prefix="portico-probe-", dir=agents) as name:
         folder = Path(os.path.realpath(name))  # noqa: ASYNC240

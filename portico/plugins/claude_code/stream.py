@@ -1,4 +1,4 @@
-"""One speaker's messages, streamed and finished, as events that say which block of which message they belong to."""
+"""One speaker's messages, streamed and finished, as events that name their message and block."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class _Address(TypedDict, total=False):
 
 
 class MessageStream:
-    """Follows what the agent, or one subagent, says. Sans-IO.
+    """The messages of the agent, or of one subagent. Sans-IO.
 
     The CLI gives a message twice: as the API's stream events, and as one ``assistant`` line for each finished block,
-    which comes just before its ``content_block_stop`` and has no index of its own. A stream that is cut is asked for
-    again as a new message, often in one piece: then what was streamed of the old one is void.
+    which comes just before its ``content_block_stop`` and has no index of its own. A stream that breaks is requested
+    again as a new message, often in one piece; then the streamed part of the old message is void.
     """
 
     def __init__(self, parent_tool_use_id: str | None = None) -> None:
         self._parent = parent_tool_use_id
         self._message_id: str | None = None
         self._open: int | None = None  # the block being streamed
-        self._next = 0  # the block that an assistant line brings when none is being streamed
+        self._next = 0  # the block of an assistant line when none is being streamed
         self._unconfirmed: int | None = None  # the first block that was streamed and never finished
 
     def streamed(self, event: Json) -> Iterator[AgentEvent]:
-        """Events of a ``stream_event``, given the API's event in it."""
+        """Yield the events for a ``stream_event``, given the API's event in it."""
         match event.get("type"):
             case "message_start":
                 message = event.get("message")
@@ -45,7 +45,7 @@ class MessageStream:
                 self._open = None
 
     def finished(self, message: Json) -> Iterator[AgentEvent]:
-        """Events of an ``assistant`` line, given the message in it."""
+        """Yield the events for an ``assistant`` line, given the message in it."""
         blocks = message.get("content")
         if not isinstance(blocks, list):
             return

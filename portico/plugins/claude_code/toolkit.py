@@ -1,4 +1,4 @@
-"""The parts that a driver from outside may build on to start the `claude` CLI and to speak its protocol.
+"""The parts that an external driver may build on to start the `claude` CLI and to speak its protocol.
 
 Only the names in ``__all__`` are public.
 """

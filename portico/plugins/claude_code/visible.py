@@ -1,4 +1,4 @@
-"""What of the machine an agent in the sandbox sees beside its own folders: programs and libraries, read-only."""
+"""The parts of the machine that an agent in the sandbox sees beside its own folders: programs, libraries; read-only."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ SYSTEM = (
     "/libx32",
     "/var/lib/ca-certificates",
 )
-"""Those of them that are there. What is a symbolic link here, is one there too."""
+"""The system's folders, if they exist. A symbolic link here is a symbolic link there too."""
 
 _BESIDE_PROGRAMS = ("lib", "lib64", "libexec", "include", "pyvenv.cfg")
-"""What the programs of a folder named ``bin`` need of what lies beside it. Never all: beside ``~/.local/bin`` lie the
-user's own things, and this server's."""
+"""The parts beside a folder named ``bin`` that its programs need. Never everything: the user's own things, and this
+server's, are beside ``~/.local/bin``."""
 
 
 def system_folders() -> list[Path]:
@@ -33,7 +33,9 @@ def system_folders() -> list[Path]:
 
 
 def named_paths(environment: Mapping[str, str]) -> list[Path]:
-    """What an agent's variables name: the folders of PATH with what belongs to them, all else as it is."""
+    """Return the paths that an agent's variables name: the folders of PATH with what belongs to them, others as they
+    are.
+    """
     found: list[Path] = []
     for name, value in environment.items():
         paths = list(absolute_paths(value.split(os.pathsep)))
@@ -43,9 +45,9 @@ def named_paths(environment: Mapping[str, str]) -> list[Path]:
 
 
 def program_paths(program: Path) -> list[Path]:
-    """What has to be there for a program to run: the file that it is, its package, and its interpreter."""
+    """Return what a program needs to run: its real file, its package, and its interpreter."""
     if not program.is_absolute():
-        return []  # it is looked for on PATH
+        return []  # it is searched on PATH
     real = Path(os.path.realpath(program))
     found = [real]
     if real != program:
@@ -64,7 +66,7 @@ def program_paths(program: Path) -> list[Path]:
 
 
 def server_paths(servers: Mapping[str, Mapping[str, Any]]) -> list[Path]:
-    """What the operator's MCP servers name: their programs, and the files and folders among their arguments."""
+    """Return the paths that the operator's MCP servers name: programs, and files and folders among the arguments."""
     found: list[Path] = []
     for server in servers.values():
         for program in absolute_paths([str(server.get("command", ""))]):
@@ -78,14 +80,14 @@ def server_paths(servers: Mapping[str, Mapping[str, Any]]) -> list[Path]:
 
 
 def absolute_paths(texts: Iterable[str]) -> Iterator[Path]:
-    """Those of them that are the absolute path of something that is there, but for the root."""
+    """Yield the texts that are the absolute path of something that exists, except for the root."""
     for text in texts:
         if text.startswith("/") and "\0" not in text and text.strip("/") and os.path.exists(text):
             yield Path(os.path.normpath(text))
 
 
 def unreadable(folder: Path) -> list[Path]:
-    """The files and folders in there that not everybody may read, such as keys and /etc/shadow."""
+    """Return the files and folders in ``folder`` that not everybody may read, such as keys and /etc/shadow."""
     found = []
     for base, folders, files in os.walk(folder):
         for name in [*folders, *files]:
@@ -112,7 +114,7 @@ def _with_what_it_needs(programs: Path, *, depth: int = 2) -> Iterator[Path]:
 
 
 def _base_of_environment(prefix: Path) -> Path | None:
-    """Where the programs of the Python lie that a virtual environment was made with."""
+    """Return the program folder of the Python that made a virtual environment."""
     try:
         lines = (prefix / "pyvenv.cfg").read_text().splitlines()
     except (OSError, ValueError):

@@ -1,42 +1,42 @@
-"""A scripted stand-in for the Anthropic Messages API: what it says is what the user's last text asks.
+"""A scripted stand-in for the Anthropic Messages API: the user's last text says what it answers.
 
-It serves `portico demo` and the tests. The agent before it is the real `claude` CLI.
+It serves `portico demo` and the tests. Its client is the real `claude` CLI.
 
-Plain words get an answer that echoes them, streamed word by word. In short ones
+Plain words get an answer that echoes them, streamed word by word. In a short text
 - `think` adds a thinking block before the answer,
 - `write a file` or `tool` makes a `Write` tool use, which needs permission,
 - `fail` or `error` gives an API error, 400, which is not retried.
 
-A directive, anywhere in the text, says exactly what is to come: a JSON array in double brackets, of
-steps. A step is one reply of the model; the next step is due after a tool's result (or after a reply cut
-by `max_tokens`). After the last step the model says "Done."
+A directive, anywhere in the text, sets the replies exactly: a JSON array of steps in double brackets.
+A step is one reply of the model; the next step is due after a tool's result (or after a reply cut by
+`max_tokens`). After the last step the model says "Done."
 
     [[{"say": "hello world", "gap_ms": 20}]]
     [[{"say": "I look.", "tool": {"name": "Bash", "input": {"command": "ls"}}}, {"say": "Seen."}]]
     [[{"error": 529, "times": 2, "say": "here at last"}]]
 
-What a reply holds, in this order:
+Content of a reply, in this order:
 - `think`: text of a thinking block, with a signature
 - `say`: text. Any JSON string: `"\\u2028"`, emoji, lone surrogates
-- `words`: so many words, repeated from `say` or of its own; `size`: so many characters likewise
+- `words`: the number of words, repeated from `say` or from its own; `size`: the number of characters, likewise
 - `tool`: `{"name", "input"}`, or a list of them for several uses in one reply
 
-How it comes:
+Delivery:
 - `gap_ms`: milliseconds before each delta. Default 0
-- `chunk`: characters a delta. Default one word a delta; with `size` 16,384 characters
+- `chunk`: characters per delta. Default: one word per delta; with `size`, 16,384 characters
 - `usage`: token counts to report, such as `{"input_tokens": 5, "output_tokens": 7}`
-- `stop_reason`: default `end_turn`, or `tool_use` where there is one; `max_tokens` makes the CLI go on
+- `stop_reason`: default `end_turn`, or `tool_use` if there is one; `max_tokens` makes the CLI continue
 - `headers`: response headers
 
-What goes wrong, at every call that this step answers, or only at the first `times` of them:
+Faults, at every call that this step answers, or only at the first `times` of them:
 - `error`: an HTTP status (400-599); `error_type`: default the API's own for that status
-- `cut`: the connection is closed after so many deltas; 0: right after the headers
-- `stall`: after so many deltas nothing more comes (0: only headers), until `ScriptedModel.release()`
-  or the client leaves
+- `cut`: the connection closes after this many deltas; 0: right after the headers
+- `stall`: nothing follows after this many deltas (0: only headers), until `ScriptedModel.release()`
+  or until the client leaves
 
-The text is the last one in the user's messages that is no `<system-reminder>` nor a note of the CLI's own.
-A subagent's is its prompt, so a directive may sit inside the input of an `Agent` tool. A directive that
-can't be read gives error 400, which says why.
+The text is the last one in the user's messages that is neither a `<system-reminder>` nor a note of the CLI.
+A subagent's text is its prompt, so a directive may be inside the input of an `Agent` tool. A directive that
+is not valid gives error 400, which says why.
 """
 
 import json
@@ -71,7 +71,7 @@ FAULTS_KEPT = 1000  # steps whose `times` are being counted
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request that reached the API: `body` is its parsed JSON (None without one)."""
+    """A request that reached the API: `body` is its parsed JSON (None without one)."""
 
     method: str
     path: str
@@ -98,12 +98,12 @@ class ScriptedModel:
         )
 
     def release(self) -> None:
-        """Lets every stalled reply go on."""
+        """Let every stalled reply continue."""
         self._released.set()
         self._released = anyio.Event()
 
     def hang_up(self) -> None:
-        """Ends every reply under way where it is, and answers no further call."""
+        """End every reply under way where it is, and answer no further call."""
         self._closed = True
         for scope in self._streams:
             scope.cancel()
@@ -134,12 +134,12 @@ class ScriptedModel:
         return _Reply(self, step, str(body.get("model")), bool(body.get("stream")), faulty)
 
     def _faulty(self, key: tuple[str, str, int], step: Step) -> bool:
-        """Whether the step's fault holds at this call."""
+        """Tell whether the step's fault applies to this call."""
         if step.times is None:
             return True
         count = self._faults.pop(key, 0)
         if count >= step.times:
-            return False  # forgotten, so the same text asked again fails again
+            return False  # the count is dropped, so the same text fails again when asked again
         self._faults[key] = count + 1
         if len(self._faults) > FAULTS_KEPT:
             self._faults.popitem(last=False)
@@ -150,7 +150,7 @@ class ScriptedModel:
 
 
 class _Reply:
-    """An ASGI response that can also stall, and end without an end: then the server closes the connection."""
+    """An ASGI response that can also stall, or stop without an end: then the server closes the connection."""
 
     def __init__(self, model: ScriptedModel, step: Step, name: str, stream: bool, faulty: bool) -> None:
         self._model, self._step, self._name, self._stream = model, step, name, stream
@@ -168,7 +168,7 @@ class _Reply:
             finally:
                 self._model._streams.discard(tasks.cancel_scope)
         if self._model._closed and not self._ended:
-            await self._end(send)  # a response left open would be an error in the server's log
+            await self._end(send)  # an unfinished response would be an error in the server's log
 
     async def _watch(self, receive: Receive, scope: anyio.CancelScope) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -183,7 +183,7 @@ class _Reply:
         if await self._ends_here(0):
             return
         if not self._stream:
-            # A reply that doesn't stream has no deltas: whatever goes wrong goes wrong at its start.
+            # A reply that doesn't stream has no deltas: anything that goes wrong does so at its start.
             if self._cut is not None:
                 return
             if self._stall:
@@ -195,7 +195,7 @@ class _Reply:
         deltas = 0
         for event in events(self._step, self._name):
             is_delta = event["type"] == "content_block_delta"
-            if is_delta:  # even without a gap: the server around us shares the loop
+            if is_delta:  # even without a gap: the surrounding server shares the loop
                 await anyio.sleep(self._step.gap_ms / 1000)
             await send({"type": "http.response.body", "body": _frame(event), "more_body": True})
             deltas += is_delta
@@ -208,7 +208,7 @@ class _Reply:
         await send({"type": "http.response.body", "body": b""})
 
     async def _ends_here(self, deltas: int) -> bool:
-        """Stalls here, if it is to; whether the stream is to be cut here."""
+        """Stall here, if the step says so; tell whether to cut the stream here."""
         if self._stall == deltas:
             await self._model._released.wait()
         return self._cut == deltas
@@ -221,7 +221,7 @@ def _frame(event: Json) -> bytes:
 def _dump(value: Json) -> bytes:
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:  # a lone surrogate, which only an escape can carry
+    except UnicodeEncodeError:  # a lone surrogate, which needs an escape
         return json.dumps(value, separators=(",", ":")).encode()
 
 

@@ -1,4 +1,4 @@
-"""From a `Step` to the Messages API's own shapes: one message, or the events of its stream.
+"""The Messages API's own shapes for a `Step`: one message, or the events of its stream.
 
 Sans-IO. Event order and fields: https://docs.claude.com/en/docs/build-with-claude/streaming
 """
@@ -13,11 +13,11 @@ from portico.plugins.demo.script import Step
 
 Json = dict[str, Any]
 FILLER = ("portico", "opens", "onto", "a", "quiet", "square", "of", "light")
-BLOCK = 16_384  # characters a delta when a reply is given by its size: words would be millions of events
+BLOCK = 16_384  # characters per delta when a reply is given by its size: words would be millions of events
 
 
 def text_of(step: Step) -> str:
-    """The whole text that a step says."""
+    """Return the whole text that a step says."""
     text = step.say or ""
     if step.words is not None:
         source = text.split() or FILLER
@@ -29,7 +29,7 @@ def text_of(step: Step) -> str:
 
 
 def pieces(text: str, chunk: int | None) -> Iterator[str]:
-    """The text in deltas: `chunk` characters each, or word by word."""
+    """Yield the text in deltas: `chunk` characters each, or word by word."""
     if chunk is None:
         yield from re.findall(r"\s*\S+\s*\Z|\s*\S+|\s+", text)
     else:
@@ -37,7 +37,7 @@ def pieces(text: str, chunk: int | None) -> Iterator[str]:
 
 
 def message(step: Step, model: str) -> Json:
-    """The answer to a call that doesn't stream."""
+    """Make the answer to a call that doesn't stream."""
     content: list[Json] = []
     if step.think is not None:
         content.append({"type": "thinking", "thinking": step.think, "signature": _signature()})
@@ -65,7 +65,7 @@ def message(step: Step, model: str) -> Json:
 
 
 def events(step: Step, model: str) -> Iterator[Json]:
-    """The events of a call that streams, `message_start` to `message_stop`."""
+    """Make the events of a call that streams, `message_start` to `message_stop`."""
     whole = message(step, model)
     usage = whole["usage"]
     start = {**whole, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
@@ -85,7 +85,7 @@ def events(step: Step, model: str) -> Iterator[Json]:
 
 
 def _stream(block: Json, chunk: int | None) -> tuple[Json, Iterator[Json]]:
-    """A block as it starts, and the deltas that fill it."""
+    """Return a block as it starts, and the deltas that fill it."""
     match block["type"]:
         case "thinking":
             deltas = [{"type": "thinking_delta", "thinking": p} for p in pieces(block["thinking"], chunk)]

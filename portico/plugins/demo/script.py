@@ -1,4 +1,4 @@
-"""What the scripted model says: from the conversation to the `Step` that is its next reply.
+"""The script of the model: from the conversation to the `Step` that is its next reply.
 
 Sans-IO. The notation is described in `portico.plugins.demo.model`.
 """
@@ -10,16 +10,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
-# Texts that the CLI writes in the user's name: they ask for nothing.
+# Texts that the CLI writes in the user's name: they are not queries.
 SYNTHETIC = ("[Request interrupted by user", "Output token limit hit")
-# What a user says while a turn runs reaches the API inside a message of role `system`.
+# A user's message during a turn reaches the API inside a message of role `system`.
 STEERED = re.compile(r"The user sent a new message while you were working:\n(.*?)\n\nThis is how Claude", re.DOTALL)
-SHORT = 200  # characters; longer texts, such as the CLI's own prompt to compact, get no plain-word trick
+SHORT = 200  # characters; in longer texts, such as the CLI's prompt to compact, plain words have no effect
 OPENING = re.compile(r"\[\[(?=\s*\{)")
 
 
 class ScriptError(ValueError):
-    """The conversation can't be answered, as a directive that can't be read; the message says why."""
+    """The conversation can't be answered, for example because a directive is not valid; the message says why."""
 
 
 class ToolUse(BaseModel):
@@ -32,7 +32,7 @@ class ToolUse(BaseModel):
 
 
 class Step(BaseModel):
-    """One reply of the model. The fields are the keys of the notation."""
+    """One reply of the model. Its fields are the keys of the notation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,10 +59,10 @@ class Step(BaseModel):
 
 
 def next_step(messages: list[dict[str, Any]]) -> tuple[str, int, Step]:
-    """The user text that is being answered, how many replies it has had, and the reply that is due.
+    """Return the user text to answer, the number of replies it has had, and the reply that is due.
 
     Raises:
-        ScriptError: the text holds a directive that can't be read, or there is no user text at all.
+        ScriptError: the text has a directive that is not valid, or there is no user text at all.
     """
     if not any(message.get("role") == "user" for message in messages):
         raise ScriptError("messages: at least one of role user is required")
@@ -72,14 +72,14 @@ def next_step(messages: list[dict[str, Any]]) -> tuple[str, int, Step]:
         steps = _plain(text)
     if replies < len(steps):
         return text, replies, steps[replies]
-    # The CLI sends notes in messages of role `system` too, also after the last of the user's.
+    # The CLI also sends notes in messages of role `system`, even after the user's last message.
     last = next(message for message in reversed(messages) if message.get("role") == "user")
     refused = any(b.get("is_error") for b in _blocks(last) if b.get("type") == "tool_result")
     return text, replies, Step(say="All right, I have left it alone." if refused else "Done.")
 
 
 def asked(messages: list[dict[str, Any]]) -> tuple[str, int]:
-    """The last text that a user really wrote, and how many replies came after it."""
+    """Return the last text that a user really wrote, and the number of replies after it."""
     replies = 0
     for message in reversed(messages):
         if message.get("role") == "assistant":
@@ -97,14 +97,14 @@ def asked(messages: list[dict[str, Any]]) -> tuple[str, int]:
 
 
 def parse(text: str) -> list[Step] | None:
-    """The steps of the text's `[[{...}, ...]]` directives, in order; None when it holds none."""
+    """Return the steps of the text's `[[{...}, ...]]` directives, in order; None if it has none."""
     steps: list[Step] = []
     position = 0
     found = False
     while opening := OPENING.search(text, position):
         found = True
         try:
-            # From the second bracket on it is a JSON array, whatever brackets its strings may hold.
+            # From the second bracket on it is a JSON array, whatever brackets its strings contain.
             items, position = json.JSONDecoder().raw_decode(text, opening.start() + 1)
             steps += [Step.model_validate(item) for item in items]
         except json.JSONDecodeError as error:
@@ -118,7 +118,7 @@ def parse(text: str) -> list[Step] | None:
 
 
 def _plain(text: str) -> list[Step]:
-    """What a newcomer's words get."""
+    """Return the reply to a newcomer's plain words."""
     lower = text.lower() if len(text) <= SHORT else ""
     words = set(re.findall(r"[a-z]+", lower))
     if words & {"fail", "error"}:

@@ -1,4 +1,4 @@
-"""Serves the scripted model on a free loopback port, inside the process that asks for it."""
+"""The scripted model, served on a free loopback port inside the calling process."""
 
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +13,7 @@ from portico.plugins.demo.model import ScriptedModel
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A scripted model and where it listens: `url` is an `ANTHROPIC_BASE_URL`."""
+    """A scripted model and its address: `url` is an `ANTHROPIC_BASE_URL`."""
 
     url: str
     model: ScriptedModel
@@ -22,19 +22,19 @@ class ServedModel:
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield  # signals belong to the program around us
+        yield  # the surrounding program handles signals
 
 
 @asynccontextmanager
 async def serve_model(host: str = "127.0.0.1") -> AsyncIterator[ServedModel]:
-    """Serves a model of its own until the block is left: 0.2 s at most, whatever is stalled."""
+    """Serve a new model until the block ends; the end takes 0.2 s at most, even with stalled replies."""
     model = ScriptedModel()
-    # Given a plain protocol 0, asyncio would leave Nagle's algorithm on.
+    # With protocol 0, asyncio would keep Nagle's algorithm on.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     with listener:
         listener.bind((host, 0))
         listener.listen(128)
-        # uvicorn's logging set-up is global: leave it to the program around us.
+        # uvicorn's logging set-up is global, so the surrounding program keeps its own.
         config = uvicorn.Config(
             model.app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=1
         )
@@ -49,6 +49,6 @@ async def serve_model(host: str = "127.0.0.1") -> AsyncIterator[ServedModel]:
 
 
 async def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
-    # A cancelled uvicorn leaves its sockets open; `should_exit` ends it, in bounded time.
+    # A cancelled uvicorn would not close its sockets; `should_exit` ends it, in bounded time.
     with anyio.CancelScope(shield=True):
         await server.serve([listener])

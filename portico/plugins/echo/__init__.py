@@ -1,4 +1,4 @@
-"""The driver ``echo``: agents without a process or a model, that say what they are asked to (see `script`)."""
+"""The driver ``echo``: agents without a process or a model that repeat what they are given (see `script`)."""
 
 from __future__ import annotations
 

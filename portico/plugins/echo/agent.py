@@ -1,4 +1,4 @@
-"""An echo as an agent: no process, no model, and no context that it could lose."""
+"""An echo as an agent: no process, no model, and no context that could be lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from portico.plugins.echo.script import ToolCall, read_query
 
 @dataclass(slots=True)
 class _Request:
-    """A permission that is waited for. ``settled`` is also set where nobody waits any more."""
+    """A permission request that waits. ``settled`` is also set when nobody waits any more."""
 
     request_id: str = field(default_factory=lambda: uuid4().hex)
     settled: anyio.Event = field(default_factory=anyio.Event)
@@ -41,7 +41,7 @@ class _Request:
 
 
 class EchoAgent:
-    """Implements `portico.core.agent.Agent`."""
+    """An implementation of `portico.core.agent.Agent`."""
 
     def __init__(self, spec: AgentSpec) -> None:
         self._spec = spec
@@ -54,9 +54,9 @@ class EchoAgent:
         self._gone = anyio.Event()
 
     async def run(self, turn: Turn | OwnTurn) -> AsyncIterator[AgentEvent]:
-        """See `Agent.run`. What is handed over is said from the next word on, instead of what was left to say."""
+        """See `Agent.run`. A steered turn is said from the next word on; the rest of the earlier text is dropped."""
         self._stop, self._in_turn = anyio.Event(), True
-        self._steered.clear()  # whoever steered runs that as a turn now
+        self._steered.clear()  # the engine now runs those as turns of their own
         query, name, output = turn.content, uuid4().hex, 0
         for number in count():
             saying = read_query(query, self._spec.options)
@@ -149,7 +149,7 @@ class EchoAgent:
         return AgentMode(type="permission_mode", permission_mode=mode)
 
     def _decided(self, tool_name: str) -> Decision | None:
-        """What needs no asking."""
+        """Return the decision that needs no request, or None."""
         options = self._spec.options
         if tool_name in options.disallowed_tools:
             return Decision("deny")
@@ -189,7 +189,7 @@ class EchoAgent:
         self._settle()
 
     async def answer(self, request_id: str, decision: Decision) -> None:
-        """See `Agent.answer`. Raises `Conflict` (``already_resolved``) where nobody waits for it any more."""
+        """See `Agent.answer`. Raises `Conflict` (``already_resolved``) if nobody waits for the answer any more."""
         request = self._request
         if request is None or request.request_id != request_id or request.settled.is_set():
             raise Conflict(f"No permission request {request_id} is open.", code="already_resolved")

@@ -1,4 +1,4 @@
-"""The driver ``echo``: for tests of what carries events, and benchmarks, not of what makes them."""
+"""The driver ``echo``: for benchmarks, and for tests of the parts that carry events, not of those that make them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from portico.plugins.echo.agent import EchoAgent
 
 
 class EchoDriver:
-    """Implements `portico.core.agent.AgentDriver`. Agents keep nothing between turns, so each start resumes."""
+    """An implementation of `portico.core.agent.AgentDriver`. Agents keep nothing between turns: each start resumes."""
 
     name = "echo"
     needs_credentials = False

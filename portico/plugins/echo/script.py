@@ -1,22 +1,22 @@
-"""What an echo is asked to say: from a query to a `Saying`. Sans-IO.
+"""The script of an echo: from a query to a `Saying`. Sans-IO.
 
-A query is text, which comes back word by word and then whole, as a `message`; or it is a JSON object:
+A query is text, which comes back word by word and then as a whole in a `message`; or it is a JSON object:
 
     {"deltas": 100, "size": 20, "gap": 0.01}
     {"ask": {"tool_name": "Write", "input": {"file_path": "a"}}}
     {"tell": "model"}
     {"mode": "acceptEdits"}
 
-- `deltas`: so many pieces of text, null for endlessly many. Default 1. They have no `message`: nobody keeps them all
-- `size`: bytes of a piece, at most 16 MiB. Default 5
+- `deltas`: the number of pieces of text; null for no end. Default 1. No `message` follows: nobody keeps them all
+- `size`: bytes of each piece, at most 16 MiB. Default 5
 - `gap`: seconds after each piece. Default 0
 - `fail`: true ends the turn in an error
-- `ask`: first uses this tool, for which it needs permission. The tool is an echo too: its result is its input. Its
-  `suggestions` are what the request suggests to allow from now on
-- `mode`: before all that, goes over to this permission mode by itself
-- `tell`: says an option that the agent has, as text or else as JSON: `model`, `permission_mode`, `system_prompt` ...
+- `ask`: first uses this tool, which needs permission. The tool is an echo too: its result is its input. The
+  `suggestions` are the rules that the request suggests to allow from now on
+- `mode`: before anything else, switches to this permission mode
+- `tell`: says one of the agent's options, as text or else as JSON: `model`, `permission_mode`, `system_prompt` ...
 
-What is no such object, by a key or by a value, is text like any other. Of a list of content blocks the text is taken.
+An object with any other key or value is plain text. A list of content blocks stands for its text.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ToolCall(BaseModel):
 
 
 class Script(BaseModel):
-    """The JSON object. The fields are the keys of the notation."""
+    """The JSON object. Its fields are the keys of the notation."""
 
     model_config = _NOTATION
 
@@ -71,7 +71,7 @@ class Script(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Saying:
-    """``pieces`` are what is said, with a ``gap`` of seconds after each; ``text`` is all of it, where it is kept."""
+    """An answer: ``pieces`` are said with a ``gap`` of seconds after each; ``text`` is the whole, if it is kept."""
 
     pieces: Iterable[str]
     text: str | None = None
@@ -82,7 +82,9 @@ class Saying:
 
 
 def read_query(content: Content, options: AgentOptions) -> Saying:
-    """Raises `InvalidRequest` (``invalid_content``) for anything but text, or a list of text and image blocks."""
+    """Read a query. Raises `InvalidRequest` (``invalid_content``) unless it is text, or a list of text and image
+    blocks.
+    """
     text = _text(content)
     script = _script(text)
     if script is None:
@@ -116,7 +118,7 @@ def _text(content: Content) -> str:
 
 
 def _block(block: object) -> str | None:
-    """The text in it, None where it is no block."""
+    """Return the text of a block, or None if it is not a block."""
     match block:
         case {"type": "text", "text": str(text)}:
             return text

@@ -1,4 +1,4 @@
-"""The authenticator ``jwt``: callers bring JSON Web Tokens (RFC 7519) of an OpenID Connect issuer."""
+"""The authenticator ``jwt``: callers present JSON Web Tokens (RFC 7519) from an OpenID Connect issuer."""
 
 from __future__ import annotations
 

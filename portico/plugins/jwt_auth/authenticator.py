@@ -1,4 +1,4 @@
-"""Who is calling, by a JSON Web Token (RFC 7519, and RFC 8725 for what goes wrong with them)."""
+"""Finding the caller by a JSON Web Token (RFC 7519; RFC 8725 for the known mistakes)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from portico.plugins.context import Context
 
 MAX_LENGTH = 16 * 1024
-"""Of a token."""
+"""The largest length of a token, in characters."""
 MAX_NAME = 128
 _FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _BAD = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
-"""What a token can make the library raise; numbers and depth are the caller's."""
+"""The errors that a token can cause in the library: the caller chooses its numbers and its depth."""
 
 
 class JwtAuthenticator:
-    """Knows callers by tokens that ``settings.issuer`` has signed with one of ``keys`` for ``settings.audience``."""
+    """An authenticator for tokens that ``settings.issuer`` signed with one of ``keys`` for ``settings.audience``."""
 
     name = "jwt"
 
@@ -41,7 +41,7 @@ class JwtAuthenticator:
         except _BAD:
             return None
         algorithm, kid = header.get("alg"), header.get("kid")
-        # The algorithm is ours to choose, not the token's: neither `none`, nor a public key taken for an HMAC's secret.
+        # We choose the algorithm, not the token: neither `none`, nor a public key used as an HMAC secret.
         if algorithm not in self._settings.algorithms or not isinstance(kid, str | None) or "crit" in header:
             return None
         key = await self._keys.find(kid)
@@ -71,13 +71,13 @@ class JwtAuthenticator:
         if self._settings.admin_claim is None:
             return False
         held = claims.get(self._settings.admin_claim)
-        if isinstance(held, str):  # several in one text, as OAuth's `scope` has them
+        if isinstance(held, str):  # several in one string, as in OAuth's `scope`
             held = held.split()
         return isinstance(held, list) and self._settings.admin_value in held
 
 
 def create(context: Context) -> JwtAuthenticator:
-    """Raises `Unavailable` (``jwt_settings``)."""
+    """Make the authenticator. Raises `Unavailable` (``jwt_settings``)."""
     settings = cast(JwtSettings, context.plugin_settings["jwt"])
     lacking = [f"jwt_{name}" for name in ("jwks", "issuer", "audience") if not getattr(settings, name)]
     if settings.jwks is None or lacking:

@@ -1,4 +1,4 @@
-"""The issuer's public keys (RFC 7517), read again when a token names one that is not among them."""
+"""The issuer's public keys (RFC 7517), read again when a token names a key that is not among them."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ MAX_BYTES = 1024 * 1024
 MAX_KEYS = 100
 FETCH_SECONDS = 5.0
 FRESH_SECONDS = 3600.0
-"""After that the keys are read again: one that is there no more is no key any more."""
+"""The keys are read again after this time: a key that has disappeared is no longer valid."""
 RETRY_SECONDS = 10.0
-"""At least, between two reads, whatever unknown keys callers name."""
+"""The shortest time between two reads, whatever unknown keys callers name."""
 RSA_BITS = 2048
 
 log = logging.getLogger("portico.jwt")
 
 
 class KeySet:
-    """``read`` gets the text of a JWKS. While it fails, the keys that it gave before stay in use."""
+    """A set of keys. ``read`` returns the text of a JWKS. While it fails, the earlier keys stay in use."""
 
     def __init__(self, read: Callable[[], Awaitable[bytes]], *, now: Callable[[], float] = time.monotonic) -> None:
         self._read = read
@@ -41,18 +41,21 @@ class KeySet:
         self._read_at: float | None = None
         self._tried_at: float | None = None
         self._reading = anyio.Lock()
-        self._expired = False  # while they were being read
+        self._expired = False  # whether `expire` was called during a read
 
     async def find(self, kid: str | None) -> Mapping[str, Any] | None:
-        """The key of this id; without one the only key that there is. Raises `Unavailable` (``jwks_unavailable``)."""
+        """Return the key with this id; without an id, the only key if there is just one. None if there is no such key.
+
+        Raises `Unavailable` (``jwks_unavailable``).
+        """
         if self._read_at is None or (not self._reading.locked() and self._is_old()) or self._get(kid) is None:
             await self._refresh()
         if self._read_at is None:
-            raise Unavailable("the issuer's keys can't be had now", code="jwks_unavailable")
+            raise Unavailable("the issuer's keys are not available now", code="jwks_unavailable")
         return self._get(kid)
 
     def expire(self) -> None:
-        """Read the keys again when somebody comes next."""
+        """Read the keys again for the next caller."""
         self._expired = True
         self._tried_at = None
         if self._read_at is not None:
@@ -70,8 +73,8 @@ class KeySet:
         asked_at = self._now()
         async with self._reading:
             if self._tried_at is not None and self._tried_at > asked_at - RETRY_SECONDS:
-                return  # somebody has just done it
-            # A caller that leaves would make the next one begin anew.
+                return  # another caller has just read them
+            # If a caller left, the next one would have to start the read again.
             self._expired = False
             with anyio.CancelScope(shield=True):
                 try:
@@ -81,12 +84,12 @@ class KeySet:
                 except (OSError, ValueError, TimeoutError, httpx.HTTPError) as error:
                     log.warning("the issuer's keys can't be read: %s: %s", type(error).__name__, error)
                 self._tried_at = self._now()
-            if self._expired:  # what was read may be from before
+            if self._expired:  # the keys just read may be older than that
                 self.expire()
 
 
 def parse(text: bytes) -> Mapping[str | None, Mapping[str, Any]]:
-    """Usable public keys by their ids. Raises ValueError where there is none."""
+    """Return the usable public keys by id. Raises ValueError if there is none."""
     try:
         entries = json.loads(text)["keys"]
         entries = [entry for entry in entries if _usable(entry)][:MAX_KEYS]
@@ -101,10 +104,10 @@ def parse(text: bytes) -> Mapping[str | None, Mapping[str, Any]]:
 
 
 def _usable(entry: Any) -> bool:
-    """Whether it is a public key, strong enough, to verify signatures with."""
+    """Tell whether this is a public key for verifying signatures, and strong enough."""
     if not isinstance(entry, dict) or not isinstance(entry.get("kid"), str | None):
         return False
-    if entry.get("kty") not in ("RSA", "EC", "OKP") or "d" in entry:  # no shared secret, nobody's private key
+    if entry.get("kty") not in ("RSA", "EC", "OKP") or "d" in entry:  # no shared secret, no private key
         return False
     if entry.get("use", "sig") != "sig":
         return False
@@ -117,13 +120,13 @@ def _usable(entry: Any) -> bool:
 
 
 def algorithm_of(entry: Mapping[str, Any]) -> str:
-    """One that this key can be used with: its own ``alg``, or one of its kind."""
+    """Return an algorithm for this key: its own ``alg``, or else the one for its kind."""
     by_kind = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}.get(str(entry.get("crv")), "EdDSA")
     return str(entry.get("alg") or ("RS256" if entry.get("kty") == "RSA" else by_kind))
 
 
 def fits(entry: Mapping[str, Any], algorithm: str) -> bool:
-    """Whether signatures of ``algorithm`` may be checked with this key, which is of one kind whatever a token says."""
+    """Tell whether this key may verify signatures of ``algorithm``. The key decides its kind, not the token."""
     own = algorithm_of(entry)
     if entry.get("alg") is None and entry.get("kty") == "RSA":
         return algorithm[:2] in ("RS", "PS")
@@ -131,7 +134,9 @@ def fits(entry: Mapping[str, Any], algorithm: str) -> bool:
 
 
 def read_file(path: Path) -> bytes:
-    """Raises OSError, and ValueError for what is no file: a pipe could hold up the start, or a caller, for ever."""
+    """Read a regular file. Raises OSError, and ValueError for anything else: a pipe could block the start, or a caller,
+    for ever.
+    """
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError("it is not a regular file")
     with path.open("rb") as file:
@@ -139,12 +144,12 @@ def read_file(path: Path) -> bytes:
 
 
 def reader_of(source: str, folder: Path) -> Callable[[], Awaitable[bytes]]:
-    """Reads ``source``: a URL, or a file, which may be relative to ``folder``."""
+    """Return a function that reads ``source``: a URL, or a file, which may be relative to ``folder``."""
     if "://" not in source:
         return lambda: to_thread.run_sync(read_file, folder / source, abandon_on_cancel=True)
 
     async def fetch() -> bytes:
-        # No redirect: it could lead from https to elsewhere.
+        # Redirects are not followed: one could lead from https to elsewhere.
         async with (
             httpx.AsyncClient(timeout=FETCH_SECONDS, trust_env=False) as client,
             client.stream("GET", source, headers={"accept-encoding": "identity"}) as answer,

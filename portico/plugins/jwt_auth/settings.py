@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-"""All of them asymmetric: who can check a token must not be able to make one."""
+"""The algorithms, all asymmetric: a server that can check a token must not be able to make one."""
 
 
 def _source(value: str) -> str:

@@ -1,4 +1,4 @@
-"""The store ``memory``: keeps everything in memory, and nothing over a restart."""
+"""The store ``memory``: it keeps everything in memory, and nothing after a restart."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from portico.core.store import LIST_BYTES, READ_BYTES, SessionRecord, TurnSpan
 
 @dataclass(slots=True)
 class _History:
-    """One session. Nothing is ever dropped from ``events``: the one with sequence number N is at index N - 1."""
+    """One session. Nothing is ever dropped from ``events``: sequence number N is at index N - 1."""
 
     record: SessionRecord
     events: list[Event] = field(default_factory=list)
@@ -24,7 +24,7 @@ class _History:
 
 
 class MemoryStore:
-    """Durable for as long as the process lives."""
+    """A store that keeps everything for as long as the process lives."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, _History] = {}
@@ -59,7 +59,7 @@ class MemoryStore:
         page: list[SessionRecord] = []
         size = 0
         for record in nlargest(limit + 1, matching, key=_position):
-            size += len(encode_json(dict(record.metadata)))  # all that may be large of what is told of a session
+            size += len(encode_json(dict(record.metadata)))  # the only part of a listed session that may be large
             if page and (len(page) == limit or size > LIST_BYTES):
                 return page, _encode_cursor(page[-1])
             page.append(record)
@@ -114,7 +114,7 @@ def _index(turns: dict[str, TurnSpan], event: Event) -> None:
         turns[event.turn_id] = replace(span, last_seq=event.seq)
 
 
-# A page starts behind the last session of the one before it, not at a number: sessions come and go meanwhile.
+# A page starts after the last session of the page before it, not at a number: sessions come and go in between.
 def _position(record: SessionRecord) -> tuple[str, str]:
     return record.created_at, record.session_id
 

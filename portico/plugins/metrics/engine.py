@@ -1,4 +1,4 @@
-"""What an engine says of itself when it is asked."""
+"""The numbers that an engine reports about itself."""
 
 from __future__ import annotations
 

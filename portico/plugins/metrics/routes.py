@@ -1,4 +1,4 @@
-"""``GET /metrics``. Needs credentials like everything else, and tells nothing of what a session is about."""
+"""``GET /metrics``. It needs credentials like everything else, and reveals nothing about a session's content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MetricsRoutes:
         self._told_of: Engine | None = None
 
     def routes(self, engine: Engine) -> Sequence[BaseRoute]:
-        if self._told_of is None:  # each transport asks; the engine is the same
+        if self._told_of is None:  # each transport calls this; the engine is the same
             self._told_of = engine
             self._metrics.add(*engine_families(engine))
         return [Route("/metrics", self._get, methods=["GET"])]

@@ -1,4 +1,4 @@
-"""Counts what goes into a store: everything that happens does."""
+"""Counting what goes into a store: everything that happens goes there."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from portico.metrics.metrics import OTHER, SECONDS, Metrics
 _AGENTS = ("end_turn", "max_tokens", "max_turns", "refusal", "stop_sequence")
 _OURS = ("error", "interrupted", "steered", "timeout", "withdrawn")
 STOP_REASONS = frozenset(_AGENTS + _OURS)
-"""Those of others come from a driver, which may be anybody's."""
+"""The stop reasons that are counted by name. Any others come from a driver, which may be anybody's."""
 
 
 def metered(store: EventStore, metrics: Metrics) -> EventStore:
-    """In all but the counting the store it is given."""
+    """Return the given store with counting added."""
     return cast(EventStore, _Metered(store, metrics))
 
 

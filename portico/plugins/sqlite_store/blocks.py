@@ -12,14 +12,14 @@ from portico.core.events import Event
 from portico.plugins.sqlite_store.failures import Damaged
 
 BLOCK_BYTES = 256 * 1024
-"""As much goes into a block at most, before compression; a larger event has a block of its own."""
+"""The largest size of a block before compression; a larger event gets a block of its own."""
 
 _LEVEL = 6
 _HEAD_SIZE_BYTES = 4
 
 
 def pack(events: Sequence[Event]) -> bytes:
-    """The inverse of `unpack`. What is compressed: the head's size (4 bytes, big-endian), the head, all ``data``.
+    """Pack events for `unpack`. Compressed are the head's size (4 bytes, big-endian), the head, and all ``data``.
 
     The head is JSON: ``[[[type, turn_id, count], ...], [size of data, ...]]``.
     """
@@ -30,7 +30,7 @@ def pack(events: Sequence[Event]) -> bytes:
 
 
 def unpack(first_seq: int, block: bytes) -> list[Event]:
-    """The events from ``first_seq`` on. Raises `Damaged` for what `pack` has not made."""
+    """Return the events from ``first_seq`` on. Raises `Damaged` for a block that `pack` did not make."""
     try:
         return _unpack(first_seq, block)
     except (zlib.error, ValueError, TypeError) as error:
@@ -49,9 +49,9 @@ def _unpack(first_seq: int, block: bytes) -> list[Event]:
 
 
 class BlockCache:
-    """The blocks that were read last: whoever replays comes back to one a few times, and seldom alone.
+    """The blocks that were read last: a replaying reader needs one a few times, and often others need it too.
 
-    A key (session, last seq) means the same events for ever, so nothing is ever stale.
+    A key (session, last seq) always means the same events, so nothing is ever stale.
     """
 
     def __init__(self, size: int = 8) -> None:
@@ -65,7 +65,7 @@ class BlockCache:
             self._blocks.move_to_end(key)
             return events
         events = load()
-        if len(events) > 1:  # one that is alone may be of any size
+        if len(events) > 1:  # an event that has its block to itself may be of any size
             self._blocks[key] = events
             if len(self._blocks) > self._size:
                 self._blocks.popitem(last=False)

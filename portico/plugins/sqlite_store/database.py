@@ -1,4 +1,4 @@
-"""Opens the file, and brings it to the format that this code knows."""
+"""Opening the file, and migrating it to the format that this code knows."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from portico.plugins.sqlite_store.failures import Damaged, store_failed
 Sync = Literal["normal", "full"]
 
 OPEN_SECONDS = 5.0
-"""How long the opening waits for another program's lock."""
+"""Seconds that the opening waits for another program's lock."""
 
 _APPLICATION_ID = 0x506F7274
 _HEADER_BYTES = 100
-_LOG_FILE_BYTES = 16 * 1024**2  # what a great transaction made it larger by is given back
+_LOG_FILE_BYTES = 16 * 1024**2  # the space that a large transaction added is given back
 _CODES = {
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "store_read_only"),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "store_full"),
@@ -28,11 +28,11 @@ _CODES = {
 
 
 def open_database(path: Path, *, sync: Sync, migrations: Mapping[int, Sequence[str]]) -> sqlite3.Connection:
-    """A connection for writing, to the file that is made here (mode 0600) where there is none.
+    """Open a connection for writing to the file, which is created (mode 0600) if it does not exist.
 
-    Takes no longer with a large file: nothing is scanned, and damage inside shows when it is read. A connection may be
-    used by one thread after the other. Raises `StoreFailed`, also ``store_too_new``. What is of a newer format, or of
-    another program, is left as it is, to the byte.
+    A large file takes no longer: nothing is scanned, and damage inside shows when it is read. The connection may be
+    used by one thread after another. Raises `StoreFailed`, also ``store_too_new``. A file of a newer format, or of
+    another program, stays exactly as it is.
     """
     try:
         if path.is_file():
@@ -65,7 +65,7 @@ def open_database(path: Path, *, sync: Sync, migrations: Mapping[int, Sequence[s
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
-    """A further connection, which reads while the first one writes. Raises `StoreFailed`."""
+    """Open a further connection, which reads while the first one writes. Raises `StoreFailed`."""
     try:
         connection = _connect(path, "mode=rw")
         connection.execute("PRAGMA query_only = ON")
@@ -76,7 +76,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
 
 
 def _make_private(path: Path) -> None:
-    # Never opened once it is there: closing any descriptor of it would drop SQLite's own locks (fcntl(2)).
+    # Never open an existing file: closing any descriptor of it would drop SQLite's own locks (fcntl(2)).
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     if path.stat().st_mode & 0o077:
@@ -86,24 +86,24 @@ def _make_private(path: Path) -> None:
 def _look(path: Path, migrations: Mapping[int, Sequence[str]]) -> None:
     """Check the file without writing to it. A connection that may write would move the log into it when it closes.
 
-    What can't be looked at this way is left to `open_database`, which says why.
+    If the file can't be checked this way, `open_database` finds the error and reports it.
     """
     beside = [path.with_name(path.name + suffix).exists() for suffix in ("-journal", "-wal", "-shm")]
     match beside:
         case [True, _, _]:
-            return  # a transaction that was cut off, from before the log was switched on: nothing is in it yet
+            return  # an interrupted transaction from before the log was switched on: the file is still empty
         case [_, False, _]:
-            how = "mode=ro&immutable=1"  # all of it is in the file; else an empty log would be made
+            how = "mode=ro&immutable=1"  # all data is in the file; otherwise an empty log would be made
         case [_, _, True]:
             how = "mode=ro&readonly_shm=1"
         case _:
-            how = "mode=ro"  # somebody has copied the log without its index, which is made anew
+            how = "mode=ro"  # somebody copied the log without its index, which is made anew
     with suppress(sqlite3.Error), closing(_connect(path, how)) as connection:
         _check(connection, path, migrations)
 
 
 def _connect(path: Path, how: str) -> sqlite3.Connection:
-    """``how`` is the query of a URI (https://www.sqlite.org/uri.html)."""
+    """Connect; ``how`` is the query of a URI (https://www.sqlite.org/uri.html)."""
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?{how}",
         uri=True,
@@ -114,7 +114,7 @@ def _connect(path: Path, how: str) -> sqlite3.Connection:
 
 
 def _check(connection: sqlite3.Connection, path: Path, migrations: Mapping[int, Sequence[str]]) -> int:
-    """The format of the database. Raises `StoreFailed` for one of another program, or of a newer version of this."""
+    """Return the format of the database. Raises `StoreFailed` if another program or a newer version wrote it."""
     if 0 < path.stat().st_size < _HEADER_BYTES:  # SQLite would take it for an empty one
         raise Damaged("the header is cut short")
     (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -131,7 +131,7 @@ def _check(connection: sqlite3.Connection, path: Path, migrations: Mapping[int, 
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, migrations: Mapping[int, Sequence[str]]) -> None:
-    """All missing steps or none. Takes the lock for writing in any case, and so finds out whether one can write."""
+    """Take all missing steps, or none. The lock for writing is always taken; it also shows if writing is possible."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         missing = sorted(number for number in migrations if number > _check(connection, path, migrations))

@@ -1,4 +1,4 @@
-"""What SQLite says when something is wrong, in words that say what to do."""
+"""SQLite's errors, in words that say what to do."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from portico.core.errors import StoreFailed
 
 
 class Damaged(sqlite3.DatabaseError):
-    """What was read is not what this program has written."""
+    """The error for data that this program did not write."""
 
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 def store_failed(error: sqlite3.Error, path: Path) -> StoreFailed:
-    """The `StoreFailed` for ``error``: ``store_full``, ``store_read_only``, ``store_damaged``, ``store_busy``, or
-    ``store_failed`` for all else (result codes: https://www.sqlite.org/rescode.html)."""
+    """Make the `StoreFailed` for ``error``: ``store_full``, ``store_read_only``, ``store_damaged``, ``store_busy``, or
+    else ``store_failed`` (result codes: https://www.sqlite.org/rescode.html)."""
     match _primary_code(error):
         case sqlite3.SQLITE_FULL:
             return StoreFailed(f"the disk of {path} is full; free some space", code="store_full")
@@ -31,7 +31,7 @@ def store_failed(error: sqlite3.Error, path: Path) -> StoreFailed:
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    """Whether somebody else only had to finish first."""
+    """Tell whether the error only means that another program has to finish first."""
     return _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 

@@ -1,4 +1,4 @@
-"""The events of a session: how they are added, and found again in blocks and rows."""
+"""The events of a session: adding them, and finding them again in blocks and rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_SEQ = 2**63 - 1
 def appending(
     session_id: str, expected_seq: int, events: Sequence[Event], record: SessionRecord | None, now: Callable[[], float]
 ) -> Callable[[sqlite3.Connection], None]:
-    """The job that adds ``events`` and keeps ``record``. Refuses with `NotFound` or `SequenceConflict`."""
+    """Make the job that adds ``events`` and stores ``record``. It refuses with `NotFound` or `SequenceConflict`."""
     last_seq = expected_seq + len(events)
     text = encode_record(record) if record is not None else None
     turns: dict[str, int] = {}
@@ -68,7 +68,7 @@ def appending(
 
 
 class History:
-    """Reads events. ``session`` is a session's number in the database."""
+    """A reader of events. ``session`` is a session's number in the database."""
 
     def __init__(self) -> None:
         self._cache = BlockCache()
@@ -76,9 +76,9 @@ class History:
     def read_small(
         self, connection: sqlite3.Connection, session: int, after: int, limit: int
     ) -> Sequence[Event] | None:
-        """A few of the events behind ``after``, at least one if there is any, in a few milliseconds.
+        """Return a few of the events after ``after``, at least one if there is any, in a few milliseconds.
 
-        None: the next one may be large; see `read_large`. Not for two threads at once.
+        None means that the next event may be large; see `read_large`. Not for two threads at once.
         """
         with _at_once(connection):
             block = _block_behind(connection, session, after)
@@ -92,7 +92,7 @@ class History:
 
 
 def read_large(connection: sqlite3.Connection, session: int, after: int, limit: int) -> Sequence[Event]:
-    """As `History.read_small`, whatever the next event's size."""
+    """Read as `History.read_small`, whatever the next event's size."""
     with _at_once(connection):
         block = _block_behind(connection, session, after)
         if block is None:
@@ -104,7 +104,7 @@ def read_large(connection: sqlite3.Connection, session: int, after: int, limit: 
 def read_rows(
     connection: sqlite3.Connection, session: int, after: int, *, limit: int = -1, last: int = MAX_SEQ
 ) -> list[Event]:
-    """Events that are not packed, as many as go into a block, at least one if there is any."""
+    """Return events that are not packed: at most a block's size, and at least one if there is any."""
     events = _small_rows(connection, session, after, limit, last)
     if events is None:
         large = connection.execute(
@@ -118,7 +118,7 @@ def read_rows(
 
 
 def _small_rows(connection: sqlite3.Connection, session: int, after: int, limit: int, last: int) -> list[Event] | None:
-    """As `read_rows`; None: the next one is larger than a block."""
+    """Read as `read_rows`, or return None if the next event is larger than a block."""
     rows = connection.execute(
         "SELECT seq, type, turn_id, data FROM events WHERE session = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
         (session, after, last, limit),
@@ -148,7 +148,7 @@ class _Block:
 
     @property
     def alone(self) -> bool:
-        """Whether it holds one event, which may be of any size."""
+        """Tell whether it contains only one event, which may be of any size."""
         return self.first_seq == self.last_seq
 
     def load(self, connection: sqlite3.Connection) -> list[Event]:
@@ -157,7 +157,7 @@ class _Block:
 
 
 def _block_behind(connection: sqlite3.Connection, session: int, after: int) -> _Block | None:
-    """The block in which the next event stands."""
+    """Find the block that contains the next event."""
     row = connection.execute(
         "SELECT id, first_seq, last_seq FROM blocks WHERE session = ? AND last_seq > ? ORDER BY last_seq LIMIT 1",
         (session, after),
@@ -167,7 +167,7 @@ def _block_behind(connection: sqlite3.Connection, session: int, after: int) -> _
 
 @contextmanager
 def _at_once(connection: sqlite3.Connection) -> Iterator[None]:
-    """Packing goes on meanwhile, and moves events from rows to blocks."""
+    """Read in one transaction: packing goes on meanwhile, and moves events from rows to blocks."""
     connection.execute("BEGIN")
     try:
         yield

@@ -1,7 +1,7 @@
-"""What can wait: packing, retention, and giving freed space back.
+"""The work that can wait: packing, retention, and giving freed space back.
 
-It is done in steps of a few milliseconds, each of them whole in itself, and in worker threads: whoever reads or appends
-meanwhile waits for one step at most. Whatever is cut off is taken up again by the next call.
+It runs in worker threads, in steps of a few milliseconds that are each complete, so that a reader or writer waits for
+one step at most. If it is interrupted, the next call continues.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ DAY_SECONDS = 86_400
 MB = 1_000_000
 
 SPARE_PAGES = 1024
-"""Free pages (of 4 KiB) that stay in the file for what is written next."""
+"""Free pages (of 4 KiB) that stay in the file for the next writes."""
 
 STEP_PAGES = 128
 
 
 class Housekeeping:
-    """``reading`` is a lane of its own. ``now`` gives seconds since 1970."""
+    """The work on one database. ``reading`` is a lane of its own. ``now`` gives seconds since 1970."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Housekeeping:
         self._now = now
 
     async def tidy(self) -> None:
-        """Raises `StoreFailed`."""
+        """Do all the work that is due. Raises `StoreFailed`."""
         with _past_damage("what deleted sessions have left cannot be removed"):
             await self.remove_deleted()
         await self._pack_all()
@@ -63,7 +63,7 @@ class Housekeeping:
         await self._shrink()
 
     async def remove_deleted(self) -> None:
-        """Remove what sessions that are gone have left."""
+        """Remove the remaining data of deleted sessions."""
         while await self._change(removal.remove_some):
             pass
 
@@ -92,8 +92,8 @@ class Housekeeping:
         await self._change(partial(packing.mark_packed, session=session, end=end))
 
     async def _drop_old(self) -> None:
-        # Whole blocks, so that what is left of a session is its end; its last event always stays, so that readers who
-        # are behind find something to go on with.
+        # Whole blocks go, so that the end of a session is left. Its last event always stays, so that readers who are
+        # behind find an event to continue with.
         before, excess = -math.inf, -math.inf
         if self._retention_days is not None:
             before = self._now() - self._retention_days * DAY_SECONDS
@@ -115,7 +115,7 @@ class Housekeeping:
                 return
 
     async def _shrink(self) -> None:
-        # Pages from the end of the file take the places of free ones, and the file gets shorter.
+        # Pages from the end of the file fill free ones, and the file gets shorter.
         (free,) = await self._reading.run(lambda connection: connection.execute("PRAGMA freelist_count").fetchone())
         for _ in range(SPARE_PAGES, free, STEP_PAGES):
             await self._writer.step(_vacuum)
@@ -129,13 +129,13 @@ class Housekeeping:
 
 
 def _vacuum(connection: sqlite3.Connection) -> None:
-    # Not `execute`: this one gives rows without columns, of which that would take the first and stop.
+    # Not `execute`: this pragma gives rows without columns, and `execute` would stop after the first.
     connection.executescript(f"PRAGMA incremental_vacuum({STEP_PAGES})")
 
 
 @contextmanager
 def _past_damage(what: str) -> Iterator[None]:
-    """One damaged page must not keep all else from being tidied."""
+    """Log damage and continue: one damaged page must not stop the rest of the work."""
     try:
         yield
     except StoreFailed as error:

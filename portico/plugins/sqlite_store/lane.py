@@ -1,4 +1,4 @@
-"""One connection, and where it is used: on the event loop while that is quick, in a thread while it is not."""
+"""One connection, used on the event loop while that is quick, and in a thread while it is not."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from portico.plugins.sqlite_store.failures import is_busy, store_failed
 T = TypeVar("T")
 
 SLOW_SECONDS = 0.02
-"""What takes longer than this three times in a row shows that the disk is slow. Once may be a busy machine."""
+"""Work that takes longer than this three times in a row shows that the disk is slow. Once may be a busy machine."""
 
 SLOW_TIMES = 3
 
 WARY_SECONDS = 10.0
-"""How long a thread is used after that. A hop to it costs more than a quick commit itself."""
+"""Seconds that a thread is used after that. A hop to it costs more than a quick commit itself."""
 
 BUSY_SECONDS = 2.0
-"""How long a thread waits for another program's lock; the event loop never does."""
+"""Seconds that a thread waits for another program's lock; the event loop never waits for it."""
 
 
 class Lane:
-    """Work is done one at a time, in order. ``lock`` is for those who have to prepare something once it is their turn.
+    """A queue of work on one connection, one at a time, in order. ``lock`` is for callers that prepare something first.
 
-    Work that has begun is finished, whoever is cancelled meanwhile.
+    Work that has begun is finished, even if its caller is cancelled.
     """
 
     def __init__(
@@ -55,7 +55,9 @@ class Lane:
             return await self.run_locked(work, threaded=threaded)
 
     async def run_locked(self, work: Callable[[sqlite3.Connection], T], *, threaded: bool = False) -> T:
-        """As `run`, for who holds the lock. ``work`` may be called again if it could not get the database's lock."""
+        """Do as `run`, for a caller that has the lock. ``work`` is called again if it could not get the database's
+        lock.
+        """
         try:
             if not threaded and not self._always_threaded and self._clock() >= self._wary_until:
                 try:
@@ -68,14 +70,14 @@ class Lane:
             raise store_failed(error, self._path) from error
 
     async def run_large(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """As `run_locked`, for what may be long and must be done: on the event loop where no thread can be started."""
+        """Do as `run_locked`, for long work that must be done: on the event loop if no thread can be started."""
         try:
             return await self.run_locked(work, threaded=True)
         except RuntimeError:
             return await self.run_locked(work)
 
     async def close(self) -> None:
-        """Wait for what is being done, then close the connection."""
+        """Wait for the work under way, then close the connection."""
         async with self.lock:
             await anyio.to_thread.run_sync(self._connection.close, limiter=self._thread)
 
@@ -88,7 +90,7 @@ class Lane:
             self._slow_times = self._slow_times + 1 if ended - began > SLOW_SECONDS else 0
             if self._slow_times >= SLOW_TIMES:
                 self._wary_until = ended + WARY_SECONDS
-                self._slow_times -= 1  # so that once is enough when these seconds are over
+                self._slow_times -= 1  # so that one slow time is enough after these seconds
 
     def _patiently(self, work: Callable[[sqlite3.Connection], T], long: bool) -> T:
         self._connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")

@@ -1,4 +1,4 @@
-"""Moves the events of finished turns from rows into blocks."""
+"""Moving the events of finished turns from rows into blocks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FINISHED = """
 
 
 def next_session(connection: sqlite3.Connection, after: int) -> int | None:
-    """The next session in which turns have ended since it was packed, by its number."""
+    """Return the number of the next session in which turns have ended since it was packed."""
     found: tuple[int | None] = connection.execute(
         "SELECT min(session) FROM packable WHERE session > ?", (after,)
     ).fetchone()
@@ -29,9 +29,9 @@ def next_session(connection: sqlite3.Connection, after: int) -> int | None:
 
 
 def finished(connection: sqlite3.Connection, session: int) -> tuple[int, float] | None:
-    """Up to which event rows can be packed, and when the last turn among them ended.
+    """Return the event up to which rows can be packed, and the time when the last turn among them ended.
 
-    That is the ``complete`` before which no turn has begun that still runs. The time never runs backwards within a
+    That event is the last ``complete`` before the first turn that still runs. The time never runs backwards within a
     session, so that the oldest blocks of all are always the first ones of their sessions.
     """
     last_seq, ended_at = connection.execute(_FINISHED, (session,)).fetchone()
@@ -41,7 +41,7 @@ def finished(connection: sqlite3.Connection, session: int) -> tuple[int, float] 
 def replace_rows(
     connection: sqlite3.Connection, session: int, events: Sequence[Event], data: bytes, ended_at: float
 ) -> None:
-    """Put the block ``data`` in the place of the rows of ``events``. Does nothing where these are gone meanwhile."""
+    """Replace the rows of ``events`` with the block ``data``. Do nothing if the rows have been deleted meanwhile."""
     first_seq, last_seq = events[0].seq, events[-1].seq
     removed = connection.execute(
         "DELETE FROM events WHERE session = ? AND seq BETWEEN ? AND ?", (session, first_seq, last_seq)
@@ -57,7 +57,7 @@ def replace_rows(
 
 
 def mark_packed(connection: sqlite3.Connection, session: int, end: int) -> None:
-    """All turns that have ended up to ``end`` are packed; where others have ended meanwhile, it comes round again."""
+    """Mark the turns up to ``end`` as packed. If others have ended meanwhile, the session stays in the queue."""
     connection.execute(
         "DELETE FROM packable WHERE session = ?1"
         " AND NOT EXISTS (SELECT 1 FROM turns WHERE session = ?1 AND last_seq > ?2)",

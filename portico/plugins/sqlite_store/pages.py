@@ -12,15 +12,15 @@ from portico.core.store import LIST_BYTES, SessionRecord
 from portico.plugins.sqlite_store.records import decode_record
 
 Position = tuple[str, str]
-"""Where a page ends: creation time and id of its last session. A number would be wrong once sessions come or go."""
+"""The end of a page: creation time and id of its last session. A number would be wrong once sessions come or go."""
 
 
 def read_page(
     connection: sqlite3.Connection, *, owner: str | None, state: str | None, limit: int, before: Position | None
 ) -> tuple[list[SessionRecord], Position | None]:
-    """At most ``limit`` sessions behind ``before``, and the position of the last one where more follow.
+    """Return at most ``limit`` sessions after ``before``, and the position of the last one if more follow.
 
-    A page ends early behind `LIST_BYTES` of records.
+    A page ends early after `LIST_BYTES` of records.
     """
     wanted = {"owner = ?": owner, "state = ?": state}
     conditions = [condition for condition, value in wanted.items() if value is not None]
@@ -51,11 +51,11 @@ def encode_cursor(position: Position) -> str:
 
 
 def decode_cursor(cursor: str) -> Position:
-    """Raises `InvalidRequest` (``invalid_cursor``)."""
+    """Decode a cursor. Raises `InvalidRequest` (``invalid_cursor``)."""
     try:
         match json.loads(urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4))):
             case [str(created_at), str(session_id)]:
-                (created_at + session_id).encode()  # half of a surrogate pair is no text to SQLite
+                (created_at + session_id).encode()  # SQLite takes no half of a surrogate pair as text
                 return created_at, session_id
     except (ValueError, RecursionError, binascii.Error):
         pass

@@ -23,9 +23,9 @@ def encode_record(record: SessionRecord) -> str:
 
 
 def decode_record(text: str, last_seq: int) -> SessionRecord:
-    """The record, with the true end of the history. Fields that only another version knows are left out.
+    """Return the record, with the true end of the history. Fields that only another version knows are left out.
 
-    Raises `Damaged` for a text that `encode_record` has not written.
+    Raises `Damaged` for a text that `encode_record` did not write.
     """
     try:
         return _decode(text, last_seq)

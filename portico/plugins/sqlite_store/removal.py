@@ -1,4 +1,4 @@
-"""Deletes: old blocks, and all that belongs to a deleted session. Every function is one short step."""
+"""Deletion of old blocks, and of everything that belongs to a deleted session. Every function is one short step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REMOVE_SOME = (
 
 
 class OldBlock(NamedTuple):
-    """``kept`` is set on a block that holds its session's last event."""
+    """A candidate for removal. ``kept`` is set on a block with its session's last event."""
 
     ended_at: float
     id: int
@@ -28,13 +28,13 @@ class OldBlock(NamedTuple):
 
 
 def forget_session(connection: sqlite3.Connection, session_id: str) -> None:
-    """From here on the session is gone; its events are left to `remove_some`."""
+    """Delete the session itself; its events are left to `remove_some`."""
     connection.execute("INSERT INTO deleted SELECT id FROM sessions WHERE session_id = ?", (session_id,))
     connection.execute("DELETE FROM sessions WHERE session_id = ?", (session_id,))
 
 
 def remove_some(connection: sqlite3.Connection) -> bool:
-    """Remove something of a deleted session, and say whether there was one."""
+    """Remove some data of a deleted session; tell whether there was such a session."""
     found = connection.execute("SELECT session FROM deleted LIMIT 1").fetchone()
     if found is None:
         return False
@@ -45,13 +45,13 @@ def remove_some(connection: sqlite3.Connection) -> bool:
 
 
 def block_bytes(connection: sqlite3.Connection) -> int:
-    """What all blocks take, without those of the tables around them."""
+    """Return the size of all blocks, without the tables around them."""
     found: tuple[int] = connection.execute("SELECT coalesce(sum(size), 0) FROM blocks").fetchone()
     return found[0]
 
 
 def oldest_blocks(connection: sqlite3.Connection, after: OldBlock | None) -> Sequence[OldBlock]:
-    """The next few blocks behind ``after``, oldest first."""
+    """Return the next few blocks after ``after``, oldest first."""
     position = (after.ended_at, after.id) if after else (float("-inf"), 0)
     rows = connection.execute(
         "SELECT ended_at, blocks.id, size, blocks.last_seq >= sessions.last_seq"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 MIGRATIONS: Mapping[int, Sequence[str]] = {
     1: (
-        # ``id`` is never used twice (AUTOINCREMENT): what still reads a deleted session never gets another's events.
+        # ``id`` is never used twice (AUTOINCREMENT): a reader of a deleted session never gets another session's events.
         # ``last_seq`` is the end of the history; the other columns beside ``record`` are copies for the indexes.
         """CREATE TABLE sessions (
             id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -21,8 +21,8 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
         "CREATE INDEX sessions_of_owner ON sessions (owner, created_at, session_id)",
         "CREATE INDEX sessions_in_state ON sessions (state, created_at, session_id)",
         "CREATE INDEX sessions_of_owner_in_state ON sessions (owner, state, created_at, session_id)",
-        # Kept when retention deletes the events: a turn_id must not run twice because it is long ago.
-        # ``ended_at`` is in seconds since 1970.
+        # Turns stay when retention deletes their events: an old turn_id must not run twice. ``ended_at`` is in seconds
+        # since 1970.
         """CREATE TABLE turns (
             session INTEGER NOT NULL,
             turn_id TEXT NOT NULL,
@@ -32,7 +32,7 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
             PRIMARY KEY (session, turn_id)
         ) WITHOUT ROWID""",
         "CREATE INDEX turns_unfinished ON turns (session, first_seq) WHERE last_seq IS NULL",
-        # A session's history: its blocks, in order, and then its events that are not packed yet.
+        # A session's history: its blocks, in order, and then the events that are not packed yet.
         """CREATE TABLE blocks (
             id INTEGER PRIMARY KEY,
             session INTEGER NOT NULL,
@@ -58,8 +58,8 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
         "CREATE TABLE deleted (session INTEGER PRIMARY KEY)",
     ),
     2: (
-        # What is too large for ``events``, where its ``data`` is empty then. That table is one B-tree: whoever looks
-        # for a row in it reads all of those that are next to it.
+        # Data that is too large for ``events``, where ``data`` is then empty. That table is one B-tree: a search for
+        # one row reads all the rows next to it.
         """CREATE TABLE large_events (
             id INTEGER PRIMARY KEY,
             session INTEGER NOT NULL,
@@ -69,5 +69,5 @@ MIGRATIONS: Mapping[int, Sequence[str]] = {
         "CREATE UNIQUE INDEX large_events_in_order ON large_events (session, seq)",
     ),
 }
-"""The statements under N bring a database from format N - 1 to format N, which is then its ``user_version``. What was
-released never changes, and has a data folder in tests/fixtures/data_folders."""
+"""The migrations: the statements under N bring a database from format N - 1 to format N, its new ``user_version``.
+Released statements never change, and have a data folder in tests/fixtures/data_folders."""

@@ -27,10 +27,10 @@ from portico.plugins.sqlite_store.writer import Writer
 
 
 class SqliteStore:
-    """Durable over the end of the process; with ``sync`` ``full`` also over a loss of power.
+    """A store that survives the end of the process; with ``sync`` ``full`` also a loss of power.
 
     Short work is done on the event loop, because a hop to a thread costs more than a commit; see `Lane`. Its times are
-    bounded but for a disk that does not answer at all. ``now`` gives seconds since 1970, for retention.
+    bounded, unless the disk does not answer at all. ``now`` gives seconds since 1970, for retention.
     """
 
     _writing: Lane
@@ -56,7 +56,7 @@ class SqliteStore:
         self._now = now
 
     async def open(self) -> None:
-        """Raises `StoreFailed` as `open_database`."""
+        """Open the database. Raises `StoreFailed` as `open_database`."""
         with anyio.CancelScope(shield=True):
             connections = await anyio.to_thread.run_sync(self._connect)
         write, read, aside = connections
@@ -84,7 +84,7 @@ class SqliteStore:
         return write, read, aside
 
     async def close(self) -> None:
-        # The one that writes is the last: closing it moves the write-ahead log into the database.
+        # The writing connection closes last: that moves the write-ahead log into the database.
         with anyio.CancelScope(shield=True):
             for lane in (self._aside, self._reading, self._writing):
                 await lane.close()
@@ -131,23 +131,23 @@ class SqliteStore:
         session = await self._reading.run(partial(_find, session_id=session_id))
         while session is not None and len(events) < limit and (size < max_bytes or not events):
             if events:
-                await anyio.lowlevel.checkpoint()  # a long read lets others go between its steps
+                await anyio.lowlevel.checkpoint()  # a long read lets others run between its steps
             more = await self._read_next(session, after, limit - len(events))
             if not more or (events and more[0].seq != events[-1].seq + 1):
-                break  # what was between has just been deleted: the next read begins behind that, and shows it
+                break  # the events between have just been deleted: the next read starts after them, and shows the gap
             events += more
             size += sum(len(event.data) for event in more)
             after = more[-1].seq
         return events
 
     async def _read_next(self, session: int, after: int, limit: int) -> Sequence[Event]:
-        """A few of the events behind ``after``, at least one if there is any; a large one in a thread."""
+        """Return a few of the events after ``after``, at least one if there is any; a large one is read in a thread."""
         more = await self._reading.run(partial(self._history.read_small, session=session, after=after, limit=limit))
         if more is not None:
             return more
         work = partial(read_large, session=session, after=after, limit=limit)
         try:
-            return await self._aside.run(work)  # nobody waits behind it who wants little
+            return await self._aside.run(work)  # so that small reads do not wait behind it
         except RuntimeError:  # no thread can be started
             return await self._reading.run(work)
 
@@ -175,7 +175,7 @@ class SqliteStore:
         return events[0] if events and events[0].seq == seq else None
 
     async def tidy(self) -> None:
-        """Pack the events of finished turns, delete what is older or larger than is to be kept, give space back."""
+        """Pack the events of finished turns, delete what retention no longer keeps, and give space back."""
         await self._housekeeping.tidy()
 
     async def delete(self, session_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Writes: whatever is to be written in one turn of the event loop, for whichever session, is one transaction."""
+"""Writing: all writes from one pass of the event loop, for any sessions, form one transaction."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ log = logging.getLogger("portico.sqlite_store")
 T = TypeVar("T")
 
 Job = Callable[[sqlite3.Connection], None]
-"""Writes one thing inside the transaction. It refuses with a `PorticoError` before it has written anything."""
+"""A function that writes one thing inside the transaction. To refuse, it raises `PorticoError` before any write."""
 
 LOG_BYTES = 4 * 1024**2
-"""About as much goes into the write-ahead log before it is moved into the database: some milliseconds' work."""
+"""The approximate size of the write-ahead log when it is moved into the database: some milliseconds of work."""
 
 LARGE_BYTES = 256 * 1024
-"""A transaction that writes more is made in a thread: the disk takes about a millisecond for as much."""
+"""A transaction that writes more runs in a thread: the disk takes about a millisecond for this much."""
 
 JOB_BYTES = 3 * 4096
 STEP_BYTES = 1024**2
-"""About what a job adds to the log beside its own data (it changes three pages or so), and a step of housekeeping."""
+"""The approximate size that a job adds to the log beside its own data (it changes about three pages), and a step of
+housekeeping.
+"""
 
 
 class _Pending:
@@ -40,17 +42,17 @@ class _Pending:
 
 
 class _Group:
-    """What goes into one transaction: the first one commits it, the others wait for ``over``."""
+    """The jobs of one transaction: the first caller commits them, the others wait for ``over``."""
 
     def __init__(self) -> None:
         self.pending: list[_Pending] = []
         self.over = anyio.Event()
-        self.error: Exception | None = StoreFailed("the writing was cut off")  # until it is known otherwise
+        self.error: Exception | None = StoreFailed("the writing was cut off")  # until the result is known
 
 
 class Writer:
-    """Commits jobs in groups. What `write` returned for is in the database; what it raised for is not, unless the call
-    was cancelled: then it is one or the other."""
+    """A queue that commits jobs in groups. A job is in the database once `write` returns, and is not if `write` raises.
+    If the call was cancelled, either may be true."""
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
@@ -58,8 +60,8 @@ class Writer:
         self._group: _Group | None = None
 
     async def write(self, job: Job, size: int = 0) -> None:
-        """Do ``job``, which writes about ``size`` bytes. Raises what it refused with, or the whole transaction's
-        `StoreFailed`."""
+        """Do ``job``, which writes about ``size`` bytes. Raises the job's refusal, or the `StoreFailed` of the whole
+        transaction."""
         mine = _Pending(job, size)
         if self._group is not None:
             group = self._group
@@ -70,12 +72,12 @@ class Writer:
             group.pending.append(mine)
             try:
                 with anyio.CancelScope(shield=True):
-                    await anyio.lowlevel.checkpoint()  # lets all those join in that are ready to write as well
+                    await anyio.lowlevel.checkpoint()  # so that all others who are ready to write can join
                     async with self._lane.lock:
                         self._group = None
                         await self._commit(group)
                         await self._checkpoint(sum(JOB_BYTES + pending.size for pending in group.pending))
-            finally:  # asyncio's own Task.cancel() heeds no scope, and must not leave the others waiting for ever
+            finally:  # asyncio's own Task.cancel() ignores scopes, and must not leave the others waiting for ever
                 group.over.set()
                 if self._group is group:
                     self._group = None
@@ -83,7 +85,7 @@ class Writer:
             raise error
 
     async def step(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do a step of something that can wait, in a thread; those who write wait for it. Raises `StoreFailed`."""
+        """Do a step of work that can wait, in a thread; writers wait for it. Raises `StoreFailed`."""
         async with self._lane.lock:
             result = await self._lane.run_locked(work, threaded=True)
             await self._checkpoint(STEP_BYTES)
@@ -94,13 +96,13 @@ class Writer:
         try:
             await run(lambda connection: _commit(connection, group.pending))
             group.error = None
-        except Exception as error:  # every one of the group has to hear of it
+        except Exception as error:  # every member of the group must get the error
             group.error = error
         group.over.set()  # the others need not wait for the checkpoint
 
     async def _checkpoint(self, more: int) -> None:
-        # It waits for the disk, so it has no place on the event loop, where SQLite itself would do it. The log is then
-        # written from its beginning again; cutting it each time would cost three times as much.
+        # It waits for the disk, so it must not run on the event loop, as SQLite's own checkpoint would. Afterwards the
+        # log is written from its start again; cutting it each time would cost three times as much.
         self._logged += more
         if self._logged < LOG_BYTES:
             return
@@ -109,19 +111,19 @@ class Writer:
             await self._lane.run_locked(
                 lambda connection: connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall(), threaded=True
             )
-        except (StoreFailed, RuntimeError) as error:  # or no thread can be started; what was committed stays committed
+        except (StoreFailed, RuntimeError) as error:  # or no thread can be started; committed data stays committed
             log.warning("the write-ahead log could not be moved into the database: %s", error)
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of it or nothing; the connection stays usable either way."""
+    """Run the block as a transaction: all of it or nothing. The connection stays usable either way."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # SQLite has rolled back some failures itself
+        if connection.in_transaction:  # SQLite itself rolls back after some failures
             connection.execute("ROLLBACK")
         raise
 

@@ -1,4 +1,4 @@
-"""Who is calling, by the secret that is presented."""
+"""Finding the caller by the secret that it presents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from portico.core.principal import Principal
 
 
 class TokenAuthenticator:
-    """Knows callers by their secrets, of which it keeps digests only; these may be given as they are (bytes)."""
+    """An authenticator that knows callers by their secrets. It keeps only digests; bytes are taken as digests."""
 
     name = "token"
 
@@ -18,24 +18,25 @@ class TokenAuthenticator:
         self.replace(callers)
 
     def replace(self, callers: Iterable[tuple[str | bytes, Principal]]) -> None:
-        """From now on know these, and no others."""
+        """From now on, accept these callers and no others."""
         self._callers = [(key if isinstance(key, bytes) else _digest(key), principal) for key, principal in callers]
 
     async def authenticate(self, secret: str | None) -> Principal | None:
         if secret is None:
             return None
-        # All of them, always, and as digests of one length: the time taken tells nothing about any of them.
+        # Compare all of them, always, and as digests of one length, so that the time taken reveals nothing about any of
+        # them.
         presented = _digest(secret)
         known = [principal for digest, principal in self._callers if hmac.compare_digest(digest, presented)]
         return known[0] if known else None
 
     def knows(self, principal: Principal) -> bool:
-        """Whether ``principal`` has a token still."""
+        """Tell whether ``principal`` still has a token."""
         return any(known == principal for _, known in self._callers)
 
 
 class Anyone:
-    """Takes everybody for one caller who may do everything."""
+    """An authenticator that takes everybody for one caller who may do everything."""
 
     name = "none"
 
@@ -44,5 +45,5 @@ class Anyone:
 
 
 def _digest(secret: str) -> bytes:
-    """SHA-256. What guesses is stopped by the number of secrets that there may be, not by a slow hash."""
+    """Hash with SHA-256. The number of possible secrets stops guessing, so a slow hash is not needed."""
     return sha256(secret.encode("utf-8", "surrogatepass")).digest()

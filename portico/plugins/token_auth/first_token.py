@@ -1,4 +1,4 @@
-"""The admin token that is made when the operator gives none. It is kept in the file ``token`` of the data folder."""
+"""The admin token for an operator who sets none. It is kept in the file ``token`` of the data folder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from portico.core.errors import Unavailable
 from portico.core.files import write_once
 
-_FORM = re.compile(r"[A-Za-z0-9._~+/=-]{16,512}")  # 16: what is shorter was cut off, or is guessed
+_FORM = re.compile(r"[A-Za-z0-9._~+/=-]{16,512}")  # 16: a shorter one was cut off, or can be guessed
 
 
 def read_token(data_dir: Path) -> str:
-    """The token that was made. Raises `Unavailable` (``token_file``): none was, or the file is no good."""
+    """Return the token that was made. Raises `Unavailable` (``token_file``) if there is none, or it is not valid."""
     token = _read(data_dir / "token")
     if token is None:
         detail = f"there is no token file {data_dir / 'token'}: no server has made one there (or has auth_tokens)"
@@ -22,7 +22,7 @@ def read_token(data_dir: Path) -> str:
 
 
 def first_token(data_dir: Path) -> str:
-    """The token, made now where there is none. Raises `Unavailable` (``token_file``)."""
+    """Return the token; make it if there is none. Raises `Unavailable` (``token_file``)."""
     path = data_dir / "token"
     if (token := _read(path)) is not None:
         return token
