@@ -36,7 +36,7 @@ def test_every_command_and_option_exists(line: str, capsys: pytest.CaptureFixtur
 
 def test_the_messages_that_it_explains_are_ours() -> None:
     code = "".join(
-        path.read_text() for folder in ("ziti", "client") for path in (ROOT / "portico" / folder).glob("*.py")
+        path.read_text() for folder in ("ziti", "client") for path in (ROOT / "portico" / folder).rglob("*.py")
     )
     messages = re.findall(r"^\| `([^`]+)` \|", PAGE.read_text().split("it says | look at")[1], re.MULTILINE)
     assert len(messages) == 5
