@@ -136,7 +136,7 @@ def test_an_unknown_kind_lists_those_there_are(tmp_path: Path) -> None:
 def test_the_wheel_has_the_templates_and_the_types(tmp_path: Path) -> None:
     argv = ["pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
     run(tmp_path, *argv)
-    (wheel,) = tmp_path.glob("portico-*.whl")
+    (wheel,) = tmp_path.glob("portico_server-*.whl")
     with zipfile.ZipFile(wheel) as packed:
         names = set(packed.namelist())
     templates = (ROOT / "portico" / "plugins" / "templates").glob("*.tmpl")
