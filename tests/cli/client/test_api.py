@@ -66,7 +66,9 @@ async def test_a_silent_connection_is_given_up_for_another(server: RunningServer
         ):
             events = [event async for event in stream]
         assert "hello" in text_of(events)
-        assert [line.split()[0] for line in network.requests] == ["POST", "POST", "POST"]
+        methods = [line.split()[0] for line in network.requests]
+        # A server on a busy machine may be silent for as long; then the client reads on.
+        assert methods[:3] == ["POST", "POST", "POST"] and set(methods[3:]) <= {"GET"}
     assert await turns_of(server, session_id) == 1
 
 
