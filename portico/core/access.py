@@ -20,7 +20,7 @@ def others_may_enter(folder: Path) -> bool:
 def _lets_others_in(folder: Path) -> bool:
     status = folder.stat()
     if status.st_uid not in (0, os.geteuid()):
-        return True  # its owner
+        return True  # the owner may enter
     if status.st_mode & stat.S_IXOTH:
         return True
     if not status.st_mode & stat.S_IXGRP:

@@ -79,7 +79,7 @@ class Feed:
                     with anyio.CancelScope(shield=True):
                         await self._store_all()
         finally:
-            if not mine.done:  # cancelled before its turn came
+            if not mine.done:  # cancelled before it was stored
                 self._appends.remove(mine)
         if mine.error is not None:
             raise mine.error

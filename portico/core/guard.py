@@ -99,7 +99,7 @@ async def _kept(
     driver: str, method: str, error: type[PorticoError], seconds: float | None = None
 ) -> AsyncIterator[None]:
     try:
-        # Not a cancel scope: a driver may enter one of its own in `open`, or a task group, and leave it in `close`.
+        # Not a cancel scope: a driver may enter a scope or task group of its own in `open`, and exit it in `close`.
         with strangers():
             async with asyncio.timeout(seconds):
                 yield

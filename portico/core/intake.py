@@ -79,5 +79,5 @@ class Held:
         self._size = self._taken = 0
 
     async def do(self, steps: Iterator[None]) -> None:
-        """As `Intake.do`."""
+        """Do as `Intake.do`."""
         await self._intake.do(steps)

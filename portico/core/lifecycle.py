@@ -75,7 +75,7 @@ async def _tell_cancellation(stopping: anyio.Event, *, task_status: TaskStatus[N
 
 
 async def keep_tidy(store: EventStore) -> None:
-    """Let the store tidy itself up again and again, until cancelled."""
+    """Let the store tidy up regularly, until cancelled."""
     while True:
         try:
             await store.tidy()

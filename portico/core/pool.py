@@ -69,7 +69,7 @@ class Pool:
         self._slots.stir(pooled)
         self._delay = 0.0
         self._not_before = anyio.current_time() + PAUSE
-        pooled.unwanted.set()  # not by the session: it ends `_keep`
+        pooled.unwanted.set()  # by the pool, so that `_keep` ends
         self._slots.freed.set()
         return pooled
 

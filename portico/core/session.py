@@ -104,11 +104,11 @@ class Session:
     async def accept(
         self, principal: Principal, request: NewTurn, rate: TurnRate, *, draining: bool = False
     ) -> TurnView:
-        """As `TurnIntake.accept`."""
+        """Do as `TurnIntake.accept`."""
         return await self._turns.accept(principal, request, rate, draining=draining)
 
     async def withdraw(self, turn_id: str) -> None:
-        """As `TurnIntake.withdraw`."""
+        """Do as `TurnIntake.withdraw`."""
         await self._turns.withdraw(turn_id)
 
     async def change(self, changes: SessionChanges) -> None:

@@ -16,7 +16,7 @@ class State(StrEnum):
     HIBERNATED = "hibernated"  # open, without a process
     DORMANT = "dormant"  # history only; the next query opens it again
     CLOSED = "closed"
-    FAILED = "failed"  # a fault of ours; the history stays readable
+    FAILED = "failed"  # after a bug of ours; the history stays readable
 
 
 _END = {State.CLOSED, State.FAILED}

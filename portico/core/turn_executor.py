@@ -115,11 +115,11 @@ class TurnExecutor:
         wishes.agent_lost = False
 
     async def write(self, bodies: Sequence[EventBody], *, turn_id: str, state: State | None = None) -> None:
-        """See `History.write`."""
+        """Do as `History.write`."""
         await self._journal.write(bodies, turn_id=turn_id, state=state)
 
     def note_mode(self, mode: str) -> tuple[Sequence[EventBody], AgentOptions | None]:
-        """See `History.note_mode`. A mode that a caller set in this turn applies from the next on, in any case."""
+        """Do as `History.note_mode`. A mode that a caller set in this turn applies from the next on, in any case."""
         wanted = self._journal.record.options.permission_mode
         if mode not in self._policy.permission_modes:
             detail = {"permission_mode": mode, "back_to": wanted}

@@ -54,7 +54,7 @@ def workspaces_trouble(path: Path) -> str | None:
 
 
 class Workspaces:
-    """The folder of the workspaces, opened at ``path``. If an agent puts another one there, it is not used (`fault`)."""
+    """The folder of the workspaces, opened at ``path``. If an agent replaces it, no more are made: see `fault`."""
 
     def __init__(self, path: Path, directory: Directory) -> None:
         self.path = path
