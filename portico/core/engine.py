@@ -65,8 +65,7 @@ class Engine:
     ) -> None:
         """``check`` returns at once, in words, why the data folder is no longer usable, or None.
 
-        The attribute ``failed`` lists the parts that failed while the rest still works. Parts outside the engine may
-        add to it.
+        The attribute ``failed`` lists parts that failed while the rest works; parts outside the engine may add to it.
         """
         self.audit = audit or NoAudit()
         self.draining = False
@@ -262,10 +261,9 @@ class Engine:
     # Turns.
 
     async def query(self, principal: Principal, session_id: str, request: NewTurn) -> TurnView:
-        """Accept a turn. From then on it runs, even if the caller disconnects.
+        """Accept a turn, which runs even if the caller disconnects.
 
-        Raises as `Session.accept` and, for a dormant session, as `create`.
-        """
+        Raises as `Session.accept` and, for a dormant session, as `create`."""
         with noting(self.audit, "turn.query", principal, session_id=session_id, turn_id=request.turn_id) as about:
             turn = await self._query(principal, session_id, request)
             about["turn_id"] = turn.turn_id
