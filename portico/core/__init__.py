@@ -1,1 +1,1 @@
-"""The session engine: knows no network, no plugin manager and no settings, and imports nothing else of ours."""
+"""The session engine. It knows no network, no plugin manager and no settings, and imports nothing else of ours."""

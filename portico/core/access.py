@@ -1,4 +1,4 @@
-"""Who else on this machine may enter a folder, as far as owners, modes and the presence of an ACL tell."""
+"""The access of other users of this machine to a folder, judged by owners, modes and the presence of an ACL."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def others_may_enter(folder: Path) -> bool:
-    """Whether another user than this process's and root can get into ``folder``: every folder on the way lets them in.
+    """Tell whether a user other than this process's and root can enter ``folder`` and every folder on the way to it.
 
     Raises OSError.
     """
@@ -20,7 +20,7 @@ def others_may_enter(folder: Path) -> bool:
 def _lets_others_in(folder: Path) -> bool:
     status = folder.stat()
     if status.st_uid not in (0, os.geteuid()):
-        return True  # its owner
+        return True  # the owner may enter
     if status.st_mode & stat.S_IXOTH:
         return True
     if not status.st_mode & stat.S_IXGRP:
@@ -29,7 +29,7 @@ def _lets_others_in(folder: Path) -> bool:
 
 
 def _is_own_group(number: int) -> bool:
-    """Whether this process's user is alone in the group, as in the one that many systems give each user."""
+    """Tell whether only this process's user is in the group, as in the personal groups of many systems."""
     try:
         user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(number)
     except KeyError:
@@ -38,7 +38,7 @@ def _is_own_group(number: int) -> bool:
 
 
 def _has_acl(folder: Path) -> bool:
-    """With one, the bits of the group are the most that anybody named in it may have."""
+    """Tell whether the folder has an ACL; if so, the group bits are the upper limit for everybody named in it."""
     if not hasattr(os, "getxattr"):
         return False
     try:

@@ -1,4 +1,4 @@
-"""What the engine needs of an agent, and of the driver that starts it."""
+"""The interfaces of an agent, and of the driver that starts it, as the engine uses them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from portico.core.events import AgentEvent, Content
 
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
-    """What a client may ask of an agent. None and empty mean the driver's own default."""
+    """The options of an agent that a client may choose. None and empty mean the driver's own default."""
 
     model: str | None = None
     permission_mode: str = "default"
@@ -31,11 +31,12 @@ class AgentOptions:
 
 @dataclass(frozen=True, slots=True)
 class AgentSpec:
-    """All that a driver needs to start an agent, or to bring one back.
+    """Everything that a driver needs to start an agent, or to bring one back.
 
-    ``agent_id`` is a UUID and stays the same over the life of a session; ``folder`` is the agent's own (HOME, settings,
-    temporary files) and is kept as long; ``cwd`` is where it works. No two live agents ever share an ``agent_id``.
-    ``owner`` is the principal whose session it is, None for an agent that was started ahead and not claimed.
+    ``agent_id`` is a UUID and stays the same over the life of a session. ``folder`` is the agent's own (HOME, settings,
+    temporary files) and is kept just as long; ``cwd`` is its working directory. No two live agents ever share an
+    ``agent_id``. ``owner`` is the principal who owns the session, None for an agent that was started ahead and not
+    claimed yet.
     """
 
     agent_id: str
@@ -47,9 +48,10 @@ class AgentSpec:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One query: ``turn_id`` is the client's name of it, ``content`` its text or content blocks.
+    """One query: ``turn_id`` is the client's name for it, ``content`` its text or content blocks.
 
-    ``commands``: its text may be a command of the agent's (``/compact``) or name files (``@file``); else it is text.
+    With ``commands``, the agent may take the text as a command (``/compact``) or expand file names (``@file``);
+    otherwise it is plain text.
     """
 
     turn_id: str
@@ -61,9 +63,9 @@ class Turn:
 class Decision:
     """The answer to a permission request.
 
-    ``remember``: also allow, from now on, what the request suggests (see `suggestions.chosen`); where it suggests
-    nothing, the tool. ``remembered``: of what it suggests, what is to be remembered, and nothing else. A driver that
-    knows no ``remembered`` remembers too little, and never what is not allowed.
+    ``remember`` also allows, from now on, everything that the request suggests (see `suggestions.chosen`), or the whole
+    tool if it suggests nothing. ``remembered`` lists those suggestions that the agent must remember, and no others. A
+    driver that ignores ``remembered`` remembers too little, but never anything that is not allowed.
     """
 
     behavior: Literal["allow", "deny"]
@@ -83,47 +85,47 @@ class OwnTurn:
 class Agent(Protocol):
     """A started agent. One task uses it; `interrupt` and `answer` may be called while that task is in `run`.
 
-    Every method but `run` and `watch` ends by itself within seconds. All raise `AgentFailed` once the agent is gone, or
-    `AgentUnavailable` where it never came up.
+    Every method except `run` and `watch` ends by itself within seconds. All methods raise `AgentFailed` once the agent
+    has exited, or `AgentUnavailable` if it never came up.
     """
 
     def run(self, turn: Turn | OwnTurn) -> AsyncIterator[AgentEvent]:
-        """Do one turn (or follow the `OwnTurn` that `watch` told of): its events, `Complete` last.
+        """Run one turn (or follow the `OwnTurn` that `watch` returned), and yield its events, `Complete` last.
 
-        Each change of the permission mode that the agent is in is an `AgentMode`, also one that was asked for in the
-        turn: so it is known whether what follows was done in a mode that is allowed.
+        Yield an `AgentMode` at each change of the agent's permission mode, even if the change was requested in the
+        turn. So the session knows whether the agent did what follows in an allowed mode.
 
-        Cancelling it leaves the turn running in the agent: `interrupt` first, or `close`. Raises `InvalidRequest` for
-        content that the agent would not bear: then the turn is over, and the agent as it was.
+        If the call is cancelled, the turn keeps running in the agent: `interrupt` first, or `close`. Raises
+        `InvalidRequest` for content that would break the agent: then the turn is over, and the agent is unchanged.
         """
 
     async def watch(self) -> OwnTurn:
-        """Wait, between turns, until the agent starts a turn by itself. May be cancelled, and called again.
+        """Wait, between turns, until the agent starts a turn by itself. The call may be cancelled, and repeated.
 
         Raises `AgentFailed` when the agent has exited.
         """
 
     async def claim(self, spec: AgentSpec) -> None:
-        """Let an agent that was started ahead become that of ``spec``: same id and folders, its own options and owner.
+        """Turn an agent that was started ahead into that of ``spec``: same id and folders, new options and owner.
 
-        Raises `AgentFailed` where it cannot; then it is of no more use.
+        Raises `AgentFailed` if that fails; then the agent is unusable.
         """
 
     async def configure(self, options: AgentOptions) -> None:
-        """Go over to another model or permission mode, from the next turn on. Called between turns.
+        """Change the model or the permission mode, from the next turn on. Called between turns.
 
-        Also called in a turn, for another permission mode that holds at once: where an `AgentMode` is not allowed.
+        It is also called in a turn, after an `AgentMode` that is not allowed: then the new mode applies at once.
         """
 
     async def steer(self, turn: Turn) -> None:
-        """Hand a message to the running turn, which takes it up where it can. Called while a task is in `run`.
+        """Hand a message to the running turn, which takes it up if it can. Called while a task is in `run`.
 
-        Once it is taken up, `run` yields a `Notice` named ``steered`` with a ``detail`` of ``{"turn_id": ...}``: then
-        ``turn`` is over, and has no events of its own. Where `Complete` comes without one (or `run` raises), ``turn``
-        has to be the next that is `run`, several of them in the order of `steer`: an agent that has the message
-        already begins with it, however the turn before has ended, and any other one is sent it.
+        Once the agent has taken it up, `run` yields a `Notice` named ``steered`` with a ``detail`` of ``{"turn_id":
+        ...}``: then ``turn`` is over, and has no events of its own. If `Complete` comes without that notice (or `run`
+        raises), ``turn`` must be the next turn to `run`; several such turns run in the order of `steer`. An agent that
+        already has the message begins with it, however the previous turn ended; any other agent is sent the message.
 
-        Raises `InvalidRequest` for content that the agent would not bear: then nothing was handed over.
+        Raises `InvalidRequest` for content that would break the agent: then nothing was handed over.
         """
 
     async def interrupt(self) -> None:
@@ -132,15 +134,18 @@ class Agent(Protocol):
     async def answer(self, request_id: str, decision: Decision) -> None: ...
 
     async def close(self) -> None:
-        """Stop the agent and all that it started; bounded, and never raises. May be called at any time, and twice."""
+        """Stop the agent and everything that it started, in bounded time. May be called at any time, even twice.
+
+        It never raises.
+        """
 
 
 class AgentDriver(Protocol):
-    """Starts agents of one kind.
+    """A driver, which starts agents of one kind.
 
-    ``capabilities`` says what its agents can do, of: ``interrupt``, ``steer``, ``permissions``, ``resume``, ``claim``,
-    ``set_model``, ``set_permission_mode``. What is not among them is never called. ``needs_credentials`` is True where
-    its agents ask the model API; a driver without it is taken to need none.
+    ``capabilities`` lists the abilities of its agents, out of: ``interrupt``, ``steer``, ``permissions``, ``resume``,
+    ``claim``, ``set_model``, ``set_permission_mode``. The engine never uses an ability that is not listed.
+    ``needs_credentials`` is True if its agents call the model API; if a driver lacks it, it counts as False.
     """
 
     name: str
@@ -148,28 +153,28 @@ class AgentDriver(Protocol):
     needs_credentials: bool = False
 
     def fixed(self, options: AgentOptions) -> AgentOptions:
-        """``options`` with only what cannot be changed once an agent is started; all else at its default.
+        """Return ``options`` reduced to those that cannot change once an agent has started; the others at defaults.
 
         An agent started for ``fixed(options)`` can be claimed for ``options``.
         """
 
     async def open(self) -> None:
-        """Called once before the first session, by the task that will call `close`.
+        """Remove what an earlier server process left behind.
 
-        Reaps what an earlier server process left behind.
+        Called once before the first session, by the task that will call `close`.
         """
 
     async def check(self) -> None:
-        """Raises `AgentUnavailable` (its ``code`` says why) where an agent could not be started now."""
+        """Raise `AgentUnavailable` (its ``code`` says why) if an agent could not be started now."""
 
     async def start(self, spec: AgentSpec) -> Agent:
-        """Start an agent, or bring the one named ``spec.agent_id`` back with its whole context.
+        """Start an agent, or bring the one named ``spec.agent_id`` back with its whole context, in bounded time.
 
-        Bounded. Raises `AgentUnavailable`. A cancelled start leaves nothing behind.
+        Raises `AgentUnavailable`. A cancelled start leaves nothing behind.
         """
 
     async def close(self) -> None:
-        """Called once at the end; stops the agents that are left."""
+        """Stop the agents that are still there. Called once at the end."""
 
 
 def needs_credentials(driver: AgentDriver) -> bool:
@@ -178,6 +183,6 @@ def needs_credentials(driver: AgentDriver) -> bool:
 
 
 def require(driver: AgentDriver, capability: str) -> None:
-    """Raises `Conflict` (``not_supported``) where agents of ``driver`` lack ``capability``."""
+    """Raise `Conflict` (``not_supported``) if agents of ``driver`` lack ``capability``."""
     if capability not in driver.capabilities:
         raise Conflict(f"agents of the driver {driver.name} cannot do this: {capability}", code="not_supported")

@@ -1,4 +1,4 @@
-"""What an answer to a permission request may do: no more than the operator allows, whoever gives it."""
+"""The limits of an answer to a permission request: it may do no more than the operator allows, whoever gives it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def judge(
     options: AgentOptions,
     folders: Mapping[str, str],
 ) -> tuple[Decision, list[Notice]]:
-    """``decision`` as the agent may be told of it, and what is to be said of what was left out.
+    """Return ``decision`` as the agent may get it, and notices of the parts that were left out.
 
-    ``options`` are the session's; ``folders`` are what `open_folders` has found. Raises `NotAllowed`.
+    ``options`` are the session's; ``folders`` are those that `open_folders` has found. Raises `NotAllowed`.
     """
     if decision.behavior == "deny":
         return decision, []

@@ -1,4 +1,4 @@
-"""The audit: who has changed what, or tried to. What is kept of it, and where, is for others to say."""
+"""The audit: a note of each change, or try, and its caller. Plugins decide which notes are kept, and where."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Audit(Protocol):
         source: Source | None = None,
         **about: About,
     ) -> None:
-        """Take down that ``principal`` did ``action``; ``outcome`` is `OK`, or the code of what it met with.
+        """Note that ``principal`` did ``action``; ``outcome`` is `OK`, or the code of the error.
 
-        ``source`` is the principal's own if it is not given. ``about`` says what it was done to: ids and paths, never
-        content. Returns at once, and never raises.
+        ``source`` defaults to the principal's own. ``about`` names the objects of the action: ids and paths, never
+        content. This returns at once, and never raises.
         """
 
 
@@ -43,14 +43,13 @@ class NoAudit:
 
 @contextmanager
 def noting(audit: Audit, action: str, principal: Principal, **about: About) -> Iterator[dict[str, About]]:
-    """Note that ``principal`` did ``action``, and how that ended; unless ``about`` is cleared.
+    """Note that ``principal`` did ``action``, and its outcome, unless ``about`` is cleared.
 
-    A turn that was known already changes nothing, so `Engine.query` clears it. What is asked of a session that does not
-    exist is not noted. A caller who is after a session of somebody else's is noted by the engine, as
-    ``session.access``. A change of a session that was purged before the change was made is noted, with the outcome
-    ``session_not_found``.
+    A turn that was already known changes nothing, so `Engine.query` clears ``about``. Requests for a session that does
+    not exist are not noted. The engine notes a caller who tries another owner's session, as ``session.access``. A
+    change of a session that was purged before the change was made is noted, with the outcome ``session_not_found``.
     """
-    outcome = "abandoned"  # the caller left before it had an answer: it may have happened, or not
+    outcome = "abandoned"  # the caller disconnected before the answer: the action may have happened, or not
     try:
         yield about
         outcome = OK

@@ -1,4 +1,4 @@
-"""The folders that a session may work in: the look at a ``cwd`` that a client names, and at each start of an agent."""
+"""The limits of the folders that a session may work in, checked when a client names a ``cwd`` and when agents start."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ _FILES = (
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A folder that no client may name, and what is said to one that does.
+    """A folder that no client may name, and the reason that the client gets.
 
-    ``below``: nor anything in it. ``above``: nor what holds it; if not, a sandbox hides it where it lies.
+    With ``below``, no folder in it may be named either. With ``above``, no folder that contains it; without, a sandbox
+    hides it inside that folder.
     """
 
     path: Path
@@ -38,10 +39,10 @@ class _Kept:
 
 
 class Boundary:
-    """``roots`` are where clients may name folders, and ``files`` the server's own. Links in these, and in
-    ``data_dir``, are resolved once: what lies in a root may be changed by agents.
+    """The boundary of one engine. Clients may name folders in ``roots``; ``files`` are the server's own. Links in both,
+    and in ``data_dir``, are resolved only once, because agents may change everything in a root.
 
-    ``private``: a session may not work where others could get at what its agent makes.
+    With ``private``, no session works in a folder where other users could reach the files that its agent makes.
     """
 
     def __init__(
@@ -52,17 +53,17 @@ class Boundary:
         self._private = private
         others = (*all_workspaces(data_dir, roots), *short_places(data_dir / "agents"))
         self._kept = [_Kept(path, _OTHERS, below=True, above=False) for path in others]
-        # The agents may lie elsewhere, behind a link; and no root in the data folder may open them, or the devices.
+        # These may lie elsewhere, behind a link; and a root in the data folder must not give access to them.
         inner = (Path(os.path.realpath(data_dir / name)) for name in ("agents", "devices"))
         self._kept += [_Kept(path, _DATA, below=True, above=True) for path in (self._data_dir, *inner)]
         folders = (folder for file in files for folder in _folders_of(file))
         self._kept += [_Kept(folder, _FILES, below=False, above=True) for folder in dict.fromkeys(folders)]
 
     def resolve(self, cwd: str) -> Path:
-        """The folder that a client names, symlinks and ``..`` resolved.
+        """Return the folder that a client names, with symlinks and ``..`` resolved.
 
-        Raises `NotAllowed` outside of the roots, for what other sessions or this server keep there, and for what that
-        lies in; `InvalidRequest` where there is no such folder.
+        Raises `NotAllowed` for a folder outside of the roots, for one that belongs to other sessions or the server, and
+        for one that contains such a folder; `InvalidRequest` if there is no such folder.
         """
         if not os.path.isabs(cwd) or "\0" in cwd:
             raise InvalidRequest("cwd must be an absolute path", code="invalid_cwd")
@@ -78,7 +79,7 @@ class Boundary:
         if not is_folder:
             raise InvalidRequest("cwd is not a folder", code="invalid_cwd")
         if is_open:
-            # An agent may change the mode of its own workspace, so that this is no hindrance.
+            # The mode of the folder itself does not help: an agent may change the mode of its own workspace.
             raise NotAllowed(
                 "others on this machine could enter cwd, once its agent lets them: name a folder that lies in one that "
                 "is closed to them"
@@ -86,8 +87,8 @@ class Boundary:
         return path
 
     def check(self, cwd: Path) -> None:
-        """Look once more at a folder that a client has named. Raises `AgentUnavailable` (``workspace_moved``, or
-        ``workspace_not_allowed`` where it has come to hold what is not the session's)."""
+        """Check again a folder that a client has named. Raises `AgentUnavailable` (``workspace_moved``, or
+        ``workspace_not_allowed`` if the folder is no longer allowed)."""
         try:
             Directory.open(cwd).close()
         except OSError:
@@ -96,8 +97,8 @@ class Boundary:
             raise AgentUnavailable(why, code=NOT_ALLOWED)
 
     def trouble(self, path: Path) -> str | None:
-        """Why no session may work in ``path``, which has no links; None where one may."""
-        if OWN_WORKSPACES in path.parts:  # be it another server's
+        """Return the reason why no session may work in ``path``, which has no links; None if one may."""
+        if OWN_WORKSPACES in path.parts:  # even if they are another server's
             return _OTHERS
         look = _Look(path)
         if look.shows_the_kernels():
@@ -110,13 +111,13 @@ class Boundary:
         return None
 
     def _is_of_a_root(self, path: Path, kept: _Kept) -> bool:
-        """Whether it lies in the data folder, but in a root that the operator has put there."""
+        """Tell whether ``path`` lies in the data folder, but in a root that the operator has put there."""
         inner = (root for root in self.roots if root.is_relative_to(kept.path) and root != kept.path)
         return kept.path == self._data_dir and any(path.is_relative_to(root) for root in inner)
 
 
 def _folders_of(file: Path) -> Iterator[Path]:
-    """Where it lies, and where links lie that lead to it: whoever changes one of these changes the file."""
+    """Yield the folders of the file and of the links on the way to it: a change of one of these changes the file."""
     yield Path(os.path.realpath(file.parent))
     for link in links_on(file):
         yield link.parent
@@ -124,9 +125,9 @@ def _folders_of(file: Path) -> Iterator[Path]:
 
 
 class _Look:
-    """One look at a folder without links, which may be known by other paths too.
+    """One look at a folder without links, which may have other paths too.
 
-    By a mount, and where letters of either case are the same.
+    Mounts give it other paths, and so do file systems that ignore the case of letters.
     """
 
     def __init__(self, path: Path) -> None:
@@ -137,18 +138,18 @@ class _Look:
         self._shown = list(self._mounts.shown_in(path))
 
     def lies_in(self, folder: Path) -> bool:
-        """Whether it is ``folder``, or lies somewhere in it."""
+        """Tell whether it is ``folder``, or lies somewhere in it."""
         if self._path.is_relative_to(folder) or self._mounts.spot(folder).holds(self._spot):
             return True
         identity = self._identity(folder)
         return identity is not None and identity in map(self._identity, (self._path, *self._path.parents))
 
     def shows_the_kernels(self) -> bool:
-        """Whether it lies in a file system of the kernel's, or one is mounted in it."""
+        """Tell whether it lies in a file system of the kernel, or has one mounted in it."""
         return any(mount.kind in KERNEL for mount in self._shown)
 
     def shows_elsewhere(self, folder: Path) -> bool:
-        """Whether ``folder`` is to be seen in it by another path than its own."""
+        """Tell whether ``folder`` is visible in it under a path other than its own."""
         spot = self._mounts.spot(folder)
         for mount in self._shown:
             if mount.spot.holds(spot) and mount.point / spot.path.relative_to(mount.spot.path) != folder:

@@ -1,4 +1,4 @@
-"""The creation of sessions: whole, or not at all."""
+"""The creation of sessions, completely or not at all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from portico.core.store import EventStore, SessionRecord
 
 
 class SessionCreation:
-    """``unborn`` are the sessions that are new, and not stored whole. ``pool`` has agents that were started ahead."""
+    """The creation of sessions. ``unborn`` has new sessions not fully stored yet; ``pool``, agents started ahead."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class SessionCreation:
         self._folders = folders
 
     async def create(self, principal: Principal, request: NewSession) -> Session:
-        """As `Engine.create`."""
+        """Do as `Engine.create`, and return the live session."""
         session_id = request.session_id or uuid.uuid4().hex
         driver = self._drivers.named(request.driver)
         options = self._policy.options(request, self._default_model)
@@ -65,7 +65,7 @@ class SessionCreation:
         opening[session_id] = principal.name
         try:
             taken = await self._store.get(session_id) is not None
-            life = self._lives.of(session_id)  # only now: one that was purged meanwhile is another
+            life = self._lives.of(session_id)  # only now: a session purged meanwhile had another life
             if taken or life.over:
                 raise _taken(session_id)
             await self._drivers.check(driver.name)
@@ -113,7 +113,7 @@ class SessionCreation:
             await feed.append([Draft(SessionChange(type="session", state=State.IDLE, reason="created"))], record)
         except BaseException as error:
             await self._undo_create(life, record, pooled, stored)
-            if isinstance(error, Conflict):  # in the store's words, which may say more of the session that there is
+            if isinstance(error, Conflict):  # the store's own words may reveal more of the existing session
                 raise _taken(life.session_id) from None
             raise
         return self._starter.start(life, record, pooled)
@@ -130,5 +130,5 @@ class SessionCreation:
 
 
 def _taken(session_id: str) -> Conflict:
-    """Says nothing but that the id is taken: the session may be somebody else's."""
+    """Return an error that says only that the id is taken, because the session may be another owner's."""
     return Conflict(f"session {session_id!r} exists already", code="session_exists")

@@ -1,7 +1,7 @@
-"""Directories that are held open: what lies in them is reached through them, and no symbolic link is followed.
+"""Directories that are held open: their entries are reached through them, and no symbolic link is followed.
 
-For every folder into which an agent, or somebody who works for one, can put a link: a path that was looked at a moment
-ago may lead elsewhere by now, a descriptor can't.
+Use them for every folder into which an agent, or a helper of one, can put a link: a path checked a moment ago may lead
+elsewhere by now, but a descriptor can't.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_PATH = getattr(os, "O_PATH", 0)  # Linux: needs no right to read the directory
+_PATH = getattr(os, "O_PATH", 0)  # Linux: opening needs no permission to read the directory
 _FLAGS = _PATH | os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NO_PLAIN_FILE = (IsADirectoryError, PermissionError)  # what unlink(2) raises for a directory, on Linux and elsewhere
+_NO_PLAIN_FILE = (IsADirectoryError, PermissionError)  # the errors of unlink(2) for a directory, on Linux and elsewhere
 
 
 class Directory:
-    """A directory, until `close`. Every method may raise OSError."""
+    """A directory that is open until `close`. Every method may raise OSError."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -70,7 +70,7 @@ class Directory:
 
     @property
     def mount(self) -> str:
-        """The kernel's number for the mount that it lies in; a mount begins where this is not its parent's."""
+        """The kernel's number of the mount that it lies in. It differs from the parent's where a mount begins."""
         try:
             lines = Path(f"/proc/self/fdinfo/{self._descriptor}").read_text().splitlines()
             return next(line for line in lines if line.startswith("mnt_id:"))
@@ -79,7 +79,7 @@ class Directory:
 
     @property
     def owner(self) -> int:
-        """The user's id."""
+        """The id of the user who owns it."""
         return os.fstat(self._descriptor).st_uid
 
     def close_to_others(self) -> None:
@@ -97,7 +97,7 @@ class Directory:
             os.close(readable)
 
     def has(self, name: str) -> bool:
-        """Whether there is something of this name, be it a link that leads nowhere."""
+        """Tell whether there is an entry of this name, even if it is a link that leads nowhere."""
         try:
             os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
         except FileNotFoundError:
@@ -105,21 +105,21 @@ class Directory:
         return True
 
     def child(self, name: str) -> Self:
-        """The directory of this name. Raises NotADirectoryError for a link or anything else."""
+        """Return the directory of this name. Raises NotADirectoryError for a link or anything else."""
         try:
             return type(self)(os.open(name, _FLAGS, dir_fd=self._descriptor))
         except OSError as error:
-            if error.errno == errno.ELOOP:  # as other systems than Linux say it
+            if error.errno == errno.ELOOP:  # the error of systems other than Linux
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name) from None
             raise
 
     def new(self, name: str) -> Self:
-        """Make a directory for this user alone. Raises FileExistsError where there is anything of this name."""
+        """Make a directory for this user alone. Raises FileExistsError if there is any entry of this name."""
         os.mkdir(name, 0o700, dir_fd=self._descriptor)
         return self.child(name)
 
     def folder(self, name: str) -> Self:
-        """The directory of this name, made where it is missing; a link or a file in its place is removed."""
+        """Return the directory of this name, made if it is missing; a link or a file in its place is removed."""
         with suppress(FileNotFoundError):
             try:
                 return self.child(name)
@@ -128,7 +128,7 @@ class Directory:
         return self.new(name)
 
     def file(self, name: str) -> None:
-        """Let there be a file of this name; a link or a directory in its place is removed."""
+        """Make sure that there is a file of this name; a link or a directory in its place is removed."""
         with suppress(FileNotFoundError):
             status = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
             if stat.S_ISREG(status.st_mode):
@@ -138,8 +138,8 @@ class Directory:
         os.close(os.open(name, flags, 0o600, dir_fd=self._descriptor))
 
     def read(self, name: str, limit: int) -> bytes:
-        """The first ``limit`` bytes of a file. Raises OSError for a link, and for a pipe or a device."""
-        # A pipe without a writer would be waited for.
+        """Return the first ``limit`` bytes of a file. Raises OSError for a link, a pipe or a device."""
+        # Without O_NONBLOCK, opening a pipe that has no writer would hang.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         with open(os.open(name, flags, dir_fd=self._descriptor), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -147,7 +147,7 @@ class Directory:
             return file.read(limit)
 
     def write(self, name: str, text: str) -> None:
-        """Write a file, for this user alone, at once or not at all."""
+        """Write a file that only this user may read, all at once or not at all."""
         draft = f"{name}.{secrets.token_hex(8)}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         number = os.open(draft, flags, 0o600, dir_fd=self._descriptor)
@@ -170,12 +170,12 @@ class Directory:
         os.rmdir(name, dir_fd=self._descriptor)
 
     def remove(self, name: str) -> None:
-        """Delete what has this name, with all that lies in it; what can't be deleted stays. Raises nothing.
+        """Delete the entry of this name with all its contents; what can't be deleted stays. Raises nothing.
 
-        What is mounted there lies elsewhere: it is neither entered nor changed.
+        A mount belongs to another place: it is neither entered nor changed.
         """
-        # An agent may have nested folders more deeply than there are descriptors, or calls on a stack: so each is first
-        # moved up here. It may also have taken away its own right to enter them.
+        # An agent may nest folders deeper than the limits of descriptors or of the call stack, so each is first moved
+        # up here. An agent may also have removed its own permission to enter them.
         with suppress(OSError):
             self._remove(name, self.mount)
 
@@ -199,7 +199,7 @@ class Directory:
                 self.remove_empty(each)
 
     def _deleted(self, name: str, top: Directory, mount: str) -> list[str]:
-        """Delete a file; a directory of this ``mount`` is moved to ``top``: its new name there."""
+        """Delete a file, or move a directory on this ``mount`` to ``top``. Return the new names in ``top``."""
         try:
             self.unlink(name)
             return []

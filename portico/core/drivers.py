@@ -11,7 +11,7 @@ from portico.core.store import SessionRecord
 
 
 class Drivers:
-    """``failed`` says in words, by part, what does not work: a driver is in it until a check of it succeeds."""
+    """The drivers by name. A driver whose check fails is in ``failed``, with the reason, until a check succeeds."""
 
     def __init__(self, drivers: Mapping[str, AgentDriver], default: str, failed: dict[str, str]) -> None:
         self.default_name = default
@@ -29,7 +29,7 @@ class Drivers:
         return self._drivers[self.default_name]
 
     def named(self, name: str | None) -> AgentDriver:
-        """The driver of this name (None: the default). Raises `InvalidRequest` (``unknown_driver``)."""
+        """Return the driver of this name (None: the default). Raises `InvalidRequest` (``unknown_driver``)."""
         name = name or self.default_name
         if name not in self._drivers:
             known = ", ".join(self._drivers)
@@ -37,13 +37,13 @@ class Drivers:
         return self._drivers[name]
 
     def of(self, record: SessionRecord) -> AgentDriver:
-        """The driver of a session. Raises `Unavailable` (``driver_not_loaded``)."""
+        """Return the driver of a session. Raises `Unavailable` (``driver_not_loaded``)."""
         if record.driver not in self._drivers:
             raise Unavailable(f"the session's driver {record.driver!r} is not loaded", code="driver_not_loaded")
         return self._drivers[record.driver]
 
     async def check(self, name: str | None) -> None:
-        """As `Engine.check_driver`."""
+        """Do as `Engine.check_driver`."""
         driver = self.named(name)
         part = f"driver {driver.name}"
         try:

@@ -1,6 +1,6 @@
-"""JSON of what may be many megabytes: made piece by piece, so that everybody else has their turn meanwhile.
+"""JSON encoding of values of many megabytes, piece by piece, so that the event loop serves everybody else meanwhile.
 
-A thread would not help: Python's encoder lets nobody else run until it is done.
+A thread would not help: Python's encoder lets nothing else run until it is done.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import anyio.lowlevel
 from portico.core.events import Draft, Event, encode_event, encode_json, event_members
 
 LONG = 64 * 1024
-"""Characters of the texts of a value that is encoded piece by piece."""
+"""The number of characters in a value above which it is encoded piece by piece."""
 MANY = 1000
-"""Values in a value that is encoded piece by piece."""
+"""The number of values in a value above which it is encoded piece by piece."""
 MAX_DEPTH = 1000
 PIECE = 32 * 1024
 RUN = 64
-"""Members of an array or object that are encoded together, where they are small."""
+"""The number of members of an array or object that are encoded together, if they are small."""
 STEPS = 16
-"""Pieces that are made before others have their turn. Each takes some hundredths of a millisecond."""
+"""The number of pieces made before other tasks may run. Each takes some hundredths of a millisecond."""
 
 
 async def encode_in_turns(value: Any, encode: Callable[[Any], bytes] = encode_json) -> Sequence[bytes]:
-    """The JSON of ``value`` in pieces. Raises what ``encode`` does, and `ValueError` where it is nested too deep."""
+    """Return the JSON of ``value`` in pieces. Raises as ``encode``, and `ValueError` if it is nested too deep."""
     pieces: list[bytes] = []
     size = steps = 0
     for piece in _pieces(value, encode):
@@ -40,7 +40,7 @@ async def encode_in_turns(value: Any, encode: Callable[[Any], bytes] = encode_js
 
 
 async def encode_event_in_turns(session_id: str, seq: int, time: str, draft: Draft) -> Event:
-    """As `encode_event`, also for what is large."""
+    """Do as `encode_event`, also for a large ``draft``."""
     if draft.content is not None or not is_large(draft.body):
         return encode_event(session_id, seq, time, draft)
     pieces = await encode_in_turns(event_members(session_id, seq, time, draft))
@@ -48,7 +48,7 @@ async def encode_event_in_turns(session_id: str, seq: int, time: str, draft: Dra
 
 
 def is_large(value: Any) -> bool:
-    """Whether ``value``, which is JSON, holds texts of more than `LONG`, or more than `MANY` values. Told soon."""
+    """Tell quickly whether ``value``, which is JSON, holds more than `LONG` characters or more than `MANY` values."""
     characters, values = LONG, MANY
     found = [value]
     while found:
@@ -91,7 +91,7 @@ def _pieces(value: Any, encode: Callable[[Any], bytes]) -> Iterator[bytes]:
 
 
 class _Member:
-    """A value that is still to be encoded."""
+    """A value that is not encoded yet."""
 
     __slots__ = ("value",)
 

@@ -1,4 +1,4 @@
-"""The engine: all sessions, whoever they belong to and however they are reached."""
+"""The engine: all sessions, of every owner and over every transport."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ from portico.core.suggestions import open_folders
 from portico.core.turn_intake import Retired
 
 STOP_SECONDS = 15.0
-"""How long interrupted turns, or the agent of a closed session, may take to end."""
+"""The time that interrupted turns, or the agent of a closed session, may take to end."""
 
 
 class Engine:
-    """Every method takes the caller first, and treats what is somebody else's as unknown.
+    """All sessions of this server. Every method takes the caller first, and treats another owner's session as unknown.
 
-    The owner is checked once, in `_allow`, which returns the session's `Life`. All that follows a wait is done by way
-    of that life: to the session that the caller was allowed to use, or not at all (`SessionGone`).
+    The owner is checked once, in `_allow`, which returns the session's `Life`. Whatever a method does after a wait goes
+    through that life: it reaches the session that the caller was allowed to use, or fails (`SessionGone`).
 
-    All raise errors of `portico.core.errors` only.
+    All methods raise errors of `portico.core.errors` only.
 
-    ``audit`` is told here, and not in the transports, so that a call over any transport is noted, and once.
+    Calls are noted in ``audit`` here, not in the transports, so that each call is noted once, over any transport.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Engine:
         check: Callable[[], str | None] = lambda: None,
         audit: Audit | None = None,
     ) -> None:
-        """``check`` says in words, at once, why the place where everything is kept is of no use any more.
+        """``check`` returns at once, in words, why the data folder is no longer usable, or None.
 
-        ``failed`` says what has failed without keeping the rest from working; others may add what is beside the engine.
+        The attribute ``failed`` lists parts that failed while the rest works; parts outside the engine may add to it.
         """
         self.audit = audit or NoAudit()
         self.draining = False
@@ -95,7 +95,7 @@ class Engine:
         self._rate = TurnRate(policy.max_turns_per_minute)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Own store, drivers and sessions until cancelled; then stop every agent, and only then the rest."""
+        """Own store, drivers and sessions until cancelled; then stop every agent first, and the rest after that."""
         await run_parts(
             self._folders, self._store, self._drivers, self._observations, self._begin, task_status=task_status
         )
@@ -134,18 +134,18 @@ class Engine:
             await session.quiet()
 
     def hurry(self) -> None:
-        """From now on agents are killed rather than asked to stop."""
+        """Kill agents from now on, rather than ask them to stop."""
         for session in self._lives.live.values():
             session.hurry()
 
     def readiness(self) -> list[str]:
-        """Why new work would be refused now; empty when it would not."""
+        """Return the reasons why new work would be refused now; empty if it would be accepted."""
         reasons = ["draining"] if self.draining else []
         reasons += [fault for fault in (self._check(), self._folders.fault()) if fault is not None]
         return reasons + sorted({session.trouble for session in self._lives.live.values() if session.trouble})
 
     async def check_driver(self, name: str | None = None) -> None:
-        """Raises `AgentUnavailable` where this driver (None: the default) can start no agent; `failed` has it then."""
+        """Raise `AgentUnavailable` if this driver (None: the default) can't start an agent, and note it in `failed`."""
         await self._drivers.check(name)
 
     def occupancy(self) -> Occupancy:
@@ -164,9 +164,9 @@ class Engine:
     # Sessions.
 
     async def create(self, principal: Principal, request: NewSession) -> SessionView:
-        """Open a session. Its agent starts with its first turn, unless one is ready.
+        """Open a session. Its agent starts with its first turn, unless the pool has one ready.
 
-        Raises `Unavailable` (``draining``, or why no agent can be started), `Conflict` (``session_exists``),
+        Raises `Unavailable` (``draining``, or the reason why no agent can be started), `Conflict` (``session_exists``),
         `Exhausted` (``too_many_sessions``), `NotAllowed`, `InvalidRequest`.
         """
         with noting(self.audit, "session.create", principal, session_id=request.session_id) as about:
@@ -179,7 +179,7 @@ class Engine:
     async def sessions(
         self, principal: Principal, *, state: str | None = None, limit: int = 100, cursor: str | None = None
     ) -> tuple[list[SessionView], str | None]:
-        """A page of the caller's sessions (an admin's: everybody's), newest first, and the next page's cursor."""
+        """Return a page of the caller's sessions (all sessions for an admin), newest first, and the next cursor."""
         _refuse_bound(principal)
         owner = None if principal.admin else principal.name
         records, following = await self._store.list(owner=owner, state=state, limit=limit, cursor=cursor)
@@ -190,15 +190,15 @@ class Engine:
         return self._view(record)
 
     async def bind(self, principal: Principal, session_id: str) -> Principal:
-        """The same caller, bound to the session that has this id now: a later one of the id is unknown to it.
+        """Return the same caller, bound to the session that has this id now: later ones of this id are unknown to it.
 
-        For who comes back to a session more than once for one request or conversation, and waits in between.
+        Use it for one request or conversation that calls for the same session several times, with waits in between.
         """
         _, record = await self._allow(principal, session_id)
         return replace(principal, bound_to=record.agent_id)
 
     async def identity(self, principal: Principal, session_id: str) -> str:
-        """What this session has in common with no other, not even a later one of its id.
+        """Return a value that is unique to this session, even among later sessions with the same id.
 
         Raises `Conflict` (``session_closed``).
         """
@@ -207,7 +207,7 @@ class Engine:
         return record.agent_id
 
     async def change(self, principal: Principal, session_id: str, changes: SessionChanges) -> SessionView:
-        """Change a session; model and permission mode hold from its next turn on.
+        """Change a session; a new model or permission mode takes effect with its next turn.
 
         Raises `Conflict` (``session_closed``, ``not_supported``) or `NotAllowed`.
         """
@@ -240,7 +240,7 @@ class Engine:
         return session.view()
 
     async def close(self, principal: Principal, session_id: str, *, purge: bool = False) -> None:
-        """Stop the session's agent and free its slot; with ``purge`` forget its history and delete its workspace."""
+        """Stop the session's agent and free its slot; with ``purge`` also delete its history and its workspace."""
         with noting(self.audit, "session.purge" if purge else "session.close", principal, session_id=session_id):
             life, record = await self._allow(principal, session_id)
             session = self._lives.session(life)
@@ -261,7 +261,9 @@ class Engine:
     # Turns.
 
     async def query(self, principal: Principal, session_id: str, request: NewTurn) -> TurnView:
-        """Accept a turn: from here on it runs, whoever goes away. Raises as `Session.accept` and, dormant, `create`."""
+        """Accept a turn, which runs even if the caller disconnects.
+
+        Raises as `Session.accept` and, for a dormant session, as `create`."""
         with noting(self.audit, "turn.query", principal, session_id=session_id, turn_id=request.turn_id) as about:
             turn = await self._query(principal, session_id, request)
             about["turn_id"] = turn.turn_id
@@ -283,7 +285,7 @@ class Engine:
                 await session.finished.wait()
 
     async def withdraw(self, principal: Principal, session_id: str, turn_id: str) -> None:
-        """Take a turn out of the queue. Raises as `Session.withdraw`."""
+        """Remove a turn from the queue. Raises as `Session.withdraw`."""
         with noting(self.audit, "turn.withdraw", principal, session_id=session_id, turn_id=turn_id):
             life, _ = await self._allow(principal, session_id)
             if session := self._lives.session(life):
@@ -320,7 +322,7 @@ class Engine:
     # Reading.
 
     async def pending(self, principal: Principal, session_id: str) -> Sequence[Event]:
-        """The events of the permission requests that wait for an answer, oldest first."""
+        """Return the events of the permission requests that wait for an answer, oldest first."""
         life, _ = await self._allow(principal, session_id)
         session = self._lives.session(life)
         return session.permissions.events if session else ()
@@ -328,7 +330,7 @@ class Engine:
     async def reader(
         self, principal: Principal, session_id: str, *, after: int = 0, turn_id: str | None = None
     ) -> Reader:
-        """A cursor behind ``after``, over one turn or the whole session.
+        """Return a cursor that starts behind ``after``, over one turn or the whole session.
 
         Raises `NotFound` (also ``turn_not_found``) or `InvalidRequest` (``after_too_large``).
         """
@@ -338,9 +340,9 @@ class Engine:
     async def resume(
         self, principal: Principal, session_id: str, last_seq: int, *, turn_id: str | None = None
     ) -> Reader | None:
-        """A cursor behind ``last_seq`` over the turn to which that event belongs (else over ``turn_id``).
+        """Return a cursor that starts behind ``last_seq``, over the turn of that event (if it has none, ``turn_id``).
 
-        None when nothing of it is left to send. Raises as `reader`.
+        Return None if nothing of the turn is left to send. Raises as `reader`.
         """
         life, record = await self._allow(principal, session_id)
         return await resume_reader(self._lives.feed(life, record), last_seq, turn_id)
@@ -348,18 +350,18 @@ class Engine:
     async def history(
         self, principal: Principal, session_id: str, *, after: int, limit: int
     ) -> tuple[Sequence[Event], bool]:
-        """At most ``limit`` events behind ``after``, and whether there are more; a gap event tells what is missing."""
+        """Return at most ``limit`` events behind ``after``, and whether more follow; a gap event marks deleted ones."""
         life, record = await self._allow(principal, session_id)
         return await read_page(self._lives.feed(life, record), after, limit)
 
-    # Behind the counter.
+    # Helpers.
 
     async def _allow(self, principal: Principal, session_id: str) -> tuple[Life, SessionRecord]:
-        """The session that has this id now, if the caller may use it. Raises `SessionNotFound`."""
+        """Return the session that has this id now, if the caller may use it. Raises `SessionNotFound`."""
         life = self._lives.of(session_id)
         try:
             record = await self._lives.record(life)
-        except SessionGone:  # before it was known who may use it
+        except SessionGone:  # it was purged before its owner was known
             raise SessionNotFound(session_id) from None
         if record is None or session_id in self._creation.unborn:
             raise SessionNotFound(session_id)

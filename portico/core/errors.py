@@ -1,22 +1,22 @@
-"""What can go wrong, as a caller sees it.
+"""The errors that a caller may see.
 
-Every error has a stable ``code`` (snake_case) and a ``detail`` for people. The class says what kind of answer it is;
-transports map classes to status and close codes, and never look further.
+Every error has a stable ``code`` (snake_case) and a ``detail`` for people. The class is the kind of answer; transports
+map only classes to status and close codes.
 
     PorticoError
-    ├── MalformedRequest     not what the protocol allows (broken JSON, a bad header)
+    ├── MalformedRequest     breaks the protocol (broken JSON, a bad header)
     ├── InvalidRequest       well formed, but a value is wrong; ``errors`` lists them
     ├── Unauthenticated      no credentials, or wrong ones
     ├── NotAllowed           the operator does not allow this mode, folder or tool
-    ├── NotFound             unknown, or somebody else's
+    ├── NotFound             unknown, or another owner's
     │   └── SessionNotFound
     │       └── SessionGone  purged while the caller waited
     ├── Conflict             busy, taken, closed, already answered, not supported
     ├── TooLarge
     ├── Exhausted            a limit is reached; ``retry_after`` seconds
-    ├── Unavailable          draining, or a part that is needed does not work
+    ├── Unavailable          draining, or a required part does not work
     │   └── AgentUnavailable the agent cannot be started
-    ├── AgentFailed          the agent stopped, or answers no more
+    ├── AgentFailed          the agent stopped, or no longer answers
     └── StoreFailed
         └── SequenceConflict somebody else has appended to this session
 """
@@ -74,9 +74,9 @@ class SessionNotFound(NotFound):
 
 
 class SessionGone(SessionNotFound):
-    """The session that the caller was allowed to use was purged since. A caller is told the same as of an unknown one.
+    """The error that the session which the caller was allowed to use was purged since.
 
-    Only the audit tells them apart.
+    Callers get the same answer as for an unknown session; only the audit tells them apart.
     """
 
 

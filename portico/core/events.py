@@ -1,7 +1,7 @@
 """The events of a session, as they go over the wire.
 
-An agent yields `AgentEvent`s: plain dictionaries whose shapes are the TypedDicts below. The feed adds what they have in
-common (``session_id``, ``seq``, ``time``, ``turn_id``), encodes each of them once, and that is an `Event`.
+An agent yields `AgentEvent`s: plain dictionaries whose shapes are the TypedDicts below. The feed adds their common
+members (``session_id``, ``seq``, ``time``, ``turn_id``), and encodes each one once, as an `Event`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Content = str | list[dict[str, Any]]
 
 
 class Head(TypedDict):
-    """What all events have. ``seq`` counts 1, 2, 3 ... in each session; ``time`` is RFC 3339 in UTC."""
+    """The members that all events have. ``seq`` counts 1, 2, 3 ... in each session; ``time`` is RFC 3339 in UTC."""
 
     type: str
     session_id: str
@@ -50,7 +50,7 @@ class Thinking(TypedDict):
 
 
 class Message(TypedDict):
-    """The finished blocks of a message, from block ``index`` on. Replaces what was streamed for them."""
+    """The finished blocks of a message, from block ``index`` on. They replace the text streamed for them before."""
 
     type: Literal["message"]
     role: Literal["assistant", "user"]
@@ -61,7 +61,7 @@ class Message(TypedDict):
 
 
 class ToolUse(TypedDict):
-    """The agent uses a tool, once its input is complete."""
+    """The use of a tool by the agent, once the input is complete."""
 
     type: Literal["tool_use"]
     tool_use_id: str
@@ -71,7 +71,7 @@ class ToolUse(TypedDict):
 
 
 class ToolResult(TypedDict):
-    """What a tool has returned."""
+    """The result that a tool has returned."""
 
     type: Literal["tool_result"]
     tool_use_id: str
@@ -81,9 +81,9 @@ class ToolResult(TypedDict):
 
 
 class PermissionRequest(TypedDict):
-    """The agent waits for leave to use a tool. ``expires_at`` (RFC 3339) is set by the session.
+    """A request for permission to use a tool; the agent waits for it. The session sets ``expires_at`` (RFC 3339).
 
-    ``permission_mode`` is the mode that the agent goes over to once this is allowed, if it does.
+    ``permission_mode`` is the mode to which the agent changes once the request is allowed, if it changes.
     """
 
     type: Literal["permission_request"]
@@ -98,16 +98,16 @@ class PermissionRequest(TypedDict):
 
 
 class PermissionWithdrawn(TypedDict):
-    """The agent takes a request back. Becomes a ``permission_resolved`` event; never goes out under this name."""
+    """The withdrawal of a request by the agent. Clients see a ``permission_resolved`` event instead."""
 
     type: Literal["permission_withdrawn"]
     request_id: str
 
 
 class PermissionResolved(TypedDict):
-    """A request is settled: by ``principal``, where somebody has answered it.
+    """The end of a permission request. ``principal`` is the caller who answered it, if one did.
 
-    ``not_allowed``: it was asked in a permission mode that the operator does not allow.
+    ``not_allowed``: the agent asked in a permission mode that the operator does not allow.
     """
 
     type: Literal["permission_resolved"]
@@ -118,14 +118,14 @@ class PermissionResolved(TypedDict):
 
 
 class AgentMode(TypedDict):
-    """The agent is in this permission mode now. Becomes a ``session`` event; never goes out under this name."""
+    """The agent's new permission mode. Clients see a ``session`` event instead."""
 
     type: Literal["permission_mode"]
     permission_mode: str
 
 
 class Notice(TypedDict):
-    """Something worth knowing that changes nothing: ``api_retry``, ``rate_limit``, ``compacted``, ..."""
+    """Information that changes nothing: ``api_retry``, ``rate_limit``, ``compacted``, ..."""
 
     type: Literal["notice"]
     name: str
@@ -133,7 +133,7 @@ class Notice(TypedDict):
 
 
 class ErrorEvent(TypedDict):
-    """What went wrong in a turn: ``error`` is for people, ``code`` is stable."""
+    """An error in a turn: ``error`` is for people, ``code`` is stable."""
 
     type: Literal["error"]
     error: str
@@ -159,7 +159,7 @@ class Query(TypedDict):
 
 
 class SessionChange(TypedDict):
-    """Every change of a session's state, or of its ``permission_mode``."""
+    """A change of a session's state, or of its ``permission_mode``."""
 
     type: Literal["session"]
     state: State
@@ -180,13 +180,13 @@ AgentEvent = (
     | ErrorEvent
     | Complete
 )
-"""What an agent may yield in a turn. `Complete` ends the turn."""
+"""The events that an agent may yield in a turn. `Complete` ends the turn."""
 
 EventBody = AgentEvent | PermissionResolved | Query | SessionChange
 
 
 class Gap(TypedDict):
-    """History was deleted: the next event is ``min_seq``. It is no event itself, and so has no ``seq``."""
+    """A gap, where history was deleted: the next event is ``min_seq``. A gap is not an event, so it has no ``seq``."""
 
     type: Literal["gap"]
     session_id: str
@@ -203,7 +203,7 @@ WRITTEN = (
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An event that has no place in the history yet. ``content`` is the JSON of its body's, where that is made."""
+    """An event that has no place in the history yet. ``content`` is the JSON of the body's ``content``, if encoded."""
 
     body: EventBody
     turn_id: str | None = None
@@ -212,7 +212,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One immutable fact of a session. ``data`` is its JSON, the same bytes for every reader and for ever."""
+    """One immutable fact of a session. ``data`` is its JSON: the same bytes for every reader, for ever."""
 
     seq: int
     type: str
@@ -237,7 +237,7 @@ _OURS = frozenset({"session_id", "seq", "time"})
 
 
 def flaw(event: Any) -> str | None:
-    """What keeps something from being an `AgentEvent`; a driver may be anybody's."""
+    """Return the reason why a value is not an `AgentEvent`, or None. Drivers may be third-party code."""
     kind = event.get("type") if isinstance(event, dict) else None
     members = _MEMBERS.get(kind) if isinstance(kind, str) else None
     if members is None:
@@ -256,7 +256,7 @@ def flaw(event: Any) -> str | None:
 
 
 def first_of(events: Sequence[Event], max_bytes: int) -> Sequence[Event]:
-    """The first of ``events``, ``max_bytes`` of them at most, but one at least if there is any."""
+    """Return the first of ``events``: at most ``max_bytes`` of them, but at least one if there is any."""
     size = 0
     for count, event in enumerate(events):
         size += len(event.data)
@@ -265,7 +265,7 @@ def first_of(events: Sequence[Event], max_bytes: int) -> Sequence[Event]:
     return events
 
 
-# Line breaks to some readers of lines (Python's str.splitlines), which would tear an event apart.
+# Some readers of lines (Python's str.splitlines) take these as line breaks, and would tear an event apart.
 _LINE_BREAKS = {"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
@@ -273,8 +273,8 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=
 def encode_json(value: Any) -> bytes:
     """Encode as compact UTF-8 JSON.
 
-    An agent's text may hold half of a surrogate pair (JavaScript cuts strings anywhere), which UTF-8 has no bytes for:
-    such a value goes out with escapes instead. Raises ValueError for NaN and infinities, which JSON does not have.
+    An agent's text may hold half of a surrogate pair (JavaScript cuts strings anywhere), which UTF-8 cannot represent:
+    such a value is encoded with escapes instead. Raises ValueError for NaN and infinities, which JSON does not have.
     """
     text = _encode(value)
     if not text.isascii():
@@ -287,7 +287,7 @@ def encode_json(value: Any) -> bytes:
 
 
 def event_members(session_id: str, seq: int, time: str, draft: Draft) -> dict[str, Any]:
-    """``draft`` in its place in the history."""
+    """Return the members of ``draft`` with its place in the history."""
     head = Head(type=draft.body["type"], session_id=session_id, seq=seq, time=time)
     if draft.turn_id is not None:
         head["turn_id"] = draft.turn_id
@@ -306,9 +306,9 @@ def encode_event(session_id: str, seq: int, time: str, draft: Draft) -> Event:
 
 
 def gap_event(session_id: str, after: int, min_seq: int) -> Event:
-    """Tells that the history between ``after`` and ``min_seq`` was deleted.
+    """Return an event that says that the history between ``after`` and ``min_seq`` was deleted.
 
-    It has no place in the history; ``seq`` is here that of the last event deleted, from where reading goes on.
+    It has no place in the history. Its ``seq`` is that of the last deleted event, behind which reading goes on.
     """
     body = Gap(type="gap", session_id=session_id, after=after, min_seq=min_seq)
     return Event(min_seq - 1, "gap", None, encode_json(body))

@@ -1,6 +1,7 @@
-"""The history of one session: events go in at the end, and readers follow with cursors.
+"""The history of one session: events are added at the end, and readers follow with cursors.
 
-An event is in the store before any reader sees it. Appends that come while one is being stored are stored together.
+An event is in the store before any reader sees it. Appends that arrive while another is being stored are stored
+together.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from portico.core.store import SessionRecord
 from portico.core.stranger import strangers
 
 TAIL_BYTES = 64 * 1024
-"""What is kept in memory for readers that keep up. Who is further behind reads from the store."""
+"""The size of the events kept in memory for readers that keep up. Readers further behind read from the store."""
 
 READ_EVENTS = 1000
 
@@ -39,7 +40,7 @@ class _Append:
 
 
 class Feed:
-    """``last_seq`` is the end of the history; ``ended`` says that nothing will follow it in this server."""
+    """The history of one session. ``last_seq`` is its end; once ``ended`` is set, this server adds nothing to it."""
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class Feed:
         ended: bool = False,
         told: Callable[[Feed, int], None] = lambda feed, first_seq: None,
     ) -> None:
-        """``told`` is called, and must return at once, when there are new events from a ``seq`` on."""
+        """``told`` is called with the first new ``seq`` whenever there are new events, and must return at once."""
         self.life = life
         self.session_id = life.session_id
         self.last_seq = last_seq
@@ -65,10 +66,10 @@ class Feed:
         self._latest: tuple[tuple[int, int], Sequence[Event]] = (0, 0), ()
 
     async def append(self, drafts: Sequence[Draft], record: SessionRecord | None = None) -> Sequence[Event]:
-        """Store ``drafts`` in one piece, together with ``record`` if there is one, then show them to readers.
+        """Store ``drafts`` all at once, together with ``record`` if there is one, then show them to readers.
 
-        A cancelled call has either stored all or nothing, and it is not told which. Raises `StoreFailed`,
-        `SessionGone`, and whatever a body that is not JSON raises; then nothing was stored.
+        A cancelled call has stored either everything or nothing, and its caller does not learn which. Raises
+        `StoreFailed`, `SessionGone`, and the encoder's errors for a body that is not JSON; then nothing was stored.
         """
         mine = _Append(drafts, record)
         self._appends.append(mine)
@@ -78,7 +79,7 @@ class Feed:
                     with anyio.CancelScope(shield=True):
                         await self._store_all()
         finally:
-            if not mine.done:  # cancelled before its turn came
+            if not mine.done:  # cancelled before it was stored
                 self._appends.remove(mine)
         if mine.error is not None:
             raise mine.error
@@ -137,35 +138,35 @@ class Feed:
         changed.set()
 
     def end(self) -> None:
-        """Let every reader go once it has read what there is."""
+        """Let every reader finish once it has read the events that exist."""
         self.ended = True
         self._wake()
 
     def forget_tail(self) -> None:
-        """Free the memory; for when nothing will be added for a while."""
+        """Free the memory of the recent events, when nothing will be added for a while."""
         self._tail, self._tail_bytes = [], 0
         self._latest = (0, 0), ()
 
     async def change(self) -> None:
-        """Wait until there are new events, `end`, or `stir`."""
+        """Wait until there are new events, or `end` or `stir` is called."""
         await self._changed.wait()
 
     def stir(self) -> None:
-        """Let all who wait look again."""
+        """Wake all waiting readers, so that they look again."""
         self._wake()
 
     def recent(self, after: int) -> Sequence[Event]:
-        """The events behind ``after``, all `TAIL_BYTES` of them at most, if they are in memory; else none."""
+        """Return all events behind ``after`` if they are in memory (at most `TAIL_BYTES`); otherwise none."""
         if after >= self.last_seq or not self._tail or (start := after + 1 - self._tail[0].seq) < 0:
             return ()
-        if self._latest[0] != (after, self.last_seq):  # all who keep up ask for the same, and share what they get
+        if self._latest[0] != (after, self.last_seq):  # readers that keep up ask for the same, and share the result
             self._latest = (after, self.last_seq), tuple(self._tail[start:])
         return self._latest[1]
 
     async def read(self, after: int, max_bytes: int) -> Sequence[Event]:
-        """The events behind ``after`` that are stored now, about ``max_bytes``, at least one if there is any.
+        """Return the stored events behind ``after``: about ``max_bytes``, and at least one if there is any.
 
-        There is none in a session that was purged: for a reader it is one whose events were deleted.
+        A purged session has none: to a reader it looks like a session whose events were deleted.
         """
         if after >= self.last_seq:
             return ()
@@ -176,7 +177,7 @@ class Feed:
         return first_of(events, max_bytes)
 
     async def was_over(self, turn_id: str, seq: int) -> bool:
-        """Whether the turn ended before ``seq``."""
+        """Tell whether the turn ended before ``seq``. A turn that is unknown, or of a purged session, did."""
         try:
             span = await self.life.turn(turn_id)
         except SessionGone:

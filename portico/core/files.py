@@ -1,4 +1,4 @@
-"""Files that are made once, and are their owner's alone."""
+"""Files that are made once, and that only their owner can read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 def write_once(path: Path, text: str) -> None:
-    """Make ``path`` (mode 0600) with ``text`` in it, all at once, unless it is there by now. Raises OSError."""
-    # A link, not a rename: it fails where another start has been faster. And never an empty or half-written file,
+    """Make ``path`` (mode 0600) with ``text`` in it, all at once, unless it exists by now. Raises OSError."""
+    # A link, not a rename: it fails if another start was faster. And there is never an empty or half-written file,
     # which that other start could read.
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:

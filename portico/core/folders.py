@@ -1,4 +1,4 @@
-"""The folders of agents, and those in which sessions work. Everything here leaves the event loop free."""
+"""The folders of agents, and those in which sessions work. Nothing here blocks the event loop."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ log = logging.getLogger("portico.folders")
 
 
 class Folders:
-    """In ``data_dir`` there is a folder for each agent; clients may name those in ``roots`` without ``files``.
+    """The folders of one engine. ``data_dir`` has a folder for each agent; clients may name folders in ``roots`` that
+    hold none of ``files``.
 
-    ``private``: not where other users of the machine may enter. To be opened before any agent starts.
+    With ``private``, no session works in a folder that other users of the machine may enter. `open` must be called
+    before any agent starts.
     """
 
     def __init__(
@@ -34,12 +36,12 @@ class Folders:
         self._data_dir = data_dir
         self._roots = roots
         self._private = private
-        self._agents = Path(os.path.realpath(data_dir / "agents"))  # what a sandbox has no links for
+        self._agents = Path(os.path.realpath(data_dir / "agents"))  # resolved, as a sandbox lacks the links
         self._boundary = Boundary(data_dir, roots, files, private=private)
         self._made: Workspaces | None = None
 
     async def open(self) -> None:
-        """Make what has to be there before the first agent, and look at the roots.
+        """Make the folders that must exist before the first agent starts, and check the roots.
 
         Raises `Unavailable` (``workspaces_unusable``, ``workspace_roots_unusable``, ``data_dir_unusable``).
         """
@@ -66,29 +68,29 @@ class Folders:
             made.close()
 
     def fault(self) -> str | None:
-        """Why no workspace can be made any more; None where one can. Asks the file system a few times."""
+        """Return the reason why workspaces can no longer be made, or None. Takes a few calls of the file system."""
         return self._made.fault() if self._made is not None else None
 
     def agent(self, agent_id: str) -> Path:
-        """The agent's own folder; its driver makes it."""
+        """Return the agent's own folder; its driver makes it."""
         return self._agents / agent_id
 
     async def workspace(self, agent_id: str) -> Path:
-        """Make a workspace that only we may enter. Raises `Unavailable` (``workspaces_unusable``)."""
+        """Make a workspace that only our user may enter. Raises `Unavailable` (``workspaces_unusable``)."""
         return await to_thread.run_sync(self._opened.make, agent_id)
 
     async def given(self, cwd: str) -> Path:
-        """The folder that a client names. Raises as `Boundary.resolve`."""
+        """Return the folder that a client names. Raises as `Boundary.resolve`."""
         return await to_thread.run_sync(self._boundary.resolve, cwd)
 
     async def check(self, spec: AgentSpec) -> None:
-        """Look once more at the workspace of an agent that is about to start. Raises `AgentUnavailable`."""
+        """Check again the workspace of an agent that is about to start. Raises `AgentUnavailable`."""
         await to_thread.run_sync(self._check, spec.agent_id, spec.cwd)
 
     def _check(self, agent_id: str, cwd: Path) -> None:
         if cwd == self._opened.path / agent_id:
             self._opened.check(agent_id)
-        elif cwd.name == agent_id:  # which nobody could have named: we made it, when another root was the first
+        elif cwd.name == agent_id:  # no client can name this: we made it when another root was the first
             try:
                 Directory.open(cwd).close()
             except OSError:
@@ -97,7 +99,7 @@ class Folders:
             self._boundary.check(cwd)
 
     async def drop(self, agent_id: str, workspace: Path | None) -> None:
-        """Delete an agent's folder, and a workspace that we made; what cannot be deleted stays."""
+        """Delete an agent's folder, and the workspace if we made it; files that cannot be deleted stay."""
         await in_thread(partial(self._drop, agent_id, workspace))
 
     def _drop(self, agent_id: str, workspace: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Drivers and agents that may be anybody's: what they raise, and how long they take, is kept within what is agreed."""
+"""Guards around drivers and agents, which may be third-party code: they limit the errors and the time of its calls."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from portico.core.stranger import strangers
 
 START_SECONDS = 120.0
 CALL_SECONDS = 30.0
-"""How long a driver may take to start an agent, and an agent for anything but a turn."""
+"""The time that a driver may take to start an agent, and an agent for any call but a turn."""
 
 log = logging.getLogger("portico.driver")
 
 
 class GuardedAgent:
-    """An `Agent` that raises nothing but errors of ours, and ends what it should within `CALL_SECONDS`."""
+    """An `Agent` whose calls, except `run`, raise only our errors and, except `watch`, end within `CALL_SECONDS`."""
 
     def __init__(self, agent: Agent, driver: str) -> None:
         self._agent = agent
         self._driver = driver
 
     def run(self, turn: Turn | OwnTurn) -> AsyncIterator[AgentEvent]:
-        return self._agent.run(turn)  # a turn has its own limit, and `TurnRun` bears whatever it raises
+        return self._agent.run(turn)  # a turn has its own limit, and `TurnRun` handles every error
 
     async def watch(self) -> OwnTurn:
         async with _kept(self._driver, "watch", AgentFailed):
@@ -62,10 +62,10 @@ class GuardedAgent:
 
 
 class GuardedDriver:
-    """An `AgentDriver` of the same kind."""
+    """An `AgentDriver` that raises only our errors, and whose calls end in time."""
 
     def __init__(self, name: str, driver: AgentDriver) -> None:
-        """``name`` is the one that it is registered by, whatever it calls itself."""
+        """``name`` is the name under which the driver is registered, whatever it calls itself."""
         self.name = name
         self.capabilities = driver.capabilities
         self.needs_credentials = needs_credentials(driver)
@@ -99,7 +99,7 @@ async def _kept(
     driver: str, method: str, error: type[PorticoError], seconds: float | None = None
 ) -> AsyncIterator[None]:
     try:
-        # Not a cancel scope: a driver may enter one of its own in `open`, or a task group, and leave it in `close`.
+        # Not a cancel scope: a driver may enter a scope or task group of its own in `open`, and exit it in `close`.
         with strangers():
             async with asyncio.timeout(seconds):
                 yield

@@ -1,4 +1,4 @@
-"""What an agent has said and the history has not taken yet: bounded, and taken all at once."""
+"""The events of an agent that are not in the history yet: bounded in number, and taken all at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _weight(content: Any) -> int:
 
 
 class Inbox:
-    """One task puts, another takes. A put waits while there is more than the bounds allow."""
+    """A bounded buffer: one task puts, another takes. A put waits while the buffer is full."""
 
     def __init__(self) -> None:
         self._events: list[AgentEvent] = []
@@ -43,7 +43,7 @@ class Inbox:
         self._filled.set()
 
     async def take(self) -> list[AgentEvent]:
-        """All there is, at least one event; empty once closed and drained."""
+        """Wait for events and return all of them, at least one; none once the inbox is closed and drained."""
         if not self._events and not self._closed:
             self._filled = anyio.Event()
             await self._filled.wait()

@@ -1,4 +1,4 @@
-"""What callers send, while it comes: how much of it the server holds for each principal, over all transports."""
+"""The intake of messages: a limit on the bytes that the server holds for each principal, over all transports."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import anyio.lowlevel
 from portico.core.errors import Exhausted
 
 FREE_BYTES = 16 * 1024
-"""Of each message. What most are counts for nothing."""
+"""The part of each message that is not counted, so that most messages count for nothing."""
 BESIDE = 1024 * 1024
-"""For what else is sent while a message of the largest size comes."""
+"""The room for other messages while one of the largest size arrives."""
 LIMIT = 32 * 1024 * 1024 + BESIDE
 RETRY_SECONDS = 2
 
 
 class Intake:
-    """At most ``limit`` bytes of messages that have not been handled yet are held for one principal, beside
-    `FREE_BYTES` of each."""
+    """A limit for each principal: at most ``limit`` bytes of messages that are not handled yet, beside `FREE_BYTES`
+    of each."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
@@ -28,11 +28,11 @@ class Intake:
         self._turn = anyio.Lock(fast_acquire=True)
 
     def open(self, name: str) -> Held:
-        """For the messages of one connection of the principal ``name``, one after another."""
+        """Return the account for one connection of the principal ``name``, whose messages come one after another."""
         return Held(self, name)
 
     def take(self, name: str, count: int) -> None:
-        """Raises `Exhausted` (``too_many_bodies``), and takes nothing then."""
+        """Count ``count`` bytes more. Raises `Exhausted` (``too_many_bodies``), and counts nothing then."""
         if self._taken[name] + count > self._limit:
             detail = f"you are sending more than {self._limit} bytes at once, over all your requests"
             raise Exhausted(detail, code="too_many_bodies", retry_after=RETRY_SECONDS)
@@ -44,9 +44,9 @@ class Intake:
             del self._taken[name]
 
     async def do(self, steps: Iterator[None]) -> None:
-        """Do ``steps``, each of which takes a moment. Between two of them the event loop serves everybody else.
+        """Do ``steps``, each of which takes a moment. Between two steps the event loop serves everybody else.
 
-        However many messages are worked on, there is one step for each round of the loop.
+        Each round of the loop does one step, however many messages are in progress.
         """
         for _ in steps:
             async with self._turn:
@@ -54,7 +54,7 @@ class Intake:
 
 
 class Held:
-    """What is held of a message. It is given back with `release`, whatever becomes of the message."""
+    """The bytes held for a message. The caller must call `release`, whatever becomes of the message."""
 
     def __init__(self, intake: Intake, name: str) -> None:
         self._intake = intake
@@ -63,7 +63,7 @@ class Held:
         self._taken = 0
 
     def expect(self, count: int) -> None:
-        """Make room for ``count`` bytes more, which are to come. Raises `Exhausted` (``too_many_bodies``)."""
+        """Make room for ``count`` bytes more before they arrive. Raises `Exhausted` (``too_many_bodies``)."""
         more = self._size + count - FREE_BYTES - self._taken
         if more > 0:
             self._intake.take(self._name, more)
@@ -79,5 +79,5 @@ class Held:
         self._size = self._taken = 0
 
     async def do(self, steps: Iterator[None]) -> None:
-        """As `Intake.do`."""
+        """Do as `Intake.do`."""
         await self._intake.do(steps)

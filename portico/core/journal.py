@@ -22,15 +22,15 @@ from portico.core.usage import add_usage
 from portico.core.wakeup import Broadcast
 
 RETRY_SECONDS = 1.0
-"""Between two tries to write the end of a turn into a store that fails."""
+"""The pause between two tries to write the end of a turn to a store that fails."""
 
 log = logging.getLogger("portico.session")
 
 
 class Journal:
-    """``record`` is the session's record as it is now; a change that the store does not take is undone in it.
+    """The writer of one session. ``record`` is the current record; a change that the store rejects is undone in it.
 
-    ``trouble`` says why something that must be written is not written yet; ``news`` tells of each try that fails.
+    ``trouble`` is the reason why a write that must succeed has not succeeded yet; ``news`` reports each failed try.
     """
 
     def __init__(self, record: SessionRecord, feed: Feed, permissions: Permissions, news: Broadcast) -> None:
@@ -48,7 +48,7 @@ class Journal:
         state: State | None = None,
         reason: str | None = None,
     ) -> None:
-        """Add events and, if ``state`` is another than now, the change of state behind them."""
+        """Add events and, if ``state`` differs from the current one, the change of state after them."""
         drafts = [Draft(body, None if body["type"] == "session" else turn_id) for body in bodies]
         record, before = None, self.record.state
         if any(body["type"] in ("complete", "query", "session") for body in bodies):
@@ -71,7 +71,7 @@ class Journal:
                 self._permissions.stored(body["request_id"], event)
 
     async def persist(self, write: Callable[..., Awaitable[None]], *arguments: Any, **options: Any) -> None:
-        """Write what must be written, however long the store takes to recover. Meanwhile `trouble` says why."""
+        """Call ``write`` until it succeeds, however long the store takes to recover. Meanwhile `trouble` says why."""
         while True:
             try:
                 await write(*arguments, **options)
@@ -85,7 +85,7 @@ class Journal:
                 await anyio.sleep(RETRY_SECONDS)
 
     async def write_query(self, turn_id: str, query: Query, content: Sequence[bytes] | None) -> int:
-        """Write that a turn was accepted, and return the number of that event. ``content`` is its JSON, where known."""
+        """Record that a turn was accepted, and return the ``seq`` of that event. ``content`` is its JSON, if known."""
         self.record = replace(self.record, turns=self.record.turns + 1, last_active_at=rfc3339())
         try:
             (event,) = await self.feed.append([Draft(query, turn_id, content)], self.record)
@@ -95,13 +95,13 @@ class Journal:
         return event.seq
 
     async def write_own_query(self, turn_id: str, content: Content) -> None:
-        """Write that the agent has begun a turn by itself, however long the store takes to recover."""
+        """Record that the agent has begun a turn by itself, however long the store takes to recover."""
         self.record = replace(self.record, turns=self.record.turns + 1)
         query = Query(type="query", content=content, principal=None)
         await self.persist(self.write, [query], turn_id=turn_id)
 
     def count(self, complete: Complete) -> None:
-        """Add what a turn has used to the record."""
+        """Add the usage and cost of a turn to the record."""
         cost = self.record.cost_usd + complete["cost_usd"]
         self.record = replace(
             self.record,
@@ -121,16 +121,16 @@ class Journal:
             raise
 
     def set_mode(self, mode: str) -> SessionChange:
-        """Take over the permission mode that the agent has gone over to, and return the event that tells of it."""
+        """Put the agent's new permission mode into the record, and return the event that reports it."""
         self.record = replace(self.record, options=self.record.options.with_changes(permission_mode=mode))
         return self.mode_change("agent")
 
     def mode_change(self, reason: str) -> SessionChange:
-        """Return the event that tells of the permission mode, and why it is another."""
+        """Return the event that reports the permission mode, and the reason for its change."""
         mode = self.record.options.permission_mode
         return SessionChange(type="session", state=self.record.state, reason=reason, permission_mode=mode)
 
     def fail(self) -> None:
-        """End the history after a fault of ours; nothing more is written."""
+        """End the history after a bug of ours; nothing more is written."""
         self.record = replace(self.record, state=State.FAILED)
         self.feed.end()

@@ -1,8 +1,8 @@
-"""Makes values of JSON (RFC 8259) as its bytes come, within limits that hold before anything is made.
+"""A reader of JSON (RFC 8259) that builds values as the bytes arrive, and checks limits before it builds anything.
 
-No library does both. Those that build a value at one go (json, jiter, orjson) have built it before anybody can count.
-Of those that stream, yajl (ijson) takes time with the square of a string's length, and makes other text of half a
-surrogate pair.
+No library does both. Those that build a value in one go (json, jiter, orjson) have built it before anybody can count.
+Among those that stream, yajl (ijson) takes time quadratic in a string's length, and changes half of a surrogate pair
+into other text.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from portico.core.errors import MalformedRequest, TooLarge
 from portico.core.text import Text, memory_for
 
 MAX_VALUES = 10_000
-"""Objects, arrays, strings, numbers and the like. What is large by right is so for a few long strings."""
+"""The most objects, arrays, strings, numbers and so on. Large legitimate messages consist of a few long strings."""
 MAX_MEMBERS = 1000
-"""Of one object: each unknown one costs an error message."""
+"""The most members of one object: each unknown member costs an error message."""
 MAX_DEPTH = 1000
 MAX_DIGITS = 1000
-"""Of a number. Python refuses more than 4,300 of a whole one, in words of its own."""
+"""The most digits of a number. For integers Python's own limit is 4,300, with its own error message."""
 
 SLICE_BYTES = 32 * 1024
 SLICE_TOKENS = 128
-"""Either takes some tenths of a millisecond."""
+"""The work between two pauses. As many bytes, or tokens, take some tenths of a millisecond."""
 SHORT = 256
-"""Characters of a string that is taken at one go. A longer one grows piece by piece."""
+"""The most characters of a string that is read in one go. A longer one grows piece by piece."""
 
 _TOKEN = re.compile(
     r"""[ \t\n\r]*+(?:
@@ -46,7 +46,7 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?P<fraction>(?:\.[0-9]+)?(?:[eE][+-]?
 _WORDS = {"true": True, "false": False, "null": None}
 _HIGH_SURROGATE = re.compile(r"\\u[dD][89abAB]")
 _ESCAPE = 6
-"""Characters of the longest escape; a pair of surrogates has two."""
+"""The length of the longest escape; a surrogate pair consists of two escapes."""
 _decoder = json.JSONDecoder()
 
 
@@ -69,10 +69,10 @@ _Steps = Generator[_Wanted, None, Any]
 
 
 class JsonReader:
-    """Reads one value. Names that stand twice in an object, and what only Python takes for JSON, are no JSON here.
+    """A reader of one value. It rejects names that appear twice in an object, and JSON that only Python accepts.
 
-    It is to come in at most ``max_bytes`` bytes, which is for others to see to. At most ``max_values`` values are ever
-    made, an object has at most ``max_members``, and strings take no more than `memory_for` them.
+    The caller must pass at most ``max_bytes`` bytes. The reader never builds more than ``max_values`` values, an object
+    has at most ``max_members``, and all strings together take at most `memory_for` ``max_bytes``.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class JsonReader:
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._text = ""
         self._at = 0
-        self._dropped = 0  # characters that stood before the text
+        self._dropped = 0  # characters before the current text
         self._ended = False
         self._memory_left = memory_for(max_bytes)
         self._max_values = self._values_left = max_values
@@ -94,14 +94,14 @@ class JsonReader:
         self._max_depth = max_depth
         self._expected = _Expected.VALUE
         self._open: list[dict[str, Any] | list[Any]] = []
-        self._names: list[str] = []  # of the members whose values are open, or to come
+        self._names: list[str] = []  # of the members whose values are open, or yet to come
         self._value: Any = None
         self._steps = self._read()
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[None]:
-        """Take the next bytes. Before each value that it yields, it has worked for some tenths of a millisecond.
+        """Read the next bytes. The iterator works for some tenths of a millisecond before each yield.
 
-        Raises `MalformedRequest`, or `TooLarge` (also ``too_many_values``), as soon as it is known.
+        Raises `MalformedRequest`, or `TooLarge` (also ``too_many_values``), as soon as the fault is known.
         """
         for start in range(0, len(data), SLICE_BYTES):
             if start:
@@ -113,7 +113,7 @@ class JsonReader:
                 yield
 
     def close(self) -> Any:
-        """The value, now that all of it has come. Raises `MalformedRequest`."""
+        """Return the value, after the last bytes. Raises `MalformedRequest`."""
         self._ended = True
         self._take(b"")
         for _ in self._steps:
@@ -164,7 +164,7 @@ class JsonReader:
             self._fail("ends too early")
 
     def _long_string(self) -> Generator[_Wanted, None, str]:
-        """The string whose opening quote has just been passed."""
+        """Read the string whose opening quote was just read."""
         text, window = Text(self._memory_left), SHORT
         while True:
             part = self._text[self._at : self._at + window]
@@ -272,7 +272,7 @@ class JsonReader:
 
 
 def _whole(part: str) -> int:
-    """How much of ``part``, which lies within a string, can be taken without tearing an escape, or a pair, in two."""
+    """Return how much of ``part``, which lies within a string, ends neither in an escape nor in a surrogate pair."""
     last = part.rfind("\\", max(0, len(part) - 2 * _ESCAPE + 1))
     if last < 0 or not _begins_escape(part, last):
         return len(part)
@@ -286,6 +286,6 @@ def _whole(part: str) -> int:
 
 
 def _begins_escape(part: str, at: int) -> bool:
-    """Whether the backslash at ``at`` is none that is escaped itself."""
+    """Tell whether the backslash at ``at`` begins an escape, and is not escaped itself."""
     run = at + 1 - len(part[: at + 1].rstrip("\\"))
     return run % 2 == 1

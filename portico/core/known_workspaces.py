@@ -1,4 +1,4 @@
-"""All folders in which a server has ever made workspaces: after `workspace_roots` has changed, sessions go on there."""
+"""All folders in which a server has ever made workspaces: sessions stay there after `workspace_roots` has changed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from portico.core.directory import Directory
 from portico.core.errors import Unavailable
 
 NAME = "workspace-folders.json"
-"""In the data folder: a list of paths without links."""
+"""A file in the data folder: a list of paths without links."""
 
 _MAX_BYTES = 1024 * 1024
 
 
 def known_workspaces(data_dir: Path) -> tuple[Path, ...]:
-    """Those of servers with this data folder. Raises `Unavailable` (``data_dir_unusable``): without the list nobody
-    would hide them.
+    """Return the folders of all servers with this data folder.
+
+    Raises `Unavailable` (``data_dir_unusable``), because without the list nobody would hide them.
     """
     try:
         with Directory.open(Path(os.path.realpath(data_dir))) as data:
@@ -30,7 +31,7 @@ def known_workspaces(data_dir: Path) -> tuple[Path, ...]:
 
 
 def remember_workspaces(data_dir: Path, path: Path) -> None:
-    """Put a folder on the list. Raises as `known_workspaces`."""
+    """Add a folder to the list. Raises as `known_workspaces`."""
     known = known_workspaces(data_dir)
     if path in known:
         return

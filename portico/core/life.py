@@ -1,4 +1,4 @@
-"""The life of a session: from its creation until it is purged. Its id may then become another session's."""
+"""The life of a session, from its creation until it is purged. After that, another session may get its id."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from portico.core.store import READ_BYTES, EventStore, SessionRecord, TurnSpan
 class Life:
     """The binding of a request, a feed or a stream to one session, however often it waits.
 
-    The store knows sessions by their ids alone. So everything that is read or written of one goes through its life:
-    from `purge` on each call raises `SessionGone`, and so does each call that was under way at that moment, whatever it
-    has found.
+    The store knows sessions by their ids alone. So every read or write of a session goes through its life. From `purge`
+    on, each call raises `SessionGone`. So does each call that is in progress at that moment, whatever it has found.
     """
 
     def __init__(self, session_id: str, store: EventStore) -> None:
@@ -28,18 +27,18 @@ class Life:
         self._writes = 0
 
     def check(self) -> None:
-        """Raises `SessionGone` once the session is purged: what comes before the next wait is done to this session."""
+        """Raise `SessionGone` once the session is purged. Until the next wait, actions affect this very session."""
         if self.over:
             raise SessionGone(self.session_id)
 
     async def record(self) -> SessionRecord | None:
-        """The record as it is stored now; None where there is no session of this id."""
+        """Return the record as it is stored now, or None if there is no session with this id."""
         while True:
             self.check()
             writes = self._writes
             record = await self._store.get(self.session_id)
             self.check()
-            if writes == self._writes:  # else it may be older than what was written meanwhile
+            if writes == self._writes:  # else it may be older than a write in the meantime
                 return record
 
     async def turn(self, turn_id: str) -> TurnSpan | None:
@@ -61,7 +60,7 @@ class Life:
         return events
 
     async def append(self, expected_seq: int, events: Sequence[Event], record: SessionRecord | None = None) -> None:
-        """What this returned for is stored, in this session, even where it is purged meanwhile."""
+        """Do as `EventStore.append`. Once it returns, this session has stored the events, even if a purge follows."""
         async with self._writing:
             self.check()
             try:
@@ -70,7 +69,7 @@ class Life:
                 self._writes += 1
 
     async def purge(self) -> None:
-        """Delete the session. Its id must not be given away before this returns. Raises `StoreFailed`."""
+        """Delete the session. No other session may get its id before this returns. Raises `StoreFailed`."""
         self.over = True
-        async with self._writing:  # what is on its way into the store must not arrive in the next session of this id
+        async with self._writing:  # a pending write must not reach the next session with this id
             await self._store.delete(self.session_id)

@@ -1,4 +1,4 @@
-"""The order in which the parts of an engine start, and stop again."""
+"""The order in which the parts of an engine start and stop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from portico.core.store import EventStore
 TIDY_SECONDS = 300.0
 
 OBSERVE_STOP_SECONDS = 5.0
-"""How long observers may take at the end for what they have not been told yet."""
+"""The time that observers may take at the end for the events that they have not been told of yet."""
 
 log = logging.getLogger("portico.engine")
 
@@ -32,9 +32,9 @@ async def run_parts(
     *,
     task_status: TaskStatus[None],
 ) -> None:
-    """Own store, drivers and sessions until cancelled; then stop every agent, and only then the rest.
+    """Own store, drivers and sessions until cancelled; then stop every agent first, and the rest after that.
 
-    ``begin`` starts the sessions in the task group that it is given.
+    ``begin`` receives a task group, and starts the sessions in it.
     """
     async with anyio.create_task_group() as tasks:
         stopping = anyio.Event()
@@ -50,7 +50,7 @@ async def run_parts(
                         await driver.open()
                         stack.push_async_callback(driver.close)
                 finally:
-                    scope.shield = True  # or everything would be cancelled at once
+                    scope.shield = True  # or everything would be cancelled at the same time
                 async with anyio.create_task_group() as observing:
                     for observation in observations:
                         observing.start_soon(observation.run, name=f"observer {observation.name}")
@@ -75,7 +75,7 @@ async def _tell_cancellation(stopping: anyio.Event, *, task_status: TaskStatus[N
 
 
 async def keep_tidy(store: EventStore) -> None:
-    """Let the store tidy itself up again and again, until cancelled."""
+    """Let the store tidy up regularly, until cancelled."""
     while True:
         try:
             await store.tidy()

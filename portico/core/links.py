@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 _MOST = 40
-"""The kernel follows no more of them."""
+"""The most links that the kernel follows on one path."""
 
 
 def links_on(path: Path) -> list[Path]:
-    """All links that are followed from ``path``, each as its own path without links. The end may be missing."""
+    """Return all links on the way to ``path``, each by a path without links. The end of ``path`` may be missing."""
     found: list[Path] = []
     done = Path(path.anchor)
     left = list(reversed(path.parts[1:]))

@@ -1,4 +1,4 @@
-"""The sessions that are in use: their lives, their feeds, and those that are live."""
+"""The sessions in use: their lives, their feeds, and their live halves."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from portico.core.store import EventStore, SessionRecord
 
 
 class Lives:
-    """Everybody who uses a session at the same time shares its `Life` and its `Feed`, which are forgotten after that.
+    """The sessions in use. All concurrent users of a session share one `Life` and one `Feed`, which go with the last.
 
-    ``live`` has the sessions that have a task, by id. ``told`` is that of each `Feed`.
+    ``live`` has the sessions that have a task, by id. ``told`` is passed to each `Feed`.
     """
 
     def __init__(self, store: EventStore, told: Callable[[Feed, int], None]) -> None:
@@ -30,19 +30,19 @@ class Lives:
         return list(self._feeds.values())
 
     def of(self, session_id: str) -> Life:
-        """The life of the session that has this id now, if there is one, and else of the next one."""
+        """Return the life of the session that has this id now, or if there is none, of the next one with this id."""
         life = self._lives.get(session_id)
         if life is None:
             life = self._lives[session_id] = Life(session_id, self._store)
         return life
 
     def session(self, life: Life) -> Session | None:
-        """The session, if it is live. Raises `SessionGone`."""
+        """Return the session, if it is live. Raises `SessionGone`."""
         life.check()
         return self.live.get(life.session_id)
 
     async def record(self, life: Life) -> SessionRecord | None:
-        """The session's record as it is now; None where there is no session. Raises `SessionGone`."""
+        """Return the session's current record, or None if there is no session. Raises `SessionGone`."""
         session = self.session(life)
         return session.record if session else await life.record()
 
@@ -55,11 +55,11 @@ class Lives:
         return feed
 
     def drop_feed(self, life: Life) -> None:
-        """Who asks for the feed again gets a new one."""
+        """Forget the feed: the next call of `feed` makes a new one."""
         self._feeds.pop(life, None)
 
     async def forget(self, life: Life) -> None:
-        """Delete a session. Until that is done its id is unknown to everybody, and not to be had."""
+        """Delete a session. Until that is done, its id is unknown to everybody, and no new session can take it."""
         if (feed := self._feeds.pop(life, None)) is not None:
             feed.end()
         self.live.pop(life.session_id, None)

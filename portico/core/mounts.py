@@ -1,4 +1,4 @@
-"""Where paths lead when mounts are looked through: a bind mount shows one folder under two paths."""
+"""The real places of paths behind mounts: a bind mount shows one folder under two paths."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ KERNEL = frozenset(
         "tracefs",
     ]
 )
-"""Kinds of file systems that show the kernel's own things: processes with all that they see, devices, settings."""
+"""Kinds of file systems that show the kernel's own data: processes and all that they see, devices, settings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A place in a file system, whatever the paths that lead there."""
+    """A place in a file system, independent of the paths that lead there."""
 
     device: str
     path: Path
 
     def holds(self, other: Spot) -> bool:
-        """Whether ``other`` is this place, or lies below it."""
+        """Tell whether ``other`` is this place, or lies below it."""
         return self.device == other.device and other.path.is_relative_to(self.path)
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """``spot`` is what is to be seen at ``point``, and ``kind`` that of its file system."""
+    """A mount, which shows ``spot`` at ``point``. ``kind`` is the kind of its file system."""
 
     point: Path
     spot: Spot
@@ -60,14 +60,14 @@ class Mount:
 
 
 class Mounts:
-    """A table of mounts. Paths that it is asked about have no symbolic links in them."""
+    """A table of mounts. The paths passed to its methods must not contain symbolic links."""
 
     def __init__(self, mounts: Sequence[Mount]) -> None:
-        self._mounts = {mount.point: mount for mount in mounts}  # of two at one point the later one covers
+        self._mounts = {mount.point: mount for mount in mounts}  # the later of two at one point covers the other
 
     @classmethod
     def current(cls) -> Self:
-        """The mounts that this process sees; an empty table where the system has none to show."""
+        """Return the mounts that this process sees; an empty table if the system does not list them."""
         try:
             lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
         except OSError:
@@ -85,7 +85,7 @@ class Mounts:
         return Mount(path, Spot("", path))
 
     def shown_in(self, folder: Path) -> Iterator[Mount]:
-        """All that is to be seen in ``folder``: its own part of a file system, and what is mounted below it."""
+        """Yield everything visible in ``folder``: its own part of a file system, and the mounts below it."""
         yield self._at(folder)
         below = str(folder).rstrip("/") + "/"
         for point, mount in self._mounts.items():
@@ -94,12 +94,12 @@ class Mounts:
 
 
 def _parsed(line: bytes) -> Mount:
-    """See proc_pid_mountinfo(5): id, parent, device, root, mount point, ..., a hyphen, kind, ..."""
+    """Parse a line of proc_pid_mountinfo(5): id, parent, device, root, mount point, ..., a hyphen, kind, ..."""
     fields = line.split(b" ")
     kind = fields[fields.index(b"-", 6) + 1].decode(errors="replace")
     return Mount(_path(fields[4]), Spot(fields[2].decode(), _path(fields[3])), kind)
 
 
 def _path(field: bytes) -> Path:
-    """Blanks and the like are written as octal numbers."""
+    """Decode a path, in which blanks and the like are written as octal numbers."""
     return Path(os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), field)))

@@ -1,4 +1,4 @@
-"""Observers: told of everything that happens, and waited for by nobody."""
+"""Observers, which are told of everything that happens, while nobody waits for them."""
 
 from __future__ import annotations
 
@@ -20,37 +20,38 @@ from portico.core.stranger import strangers
 from portico.core.wakeup import Wakeup
 
 OBSERVE_SECONDS = 30.0
-"""How long an observer may take over what it is told at once, and to be ready for it."""
+"""The time that an observer may take for each call, and to be entered."""
 
 RETRY_SECONDS = 1.0
-"""Before a store that fails is read again."""
+"""The pause before a store that fails is read again."""
 
 LEAVE_SECONDS = 5.0
-"""How long it may take to clean up behind itself."""
+"""The time that an observer may take to clean up."""
 
 log = logging.getLogger("portico.observer")
 
 
 class Observer(Protocol):
     async def observe(self, session: SessionView, events: Sequence[Event]) -> None:
-        """Take note of ``events`` of one session: stored, in order, from call to call without a hole.
+        """Take note of ``events`` of one session. They are stored, in order, and without a hole between calls.
 
-        One call at a time. What it raises, or has not finished after `OBSERVE_SECONDS`, is logged and not tried again.
-        Told is what happens while the server runs: of what came just before a ``kill -9`` it may never hear.
+        There is one call at a time. If it fails, or takes longer than `OBSERVE_SECONDS`, that is logged, and the call
+        is not repeated. An observer learns of events while the server runs: it may never learn of those just before a
+        ``kill -9``.
 
-        An observer that is an async context manager is entered before the first call and left after the last one, by
-        the task that makes them. One that can't be entered is told nothing.
+        An observer that is an async context manager is entered before the first call and exited after the last one, by
+        the task that makes the calls. If it can't be entered, it is never called.
         """
 
 
 class Observation:
-    """Where one observer stands: the sessions that have something new, and since when.
+    """The progress of one observer: the sessions that have new events, and the ``seq`` behind which these begin.
 
-    It reads with a cursor like everybody, so that a slow observer costs a number for each session.
+    An observer reads with a cursor, as everybody does, so a slow one costs only one number for each session.
     """
 
     def __init__(self, name: str, observer: Observer, view: Callable[[Life], Awaitable[SessionView | None]]) -> None:
-        """``view`` tells how a session is now; None once it is purged."""
+        """``view`` returns the current view of a session; None once it is purged."""
         self.name = name
         self._observer = observer
         self._view = view
@@ -62,7 +63,7 @@ class Observation:
         self._waiting = False
 
     def note(self, feed: Feed, first_seq: int) -> None:
-        """There are new events, from ``first_seq`` on."""
+        """Note that there are new events, from ``first_seq`` on."""
         if self._useless:
             return
         if self._caught_up.is_set():
@@ -72,18 +73,18 @@ class Observation:
 
     @property
     def behind(self) -> int:
-        """How many sessions have something that the observer was not told yet."""
+        """The number of sessions with events that the observer has not been told of yet."""
         return len(self._behind)
 
     async def caught_up(self) -> None:
-        """Wait until the observer was told all that there is, and has come back from it."""
+        """Wait until the observer has been told of all events, and its last call has returned."""
         await self._caught_up.wait()
 
     async def run(self) -> None:
-        """Tell the observer, until cancelled. Returns where it could not be entered."""
+        """Tell the observer of events until cancelled. Return early if it could not be entered."""
         if not isinstance(self._observer, AbstractAsyncContextManager):
             await self._tell_all()
-        # One scope around all of it, whose deadline moves: what is entered may hold scopes of its own.
+        # One scope around everything, with a moving deadline: the observer may enter scopes of its own.
         with anyio.CancelScope(deadline=anyio.current_time() + OBSERVE_SECONDS) as scope:
             try:
                 with strangers():
@@ -106,7 +107,7 @@ class Observation:
             while self._behind:
                 feed = next(iter(self._behind))
                 after = await self._tell(feed, self._behind.pop(feed))
-                # Noted meanwhile, perhaps; only here is known how far the reading came.
+                # It may have been noted again meanwhile; only here do we know how far the reading came.
                 self._behind.pop(feed, None)
                 if after < feed.last_seq:
                     self._behind[feed] = after  # behind the others
@@ -114,7 +115,7 @@ class Observation:
             await self._wakeup.wait()
 
     async def _tell(self, feed: Feed, after: int) -> int:
-        """Tell of some of what follows ``after``; returns where the next call goes on."""
+        """Tell the observer of some events behind ``after``; return the ``seq`` behind which the next call goes on."""
         reader = Reader(feed, after=after)
         try:
             session = await self._view(feed.life)
@@ -149,6 +150,6 @@ class Observations:
         return iter(self._each)
 
     def note(self, feed: Feed, first_seq: int) -> None:
-        """As `Observation.note`, for all."""
+        """Do as `Observation.note` for all observers."""
         for observation in self._each:
             observation.note(feed, first_seq)

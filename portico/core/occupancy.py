@@ -1,4 +1,4 @@
-"""How full an engine is."""
+"""The occupancy of an engine."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:
-    """``sessions``: those that are open, by state. ``processes`` of at most ``process_limit``, those of the pool
-    included, of which ``pooled`` have no session yet; ``process_queue`` turns wait for one. ``turn_queue`` turns wait
-    behind others of their session. ``permissions`` wait for an answer. ``observers``: how many sessions have
-    something that an observer was not told yet, by its name.
+    """The occupancy of an engine. ``sessions`` counts the open sessions by state. ``processes`` of at most
+    ``process_limit`` are in use; ``pooled`` of these have no session yet. ``process_queue`` turns wait for a process,
+    ``turn_queue`` turns wait behind others of their session, and ``permissions`` requests wait for an answer.
+    ``observers`` counts the sessions with events that an observer has not been told of yet, by the observer's name.
     """
 
     sessions: Mapping[str, int]

@@ -11,14 +11,14 @@ from portico.core.errors import Conflict, NotFound
 from portico.core.events import Event, PermissionRequest, PermissionResolved
 
 REMEMBERED = 1000
-"""Resolved requests of which it is still known who answered."""
+"""The number of resolved requests whose answers are kept."""
 
 Reason = Literal["answered", "timeout", "interrupted", "agent_exited", "not_allowed"]
 
 
 @dataclass(slots=True)
 class _Request:
-    """Of the turn ``turn``. ``event`` once it is in the history, ``resolved`` once it is settled."""
+    """A request of the turn ``turn``. ``event`` is set once it is in the history, ``resolved`` once it is resolved."""
 
     body: PermissionRequest
     turn: int
@@ -28,7 +28,7 @@ class _Request:
 
 
 class Permissions:
-    """Each request is resolved once: the first answer wins, and later ones learn whose it was.
+    """The requests of one session. Each is resolved once: the first answer wins, and later callers learn whose it was.
 
     ``timeout`` is in seconds; 0 means that requests wait for ever.
     """
@@ -45,11 +45,11 @@ class Permissions:
 
     @property
     def events(self) -> list[Event]:
-        """The stored events of what is pending."""
+        """The stored events of the pending requests."""
         return [request.event for request in self._pending.values() if request.event is not None]
 
     def add(self, body: PermissionRequest, now: float) -> PermissionRequest:
-        """Take a request in; returns it with the time at which it expires. ``now`` is monotonic seconds."""
+        """Add a request, and return it with the time when it expires. ``now`` is monotonic seconds."""
         if self._timeout:
             body = cast(PermissionRequest, {**body, "expires_at": rfc3339(seconds_from_now=self._timeout)})
         deadline = now + self._timeout if self._timeout else None
@@ -57,21 +57,21 @@ class Permissions:
         return body
 
     def request(self, request_id: str) -> PermissionRequest | None:
-        """A request that is pending."""
+        """Return the pending request with this id, or None."""
         pending = self._pending.get(request_id)
         return pending.body if pending is not None else None
 
     def stored(self, request_id: str, event: Event) -> None:
-        """The request is in the history now, as ``event``."""
+        """Note that the request is in the history now, as ``event``."""
         if request := self._pending.get(request_id):
             request.event = event
 
     def resolve(
         self, request_id: str, behavior: Literal["allow", "deny"], reason: Reason, principal: str | None = None
     ) -> PermissionResolved:
-        """Settle a pending request.
+        """Resolve a pending request.
 
-        Raises `Conflict` (``already_resolved``, with who answered and how) or `NotFound` (``request_not_found``).
+        Raises `Conflict` (``already_resolved``, with the answer and its caller) or `NotFound` (``request_not_found``).
         """
         request = self._pending.pop(request_id, None)
         if request is None:
@@ -89,13 +89,13 @@ class Permissions:
         return body
 
     def undo(self, request_id: str) -> None:
-        """What `resolve` said could not be stored: the request waits again, unless its turn is over."""
+        """Undo `resolve`, whose result could not be stored: the request waits again, unless its turn is over."""
         request = self._settled.pop(request_id)
         if request.turn == self._turn:
             self._pending[request_id] = request
 
     def withdraw_all(self, reason: Reason) -> list[PermissionResolved]:
-        """At the end of a turn."""
+        """Deny all pending requests at the end of a turn, and return the events of that."""
         self._turn += 1
         return [self.resolve(request_id, "deny", reason) for request_id in list(self._pending)]
 

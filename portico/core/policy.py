@@ -1,4 +1,4 @@
-"""What the operator allows, and how much of it."""
+"""The operator's policy: permissions and limits."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from portico.core.tool_rule import ToolRule
 class Policy:
     """Limits and permissions of one engine. Times are in seconds.
 
-    ``allowed_tools`` are those that sessions may use without asking; empty: whatever a client says.
-    ``disallowed_tools`` no session has. ``mcp_servers`` are those that a session may ask for, by name;
-    ``allow_client_mcp``: it may also bring its own. ``files`` are what the server relies on, there or not: no session
-    works in a folder that holds one, as an agent could make it, or move it to where it is not hidden. With
-    ``private_workspaces`` nor in one that other users of the machine can enter.
+    Sessions may use ``allowed_tools`` without asking; if it is empty, the client's own list applies. No session has
+    ``disallowed_tools``. A session may request ``mcp_servers`` by name; with ``allow_client_mcp`` it may also bring its
+    own. ``files`` are files that the server relies on, even if they don't exist yet. No session works in a folder that
+    holds one, as its agent could make the file, or move it to where it is not hidden. With ``private_workspaces``, no
+    session works in a folder that other users of the machine can enter.
     """
 
     data_dir: Path
@@ -47,12 +47,12 @@ class Policy:
     private_workspaces: bool = False
 
     def __post_init__(self) -> None:
-        """Raises `InvalidRequest` for what is no tool rule."""
+        """Raise `InvalidRequest` if a text is not a tool rule."""
         _parsed("allowed_tools", self.allowed_tools)
         _parsed("disallowed_tools", self.disallowed_tools)
 
     def options(self, request: NewSession, default_model: str | None) -> AgentOptions:
-        """What a client's session is started with. Raises `NotAllowed`."""
+        """Return the options with which a client's session is started. Raises `NotAllowed`."""
         mode = self._first_mode if request.permission_mode is None else request.permission_mode
         self.check_mode(mode)
         for source in request.setting_sources:
@@ -75,7 +75,7 @@ class Policy:
         )
 
     def still(self, options: AgentOptions) -> AgentOptions:
-        """What of a session's ``options`` is allowed now: it may have been made under other settings."""
+        """Return a session's ``options`` as far as they are allowed now: its creation may have had other settings."""
         mode = options.permission_mode
         return options.with_changes(
             permission_mode=mode if mode in self.permission_modes else self._first_mode,
@@ -106,14 +106,14 @@ class Policy:
         return {name: self.mcp_servers[name] for name in asked}
 
     def check_mode(self, mode: str) -> None:
-        """Raises `NotAllowed`."""
+        """Raise `NotAllowed` if the operator does not allow the permission mode."""
         if mode not in self.permission_modes:
             raise NotAllowed(f"the permission mode {mode!r} is not allowed here (permission_modes)")
 
     def check_changed_input(self, tool: str, options: AgentOptions) -> None:
-        """Whether somebody may have ``tool`` used in another way than its agent has asked for.
+        """Check that an answer may change the input with which the agent wants to use ``tool``.
 
-        Raises `NotAllowed` where a rule may be against it: agents look at their rules before they ask, and not again.
+        Raises `NotAllowed` if a rule may forbid it: agents check their rules before they ask, and not again.
         """
         for text in self._disallowed(options.disallowed_tools):
             if ToolRule.may_concern(text, tool):
@@ -121,12 +121,12 @@ class Policy:
                 raise NotAllowed(detail)
 
     def covers(self, rule: ToolRule) -> bool:
-        """Whether sessions may use without asking what ``rule`` allows."""
+        """Tell whether sessions may use, without asking, everything that ``rule`` allows."""
         return not self.allowed_tools or any(ToolRule.parse(text).covers(rule) for text in self.allowed_tools)
 
 
 def _parsed(name: str, texts: Sequence[str]) -> list[ToolRule]:
-    """Raises `InvalidRequest` where one of ``texts`` is not exactly one rule."""
+    """Parse ``texts``. Raises `InvalidRequest` if one of them is not exactly one rule."""
     rules = []
     for place, text in enumerate(texts):
         try:

@@ -15,16 +15,16 @@ from portico.core.folders import Folders
 from portico.core.slots import ProcessSlots
 
 BACK_OFF = 1.0, 60.0
-"""Seconds before the next try after a start that failed, or a death; twice as many each time, and at most."""
+"""The seconds before the next try after a failed start or an exit: the first pause, which doubles, and the longest."""
 
 PAUSE = 1.0
-"""Seconds after a claim before the next start: a start takes a core, and the first turn of who claimed comes first."""
+"""The seconds between a claim and the next start: a start takes a core, which the claimer's first turn needs more."""
 
 log = logging.getLogger("portico.pool")
 
 
 class Pooled:
-    """An agent that has no session yet. It holds a process slot, and is the first to give it up."""
+    """An agent without a session. It holds a process slot, and is the first to give it up."""
 
     def __init__(self, spec: AgentSpec, agent: Agent) -> None:
         self.spec = spec
@@ -36,7 +36,7 @@ class Pooled:
 
 
 class Pool:
-    """Keeps ``size`` agents of one driver ready, one start at a time, as long as processes are free."""
+    """A pool of ``size`` ready agents of one driver. It starts one at a time, as long as process slots are free."""
 
     def __init__(
         self,
@@ -58,23 +58,23 @@ class Pool:
 
     @property
     def ready(self) -> int:
-        """How many could be claimed."""
+        """The number of agents that could be claimed."""
         return len(self._ready)
 
     def claim(self, options: AgentOptions) -> Pooled | None:
-        """One that may become an agent with ``options``, its process slot included; None where there is none."""
+        """Return an agent that can be claimed for ``options``, with its process slot; None if there is none."""
         if not self._ready or self._driver.fixed(options) != self._driver.fixed(self._options):
             return None
         pooled = self._ready.pop(0)
         self._slots.stir(pooled)
         self._delay = 0.0
         self._not_before = anyio.current_time() + PAUSE
-        pooled.unwanted.set()  # by the pool: `_keep` lets go of it
+        pooled.unwanted.set()  # by the pool, so that `_keep` ends
         self._slots.freed.set()
         return pooled
 
     async def run(self) -> None:
-        """Fill up again and again, until cancelled; then stop what nobody has claimed."""
+        """Keep the pool full until cancelled; then stop the agents that nobody has claimed."""
         async with anyio.create_task_group() as tasks:
             while True:
                 await anyio.sleep(max(0.0, self._not_before - anyio.current_time()))
@@ -83,7 +83,7 @@ class Pool:
                     continue
                 try:
                     await self._start(tasks)
-                except Exception as problem:  # a driver that fails must not take the sessions with it
+                except Exception as problem:  # a failing driver must not end the sessions too
                     self._back_off()
                     self._slots.give_back()
                     log.warning("no agent could be started ahead: %s", problem)
@@ -110,7 +110,7 @@ class Pool:
         tasks.start_soon(self._keep, pooled)
 
     async def _keep(self, pooled: Pooled) -> None:
-        """Until it is claimed, unwanted, or dead."""
+        """Keep the agent until it is claimed, unwanted, or dead; stop it unless it was claimed."""
         began = anyio.current_time()
         try:
             async with anyio.create_task_group() as tasks:
@@ -122,7 +122,7 @@ class Pool:
                         log.warning("an agent that was started ahead has ended: %s", failure.detail)
                     if pooled in self._ready:
                         if anyio.current_time() - began > BACK_OFF[1]:
-                            self._delay = 0.0  # it was not the start that killed it
+                            self._delay = 0.0  # the start did not kill it
                         self._back_off()
                     pooled.unwanted.set()
 

@@ -1,4 +1,4 @@
-"""Who is calling, and how a transport finds out."""
+"""The caller of a request, and the way in which a transport identifies it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from portico.core.source import Source
 from portico.core.stranger import strangers
 
 ANSWER_SECONDS = 10.0
-"""How long an authenticator may take."""
+"""The time that an authenticator may take."""
 
 log = logging.getLogger("portico.auth")
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller. Owns the sessions that it creates; an ``admin`` sees and steers all.
+    """A caller. It owns the sessions that it creates; an ``admin`` sees and controls all sessions.
 
-    ``via`` is the authenticator that knows it, where one does; ``expires`` is when its credentials do (in seconds since
-    1970), if they ever do; ``source`` is where it is, where its transport tells. ``by_ticket``: it has come with a
-    ticket, and may not do all that it may do with its own credentials.
+    ``via`` is the name of the authenticator that knows the caller, if one does. ``expires`` is the time (in seconds
+    since 1970) when its credentials expire, if they do. ``source`` is the caller's address, if the transport knows it.
+    ``by_ticket`` is true for a caller with a ticket, which permits less than the caller's own credentials.
 
-    ``bound_to`` is the identity of a session. A caller that has one may use that session only (`Engine.bind`).
+    ``bound_to`` is the identity of a session, to which the caller is limited (`Engine.bind`).
     """
 
     name: str
@@ -43,22 +43,25 @@ class Principal:
 
 
 class Authenticator(Protocol):
-    """It may also have ``knows(principal) -> bool``: whether it would still let this one in, who has come before."""
+    """An authenticator. It may also have ``knows(principal) -> bool``, to tell if a past caller is still allowed in."""
 
     name: str
 
     async def authenticate(self, secret: str | None) -> Principal | None:
-        """Who presents ``secret`` (None: nothing was presented); None where this authenticator does not know."""
+        """Return the caller who presents ``secret`` (None: no secret), or None if this authenticator does not know."""
 
 
 class Callers:
-    """Asks the authenticators, in order. One that fails lets nobody in."""
+    """The authenticators, asked in order. If one fails, nobody is let in."""
 
     def __init__(self, authenticators: Sequence[Authenticator]) -> None:
         self._authenticators = authenticators
 
     async def find(self, secret: str | None) -> Principal | None:
-        """Who presents ``secret`` (None: nothing was presented). Raises `Unavailable` (``authenticator_failed``)."""
+        """Return the caller who presents ``secret`` (None: no secret), or None if no authenticator knows.
+
+        Raises `Unavailable` (``authenticator_failed``).
+        """
         for authenticator in self._authenticators:
             try:
                 with anyio.fail_after(ANSWER_SECONDS), strangers():
@@ -75,7 +78,7 @@ class Callers:
         return None
 
     def knows(self, principal: Principal) -> bool:
-        """Whether who was let in before would be once more, as far as its authenticator can tell without a secret.
+        """Tell whether a caller let in before is still allowed in, as far as its authenticator knows without a secret.
 
         Raises `Unavailable` (``authenticator_failed``).
         """
@@ -88,10 +91,10 @@ class Callers:
                 except Exception as error:
                     log.exception("the authenticator %s failed", authenticator.name)
                     raise Unavailable("who you are cannot be found out now", code="authenticator_failed") from error
-        return not principal.via  # an authenticator that is used no more
+        return not principal.via  # its authenticator is no longer in use
 
     async def principal(self, secret: str | None) -> Principal:
-        """As `find`. Raises `Unauthenticated` where nobody knows the caller."""
+        """Do as `find`. Raises `Unauthenticated` if no authenticator knows the caller."""
         if (principal := await self.find(secret)) is None:
             raise Unauthenticated("credentials are missing" if secret is None else "the credentials are not valid")
         return principal

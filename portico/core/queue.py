@@ -12,7 +12,7 @@ class TurnQueue:
     def __init__(self) -> None:
         self._turns: deque[Turn] = deque()
         self._overtaking: set[str] = set()
-        self._first: set[str] = set()  # always the head of the queue
+        self._first: set[str] = set()  # these are always at the head of the queue
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -29,15 +29,15 @@ class TurnQueue:
         self._turns.append(turn)
 
     def put_back(self, turn: Turn, place: int) -> None:
-        """At ``place``, from 0, or at the end where fewer wait."""
+        """Insert the turn at ``place``, counted from 0, or at the end if fewer turns wait."""
         self._turns.insert(place, turn)
 
     def push_in(self, turn: Turn, place: int) -> None:
-        """As `put_back`, but behind those that were `put_first`."""
+        """Do as `put_back`, but stay behind the turns of `put_first`."""
         self._turns.insert(max(place, len(self._first)), turn)
 
     def overtake(self, turn: Turn, place: int) -> None:
-        """As `push_in`, but also behind those that have overtaken the others before."""
+        """Do as `push_in`, but stay also behind the turns that have overtaken others before."""
         place = max(place, len(self._first))
         while place < len(self._turns) and self._turns[place].turn_id in self._overtaking:
             place += 1
@@ -45,19 +45,19 @@ class TurnQueue:
         self._turns.insert(place, turn)
 
     def put_first(self, turns: Sequence[Turn]) -> None:
-        """Before all others but those that were put first before, in their own order."""
+        """Insert ``turns`` in their order before all others, but behind those that were put first earlier."""
         for turn in turns:
             self._turns.insert(len(self._first), turn)
             self._first.add(turn.turn_id)
 
     def take(self) -> Turn:
-        """The turn that runs next. Raises `IndexError` where none waits."""
+        """Remove and return the turn that runs next. Raises `IndexError` if none waits."""
         turn = self._turns.popleft()
         self._forget(turn)
         return turn
 
     def remove(self, turn_id: str) -> tuple[Turn, int] | None:
-        """Take this one out; with its place, for `put_back`. None where it does not wait."""
+        """Remove a turn, and return it with its place, for `put_back`; None if it does not wait."""
         for place, turn in enumerate(self._turns):
             if turn.turn_id == turn_id:
                 del self._turns[place]

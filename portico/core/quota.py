@@ -1,4 +1,4 @@
-"""How much each principal may do: streams open at once, over all transports of a server, and turns in a minute."""
+"""The quotas of each principal: open streams, over all transports of a server, and turns in a minute."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MINUTE = 60.0
 
 
 class StreamQuota:
-    """``limit`` None: as many as they like."""
+    """A limit on the open streams of each principal; with a ``limit`` of None there is none."""
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
@@ -24,7 +24,7 @@ class StreamQuota:
 
     @contextmanager
     def hold(self, principal: Principal) -> Iterator[None]:
-        """In here the principal has one more. Raises `Exhausted` (``too_many_streams``)."""
+        """Count one more stream of the principal inside the context. Raises `Exhausted` (``too_many_streams``)."""
         name = principal.name
         if self._limit is not None and self._open[name] >= self._limit:
             detail = f"you have {self._limit} streams open, which is the limit (max_streams_per_principal)"
@@ -39,9 +39,9 @@ class StreamQuota:
 
 
 class TurnRate:
-    """At most ``limit`` turns of one principal in any minute; None: any number.
+    """A limit of ``limit`` turns of one principal in any minute; None means no limit.
 
-    Who has been quiet for a minute is forgotten, so that many principals take no memory for long.
+    A principal without turns for a minute is forgotten, so that many principals don't take memory for long.
     """
 
     def __init__(self, limit: int | None, *, now: Callable[[], float] = time.monotonic) -> None:

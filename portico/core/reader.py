@@ -1,4 +1,4 @@
-"""A cursor over the events of one session. It is the only way in which anybody reads them."""
+"""A cursor over the events of one session, and the only way to read them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BATCH_BYTES = 256 * 1024
 
 
 class Reader:
-    """Reads what follows ``after``, of one turn or of the whole session; costs nothing while it is not asked."""
+    """A cursor over the events behind ``after``, of one turn or the whole session. It costs nothing between reads."""
 
     def __init__(self, feed: Feed, *, after: int = 0, turn_id: str | None = None) -> None:
         self.after = after
@@ -24,18 +24,18 @@ class Reader:
         self._stopped = False
 
     def stop(self) -> None:
-        """Let whoever reads, or comes to read, get what is at hand, and then nothing more."""
+        """Let current and later calls of `read` return the events that are in memory, and then no more."""
         self._stopped = True
         self._feed.stir()
 
     async def read(self, max_bytes: int = BATCH_BYTES) -> Sequence[Event]:
-        """The next events, at least one and about ``max_bytes`` in all; waits while there are none.
+        """Return the next events, at least one and about ``max_bytes`` in all; wait while there are none.
 
-        Empty when no more will come: the turn is complete, the session closed, or the server is about to stop. A
-        cancelled call loses nothing.
+        Return none when no more will come: the turn is complete, the session is closed, or the server is about to stop.
+        A cancelled call loses nothing.
         """
         if self._feed.last_seq > self.after:
-            await anyio.lowlevel.checkpoint()  # who reads what is there already must be cancellable too
+            await anyio.lowlevel.checkpoint()  # a read that need not wait must be cancellable too
         while True:
             while self._feed.last_seq <= self.after and not (self._feed.ended or self._stopped or self._over):
                 await self._feed.change()
@@ -49,7 +49,7 @@ class Reader:
             if not events:
                 if self._feed.last_seq <= self.after or self._over:
                     break
-                first = self._feed.last_seq + 1  # all that was left is deleted
+                first = self._feed.last_seq + 1  # the rest of the history was deleted
             else:
                 first = events[0].seq
             if first > self.after + 1 and await self._must_know(first):
@@ -65,12 +65,15 @@ class Reader:
         return ()
 
     async def _must_know(self, first: int) -> bool:
-        """Whether to tell that everything before ``first`` was deleted: else a turn whose end was has none."""
+        """Tell whether to report that the events before ``first`` were deleted.
+
+        The reader of a turn must know if the end of the turn is among them, or it would wait for that end.
+        """
         return self._turn_id is None or await self._feed.was_over(self._turn_id, first)
 
 
 async def open_reader(feed: Feed, after: int, turn_id: str | None) -> Reader:
-    """A cursor behind ``after``. Raises as `Engine.reader`."""
+    """Return a cursor that starts behind ``after``. Raises as `Engine.reader`."""
     _check_after(feed, after)
     if turn_id is not None:
         span = await feed.life.turn(turn_id)
@@ -81,7 +84,7 @@ async def open_reader(feed: Feed, after: int, turn_id: str | None) -> Reader:
 
 
 async def resume_reader(feed: Feed, last_seq: int, turn_id: str | None) -> Reader | None:
-    """As `Engine.resume`."""
+    """Do as `Engine.resume`."""
     _check_after(feed, last_seq)
     event = await feed.life.event(last_seq)
     if event is not None and event.turn_id is not None:
@@ -95,7 +98,7 @@ async def resume_reader(feed: Feed, last_seq: int, turn_id: str | None) -> Reade
 
 
 async def read_page(feed: Feed, after: int, limit: int) -> tuple[Sequence[Event], bool]:
-    """As `Engine.history`."""
+    """Do as `Engine.history`."""
     _check_after(feed, after)
     events = list(await feed.life.read(after, limit))
     more = bool(events) and events[-1].seq < feed.last_seq

@@ -1,4 +1,4 @@
-"""What a new server makes of what the one before has left."""
+"""The recovery of sessions and turns that the previous server process left open."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ PAGE = 500
 
 
 async def recover(store: EventStore) -> AsyncIterator[SessionRecord]:
-    """End the turns that were cut off; yield the open sessions, which have no process now."""
+    """End the turns that were cut off, and yield the open sessions, which have no process now."""
     unfinished: dict[str, list[str]] = {}
     for session_id, turn_id in await store.unfinished():
         unfinished.setdefault(session_id, []).append(turn_id)
-    # The hibernated first: all others become that, and would be found once more.
+    # The hibernated first: all others become hibernated, and would be found again.
     for state in (State.HIBERNATED, *(state for state in OPEN if state is not State.HIBERNATED)):
         for record in await _all(store, state):
             yield await _settle(store, record, unfinished.pop(record.session_id, []))
-    for session_id, turns in unfinished.items():  # of sessions that are not open: a stop came in between
+    for session_id, turns in unfinished.items():  # of sessions that are not open: a stop came between two writes
         if (found := await store.get(session_id)) is not None:
             await _settle(store, found, turns)
 
@@ -59,7 +59,7 @@ async def _settle(store: EventStore, record: SessionRecord, turns: list[str]) ->
 
 
 async def _withdrawn(store: EventStore, record: SessionRecord, turn_id: str) -> list[Draft]:
-    """What settles the permission requests that the turn waited for."""
+    """Return the events that resolve the permission requests for which the turn waited."""
     span = await store.turn(record.session_id, turn_id)
     after = span.first_seq if span is not None else record.last_seq
     open_requests: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""The requests of callers to the engine (new sessions, changes, turns), and the views that they get of both.
+"""The requests of callers to the engine (new sessions, changes, turns), and the views of sessions and turns.
 
 Values are plain; transports have checked their form.
 """
@@ -18,7 +18,7 @@ from portico.core.store import SessionRecord
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
-    """``mcp_servers``: names of the operator's, or configurations of the caller's own by name."""
+    """A request for a session. ``mcp_servers`` are names of the operator's, or the caller's configurations by name."""
 
     session_id: str | None = None
     title: str | None = None
@@ -38,7 +38,7 @@ class NewSession:
 
 @dataclass(frozen=True, slots=True)
 class NewTurn:
-    """``turn_id`` is the caller's idempotency key: the same one again attaches to the turn that it started."""
+    """A request for a turn. ``turn_id`` is the caller's idempotency key: a repeated one attaches to the same turn."""
 
     content: Content
     turn_id: str | None = None
@@ -48,7 +48,7 @@ class NewTurn:
 
 @dataclass(frozen=True, slots=True)
 class SessionChanges:
-    """``given`` holds what a session is to change, by name: ``title``, ``metadata``, ``model``, ``permission_mode``."""
+    """Changes to a session: ``given`` has new values of ``title``, ``metadata``, ``model`` or ``permission_mode``."""
 
     given: Mapping[str, Any]
 
@@ -58,7 +58,7 @@ class SessionChanges:
         return replace(record, options=record.options.with_changes(**of_agent), **of_record)
 
     def drafts(self, record: SessionRecord) -> list[Draft]:
-        """The events that tell of the changes, which are yet to be made to ``record``."""
+        """Return the events that report the changes; ``record`` is the one before them."""
         mode = self.given.get("permission_mode", record.options.permission_mode)
         if mode == record.options.permission_mode:
             return []
@@ -70,7 +70,7 @@ TurnState = Literal["queued", "running", "complete"]
 
 @dataclass(frozen=True, slots=True)
 class TurnView:
-    """An accepted turn. ``created`` is false where an earlier request has started it."""
+    """An accepted turn. ``created`` is false if an earlier request started it."""
 
     turn_id: str
     session_id: str
@@ -108,7 +108,7 @@ def session_view(
     queued: int = 0,
     pending: list[PermissionRequest] | None = None,
 ) -> SessionView:
-    """What a record tells, and what only a live session knows."""
+    """Return the view of a record, with the details that only a live session knows."""
     return SessionView(
         session_id=record.session_id,
         title=record.title,

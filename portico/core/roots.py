@@ -1,4 +1,4 @@
-"""What is wrong with the folders that sessions may work in, as far as it shows before there is a session."""
+"""The faults of the folders that sessions may work in, as far as they show before there is a session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from portico.core.workspaces import REMEDY, all_workspaces, workspaces_trouble
 
 @dataclass(frozen=True, slots=True)
 class RootTrouble:
-    """``fatal``: the server must not start. ``remedy`` says what to do."""
+    """A fault of a root. If it is ``fatal``, the server must not start. ``remedy`` says what to do."""
 
     text: str
     remedy: str
@@ -23,7 +23,7 @@ class RootTrouble:
 
 
 def root_troubles(data_dir: Path, roots: Sequence[Path], *, private: bool) -> Iterator[RootTrouble]:
-    """Changes nothing. ``private``: that others may enter a root is fatal."""
+    """Yield the faults of the roots, and change nothing. If ``private``, a root that others may enter is fatal."""
     boundary = Boundary(data_dir, roots)
     seen: set[Path] = set()
     for path in (data_dir, data_dir / "agents", *roots):
@@ -38,7 +38,7 @@ def root_troubles(data_dir: Path, roots: Sequence[Path], *, private: bool) -> It
         yield RootTrouble(trouble, REMEDY, fatal=True)
     for root in boundary.roots:
         if root == made:
-            continue  # which the server closes
+            continue  # the server closes this one to others itself
         try:
             open_to_others = others_may_enter(root)
         except OSError as error:

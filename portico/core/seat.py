@@ -1,4 +1,4 @@
-"""The place of a session's agent: empty, or taken by one that holds a process slot."""
+"""The seat of a session's agent: empty, or filled by an agent that holds a process slot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from portico.core.slots import ProcessSlots
 
 
 class Seat:
-    """One task uses it, but for `hurry`, which anybody may call."""
+    """The seat of one session's agent. One task uses it; only `hurry` may be called from any task."""
 
     def __init__(self, driver: AgentDriver, slots: ProcessSlots, folders: Folders, *, wait: float) -> None:
         self.agent: Agent | None = None
@@ -23,7 +23,7 @@ class Seat:
         self._options: AgentOptions | None = None
 
     async def start(self, spec: AgentSpec) -> Agent:
-        """Fill the seat. Waits for a process slot where none is free. Raises `AgentUnavailable`."""
+        """Fill the seat, and wait for a process slot if none is free. Raises `AgentUnavailable`."""
         await self._slots.take(self._wait)
         try:
             await self._folders.check(spec)
@@ -35,23 +35,23 @@ class Seat:
         return self.agent
 
     def adopt(self, pooled: Pooled) -> None:
-        """Fill the seat with an agent that was started ahead, and its slot; `prepare` makes it the session's own."""
+        """Fill the seat with an agent that was started ahead, and its slot; `prepare` claims it for the session."""
         self.agent = pooled.agent
         self._options = None
 
     def note_mode(self, mode: str) -> None:
-        """The agent is in this permission mode now."""
+        """Note that the agent is in this permission mode now."""
         if self._options is not None:
             self._options = self._options.with_changes(permission_mode=mode)
 
     def options(self, mode: str) -> AgentOptions | None:
-        """The options that the agent has, but for the permission mode; None where it is nobody's yet."""
+        """Return the agent's options with another permission mode; None if it is not claimed yet."""
         return self._options and self._options.with_changes(permission_mode=mode)
 
     async def prepare(self, spec: AgentSpec, *, surely: bool = False) -> None:
-        """Bring the agent to the options of ``spec``; ``surely``: also where it seems to have them.
+        """Give the agent the options of ``spec``; with ``surely``, even if it seems to have them.
 
-        Raises `AgentFailed`; then the seat is better emptied.
+        Raises `AgentFailed`; then the seat should be emptied.
         """
         if self.agent is None or (self._options == spec.options and not surely):
             return
@@ -62,11 +62,11 @@ class Seat:
         self._options = spec.options
 
     def hurry(self) -> None:
-        """From now on wait for nothing when the agent leaves: it is killed rather than asked to stop."""
+        """Don't wait for the agent to stop from now on: kill it rather than ask it."""
         self._hurried = True
 
     async def empty(self) -> None:
-        """Stop the agent, if there is one; bounded, and not cancelled by anybody."""
+        """Stop the agent, if there is one, in bounded time. Cancellation of the caller does not stop this."""
         agent, self.agent = self.agent, None
         if agent is None:
             return

@@ -31,7 +31,7 @@ from portico.core.turn_intake import TurnIntake
 from portico.core.wakeup import Broadcast, Wakeup
 
 TAIL_SECONDS = 2.0
-"""How long a session that rests keeps its last events in memory, for readers that are just about to read them."""
+"""The time that an idle session keeps its last events in memory, for readers that are just about to read them."""
 
 _STOPPED = "server_stopped", "the server stopped before this turn began"
 _CLOSED = "session_closed", "the session was closed before this turn began"
@@ -42,8 +42,8 @@ log = logging.getLogger("portico.session")
 class Session:
     """The live half of a session: its record, its queue of turns, and its agent if it has one.
 
-    `run` is its task, and the only one that waits for the agent: it does, step by step, what `next_step` says.
-    Everything else may be called by anybody, and waits at most for the store.
+    `run` is the session's task, and the only one that waits for the agent. It carries out the steps that `next_step`
+    names. Every other method may be called from any task, and waits at most for the store.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class Session:
         self._policy = policy
         self._idle_since = anyio.current_time()
         self._wakeup = Wakeup()
-        self._news = Broadcast()  # a turn is over, or what must be written could not be
+        self._news = Broadcast()  # a turn is over, or a write that must succeed has failed
         self._journal = Journal(allowed, feed, self.permissions, self._news)
         self._turns = TurnIntake(self._journal, self._wishes, seat.driver, policy, wakeup=self._wakeup, news=self._news)
         self._executor = TurnExecutor(
             self, self._journal, self._wishes, self.permissions, policy, seat=seat, slots=slots, folder=folder
         )
 
-    # What anybody may call.
+    # Methods for any task.
 
     @property
     def record(self) -> SessionRecord:
@@ -84,12 +84,12 @@ class Session:
 
     @property
     def trouble(self) -> str | None:
-        """Why something that must be written is not written yet."""
+        """The reason why a write that must succeed has not succeeded yet."""
         return self._journal.trouble
 
     @property
     def queued(self) -> int:
-        """How many turns wait."""
+        """The number of turns that wait."""
         return len(self._turns.queue)
 
     def view(self) -> SessionView:
@@ -104,15 +104,15 @@ class Session:
     async def accept(
         self, principal: Principal, request: NewTurn, rate: TurnRate, *, draining: bool = False
     ) -> TurnView:
-        """As `TurnIntake.accept`."""
+        """Do as `TurnIntake.accept`."""
         return await self._turns.accept(principal, request, rate, draining=draining)
 
     async def withdraw(self, turn_id: str) -> None:
-        """As `TurnIntake.withdraw`."""
+        """Do as `TurnIntake.withdraw`."""
         await self._turns.withdraw(turn_id)
 
     async def change(self, changes: SessionChanges) -> None:
-        """Change the record, one call at a time; what concerns the agent holds from the next turn on."""
+        """Change the record, one call at a time; changes to the agent take effect with the next turn."""
         self._wishes.mode_asked = self._wishes.mode_asked or "permission_mode" in changes.given
         await self._journal.change(changes)
 
@@ -125,7 +125,7 @@ class Session:
     async def answer(
         self, principal: Principal, request_id: str, decision: Decision, folders: Mapping[str, str] | None = None
     ) -> None:
-        """Answer a permission request. ``folders`` are those that may be remembered, see `suggestions.open_folders`.
+        """Answer a permission request. ``folders`` may be remembered, see `suggestions.open_folders`.
 
         Raises as `Permissions.resolve` and `judge`.
         """
@@ -146,14 +146,14 @@ class Session:
             run.decide(request_id, decision)
 
     async def closed(self) -> None:
-        """Wait for the end of a session that `close` was called on. Raises `StoreFailed` where it cannot be written."""
+        """Wait until a session ends after `close`. Raises `StoreFailed` if its end cannot be written."""
         while not self.finished.is_set():
-            await self._news.wait()  # also told of each try to write that has failed
+            await self._news.wait()  # wakes also after each failed try to write
             if self._wishes.close and self.trouble is not None:
                 raise StoreFailed(self.trouble)
 
     def close(self) -> None:
-        """Stop the running turn, refuse those that wait, stop the agent; `finished` is set when that is done."""
+        """Start to close: stop the running turn, refuse those that wait, stop the agent, then set `finished`."""
         self._wishes.close = True
         self._turns.interrupt()
         self._wakeup.set()
@@ -163,11 +163,14 @@ class Session:
         self._wakeup.set()
 
     def hurry(self) -> None:
-        """From now on the agent is killed rather than asked to stop."""
+        """Kill the agent from now on, rather than ask it to stop."""
         self._seat.hurry()
 
     async def stop_turns(self) -> None:
-        """For a server that stops: interrupt what runs, refuse what waits; what cannot be written the next one ends."""
+        """Interrupt the running turn and refuse the queued ones, because the server stops.
+
+        The next server process ends the turns whose end cannot be written now.
+        """
         self._wishes.stop = True
         try:
             await self._turns.refuse_queued(*_STOPPED)
@@ -178,7 +181,7 @@ class Session:
     # The session's own task.
 
     async def run(self) -> None:
-        """Until the session is closed, goes dormant, or the server cancels it."""
+        """Run until the session is closed or goes dormant, or the server cancels it."""
         try:
             while (step := self._next_step()) is not Step.LEAVE:
                 await self._carry_out(step)
@@ -225,24 +228,24 @@ class Session:
 
     async def _end(self) -> None:
         await self._executor.put_away()
-        async with self._turns.accepting:  # who was let in before the close is in the queue by now
+        async with self._turns.accepting:  # callers accepted before the close have their turns in the queue by now
             pass
         await self._journal.persist(self._turns.refuse_queued, *_CLOSED)
         await self._journal.persist(self._journal.write, [], state=State.CLOSED)
         self._journal.feed.end()
 
     async def _rest(self) -> None:
-        """Until somebody calls, the agent does something by itself, or the session has been idle for too long."""
+        """Wait until somebody calls, the agent acts by itself, or the session has been idle for too long."""
         if self._seat.agent is not None and "resume" in self._seat.driver.capabilities:
             self._slots.rest(self)
         timeout = self._idle_since + self._policy.session_timeout
-        if self.record.state is State.DORMANT:  # the query for which it was brought back was refused
+        if self.record.state is State.DORMANT:  # the query that woke it was refused
             timeout = min(timeout, self._idle_since + TAIL_SECONDS)
         with anyio.CancelScope(deadline=min(timeout, anyio.current_time() + TAIL_SECONDS)) as waiting:
             await self._next_call()
         if waiting.cancelled_caught:
             self._journal.feed.forget_tail()
-            # Who called at that very moment is not waited for once more.
+            # If somebody called at that very moment, don't wait again.
             if self._next_step() is Step.REST:
                 with anyio.CancelScope(deadline=timeout) as waiting:
                     await self._next_call()
@@ -268,7 +271,7 @@ class Session:
 
     async def _retire(self) -> None:
         await self._executor.put_away()
-        async with self._turns.accepting:  # who is let in has its turn in the queue before we look
+        async with self._turns.accepting:  # accepted callers have their turns in the queue before we look
             if self._next_step() is not Step.RETIRE:
                 return
             try:
@@ -298,7 +301,7 @@ class Session:
             run.interrupt()
         try:
             last, complete = await self._executor.execute(run)
-            self._turns.queue.put_first(run.end())  # and who steers from now on is heard by no agent
+            self._turns.queue.put_first(run.end())  # from now on no agent takes a steering message
             complete["duration_ms"] = round((time.monotonic() - began) * 1000)
             self._journal.count(complete)
             await self._journal.persist(self._write_end, [*last, complete], turn_id)

@@ -15,22 +15,22 @@ from portico.core.requests import NewSession, NewTurn, SessionChanges, SessionVi
 
 
 class Sessions(Protocol):
-    """All sessions, whoever owns them, and wherever they run. `Engine` says what each method does and raises.
+    """All sessions of all owners, wherever they run. `Engine` documents each method and its errors.
 
-    Whatever comes between the transports and an engine implements this, method by method.
+    Every layer between the transports and an engine implements this protocol.
     """
 
     @property
     def audit(self) -> Audit:
-        """Notes what a transport refuses itself, before it calls any of these methods."""
+        """The audit, for requests that a transport refuses before it calls any of these methods."""
 
     @property
     def draining(self) -> bool:
-        """New work is refused, because the server stops."""
+        """True if new work is refused, because the server stops."""
 
     @property
     def failed(self) -> dict[str, str]:
-        """In words, by part, what has failed without keeping the rest from working."""
+        """The parts that failed while the rest still works, each with the reason in words."""
 
     def readiness(self) -> list[str]: ...
 

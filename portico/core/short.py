@@ -1,7 +1,7 @@
 """Short folders, for sockets: they lie in the temporary folder, for agents whose own folder has too long a path.
 
-All of one server lie in one folder there, which only its user may enter. So a sandbox can hide them as a whole, and an
-agent that opens its own to others opens nothing.
+All short folders of one server lie in one folder there, which only its user may enter. So a sandbox can hide them
+together, and an agent that opens its own folder to others gives no access to it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from pathlib import Path
 from portico.core.directory import Directory
 
 _STAYS = "stays"
-"""A file that keeps the folder there while it is empty."""
+"""A file that keeps the folder in existence while it holds no short folders."""
 
 _PLACES = 10
-"""So many names are tried: in the temporary folder somebody else can take one first."""
+"""The number of names to try: in the temporary folder somebody else can take one first."""
 
 
 def short_places(agents: Path) -> tuple[Path, ...]:
-    """The folders that may hold those of the agents whose folders lie in ``agents``."""
+    """Return the folders that may hold the short folders of agents whose own folders lie in ``agents``."""
     temporary = Path(os.path.realpath(tempfile.gettempdir()))
     return tuple(temporary / name for name in _names(agents))
 
 
 def make_short(folder: Path) -> Path:
-    """Make one for the agent whose folder this is: always the same one, where nothing is in its place.
+    """Make a short folder for the agent with this folder: always the same one, unless its name is taken.
 
     Raises OSError.
     """
@@ -48,16 +48,16 @@ def make_short(folder: Path) -> Path:
 
 
 def prepare_short(agents: Path) -> None:
-    """Make the folder that will hold them, before the first agent starts; it stays until `forget_short`.
+    """Make the folder that will hold the short folders, before the first agent starts; it stays until `forget_short`.
 
-    A sandbox hides the one that it was started with, so there must not be another. Raises OSError.
+    A sandbox hides only the folder that existed when it started, so there must not be another. Raises OSError.
     """
     with _place(agents)[1] as ours:
         ours.file(_STAYS)
 
 
 def forget_short(agents: Path) -> None:
-    """Delete that folder, as soon as nothing is left in it."""
+    """Delete the folder of the short folders, once nothing else is left in it."""
     for place in short_places(agents):
         with suppress(OSError), Directory.open(place) as found:
             if found.owner == os.geteuid():
@@ -66,14 +66,14 @@ def forget_short(agents: Path) -> None:
 
 
 def remove_short(path: Path) -> None:
-    """Delete what `make_short` has made for one agent."""
+    """Delete the folder that `make_short` has made for one agent."""
     with suppress(OSError), Directory.open(path.parent) as ours:
         ours.remove(path.name)
     _remove_empty(path.parent)
 
 
 def clear_short(agents: Path, known: Iterable[Path] = ()) -> None:
-    """Delete all of them, while no agent runs: here, and in the temporary folders in which ``known`` ones lay."""
+    """Delete all short folders, here and in the temporary folders that held ``known`` ones, while no agent runs."""
     names = _names(agents)
     places = {*short_places(agents), *(path.parent for path in known if path.parent.name in names)}
     for place in places:
@@ -103,7 +103,7 @@ def _place(agents: Path) -> tuple[Path, Directory]:
 
 
 def _opened(parent: Directory, name: str) -> Directory | None:
-    """The directory of this name, made where it is missing; None where there is something that is not ours."""
+    """Return the directory of this name, made if it is missing; None if something that is not ours has the name."""
     with suppress(FileExistsError):
         return parent.new(name)
     try:

@@ -1,4 +1,4 @@
-"""The processes that there may be at once, and who has them."""
+"""The slots that limit the number of processes, and their holders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from portico.core.wakeup import Wakeup
 
 
 class Holder(Protocol):
-    """Has a process that it can do without, and gives it back soon after it is asked to."""
+    """A holder of a process slot, which gives it back soon after it is asked to, unless it needs the process again."""
 
     def give_up_process(self) -> None: ...
 
@@ -23,28 +23,28 @@ class _Waiter:
 
 
 class ProcessSlots:
-    """At most ``limit`` processes. Who finds none free is served in the order of coming.
+    """Slots for at most ``limit`` processes. Callers that find none free are served in the order of arrival.
 
-    A holder that is at rest is asked to give its process up when somebody waits, the one longest at rest first.
+    When somebody waits, holders at rest are asked to give up their slots, the one longest at rest first.
     """
 
     def __init__(self, limit: int) -> None:
         self.freed = Wakeup()
-        """For the one who takes only what nobody waits for."""
+        """A wakeup for the one task that takes only slots for which nobody waits."""
         self.limit = limit
         self._free = limit
         self._waiters: deque[_Waiter] = deque()
         self._resting: OrderedDict[Holder, None] = OrderedDict()
-        self._asked: set[Holder] = set()  # to give theirs up, and have not yet
+        self._asked: set[Holder] = set()  # to give up their slots, but have not done so yet
 
     @property
     def free(self) -> bool:
-        """Whether one could be had at once."""
+        """Tell whether a slot is free."""
         return self._free > 0
 
     @property
     def waiting(self) -> int:
-        """How many wait for one."""
+        """The number of callers that wait for a slot."""
         return len(self._waiters)
 
     @property
@@ -52,14 +52,14 @@ class ProcessSlots:
         return self.limit - self._free
 
     def take_free(self) -> bool:
-        """Take one if that keeps nobody waiting."""
+        """Take a slot if one is free, which means that nobody waits for it."""
         if self._free == 0:
             return False
         self._free -= 1
         return True
 
     async def take(self, seconds: float) -> None:
-        """Wait for one, so long at most. Raises `AgentUnavailable` (``no_capacity``)."""
+        """Wait for a slot, for at most so many seconds. Raises `AgentUnavailable` (``no_capacity``)."""
         if self.take_free():
             return
         waiter = _Waiter()
@@ -79,7 +79,7 @@ class ProcessSlots:
             raise
 
     def give_back(self) -> None:
-        """One process less; the first who waits gets its place."""
+        """Return a slot; the first caller that waits gets it."""
         if self._waiters:
             self._waiters.popleft().granted.set()
         else:
@@ -87,24 +87,24 @@ class ProcessSlots:
             self.freed.set()
 
     def rest(self, holder: Holder, *, first: bool = False) -> None:
-        """From now on ``holder`` can do without its process; ``first``: before all others."""
+        """Note that ``holder`` can do without its process; with ``first``, it is the first to be asked for it."""
         self._resting[holder] = None
         self._resting.move_to_end(holder, last=not first)
         self._ask()
 
     def stir(self, holder: Holder) -> None:
-        """``holder`` needs its process again, even where it was asked for it: then somebody else is asked."""
+        """Note that ``holder`` needs its process again; if it was asked to give it up, ask another holder instead."""
         self._resting.pop(holder, None)
         if holder in self._asked:
             self._asked.discard(holder)
             self._ask()
 
     def leave(self, holder: Holder) -> None:
-        """``holder`` is about to give its process back: nobody need ask it."""
+        """Note that ``holder`` is about to give its process back, so it need not be asked."""
         self._resting.pop(holder, None)
 
     def gone(self, holder: Holder) -> None:
-        """``holder`` has given its process back."""
+        """Note that ``holder`` has given its process back."""
         self._asked.discard(holder)
 
     def _ask(self) -> None:

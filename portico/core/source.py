@@ -1,4 +1,4 @@
-"""Where a caller is, as far as its transport knows."""
+"""The origin of a caller, as far as its transport knows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """``transport`` is the protocol spoken; ``address`` an IP address; ``service`` and ``caller`` what was dialled on a
-    network that tells, and the name that the other end gives itself there, which may be made up.
+    """The origin of a caller. ``transport`` is the protocol; ``address`` is an IP address.
+
+    On a network that tells them, ``service`` is the service dialled and ``caller`` the name that the other end gives
+    itself, which may be made up.
     """
 
     transport: str

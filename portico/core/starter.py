@@ -1,4 +1,4 @@
-"""The start of sessions' tasks: each session that is used has one, within the limits."""
+"""The start of sessions' tasks: each session in use has one, within the limits."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from portico.core.store import SessionRecord
 
 
 class SessionStarter:
-    """``tasks`` is None while the engine does not run. ``opening`` are the sessions about to be made, and their owners:
-    they count against the limits.
+    """The starter of sessions' tasks. ``tasks`` is None while the engine does not run. ``opening`` has the sessions
+    that are being created, with their owners: they count against the limits.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class SessionStarter:
         self._folders = folders
 
     async def open(self, life: Life) -> Session:
-        """The live session, brought back where it is dormant. Raises `Conflict` (``session_closed``) or `Exhausted`."""
+        """Return the live session; start it if it is dormant. Raises `Conflict` (``session_closed``) or `Exhausted`."""
         if session := self._lives.session(life):
             return session
         record = await stored(life)
@@ -70,11 +70,11 @@ class SessionStarter:
         finally:
             if self._lives.live.get(session.record.session_id) is session:
                 del self._lives.live[session.record.session_id]
-            if session.record.state is State.FAILED:  # its feed is over; who asks again gets a new one
+            if session.record.state is State.FAILED:  # its feed has ended; the next caller gets a new one
                 self._lives.drop_feed(session.life)
 
     def refuse_too_many(self, owner: str) -> None:
-        """Raises `Exhausted` (``too_many_sessions``) where ``owner`` may have no further session open."""
+        """Raise `Exhausted` (``too_many_sessions``) if ``owner`` may not have another session open."""
         if len(self._lives.live) + len(self.opening) >= self._policy.max_sessions:
             raise Exhausted(
                 f"{self._policy.max_sessions} sessions are open, which is the limit (max_sessions)",
@@ -95,7 +95,7 @@ class SessionStarter:
 
 
 async def stored(life: Life) -> SessionRecord:
-    """The record of a session that is not live. Raises `SessionNotFound`."""
+    """Return the record of a session that is not live. Raises `SessionNotFound`."""
     record = await life.record()
     if record is None:
         raise SessionNotFound(life.session_id)

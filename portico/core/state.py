@@ -1,4 +1,4 @@
-"""The state of a session, what is wished of it, and the table of what follows from both."""
+"""The state of a session, the wishes that it has to carry out, and the table of steps that follow from both."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class State(StrEnum):
     STARTING = "starting"  # a turn waits for its agent
     IDLE = "idle"
     RUNNING = "running"
-    WAITING = "waiting"  # a turn waits for leave to use a tool
+    WAITING = "waiting"  # a turn waits for permission to use a tool
     HIBERNATED = "hibernated"  # open, without a process
     DORMANT = "dormant"  # history only; the next query opens it again
     CLOSED = "closed"
-    FAILED = "failed"  # a fault of ours; the history stays readable
+    FAILED = "failed"  # after a bug of ours; the history stays readable
 
 
 _END = {State.CLOSED, State.FAILED}
@@ -31,17 +31,17 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.CLOSED: frozenset(),
     State.FAILED: frozenset({State.CLOSED}),
 }
-"""From each state, the states that may follow. Nothing follows ``closed``."""
+"""The states that may follow each state. None follows ``closed``."""
 
 OPEN = frozenset({State.STARTING, State.IDLE, State.RUNNING, State.WAITING, State.HIBERNATED})
 """The states that count against ``max_sessions``."""
 
 UNDER_WAY = frozenset({State.STARTING, State.RUNNING, State.WAITING})
-"""The states of a session that has a turn to do."""
+"""The states of a session that has a turn to run."""
 
 
 def follow(before: State, after: State) -> State:
-    """Check one step. Raises RuntimeError for one that the table does not have: a fault of the caller's code."""
+    """Check one transition. Raises RuntimeError if it is not in the table, which is a bug of the calling code."""
     if after not in TRANSITIONS[before]:
         raise RuntimeError(f"a session cannot go from {before} to {after}")
     return after
@@ -49,51 +49,51 @@ def follow(before: State, after: State) -> State:
 
 @dataclass(slots=True)
 class Wishes:
-    """All that was asked of a session, or has happened to it, and is not carried out yet.
+    """Requests to a session, and things that happened to it, that the session has not handled yet.
 
-    Anybody may set one. Only the session's own task carries them out, and takes them back with `fulfil`.
+    Any task may set one. Only the session's own task handles them, and clears them with `fulfil`.
     """
 
-    mode_untold: bool = False  # the settings allow another permission mode than the history tells of
-    claim: bool = False  # the agent was started ahead, and is not this session's own yet
-    agent_exit: str | None = None  # the agent exited between two turns; in words, how
-    own_turn: str | None = None  # the agent has begun a turn by itself; in words, why
+    mode_untold: bool = False  # the settings forced another permission mode than the one in the history
+    claim: bool = False  # the agent was started ahead, and the session has not claimed it yet
+    agent_exit: str | None = None  # the agent exited between two turns; says in words how
+    own_turn: str | None = None  # the agent has begun a turn by itself; says in words why
     close: bool = False
     retired: bool = False  # the session is dormant; the engine makes a new one for the next query
-    stop: bool = False  # the server stops: no turn that waits may begin
-    give_up_process: bool = False  # somebody waits for the process of this session
-    idle: bool = False  # nobody has used the session for as long as it may live without
+    stop: bool = False  # the server stops: no queued turn may begin
+    give_up_process: bool = False  # somebody waits for this session's process
+    idle: bool = False  # nobody has used the session for the longest time that it may be idle
 
-    # The next turn heeds these; no step follows from them.
+    # The next turn reads these; no step follows from them.
     interrupt: str | None = None  # the turn of this id must stop as soon as it begins
     mode_asked: bool = False  # somebody has set the permission mode since the last turn began
-    agent_lost: bool = False  # the last agent exited, so the next turn tells that there is another one
+    agent_lost: bool = False  # the last agent exited, so the next turn reports that it has a new one
 
     def interrupts(self, turn_id: str) -> bool:
         """Tell whether the turn must stop as soon as it begins."""
         return self.close or self.stop or self.interrupt == turn_id
 
     def fulfil(self, step: Step) -> None:
-        """Take back the wishes that ``step``, which is done, has fulfilled."""
+        """Clear the wishes that ``step``, which is done, has fulfilled."""
         for wish in FULFILS.get(step, ()):
             setattr(self, wish, None if wish in ("agent_exit", "own_turn") else False)
 
 
 Wish = Literal["mode_untold", "claim", "agent_exit", "own_turn", "close", "retired", "stop", "give_up_process", "idle"]
-"""A field of `Wishes` from which a step may follow."""
+"""A field of `Wishes` that may cause a step."""
 
 
 class Step(Enum):
     """The next thing that the task of a session does."""
 
-    TELL_MODE = auto()  # write that the settings have changed the permission mode
-    CLAIM = auto()  # make the agent that was started ahead the session's own
-    NOTE_EXIT = auto()  # stop what is left of an agent that exited, and write that it did
+    TELL_MODE = auto()  # record that the settings have changed the permission mode
+    CLAIM = auto()  # claim the agent that was started ahead
+    NOTE_EXIT = auto()  # stop the rest of an agent that exited, and record that it exited
     FOLLOW = auto()  # follow the turn that the agent has begun by itself
-    CLOSE = auto()  # stop the agent, refuse the turns that wait, write ``closed``
-    REFUSE = auto()  # refuse the turns that wait, because the server stops
-    BEGIN = auto()  # do the first of the turns that wait
-    SETTLE = auto()  # write ``idle``: the turn that was to come next was withdrawn
+    CLOSE = auto()  # stop the agent, refuse the queued turns, write ``closed``
+    REFUSE = auto()  # refuse the queued turns, because the server stops
+    BEGIN = auto()  # run the first queued turn
+    SETTLE = auto()  # write ``idle``: the next turn was withdrawn
     HIBERNATE = auto()  # give the process back, and write ``hibernated``
     RETIRE = auto()  # give the process back, and write ``dormant``
     REST = auto()  # wait for a wish
@@ -102,7 +102,7 @@ class Step(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``step`` comes next where the session has the wish, is in one of ``states``, and (``waiting``) turns wait."""
+    """A step and its condition: the session has the wish, is in one of ``states`` and, if ``waiting``, has a queue."""
 
     step: Step
     wish: Wish | None = None
@@ -124,7 +124,7 @@ TABLE: Sequence[Row] = (
     Row(Step.CLOSE, "close", states=frozenset({State.FAILED})),
     Row(Step.LEAVE, states=frozenset({State.FAILED})),
     Row(Step.NOTE_EXIT, "agent_exit"),
-    Row(Step.FOLLOW, "own_turn"),  # also when closing: it has begun, so it needs an end
+    Row(Step.FOLLOW, "own_turn"),  # also when closing: the turn has begun, so it needs an end
     Row(Step.CLOSE, "close"),
     Row(Step.LEAVE, "retired"),
     Row(Step.REFUSE, "stop", waiting=True),
@@ -134,7 +134,7 @@ TABLE: Sequence[Row] = (
     Row(Step.RETIRE, "idle"),
     Row(Step.REST),
 )
-"""The first row that holds says what comes next."""
+"""The first row whose condition is true gives the next step."""
 
 FULFILS: Mapping[Step, Sequence[Wish]] = {
     Step.TELL_MODE: ("mode_untold",),
@@ -145,9 +145,9 @@ FULFILS: Mapping[Step, Sequence[Wish]] = {
     Step.HIBERNATE: ("give_up_process",),
     Step.RETIRE: ("idle",),
 }
-"""The wishes that are gone once a step is done. ``close``, ``retired`` and ``stop`` stay for good."""
+"""The wishes that each finished step clears. ``close``, ``retired`` and ``stop`` are never cleared."""
 
 
 def next_step(state: State, wishes: Wishes, queue: Sized, table: Sequence[Row] = TABLE) -> Step:
-    """Say what a session does next between two turns; ``queue`` holds the turns that wait."""
+    """Return the next step of a session between two turns; ``queue`` holds the turns that wait."""
     return next(row.step for row in table if row.holds(state, wishes, queue))

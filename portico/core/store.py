@@ -1,4 +1,4 @@
-"""What the engine needs of a store, and the record that it keeps of each session."""
+"""The interface of a store, as the engine uses it, and the record that a store keeps of each session."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from portico.core.state import State
 
 READ_BYTES = 2 * 1024 * 1024
 LIST_BYTES = 256 * 1024
-"""Of the records on a page. Decoding and encoding as much takes some milliseconds."""
+"""The size of the records on a page. Decoding and encoding as much takes some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """What is known of a session beside its events. Times are RFC 3339 in UTC.
+    """The data of a session apart from its events. Times are RFC 3339 in UTC.
 
-    A store sets ``last_seq`` itself: it is the end of the history, whatever record it was given.
+    A store sets ``last_seq`` itself, to the end of the history; it ignores the value in the record that it receives.
 
-    ``agent_id`` (a UUID) names the agent's own conversation and its folder. ``own_workspace`` says that the server made
-    ``cwd``, and may delete it with the session.
+    ``agent_id`` (a UUID) names the agent's own conversation and its folder. If ``own_workspace`` is true, the server
+    made ``cwd``, and may delete it with the session.
     """
 
     session_id: str
@@ -45,7 +45,7 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True)
 class TurnSpan:
-    """Where a turn stands in the history: the ``seq`` of its ``query``, and of its ``complete`` once it is over."""
+    """The range of a turn in the history: the ``seq`` of its ``query``, and of its ``complete`` once it is over."""
 
     turn_id: str
     first_seq: int
@@ -53,9 +53,10 @@ class TurnSpan:
 
 
 class EventStore(Protocol):
-    """Keeps sessions and their events. Every method is bounded in time by the store itself.
+    """A store of sessions and their events, which bounds the time of every method itself.
 
-    Raises `StoreFailed` where the medium fails. What `append` returned for is durable, in the store's own sense of it.
+    Methods raise `StoreFailed` if the medium fails. Once `append` returns, its events are durable, as the store defines
+    durability.
     """
 
     async def open(self) -> None: ...
@@ -63,46 +64,48 @@ class EventStore(Protocol):
     async def close(self) -> None: ...
 
     async def create(self, record: SessionRecord) -> None:
-        """Keep a new session. Raises `Conflict` (``session_exists``) where the id is taken."""
+        """Store a new session. Raises `Conflict` (``session_exists``) if the id is taken."""
 
     async def get(self, session_id: str) -> SessionRecord | None: ...
 
     async def list(
         self, *, owner: str | None, state: str | None, limit: int, cursor: str | None
     ) -> tuple[list[SessionRecord], str | None]:
-        """A page of sessions, newest first, and the cursor of the next page, None on the last.
+        """Return a page of sessions, newest first, and the cursor of the next page, None on the last.
 
-        There are at most ``limit`` on a page, and at least one if there is any. A store should end a page early where
-        the records on it take more than `LIST_BYTES`.
+        A page has at most ``limit`` sessions, and at least one if there is any. A store should end a page early if the
+        records on it take more than `LIST_BYTES`.
 
-        ``owner`` and ``state`` choose exactly, None all. Raises `InvalidRequest` (``invalid_cursor``) for a cursor that
-        is none of this store's.
+        ``owner`` and ``state`` must match exactly; None matches all. Raises `InvalidRequest` (``invalid_cursor``) for a
+        cursor that is not from this store.
         """
 
     async def append(
         self, session_id: str, expected_seq: int, events: Sequence[Event], record: SessionRecord | None = None
     ) -> None:
-        """Add events behind ``expected_seq`` and keep ``record``, both or neither.
+        """Add events behind ``expected_seq`` and store ``record``, both or neither.
 
-        Raises `SequenceConflict` where the history does not end at ``expected_seq``, `NotFound` for no such session.
+        Raises `SequenceConflict` if the history does not end at ``expected_seq``, `NotFound` if there is no such
+        session.
         """
 
     async def read(self, session_id: str, after: int, limit: int, max_bytes: int = READ_BYTES) -> Sequence[Event]:
-        """At most ``limit`` events that follow ``after``, without a hole, beginning with the next one that is kept.
+        """Return at most ``limit`` events behind ``after``, without a hole, from the first one that still exists.
 
-        About ``max_bytes`` of them at most (up to 512 KiB and one event more), but at least one if there is any.
+        They take at most about ``max_bytes`` (up to 512 KiB and one event more), but include at least one event if
+        there is any.
         """
 
     async def turn(self, session_id: str, turn_id: str) -> TurnSpan | None: ...
 
     async def unfinished(self) -> Sequence[tuple[str, str]]:
-        """Session and turn ids of all turns that have no ``complete``, of each session the oldest first."""
+        """Return session and turn ids of all turns without a ``complete``, the oldest of each session first."""
 
     async def event(self, session_id: str, seq: int) -> Event | None: ...
 
     async def tidy(self) -> None:
-        """Do what can wait: retention, packing. Called at the start and then every few minutes; may take its time, in
-        small steps that delay nobody."""
+        """Do the work that can wait: retention, packing. Called at the start and then every few minutes; it may take
+        long, in small steps that delay nobody."""
 
     async def delete(self, session_id: str) -> None:
-        """Forget a session and its events. Does nothing where there is none."""
+        """Delete a session and its events. Do nothing if there is none."""

@@ -1,4 +1,4 @@
-"""What other people's code raises, where a bare `BaseException` would end more than that code."""
+"""Errors from third-party code, where a bare `BaseException` would end more than that code."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import anyio
 
 
 class Strange(Exception):
-    """Stands for a SystemExit, a KeyboardInterrupt, or a cancellation that nobody has asked for."""
+    """The error that replaces a SystemExit, a KeyboardInterrupt, or a cancellation that nobody requested."""
 
 
 @contextmanager
 def strangers() -> Iterator[None]:
-    """Lets an `Exception` and a real cancellation of the running task through; raises `Strange` for all else.
+    """Let an `Exception` and a real cancellation of the running task through; raise `Strange` for everything else.
 
-    Left alone, asyncio would stop the whole event loop for the first two, and a task group takes the last one for an
-    end as it should be.
+    Otherwise asyncio would stop the whole event loop for a SystemExit or a KeyboardInterrupt, and a task group would
+    take a false cancellation for a normal end.
     """
     try:
         yield

@@ -1,6 +1,6 @@
-"""What an agent suggests to allow from now on, beside the one use of a tool that it asks for.
+"""The suggestions of an agent: permissions for the future, beside the one use of a tool that it asks for.
 
-A suggestion is one of these, as the CLI has them:
+A suggestion has one of these forms, which are the CLI's:
 
     {"type": "setMode", "mode": "acceptEdits"}
     {"type": "addRules", "behavior": "allow", "rules": [{"toolName": "Bash", "ruleContent": "ls:*"}]}
@@ -26,28 +26,28 @@ from portico.core.tool_rule import ToolRule
 Suggestion = Mapping[str, Any]
 
 MAX_FOLDERS = 32
-"""Of one request that are looked at; with more of them, none is remembered."""
+"""The most folders in one request that are checked; if there are more, none is remembered."""
 
 
 def chosen(suggestions: Sequence[Suggestion]) -> Sequence[Suggestion]:
-    """What ``remember`` means, where all of it is allowed: rules where there are any, else a change of mode."""
+    """Return the suggestions that ``remember`` accepts, if allowed: those that change no mode, or else all."""
     return [suggestion for suggestion in suggestions if suggestion.get("type") != "setMode"] or suggestions
 
 
 def suggested(request: PermissionRequest) -> Sequence[Suggestion]:
-    """What ``remember`` means in an answer to ``request``; empty where it suggests nothing."""
+    """Return the suggestions that ``remember`` accepts in an answer to ``request``; none if it has none."""
     return chosen([each for each in _listed(request.get("suggestions")) if isinstance(each, Mapping)])
 
 
 def whole_tool(request: PermissionRequest) -> Suggestion:
-    """What it means then."""
+    """Return the rule that ``remember`` accepts if a request has no suggestions: the whole tool."""
     return {"type": "addRules", "behavior": "allow", "rules": [{"toolName": request["tool_name"]}]}
 
 
 async def open_folders(request: PermissionRequest, cwd: str, folders: Folders) -> dict[str, str]:
-    """Of the folders that ``request`` suggests to add, those in which a session may work that works in ``cwd``.
+    """Return the folders that ``request`` suggests to add and that a session working in ``cwd`` may work in.
 
-    By the name that the suggestion has, without links.
+    The keys are the names in the suggestion, the values the paths without links.
     """
     names = [name for suggestion in suggested(request) for name in _names(suggestion)]
     if len(names) > MAX_FOLDERS:
@@ -64,7 +64,7 @@ async def open_folders(request: PermissionRequest, cwd: str, folders: Folders) -
 
 
 def allowed(suggestion: Suggestion, policy: Policy, folders: Mapping[str, str]) -> Suggestion | None:
-    """``suggestion`` as it may be remembered, with ``folders`` as from `open_folders`; None where it may not be."""
+    """Return ``suggestion`` as it may be remembered, or None if it may not be. ``folders`` are from `open_folders`."""
     match suggestion:
         case {"type": "setMode", "mode": str(mode)} if mode in policy.permission_modes:
             return suggestion
@@ -80,7 +80,7 @@ def allowed(suggestion: Suggestion, policy: Policy, folders: Mapping[str, str]) 
 
 
 def _listed(value: object) -> Sequence[Any]:
-    """A driver may be anybody's."""
+    """Return the list, or an empty one for anything else, as drivers may be third-party code."""
     return value if isinstance(value, list | tuple) else ()
 
 

@@ -1,4 +1,4 @@
-"""Work that has to be done, in a thread if there is one."""
+"""Work that must be done, in a thread if one can be started."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Do ``work`` in a thread; on the event loop where none can be started.
+    """Do ``work`` in a thread, or on the event loop if no thread can be started.
 
-    For what must not fail for want of one: it may be an agent that has taken all the threads that there may be.
+    Use it for work that must not fail for lack of a thread: an agent may have used up all the threads.
     """
     try:
         return await anyio.to_thread.run_sync(work)

@@ -1,4 +1,4 @@
-"""Tickets: leave to use one session for a while, for who can't send a header."""
+"""Tickets: permissions to use one session for a while, for clients that can't send a header."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from portico.core.principal import Principal
 
 KEY_BYTES = 32
 MAX_LENGTH = 4096
-"""Of a ticket's text."""
+"""The longest text of a ticket."""
 
 Scope = Literal["read", "query"]
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """``principal`` has made it, for the session ``session_id``; ``expires`` is in seconds since 1970.
+    """A ticket that ``principal`` made for the session ``session_id``; ``expires`` is in seconds since 1970.
 
-    ``mark`` is that of the session: a later one of the same id has another.
+    ``mark`` identifies the session: a later one with the same id has another mark.
     """
 
     session_id: str
@@ -36,16 +36,17 @@ class Ticket:
 
 
 class Tickets:
-    """Makes tickets and reads them again, with a key that nobody else has; nothing is kept of a ticket itself."""
+    """A maker and reader of tickets, with a key that nobody else has. It keeps no list of tickets."""
 
     def __init__(self, key: bytes, *, now: Callable[[], float] = time.time) -> None:
         self._key = key
         self._now = now
 
     def make(self, principal: Principal, session_id: str, identity: str, scope: Scope, ttl: int) -> tuple[str, str]:
-        """A ticket's text, and when it expires (RFC 3339). ``identity`` is the session's, ``ttl`` in seconds.
+        """Make a ticket: return its text and the time when it expires (RFC 3339).
 
-        It does not outlive the credentials of ``principal``.
+        ``identity`` is that of the session, ``ttl`` is in seconds. The ticket does not outlive the credentials of
+        ``principal``.
         """
         left = ttl if principal.expires is None else min(ttl, principal.expires - self._now())
         expires_at = rfc3339(seconds_from_now=left)
@@ -55,7 +56,7 @@ class Tickets:
         return f"{body}.{_text(self._sign(body))}", expires_at
 
     def read(self, text: str) -> Ticket | None:
-        """None for what was not made with this key."""
+        """Return the ticket with this text, or None if it was not made with this key."""
         body, _, signature = text.partition(".")
         if len(text) > MAX_LENGTH or not text.isascii() or not hmac.compare_digest(_text(self._sign(body)), signature):
             return None
@@ -68,7 +69,7 @@ class Tickets:
         return self._now() >= ticket.expires
 
     def is_for(self, ticket: Ticket, identity: str) -> bool:
-        """Whether ``identity`` is that of the session for which the ticket was made."""
+        """Tell whether ``identity`` is that of the session for which the ticket was made."""
         return hmac.compare_digest(ticket.mark, self._mark(identity))
 
     def _mark(self, identity: str) -> str:

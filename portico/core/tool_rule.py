@@ -1,8 +1,8 @@
-"""Tool rules: `Read`, `Bash(git log:*)`. A rule names a tool, and in brackets may say which uses of it are meant.
+"""Tool rules: `Read`, `Bash(git log:*)`. A rule names a tool, and may limit it to certain uses in brackets.
 
-Agents take their rules in one string, which they split at commas and blanks outside of brackets. What counts as a
-bracket differs between the splitting and the reading of a rule (measured on CLI 2.1.330). The grammar here is so narrow
-that the two agree: each text that it accepts is exactly one rule, wherever it stands in the list.
+Agents take their rules in one string, which they split at commas and blanks outside of brackets. When they split it,
+they recognize other brackets than when they parse a rule (measured on CLI 2.1.330). The grammar here is so narrow that
+the two agree: each text that it accepts is exactly one rule, at every position in the list.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PATTERN = (
     r"^(?:[A-Za-z_][A-Za-z0-9_-]*"
     r"(?:\*|\((?! *\))[^()\x00-\x1f\x7f-\x9f\u2028\u2029]*[^()\\\x00-\x1f\x7f-\x9f\u2028\u2029]\))?|\*)$"
 )
-"""Also a regular expression of ECMA-262."""
+"""A regular expression that is also valid in ECMA-262."""
 
 FORM = "a tool's name, with at most one pair of brackets, around some text without brackets, at its end"
 
@@ -29,9 +29,9 @@ _PATTERN = re.compile(PATTERN.removesuffix("$") + r"\Z")
 
 @dataclass(frozen=True, slots=True)
 class ToolRule:
-    """All uses of ``tool``, or those that ``content`` describes. What a content means, only the agent knows.
+    """A rule for all uses of ``tool``, or for those that ``content`` describes. Only the agent knows what that means.
 
-    A ``tool`` that ends in ``*`` means all whose names begin so.
+    A ``tool`` that ends in ``*`` stands for all tools whose names begin with the part before it.
     """
 
     tool: str
@@ -39,7 +39,7 @@ class ToolRule:
 
     @classmethod
     def parse(cls, text: str) -> ToolRule:
-        """Raises ValueError for what is not exactly one rule."""
+        """Parse one rule. Raises ValueError if ``text`` is not exactly one rule."""
         if len(text) > MAX_LENGTH or _PATTERN.match(text) is None:
             raise ValueError(f"must be {FORM}")
         tool, bracket, rest = text.partition("(")
@@ -47,7 +47,7 @@ class ToolRule:
 
     @staticmethod
     def may_concern(text: str, tool: str) -> bool:
-        """As `concerns`; what is no rule may concern everything."""
+        """Do as `concerns` for a text; a text that is not a rule may concern every tool."""
         try:
             return ToolRule.parse(text).concerns(tool)
         except ValueError:
@@ -55,7 +55,7 @@ class ToolRule:
 
     @staticmethod
     def may_forbid(text: str, tool: str) -> bool:
-        """Whether a rule of ``disallowed_tools`` may forbid every use of ``tool``; what is no rule may forbid it."""
+        """Tell whether a text in ``disallowed_tools`` may forbid every use of ``tool``; if it is not a rule, it may."""
         try:
             rule = ToolRule.parse(text)
         except ValueError:
@@ -66,9 +66,9 @@ class ToolRule:
         return self.tool if self.content is None else f"{self.tool}({self.content})"
 
     def covers(self, other: ToolRule) -> bool:
-        """Whether ``other`` allows nothing that this rule does not allow.
+        """Tell whether ``other`` allows nothing that this rule does not allow.
 
-        A content within another is not recognized: it is covered by the whole tool, or by the same content.
+        A narrower content is not recognized: only the whole tool, or the same content, covers a content.
         """
         if self == other:
             return True
@@ -76,9 +76,9 @@ class ToolRule:
         return self.content is None and self.tool == other.tool != "Edit"
 
     def concerns(self, tool: str) -> bool:
-        """Whether a use of ``tool`` may be what this rule means.
+        """Tell whether this rule may apply to a use of ``tool``.
 
-        With a content, rules of one tool hold for its whole family. Those about files hold for shells too.
+        A rule with a content applies to the whole family of its tool. Rules about files apply to shells too.
         """
         if self.tool.endswith("*"):
             return tool.startswith(self.tool[:-1])

@@ -1,4 +1,4 @@
-"""One turn on its way: takes the agent's events into the history, and carries what people say to the agent."""
+"""One running turn: it records the agent's events in the history, and passes answers and messages to the agent."""
 
 from __future__ import annotations
 
@@ -20,32 +20,33 @@ from portico.core.stranger import strangers
 from portico.core.wakeup import Wakeup
 
 INTERRUPT_GRACE = 10.0
-"""Seconds in which an interrupted agent must end its turn; then it is stopped."""
+"""The seconds that an interrupted agent has to end its turn before it is stopped."""
 
 RETRY_SECONDS = 1.0
-"""Before a permission that nobody has answered is denied again, where the store fails."""
+"""The pause before an expired permission request is denied again, after the store failed."""
 
 MAX_CORRECTIONS = 5
-"""How often in a turn an agent may go over to a permission mode that is not allowed."""
+"""The number of times that an agent may change to a forbidden permission mode in one turn before it is stopped."""
 
 log = logging.getLogger("portico.session")
 
 
 class History(Protocol):
-    """What a turn needs of its session."""
+    """The part of a session that a turn needs."""
 
     async def write(self, bodies: Sequence[EventBody], *, turn_id: str, state: State | None = None) -> None:
-        """Add events of the turn and, if ``state`` is another than now, the change of state behind them."""
+        """Add events of the turn and, if ``state`` differs from the current one, the change of state after them."""
 
     def note_mode(self, mode: str) -> tuple[Sequence[EventBody], AgentOptions | None]:
-        """The agent is in this permission mode now: what there is to write, and what it has to go back to, or None."""
+        """Note the agent's new permission mode. Return the events to write, and the options to go back to, or None."""
 
 
 class TurnRun:
-    """Runs ``turn``, from the first event to the `Complete` that `run` returns and has not written.
+    """The run of ``turn``, from its first event to its `Complete`, which `run` returns but does not write.
 
-    It waits for its agent first (`starting`), and is given it by `begin`. `interrupt`, `steer` and `decide` may be
-    called from anywhere, and never wait for the agent. It can be steered while it is ``live``: from `begin` to `end`.
+    The run first waits for its agent (`starting`), which `begin` passes to it. `interrupt`, `steer` and `decide` may be
+    called from any task, and never wait for the agent. The turn can be steered while it is ``live``: from `begin` to
+    `end`.
     """
 
     def __init__(
@@ -71,14 +72,14 @@ class TurnRun:
         self._inbox = Inbox()
         self._wakeup = Wakeup()
         self._decisions: list[tuple[str, Decision]] = []
-        self._steers: list[Turn] = []  # to be handed over to the agent
-        self._steered: list[Turn] = []  # handed over, or about to be, and not over
+        self._steers: list[Turn] = []  # messages not yet handed to the agent
+        self._steered: list[Turn] = []  # those above and those handed over, until their own turns are over
         self._stop_reason: str | None = None
         self._agent_interrupted = False
         self._stopped = False
         self._can_interrupt = can_interrupt
         self._can_set_mode = can_set_mode
-        self._astray: str | None = None  # the permission mode that the agent is in, where it is not allowed
+        self._astray: str | None = None  # the agent's permission mode, if it is not allowed
         self._correction: AgentOptions | None = None
         self._corrections = 0
         self._fault: AgentFailed | None = None
@@ -93,40 +94,40 @@ class TurnRun:
 
     @property
     def astray(self) -> bool:
-        """Whether the agent is in a permission mode that is not allowed."""
+        """Tell whether the agent is in a permission mode that is not allowed."""
         return self._astray is not None
 
     def begin(self, agent: Agent) -> None:
-        """Take ``agent`` for this turn."""
+        """Start the turn's time limit, and use ``agent`` for it."""
         self._agent = agent
         self._deadline = time.monotonic() + self._timeout
         self.live = True
 
     def end(self) -> Sequence[Turn]:
-        """Say that the turn is over, and return the messages that it has not taken up."""
+        """Mark the turn as over, and return the messages that it has not taken up."""
         self.live = False
         return self._steered
 
     def interrupt(self, stop_reason: str = "interrupted") -> None:
-        """Stop the turn; ``stop_reason`` is what its `Complete` will say. The first call decides."""
+        """Stop the turn; its `Complete` will have this ``stop_reason``. The first call decides."""
         self._stop_reason = self._stop_reason or stop_reason
         if not self.live:
             self.starting.cancel()
         self._wakeup.set()
 
     def decide(self, request_id: str, decision: Decision) -> None:
-        """Carry the answer to a request, which is resolved already, to the agent."""
+        """Pass the answer to a request, which is already resolved, on to the agent."""
         self._decisions.append((request_id, decision))
         self._wakeup.set()
 
     def steer(self, turn: Turn) -> None:
-        """Hand ``turn`` to the agent, for it to take up in the running one."""
+        """Hand ``turn`` to the agent, which takes it up in the running turn."""
         self._steered.append(turn)
         self._steers.append(turn)
         self._wakeup.set()
 
     async def run(self) -> tuple[list[EventBody], Complete]:
-        """Returns the last events of the turn, `Complete` apart, for the caller to write with its change of state.
+        """Run the turn. Return its last events and its `Complete`, for the caller to write with its change of state.
 
         Raises `StoreFailed`.
         """
@@ -192,14 +193,14 @@ class TurnRun:
             self._fault or self.failure or AgentFailed("the agent ended the turn without a result", code="no_result")
         )
         if self._stop_reason is not None:
-            # It was stopped because it did not end its turn in time; that it is gone is no news then.
+            # It was stopped because it did not end its turn in time, so its exit is not an error of its own.
             return self._end([], Complete(type="complete", stop_reason=self._stop_reason, usage={}, cost_usd=0.0))
         error = ErrorEvent(type="error", error=failure.detail, code=failure.code)
         return self._end([error], Complete(type="complete", stop_reason="error", usage={}, cost_usd=0.0))
 
     def _admit(self, event: AgentEvent) -> list[EventBody]:
         if event["type"] == "permission_request":
-            self._wakeup.set()  # there may be a nearer deadline now
+            self._wakeup.set()  # its deadline may be the nearest now
             asked = self._permissions.add(event, time.monotonic())
             return [asked] if self._astray is None else [asked, self._refuse(event["request_id"])]
         if event["type"] == "permission_mode":
@@ -219,7 +220,7 @@ class TurnRun:
         return list(bodies)
 
     def _refuse(self, request_id: str) -> EventBody:
-        """Whatever is asked in a mode that is not allowed: in another it might not even be asked."""
+        """Deny a request made in a forbidden mode; in an allowed mode the agent might not have asked at all."""
         message = f"The permission mode {self._astray} is not allowed here."
         self._decisions.append((request_id, Decision("deny", message=message)))
         return self._permissions.resolve(request_id, "deny", "not_allowed")
@@ -238,9 +239,9 @@ class TurnRun:
             try:
                 await self._act(time.monotonic())
             except PorticoError as failure:
-                log.info("turn %s: %s", self.turn_id, failure.detail)  # the end of an agent is seen by the pump too
+                log.info("turn %s: %s", self.turn_id, failure.detail)  # the pump also notices that the agent has ended
                 if self._decisions or self._steers or (self._stop_reason is not None and not self._agent_interrupted):
-                    self._wakeup.set()  # what stood behind the call that failed is still to be done
+                    self._wakeup.set()  # the rest, behind the call that failed, is still to be done
 
     def _seconds_to_next_deadline(self) -> float | None:
         deadlines = [d for d in (self._deadline, self._permissions.next_deadline()) if d is not None]
@@ -278,7 +279,7 @@ class TurnRun:
             try:
                 await self._agent.steer(turn)
             except InvalidRequest as failure:
-                with anyio.CancelScope(shield=True):  # or nobody knows whether it is over
+                with anyio.CancelScope(shield=True):  # or nobody would know whether it is over
                     await self._end_steered(turn.turn_id, failure)
         if self._stop_reason is not None and not self._agent_interrupted:
             self._agent_interrupted = True
@@ -289,7 +290,7 @@ class TurnRun:
             await self._agent.interrupt()
 
     async def _end_steered(self, turn_id: str, failure: PorticoError | None = None) -> None:
-        """The agent has taken a message up, or cannot: that message's own turn is over."""
+        """End the turn of a steering message, which the agent has taken up or (``failure``) cannot."""
         if turn_id not in [turn.turn_id for turn in self._steered]:
             return
         complete = unused("steered")
@@ -301,7 +302,7 @@ class TurnRun:
         self._steered = [turn for turn in self._steered if turn.turn_id != turn_id]
 
     async def _correct(self, options: AgentOptions) -> None:
-        """Take the agent back to a permission mode that is allowed; where that can't be done, stop it."""
+        """Set the agent back to an allowed permission mode; if that fails, stop the agent."""
         self._correction, mode = None, self._astray
         try:
             if self._can_set_mode and self._corrections <= MAX_CORRECTIONS:
@@ -319,7 +320,7 @@ class TurnRun:
 
 
 def unused(stop_reason: str) -> Complete:
-    """The end of a turn that has used nothing."""
+    """Return the end of a turn that has used no tokens and no time."""
     return Complete(type="complete", stop_reason=stop_reason, usage={}, cost_usd=0.0, duration_ms=0)
 
 

@@ -1,4 +1,4 @@
-"""The carrying out of a session's turns: its agent is made ready, does the turn, and is put away where it fails."""
+"""The execution of a session's turns: the agent is made ready, runs the turn, and is stopped if it fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("portico.session")
 
 
 class TurnExecutor:
-    """The session's own task calls it, and the turn that it runs."""
+    """The executor of one session's turns, called by the session's own task and by the turn that it runs."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class TurnExecutor:
         slots: ProcessSlots,
         folder: Path,
     ) -> None:
-        """``holder`` is the session, as the slots know it."""
+        """``holder`` is the session, as `ProcessSlots` knows it."""
         self._holder = holder
         self._journal = journal
         self._wishes = wishes
@@ -46,7 +46,7 @@ class TurnExecutor:
         self._folder = folder
 
     async def claim(self) -> None:
-        """Make an agent that was started ahead the session's own."""
+        """Claim the agent that was started ahead, for this session."""
         try:
             await self._seat.prepare(self._spec())
         except PorticoError as failure:
@@ -65,7 +65,7 @@ class TurnExecutor:
         )
 
     async def execute(self, run: TurnRun) -> tuple[list[EventBody], Complete]:
-        """Do the turn, and say how it ended, whatever happens in it."""
+        """Run the turn, and return its end, whatever happens in it."""
         try:
             await self._ready_agent(run)
             if run.interrupted or self._seat.agent is None:
@@ -76,11 +76,11 @@ class TurnExecutor:
             if run.failure is not None:
                 self._wishes.agent_lost = True
                 await self.put_away()
-            elif run.astray:  # it may go on by itself, and must not in this mode
+            elif run.astray:  # it may go on by itself, which this mode forbids
                 await self._call_back()
             return last
         except PorticoError as problem:
-            # Also of the store: what it does not take nobody may see, so the agent must not go on.
+            # Also if the store fails: nobody may see events that are not stored, so the agent must not go on.
             error = ErrorEvent(type="error", error=problem.detail, code=problem.code)
         except Exception:
             log.exception("turn %s of session %s failed", run.turn_id, self._journal.record.session_id)
@@ -115,11 +115,11 @@ class TurnExecutor:
         wishes.agent_lost = False
 
     async def write(self, bodies: Sequence[EventBody], *, turn_id: str, state: State | None = None) -> None:
-        """See `History.write`."""
+        """Do as `History.write`."""
         await self._journal.write(bodies, turn_id=turn_id, state=state)
 
     def note_mode(self, mode: str) -> tuple[Sequence[EventBody], AgentOptions | None]:
-        """See `History.note_mode`. What was set in this turn holds from the next one on, whatever the agent does."""
+        """Do as `History.note_mode`. A mode that a caller set in this turn applies from the next on, in any case."""
         wanted = self._journal.record.options.permission_mode
         if mode not in self._policy.permission_modes:
             detail = {"permission_mode": mode, "back_to": wanted}
@@ -131,13 +131,13 @@ class TurnExecutor:
         return [self._journal.set_mode(mode)], None
 
     async def note_exit(self, detail: str) -> None:
-        """Write that the agent has exited between two turns; ``detail`` says how."""
+        """Record that the agent has exited between two turns; ``detail`` says how."""
         self._wishes.agent_lost = True
         await self.put_away()
         await self._journal.persist(self._journal.write, [Notice(type="notice", name="agent_exited", detail=detail)])
 
     async def put_away(self) -> None:
-        """Stop the agent, if there is one, and give its process back."""
+        """Stop the agent, if there is one, and release its slot."""
         self._slots.leave(self._holder)
         await self._seat.empty()
         self._slots.gone(self._holder)

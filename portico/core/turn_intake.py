@@ -1,4 +1,4 @@
-"""The intake of a session's turns: each is refused, handed to the turn that runs, or put into the queue."""
+"""The intake of a session's turns: each is refused, handed to the running turn, or queued."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from portico.core.wakeup import Broadcast, Wakeup
 
 
 class Retired(Exception):
-    """The session has gone dormant meanwhile: ask the engine for it again."""
+    """The error that the session has gone dormant meanwhile; the engine has to open it again."""
 
 
 class TurnIntake:
-    """Anybody may call it, and waits at most for the store.
+    """The intake of one session. Any task may call it, and waits at most for the store.
 
-    The session's own task sets ``running`` to the turn under way, and takes the next one out of ``queue``. It holds
-    ``accepting`` where nobody may be halfway in. ``wakeup`` wakes it; ``news`` tells of each turn that is over.
+    The session's own task sets ``running`` to the current turn, and takes the next one out of ``queue``. It holds
+    ``accepting`` when no caller may be halfway through `accept`. ``wakeup`` wakes that task; ``news`` reports each turn
+    that is over.
     """
 
     def __init__(
@@ -46,20 +47,20 @@ class TurnIntake:
         self._policy = policy
         self._wakeup = wakeup
         self._news = news
-        self._ending = anyio.Lock(fast_acquire=True)  # held while the end of a turn is written that never began
+        self._ending = anyio.Lock(fast_acquire=True)  # held while turns that never began are ended
 
     @property
     def busy(self) -> bool:
-        """Whether there is a turn that is not complete."""
+        """Tell whether a turn is still running or queued."""
         return self.running is not None or bool(self.queue) or self._ending.locked()
 
     async def accept(
         self, principal: Principal, request: NewTurn, rate: TurnRate, *, draining: bool = False
     ) -> TurnView:
-        """Take a query in: its `Query` event is stored, and it will be run whoever goes away.
+        """Accept a query: store its `Query` event, and run it even if the caller disconnects.
 
         Raises `Conflict` (``busy``, ``session_closed``), `Exhausted` (``queue_full``, ``too_many_turns``),
-        `Unavailable` (``draining``, but not for a turn that is known) or `Retired`.
+        `Unavailable` (``draining``, except for a turn that is already known) or `Retired`.
         """
         turn_id = request.turn_id or uuid.uuid4().hex
         async with self.accepting:
@@ -71,10 +72,10 @@ class TurnIntake:
             content = None
             if is_large(request.content):
                 content = await encode_in_turns(request.content)
-                self._refuse(request)  # it took a while
+                self._refuse(request)  # encoding took a while
             rate.take(principal.name)
             ahead = self.busy and request.if_busy not in ("interrupt", "steer")
-            with anyio.CancelScope(shield=True):  # a caller that leaves must not tear the event from the queue
+            with anyio.CancelScope(shield=True):  # a caller that disconnects must not part the event from its turn
                 first_seq = await self._enqueue(principal, turn_id, request, content)
         session_id = self._journal.record.session_id
         return TurnView(turn_id, session_id, "queued" if ahead else "running", first_seq, created=True)
@@ -128,11 +129,11 @@ class TurnIntake:
         if self.running is not None:
             self.running.interrupt()
         else:
-            # The first turn in the queue is running for its caller, even where our task has not come to it.
+            # For its caller the first turn in the queue is running, even if our task has not begun it yet.
             self._wishes.interrupt = self.queue.first
 
     async def withdraw(self, turn_id: str) -> None:
-        """Take a turn out of the queue. Raises `Conflict` (``not_queued``) or `NotFound` (``turn_not_found``)."""
+        """Remove a turn from the queue. Raises `Conflict` (``not_queued``) or `NotFound` (``turn_not_found``)."""
         async with self._ending_unbegun():
             removed = self.queue.remove(turn_id)
             if removed is not None:
@@ -143,14 +144,14 @@ class TurnIntake:
         raise NotFound(f"there is no turn {turn_id!r}", code="turn_not_found")
 
     async def refuse_queued(self, code: str, detail: str) -> None:
-        """End all turns that wait with an error. Raises `StoreFailed`; those that are not ended wait again."""
+        """End all queued turns with an error. Raises `StoreFailed`; the turns not ended by then stay in the queue."""
         async with self._ending_unbegun():
             while self.queue:
                 error = ErrorEvent(type="error", error=detail, code=code)
                 await self._end_queued(self.queue.take(), 0, [error, unused("error")])
 
     async def _end_queued(self, turn: Turn, place: int, bodies: Sequence[EventBody]) -> None:
-        """End a turn that was just taken out of the queue, into which it goes back where that fails."""
+        """End a turn that was just removed from the queue; if that fails, put it back."""
         with anyio.CancelScope(shield=True):
             try:
                 await self._journal.write(bodies, turn_id=turn.turn_id)
@@ -161,9 +162,9 @@ class TurnIntake:
 
     @asynccontextmanager
     async def _ending_unbegun(self) -> AsyncIterator[None]:
-        """So that nobody else ends the same turn, or misses one that goes back into the queue."""
+        """Hold the lock so that nobody else ends the same turn, or misses one that goes back into the queue."""
         try:
             async with self._ending:
                 yield
         finally:
-            self._news.tell()  # `busy` was true as long as it was held
+            self._news.tell()  # `busy` was true while the lock was held

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def add_usage(total: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Add number to number by name, also in nested mappings; of anything else the newer value is kept."""
+    """Add up numbers with the same name, also in nested mappings; for any other value, keep the newer one."""
     result = dict(total)
     for name, value in more.items():
         before = result.get(name)

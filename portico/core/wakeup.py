@@ -1,4 +1,4 @@
-"""A level that one task waits for and others raise, and news that many wait for."""
+"""A signal for one task that waits, and a signal for many."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import anyio
 
 
 class Wakeup:
-    """Raising it twice before it is waited for wakes once; it is lowered by waking."""
+    """A signal for one task. It stays set until a wait; if set twice before that, it still wakes only once."""
 
     def __init__(self) -> None:
         self._event = anyio.Event()
@@ -20,7 +20,7 @@ class Wakeup:
 
 
 class Broadcast:
-    """News for everybody who waits at this moment; what was told before nobody hears."""
+    """A signal for all tasks that wait at this moment; a task that waits later does not get it."""
 
     def __init__(self) -> None:
         self._event = anyio.Event()

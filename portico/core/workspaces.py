@@ -1,4 +1,4 @@
-"""The folder in which the server makes workspaces: a real one, its own, and held open from the start on."""
+"""The folder in which the server makes workspaces: a real folder of its own user, held open from the start on."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from portico.core.known_workspaces import known_workspaces
 OWN_WORKSPACES = ".portico-workspaces"
 
 MOVED, NOT_ALLOWED = "workspace_moved", "workspace_not_allowed"
-"""Codes of turns whose agent can't start in the session's workspace."""
+"""The codes of turns whose agent can't start in the session's workspace."""
 
 ROOTS, DATA_DIR = "workspace_roots_unusable", "data_dir_unusable"
-"""Codes of a start that is refused."""
+"""The codes of a server start that is refused."""
 
 REMEDY = "move it away, or give it to the server's user, or name another folder first in PORTICO_WORKSPACE_ROOTS"
 
 
 def own_workspaces(data_dir: Path, roots: Sequence[Path]) -> Path:
-    """Where the workspaces lie that we make: in the first of ``roots``, apart from what clients may name there."""
+    """Return the folder of the workspaces that we make: in the first of ``roots``, apart from folders of clients."""
     return roots[0] if roots[0] == data_dir / "workspaces" else roots[0] / OWN_WORKSPACES
 
 
 def all_workspaces(data_dir: Path, roots: Sequence[Path]) -> tuple[Path, ...]:
-    """Where they may lie, without links on the way: when a session was made, there may have been other roots.
+    """Return all folders that may hold our workspaces, without links: older sessions may have had other roots.
 
-    That of now comes first. ``.portico-workspaces`` is not resolved: a link of this name is refused. Raises
-    `Unavailable` as `known_workspaces`.
+    The current folder comes first. ``.portico-workspaces`` is not resolved, because a link with this name is refused.
+    Raises `Unavailable` as `known_workspaces`.
     """
     default = data_dir / "workspaces"
     others = [Path(os.path.realpath(root), OWN_WORKSPACES) for root in roots]
@@ -41,7 +41,7 @@ def all_workspaces(data_dir: Path, roots: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def workspaces_trouble(path: Path) -> str | None:
-    """Why the server can't make its workspaces in ``path``; None where it can, or where nothing is there yet."""
+    """Return the reason why the server can't make its workspaces in ``path``; None if it can or ``path`` is missing."""
     try:
         with Directory.open(path) as found:
             return None if found.owner == os.geteuid() else f"{path} is another user's (uid {found.owner})"
@@ -54,7 +54,7 @@ def workspaces_trouble(path: Path) -> str | None:
 
 
 class Workspaces:
-    """``path`` is where it was opened. What an agent puts there in its stead is not used: see `fault`."""
+    """The folder of the workspaces, opened at ``path``. If an agent replaces it, no more are made: see `fault`."""
 
     def __init__(self, path: Path, directory: Directory) -> None:
         self.path = path
@@ -63,7 +63,7 @@ class Workspaces:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Make the folder where it is missing, for this user alone. Raises `Unavailable` (``workspaces_unusable``)."""
+        """Open the folder, or make it, for this user alone. Raises `Unavailable` (``workspaces_unusable``)."""
         if (trouble := workspaces_trouble(path)) is not None:
             raise _unusable(trouble)
         try:
@@ -81,9 +81,9 @@ class Workspaces:
         self._directory.close()
 
     def fault(self) -> str | None:
-        """Why no more workspaces are made; None while the folder at ``path`` is the one that is held.
+        """Return the reason why no more workspaces are made; None while the folder at ``path`` is the one held open.
 
-        It is never made anew while the server runs: a sandbox hides the one that it was started with.
+        The folder is never made again while the server runs: a sandbox hides only the one that existed at its start.
         """
         with suppress(OSError), Directory.open(self.path) as found:
             if found.identity == self._identity:
@@ -91,7 +91,7 @@ class Workspaces:
         return f"the folder of the workspaces, {self.path}, was moved or deleted: restart the server"
 
     def make(self, name: str) -> Path:
-        """Make a workspace that only we may enter. Raises `Unavailable` (``workspaces_unusable``)."""
+        """Make a workspace that only our user may enter. Raises `Unavailable` (``workspaces_unusable``)."""
         if (fault := self.fault()) is not None:
             raise Unavailable(fault, code="workspaces_unusable")
         try:
@@ -104,7 +104,7 @@ class Workspaces:
         return self.path / name
 
     def check(self, name: str) -> None:
-        """Raises `AgentUnavailable` (``workspace_moved``) where a workspace of ours is not what its path leads to."""
+        """Raise `AgentUnavailable` (``workspace_moved``) if a workspace's path no longer leads to the one we made."""
         with suppress(OSError), self._directory.child(name) as ours, Directory.open(self.path / name) as found:
             if ours.identity == found.identity:
                 return
