@@ -71,7 +71,7 @@ class Ledger:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
-            log.error("what was spent today is not known: %s can't be read (%s)", self._path, error)
+            log.error("the spending of today is unknown: %s can't be read (%s)", self._path, error)
 
     async def run(self) -> None:
         """Write changes to the file until cancelled."""
@@ -93,7 +93,7 @@ class Ledger:
             await in_thread(partial(self._write, json.dumps({"day": day, "usd": spent})))
             self._saved = day, spent
         except OSError as error:
-            log.error("what was spent today can't be written to %s: %s", self._path, error.strerror)
+            log.error("the spending of today can't be written to %s: %s", self._path, error.strerror)
 
     def _write(self, text: str) -> None:
         draft = self._path.with_suffix(".new")

@@ -83,7 +83,7 @@ class Relay:
         except Refusal as refusal:
             problem = refusal
         except TimeoutError:
-            problem = Refusal(408, "timeout_error", "the request, or the taking of its answer, took too long")
+            problem = Refusal(408, "timeout_error", "sending the request or taking its answer took too long")
         except httpx.PoolTimeout:
             problem = Refusal(529, "overloaded_error", "too many requests are under way to the model API")
         except httpx.TimeoutException as error:
@@ -103,7 +103,7 @@ class Relay:
     async def _relay(self, scope: Scope, door: Door, body: _Body, answer: _Answer) -> None:
         path, query = scope["path"], scope["query_string"].decode("latin-1")
         if path not in PATHS or scope["raw_path"] != path.encode() or not QUERY.fullmatch(query):
-            raise Refusal(404, "not_found_error", "the gateway passes nothing on but requests for messages")
+            raise Refusal(404, "not_found_error", "the gateway passes on only requests for messages")
         if scope["method"] != "POST":
             raise Refusal(405, "invalid_request_error", "only POST is passed on")
         if path == MESSAGES:
@@ -113,7 +113,7 @@ class Relay:
         response = await self._pool.handle_async_request(request)
         try:
             if 300 <= response.status_code < 400:
-                raise Refusal(502, "api_error", "the model API sends elsewhere: see anthropic_base_url")
+                raise Refusal(502, "api_error", "the model API redirects elsewhere: see anthropic_base_url")
             counted = path == MESSAGES and response.status_code == 200
             await self._stream(response, door if counted else None, answer)
         finally:

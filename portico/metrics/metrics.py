@@ -30,7 +30,7 @@ class Metrics:
         )
         self._request_seconds = Histogram(
             "portico_http_request_seconds",
-            "Until the answer to a request began, or a WebSocket was accepted.",
+            "Seconds until the answer to a request began, or a WebSocket was accepted.",
             ("route", "method"),
             buckets=SECONDS,
             registry=None,
