@@ -1,1 +1,1 @@
-"""The gateway: agents reach the model API through it, so that none of them ever holds the server's credential."""
+"""The gateway to the model API. Agents go through it, so that none of them ever holds the server's credential."""

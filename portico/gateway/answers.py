@@ -1,4 +1,4 @@
-"""Answers of the gateway's own, in the shape of the model API's errors: https://docs.claude.com/en/api/errors"""
+"""The gateway's own answers, in the shape of the model API's errors: https://docs.claude.com/en/api/errors"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Refusal(Exception):
     """A request that the gateway answers itself, with this status, error type and text."""
 
     def __init__(self, status: int, kind: str, text: str, *, retry: bool | None = None) -> None:
-        """``retry``: what the client is told of trying again; None leaves it to the status."""
+        """``retry`` tells the client whether to try again; None lets the status decide."""
         super().__init__(text)
         self.status = status
         self.kind = kind
@@ -30,7 +30,7 @@ class Refusal(Exception):
 
 
 def budget_exceeded(owner: str, spent: float, budget: float) -> Refusal:
-    """402 and ``budget_exceeded``: CLI 2.1.330 takes it as the end of the turn at once, and shows text and type."""
+    """Return a 402 ``budget_exceeded``: CLI 2.1.330 ends the turn on it at once, and shows its text and type."""
     text = (
         f"the budget of {owner} for today is spent: ${spent:.2f} of ${budget:.2f}; a new day begins at 0:00 UTC "
         "(budget_usd_per_day)"
@@ -47,7 +47,7 @@ HOP_BY_HOP = frozenset(
 
 
 def passed(fields: list[Raw], without: frozenset[bytes]) -> list[Raw]:
-    """Header fields that go on: neither those of one connection (RFC 9110, 7.6.1), nor those named ``without``."""
+    """Return the header fields to pass on: all but the hop-by-hop ones (RFC 9110, 7.6.1) and those in ``without``."""
     connections = [value for name, value in fields if name.lower() == b"connection"]
     named = {name.strip().lower() for value in connections for name in value.split(b",")}
     dropped = HOP_BY_HOP | without | named

@@ -1,4 +1,4 @@
-"""One connection of an agent's: uvicorn's, with limits, as the agent may have turned against us."""
+"""One connection from an agent: uvicorn's, with limits, because the agent may be hostile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from portico.http1.measured import Measured
 
 
 class Connection(Measured):
-    """One of its ``door``. Requests find that in their state, and the connection's ``transport``."""
+    """A connection through ``door``. The state of its requests holds the door and the connection's ``transport``."""
 
     def __init__(self, config: Config, state: ServerState, door: Door) -> None:
         super().__init__(config, state, {"door": door})

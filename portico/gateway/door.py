@@ -1,4 +1,4 @@
-"""One agent's socket, and who may come through it."""
+"""One agent's socket, which lets in only the processes of that agent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from portico.core.usage import add_usage
 from portico.gateway.peer import is_of
 
 MAX_CONNECTIONS = 32
-"""Of one agent, and so of its requests at a time: one for itself, and one for each subagent that is at work."""
+"""The most connections, and so requests at a time, of one agent: one for itself and one for each subagent at work."""
 
 log = logging.getLogger("portico.gateway")
 
@@ -27,10 +27,10 @@ class Accepted(Protocol):
 
 
 class Door:
-    """Implements `portico.core.gateway.Door`. ``usage`` and ``cost_usd`` are of all that has come through it."""
+    """Implements `portico.core.gateway.Door`. ``usage`` and ``cost_usd`` add up everything that came through it."""
 
     def __init__(self, path: Path, owner: str | None, environment: Mapping[str, str], open_doors: set[Door]) -> None:
-        """It is among ``open_doors`` from `serve` to `close`."""
+        """``open_doors`` contains this door from `serve` to `close`."""
         self.path = path
         self.owner = owner
         self.environment = environment
@@ -46,7 +46,7 @@ class Door:
         self._pid = pid
 
     def lets_in(self, connection: Any) -> bool:
-        """Whether the process at the socket's other end is one of the agent's. The first that is not is logged."""
+        """Tell whether the process at the other end of the socket is one of the agent's. Log the first that is not."""
         if self._pid is not None and is_of(connection, self._pid):
             return True
         if not self._told:
@@ -62,8 +62,8 @@ class Door:
         self.cost_usd += cost_usd
 
     def bind(self) -> socket.socket:
-        """A listening socket at `path`, for this user alone. Raises OSError."""
-        self.path.unlink(missing_ok=True)  # of an agent that was killed with its server
+        """Return a listening socket at `path`, for this user alone. Raises OSError."""
+        self.path.unlink(missing_ok=True)  # left by an agent that was killed with its server
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.setblocking(False)

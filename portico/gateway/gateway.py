@@ -26,7 +26,7 @@ from portico.http1.embedded import embedded
 SOCKET = "api.sock"
 
 PLACEHOLDER = "the-gateway-has-the-key"
-"""What agents are given for a credential: without one, CLI 2.1.330 asks nothing at all."""
+"""The credential that agents are given: without one, CLI 2.1.330 sends no request at all."""
 
 STOP_SECONDS = 5.0
 
@@ -34,7 +34,7 @@ log = logging.getLogger("portico.gateway")
 
 
 class Gateway:
-    """Implements `portico.core.gateway.Gateway`, while `run` runs."""
+    """Implements `portico.core.gateway.Gateway`. It works while `run` runs."""
 
     def __init__(self, upstream: Upstream, ledger: Ledger) -> None:
         self._upstream = upstream
@@ -44,7 +44,7 @@ class Gateway:
         self._config: uvicorn.Config | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled; then close all doors. Raises `Unavailable` for proxies or CA files of no use."""
+        """Serve until cancelled; then close all doors. Raises `Unavailable` for an unusable proxy or CA file."""
         pool = await anyio.to_thread.run_sync(self._upstream.connect)
         async with pool:
             await self._ledger.open()
@@ -61,7 +61,7 @@ class Gateway:
                         await asyncio.wait(tasks, timeout=STOP_SECONDS)
 
     async def open(self, spec: AgentSpec, folder: Path) -> Door:
-        """See `portico.core.gateway.Gateway.open`. Raises `AgentUnavailable` while it does not run."""
+        """See `portico.core.gateway.Gateway.open`. Raises `AgentUnavailable` while `run` does not run."""
         if self._config is None:
             raise AgentUnavailable("The gateway to the model API is not open.", code="not_open")
         door = Door(folder / SOCKET, spec.owner, self.environment(folder / SOCKET), self._doors)
@@ -76,15 +76,15 @@ class Gateway:
         return door
 
     def environment(self, path: Path) -> dict[str, str]:
-        """What an agent needs in its environment to use the socket at ``path``."""
+        """Return the variables that an agent needs in its environment to use the socket at ``path``."""
         oauth = self._upstream.oauth_token is not None
         environment = {
             "ANTHROPIC_UNIX_SOCKET": str(path),
-            "ANTHROPIC_BASE_URL": "http://localhost",  # https would be TLS on the socket; nobody looks the name up
-            # With a token it asks for one more beta feature, and counts other things as its own to do.
+            "ANTHROPIC_BASE_URL": "http://localhost",  # https would be TLS on the socket; the name is never looked up
+            # With a token the CLI asks for one more beta feature, and takes on some other duties.
             "CLAUDE_CODE_OAUTH_TOKEN" if oauth else "ANTHROPIC_API_KEY": PLACEHOLDER,
         }
-        if self._upstream.is_the_api:  # otherwise it would leave out what it thinks a proxy may not know
+        if self._upstream.is_the_api:  # otherwise the CLI leaves out fields that it thinks a proxy may not know
             environment["_CLAUDE_CODE_ASSUME_FIRST_PARTY_BASE_URL"] = "1"
         return environment
 
@@ -95,7 +95,7 @@ def _config(app: Relay) -> uvicorn.Config:
         http=Connection,
         ws="none",
         date_header=False,
-        timeout_keep_alive=86_400,  # a connection that is closed just when it is used again would cost a retry
+        timeout_keep_alive=86_400,  # closing a connection just when it is used again would cost a retry
     )
     config.load()
     return config

@@ -1,6 +1,6 @@
-"""What each principal has spent today, in a small file of the data folder.
+"""The amount that each principal has spent today, in a small file of the data folder.
 
-Not from the store: that keeps the agent's own word of what a turn cost, by session and not by day.
+The store can't serve for this: it records a turn's cost as the agent states it, by session and not by day.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from portico.core.threads import in_thread
 from portico.gateway.answers import budget_exceeded
 
 SAVE_SECONDS = 1.0
-"""At least between two writes: so much of what was spent a kill of the server may forget."""
+"""The least time between two writes. If the server is killed, the spending of this time may be lost."""
 
 log = logging.getLogger("portico.gateway")
 
@@ -31,7 +31,10 @@ def today() -> str:
 
 
 class Ledger:
-    """US dollars by principal, of this UTC day. `run` keeps the file up to date; ``budget`` is a principal's a day."""
+    """US dollars spent on this UTC day, by principal. `run` keeps the file up to date.
+
+    ``budget`` is the amount that each principal may spend in a day.
+    """
 
     def __init__(self, path: Path, budget: float | None, day: Callable[[], str] = today) -> None:
         self._path = path
@@ -43,7 +46,7 @@ class Ledger:
         self._changed = anyio.Event()
 
     def check(self, owner: str | None) -> None:
-        """Raises `Refusal` where the owner's budget is spent."""
+        """Raise `Refusal` if the owner's budget is spent."""
         if owner is not None and self._budget is not None and (spent := self.spent(owner)) >= self._budget:
             raise budget_exceeded(owner, spent, self._budget)
 
@@ -61,17 +64,17 @@ class Ledger:
             self._day, self._spent = day, {}
 
     async def open(self) -> None:
-        """Read the file, if there is one. One that can't be read counts as none, and is said in the log."""
+        """Read the file, if there is one. A file that can't be read counts as none, and is logged."""
         try:
             self._day, self._spent = _parsed(await anyio.to_thread.run_sync(self._path.read_text))
             self._saved = self._day, dict(self._spent)
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
-            log.error("what was spent today is not known: %s can't be read (%s)", self._path, error)
+            log.error("the spending of today is unknown: %s can't be read (%s)", self._path, error)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Write changes to the file until cancelled."""
         try:
             while True:
                 await self._changed.wait()
@@ -90,7 +93,7 @@ class Ledger:
             await in_thread(partial(self._write, json.dumps({"day": day, "usd": spent})))
             self._saved = day, spent
         except OSError as error:
-            log.error("what was spent today can't be written to %s: %s", self._path, error.strerror)
+            log.error("the spending of today can't be written to %s: %s", self._path, error.strerror)
 
     def _write(self, text: str) -> None:
         draft = self._path.with_suffix(".new")

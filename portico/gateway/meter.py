@@ -1,4 +1,4 @@
-"""Counts what a reply of the model API has used, while it passes."""
+"""Meters that count the tokens of a reply of the model API while it passes."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from portico.gateway.prices import cost
 
 MAX_LINE = 64 * 1024
-"""Bytes; the lines that tell of usage have some hundred. Longer ones are the content's, and are not kept."""
+"""Bytes. Lines about usage have some hundred; longer lines are content, and are not kept."""
 
 MAX_JSON = 4 * 1024 * 1024
-"""Bytes of a reply that does not stream; 128,000 tokens, the most that one has, are some 600 KB."""
+"""Bytes of a reply that does not stream; the longest, of 128,000 tokens, has some 600 KB."""
 
 _TELLING = (b'"message_start"', b'"message_delta"')
 
 
 class StreamMeter:
-    """Reads server-sent events: https://docs.claude.com/en/docs/build-with-claude/streaming
+    """A meter for server-sent events: https://docs.claude.com/en/docs/build-with-claude/streaming
 
-    Only the two kinds of events that tell of usage are decoded. Within content the quotes of their names would be
-    escaped.
+    It decodes only the two kinds of events that report usage. It finds them by their quoted names: in content the
+    quotes would be escaped.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class StreamMeter:
         self._deltas = 0
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next bytes of the body, cut anywhere."""
+        """Take the next bytes of the body, which may be cut anywhere."""
         end = chunk.rfind(b"\n") + 1
         if not end:
             self._keep(chunk)
@@ -60,13 +60,13 @@ class StreamMeter:
         if kind not in ("message_start", "message_delta") or not isinstance(message, dict):
             return
         self._model = str(message.get("model") or self._model)
-        if isinstance(usage := message.get("usage"), dict):  # what a delta tells is cumulative
+        if isinstance(usage := message.get("usage"), dict):  # the numbers of a delta are cumulative
             self._usage.update({name: value for name, value in usage.items() if value is not None})
 
     def total(self) -> tuple[dict[str, Any], float]:
-        """The API's ``usage``, empty where it told of none, and US dollars.
+        """Return the API's ``usage``, empty if it reported none, and the cost in US dollars.
 
-        A reply that was cut has not told its end: a token then counts for each delta, which is less than it was.
+        A reply that was cut never reported its total. Each delta then counts as one token, which is too low.
         """
         if not self._usage:
             return {}, 0.0
@@ -76,7 +76,7 @@ class StreamMeter:
 
 
 class JsonMeter:
-    """Reads a reply that does not stream."""
+    """A meter for a reply that does not stream."""
 
     def __init__(self) -> None:
         self._body = bytearray()
@@ -86,7 +86,7 @@ class JsonMeter:
             self._body += chunk
 
     def total(self) -> tuple[dict[str, Any], float]:
-        """As `StreamMeter.total`."""
+        """See `StreamMeter.total`."""
         message = _decoded(bytes(self._body))
         usage = message.get("usage")
         return (usage, cost(str(message.get("model")), usage)) if isinstance(usage, dict) else ({}, 0.0)

@@ -1,4 +1,4 @@
-"""Who is at the other end of a Unix socket. All agents may be of one user, so that file modes don't tell them apart."""
+"""The process at the other end of a Unix socket. All agents may run as one user, so file modes can't separate them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred of unix(7): pid, uid, gid
 _DEEPEST = 64
-"""Generations that are looked at; a tool is some five below its agent."""
+"""The most generations that are searched; a tool is about five below its agent."""
 
 
 def is_of(connection: Any, ancestor: int) -> bool:
-    """Whether the process that has connected is ``ancestor``, a pid, or descends from it. ``connection``: a socket.
+    """Tell whether the process connected to the socket ``connection`` has the pid ``ancestor``, or descends from it.
 
-    Nobody can choose their parents: what a process has orphaned belongs to nobody but its namespace's first process.
-    Where the system does not tell (it is not Linux) everybody is taken for one of the agent's.
+    A process can't choose its parent: an orphan belongs to the first process of its namespace, and to no other.
+    Where the system does not report the peer (it is not Linux), every process counts as one of the agent's.
     """
     if not hasattr(socket, "SO_PEERCRED"):
         return True
@@ -31,10 +31,10 @@ def is_of(connection: Any, ancestor: int) -> bool:
 
 
 def _parent(pid: int) -> int | None:
-    """20 µs, where psutil takes over 100."""
+    """Return the pid of the parent, or None. This takes 20 µs; psutil takes over 100."""
     try:
         # proc_pid_stat(5); the command name, field 2, may hold blanks and brackets.
         parent = int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-    except (OSError, ValueError, IndexError):  # it has gone, or is of a namespace that we don't see: pid 0
+    except (OSError, ValueError, IndexError):  # the process has gone, or its namespace is hidden from us: pid 0
         return None
     return parent or None

@@ -1,7 +1,7 @@
-"""What tokens cost.
+"""The prices of tokens.
 
-List prices in US dollars a million tokens, as the catalogue inside `claude` 2.1.330 has them (November 2026). Cache
-writes are 1.25 times (kept for 5 minutes) and twice (an hour) the price of input, for every model.
+They are list prices in US dollars per million tokens, from the catalogue inside `claude` 2.1.330 (November 2026). For
+every model, a cache write costs 1.25 times the price of input if kept for 5 minutes, and twice that price for an hour.
 """
 
 from __future__ import annotations
@@ -48,26 +48,26 @@ PRICES: Mapping[str, Price] = {
     "claude-mythos-5-1": _FABLE_5_1,
     "claude-mythos-5-2": _FABLE_5_2,
 }
-"""By the beginning of a model's name; the longest that fits holds."""
+"""Prices by the beginning of a model's name; the longest match counts."""
 
 LONG_PROMPT = 100_000
 LONG_PROMPTS: Mapping[str, Price] = {"claude-haiku-5-5": Price(0.5, 2.5, 0.05)}
-"""Of prompts longer than so many tokens."""
+"""Prices for prompts of more than `LONG_PROMPT` tokens."""
 
 FAST = Price(30, 150, 3)
-"""Of the fast mode, whatever the model."""
+"""The price of the fast mode, for any model."""
 
 PROMPT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 DEAREST = Price(*(max(getattr(price, name) for price in PRICES.values()) for name in ("input", "output", "cache_read")))
-"""Of a model that is not known: a budget must not be got round by a name."""
+"""The price of an unknown model: nobody may get round a budget with a made-up name."""
 
 WEB_SEARCH = 0.01
-"""US dollars a search that the API does itself."""
+"""US dollars for each search that the API does itself."""
 
 
 def cost(model: str, usage: Mapping[str, Any]) -> float:
-    """US dollars of one reply; ``usage`` is the API's (https://docs.claude.com/en/api/messages)."""
+    """Return the cost of one reply in US dollars; ``usage`` is the API's (https://docs.claude.com/en/api/messages)."""
     fresh, read, written = (_count(usage, name) for name in PROMPT)
     hour = min(_count(usage.get("cache_creation"), "ephemeral_1h_input_tokens"), written)
     price = FAST if usage.get("speed") == "fast" else _price(model, fresh + read + written)

@@ -1,4 +1,4 @@
-"""One request of an agent's: looked at, sent on with the credential, and its answer streamed back."""
+"""The relay of an agent's requests: it checks each, sends it on with the credential, and streams the answer back."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from portico.gateway.upstream import Upstream
 
 MESSAGES = "/v1/messages"
 PATHS = frozenset({MESSAGES, "/v1/messages/count_tokens"})
-"""All that CLI 2.1.330 asks for, with its other traffic off."""
+"""All the paths that CLI 2.1.330 requests with its other traffic off."""
 
-QUERY = re.compile(r"[A-Za-z0-9_.=&-]{0,256}")  # it says `beta=true`
+QUERY = re.compile(r"[A-Za-z0-9_.=&-]{0,256}")  # the CLI sends `beta=true`
 
 MAX_BODY = 33 * 1024 * 1024
-"""Bytes; the API takes 32 MB."""
+"""Bytes; the API accepts 32 MB."""
 
 BODY_SECONDS = 60.0
-"""For the next piece of a request, and for the agent to take the next piece of its answer."""
+"""The time for the next piece of a request to arrive, and for the agent to take the next piece of its answer."""
 
 REQUEST_SECONDS = 3600.0
 
 CUT_SECONDS = 5.0
-"""For the agent to take what it was sent before the answer was cut."""
+"""The time for the agent to take the bytes that were sent before the answer was cut."""
 
 NOT_THE_AGENTS = frozenset(
     {b"host", b"x-api-key", b"authorization", b"cookie", b"accept-encoding", b"forwarded", b"expect"}
 )
-"""Fields that are the gateway's to say, or nobody's."""
+"""Fields that the gateway sets itself, or drops."""
 
 NOT_FOR_THE_AGENT = frozenset({b"set-cookie", b"content-encoding", b"alt-svc"})
 
@@ -49,7 +49,7 @@ class _Gone(Exception):
 
 
 class Relay:
-    """The gateway as an ASGI app. Never says in the log what was asked or answered."""
+    """The gateway as an ASGI app. It never logs the content of a request or an answer."""
 
     def __init__(self, upstream: Upstream, pool: httpx.AsyncBaseTransport, ledger: Ledger) -> None:
         self._upstream = upstream
@@ -83,7 +83,7 @@ class Relay:
         except Refusal as refusal:
             problem = refusal
         except TimeoutError:
-            problem = Refusal(408, "timeout_error", "the request, or the taking of its answer, took too long")
+            problem = Refusal(408, "timeout_error", "sending the request or taking its answer took too long")
         except httpx.PoolTimeout:
             problem = Refusal(529, "overloaded_error", "too many requests are under way to the model API")
         except httpx.TimeoutException as error:
@@ -103,7 +103,7 @@ class Relay:
     async def _relay(self, scope: Scope, door: Door, body: _Body, answer: _Answer) -> None:
         path, query = scope["path"], scope["query_string"].decode("latin-1")
         if path not in PATHS or scope["raw_path"] != path.encode() or not QUERY.fullmatch(query):
-            raise Refusal(404, "not_found_error", "the gateway passes nothing on but requests for messages")
+            raise Refusal(404, "not_found_error", "the gateway passes on only requests for messages")
         if scope["method"] != "POST":
             raise Refusal(405, "invalid_request_error", "only POST is passed on")
         if path == MESSAGES:
@@ -113,7 +113,7 @@ class Relay:
         response = await self._pool.handle_async_request(request)
         try:
             if 300 <= response.status_code < 400:
-                raise Refusal(502, "api_error", "the model API sends elsewhere: see anthropic_base_url")
+                raise Refusal(502, "api_error", "the model API redirects elsewhere: see anthropic_base_url")
             counted = path == MESSAGES and response.status_code == 200
             await self._stream(response, door if counted else None, answer)
         finally:
@@ -144,7 +144,7 @@ class Relay:
 
 
 class _Body:
-    """The request's body, as it comes; `complete` is set behind its end."""
+    """The request's body as it arrives; `complete` is set after its end."""
 
     def __init__(self, receive: Receive) -> None:
         self.complete = anyio.Event()
@@ -152,7 +152,7 @@ class _Body:
         self._size = 0
 
     def expect(self, headers: list[Raw]) -> None:
-        """Raises `Refusal` where the request says itself that it is too large."""
+        """Raise `Refusal` if the request declares a length that is too large."""
         length = dict(headers).get(b"content-length", b"0")
         self._check(int(length) if length.isdigit() else 0)
 
@@ -175,7 +175,7 @@ class _Body:
 
 
 class _Answer:
-    """What was sent of the answer."""
+    """The answer to the agent: it notes whether sending has started and is complete."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -188,7 +188,7 @@ class _Answer:
 
 
 async def _cut(transport: asyncio.Transport, receive: Receive) -> None:
-    """End the connection behind what was sent, so that this is seen to be no whole answer."""
+    """End the connection after the bytes already sent, so that the agent sees that the answer is not complete."""
     transport.close()
     with anyio.move_on_after(CUT_SECONDS):
         await _disconnected(receive)

@@ -1,4 +1,4 @@
-"""The model API: where it is, how it is reached, and with which credential."""
+"""The model API: its address, the way to reach it, and the credential for it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ API_HOST = "api.anthropic.com"
 
 POOL = httpx.Limits(max_connections=1024, max_keepalive_connections=64, keepalive_expiry=30.0)
 TIMES = {"connect": 30.0, "write": 60.0, "read": 660.0, "pool": 30.0}
-"""Seconds. Between two reads the CLI itself waits for 600 at most."""
+"""Seconds. The CLI itself waits for 600 at most between two reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """``environment`` is what agents may have of the server's: of it come proxies and CA files."""
+    """The model API. ``environment`` is the part of the server's that agents get; it names proxies and CA files."""
 
     base_url: str = API
     api_key: str | None = field(default=None, repr=False)
@@ -34,25 +34,25 @@ class Upstream:
 
     @property
     def is_the_api(self) -> bool:
-        """Whether it is the API itself: to a proxy of it the CLI says less."""
+        """True for the API itself, false for a proxy of it, to which the CLI sends less."""
         return urlsplit(self.base_url).hostname == API_HOST
 
     def request(self, path: str, query: str, headers: list[Raw], body: AsyncIterable[bytes]) -> httpx.Request:
-        """A POST of ``body``, with the credential. ``headers`` hold none, nor Host and Accept-Encoding."""
+        """Make a POST of ``body`` with the credential. ``headers`` contain no credential, Host or Accept-Encoding."""
         url = self.base_url.rstrip("/") + path + (f"?{query}" if query else "")
-        identity = (b"accept-encoding", b"identity")  # what is compressed would come late, and could not be counted
+        identity = (b"accept-encoding", b"identity")  # compressed data would arrive late, and could not be counted
         return httpx.Request(
             "POST", url, headers=[*headers, identity, self._credential()], content=body, extensions={"timeout": TIMES}
         )
 
     def _credential(self) -> Raw:
-        """Of both, the one that CLI 2.1.330 itself prefers."""
+        """Return the credential; of two, the one that CLI 2.1.330 itself prefers."""
         if self.oauth_token is not None:
             return (b"authorization", b"Bearer " + self.oauth_token.encode())
         return (b"x-api-key", (self.api_key or "").encode())
 
     def connect(self) -> httpx.AsyncHTTPTransport:
-        """A pool of connections. Reads CA files. Raises `Unavailable` for those, or a proxy, that can't be used."""
+        """Make a pool of connections. Reads CA files. Raises `Unavailable` for an unusable CA file or proxy."""
         url = urlsplit(self.base_url)
         proxy = self._proxy(url.scheme, url.hostname or "")
         try:
@@ -65,7 +65,7 @@ class Upstream:
             raise Unavailable(detail, code="gateway_unusable") from error
 
     def _proxy(self, scheme: str, host: str) -> str | None:
-        """As curl and the CLI choose it; the lower-case name first."""
+        """Choose the proxy as curl and the CLI do, lower-case names first; None for no proxy."""
         if proxy_bypass_environment(host, {"no": self._named("no_proxy") or ""}):
             return None
         proxy = self._named(f"{scheme}_proxy") or self._named("all_proxy")

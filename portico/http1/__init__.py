@@ -1,1 +1,1 @@
-"""HTTP/1.1 on the wire, shared by both servers: the transports' and the gateway's."""
+"""HTTP/1.1 on the wire, shared by the servers of the transports and of the gateway."""

@@ -1,4 +1,4 @@
-"""uvicorn inside a program that has its own logging, lifespan and settings."""
+"""uvicorn within a program that has its own logging, lifespan and settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 
 def embedded(app: ASGIApp, **options: Any) -> uvicorn.Config:
-    """A configuration that sets nothing up around the app, and reads nothing from the environment."""
+    """Return a configuration that sets nothing up around the app, and reads nothing from the environment."""
     return uvicorn.Config(
         app,
         lifespan="off",
@@ -17,7 +17,7 @@ def embedded(app: ASGIApp, **options: Any) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        # Said, because their defaults are read from the environment.
+        # Set, because uvicorn would read their defaults from the environment.
         proxy_headers=False,
         forwarded_allow_ips=[],
         workers=1,

@@ -1,1 +1,1 @@
-"""What a server counts of itself. Imports nothing else of ours."""
+"""The metrics of a server. This package imports nothing else of ours."""

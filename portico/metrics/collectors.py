@@ -1,6 +1,6 @@
-"""Collectors for a Prometheus registry: numbers that are read when they are asked for, and a guard for everybody's.
+"""Collectors for a Prometheus registry: one that reads its numbers on request, and a guard around any collector.
 
-Label values must be few: never a path, an id, or anything else that a client makes up.
+Label values must be few: never a path, an id, or anything else that a client can make up.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ log = logging.getLogger("portico.metrics")
 
 
 class Reading(Collector):
-    """A gauge, or a metric of another ``kind``, that is read when it is asked for.
+    """A gauge, or a metric of another ``kind``, that is read on request.
 
-    ``read`` returns its numbers, each under a tuple with one value for each label.
+    ``read`` returns a mapping of its numbers; each key is a tuple with one value for each label.
     """
 
     def __init__(
@@ -31,11 +31,11 @@ class Reading(Collector):
         self._kind = kind
 
     def describe(self) -> Iterable[Metric]:
-        """The metric without its numbers, by which the registry finds names that are taken."""
+        """Return the metric without its numbers; the registry uses it to find names that are already taken."""
         return [Metric(self._name.removesuffix("_total"), self._text, self._kind)]
 
     def collect(self) -> Iterable[Metric]:
-        """The metric with its numbers. Raises whatever ``read`` raises."""
+        """Return the metric with its numbers. Raises whatever ``read`` raises."""
         (metric,) = self.describe()
         for values, number in self._read().items():
             metric.add_sample(self._name, dict(zip(self._labels, values, strict=True)), float(number))
@@ -43,21 +43,21 @@ class Reading(Collector):
 
 
 class Guarded(Collector):
-    """Leaves ``collector`` out where it fails, and logs why: it may be anybody's.
+    """Leaves out ``collector`` when it fails, and logs why: it may come from a plugin.
 
-    Drops the time at which each series began (``_created``), which doubles the page and which nobody asks for.
+    Drops the time at which each series began (``_created``), which nobody uses and which doubles the page.
     """
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
 
     def describe(self) -> Iterable[Metric]:
-        """As the collector; empty where it does not say."""
+        """Return the collector's description; empty if it has none."""
         describe: Callable[[], Iterable[Metric]] | None = getattr(self._collector, "describe", None)
         return describe() if describe is not None else ()
 
     def collect(self) -> Iterable[Metric]:
-        """As the collector; empty where it fails."""
+        """Return the collector's metrics; empty if it fails."""
         try:
             metrics = list(self._collector.collect())
         except Exception:

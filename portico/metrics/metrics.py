@@ -1,4 +1,4 @@
-"""The numbers of one server, whoever counts them: a Prometheus registry of its own."""
+"""The metrics of one server, in a Prometheus registry of its own."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from portico.metrics.collectors import Guarded
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 OTHER = "other"
-"""In place of label values that a client has made up."""
+"""The label value that replaces values a client has made up."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS", "WEBSOCKET"})
 
 
 class Metrics:
-    """All transports count into the same one. Anybody who has further collectors adds them."""
+    """The metrics of one server. All transports share one instance; other parts add collectors of their own."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -30,7 +30,7 @@ class Metrics:
         )
         self._request_seconds = Histogram(
             "portico_http_request_seconds",
-            "Until the answer to a request began, or a WebSocket was accepted.",
+            "Seconds until the answer to a request began, or a WebSocket was accepted.",
             ("route", "method"),
             buckets=SECONDS,
             registry=None,
@@ -43,13 +43,13 @@ class Metrics:
     def add(self, *collectors: Collector) -> None:
         """Show these too: metrics of `prometheus_client`, made with ``registry=None``, or collectors of any kind.
 
-        Raises ValueError where there is a metric of that name already.
+        Raises ValueError if a metric of that name already exists.
         """
         for collector in collectors:
             self._registry.register(Guarded(collector))
 
     def request(self, route: str, method: str, status: int, seconds: float | None) -> None:
-        """Count a request that has ended; ``seconds`` is None where it had no answer."""
+        """Count a request that has ended; ``seconds`` is None if it had no answer."""
         method = method if method in METHODS else OTHER
         known = 100 <= status < 600 or 1000 <= status < 1016 or 4400 <= status < 4500
         self._requests.labels(route, method, str(status) if known else OTHER).inc()
@@ -63,5 +63,5 @@ class Metrics:
             yield
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format, version 0.0.4, UTF-8."""
+        """Return all metrics in Prometheus' text format, version 0.0.4, UTF-8."""
         return generate_latest(self._registry)

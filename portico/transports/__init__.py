@@ -1,4 +1,4 @@
-"""What makes the engine reachable. The transports ``http`` and ``websocket`` are built in."""
+"""Transports make the engine reachable. ``http`` and ``websocket`` are built in."""
 
 from __future__ import annotations
 

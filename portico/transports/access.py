@@ -1,6 +1,6 @@
-"""The access log: one line a request or WebSocket, at its end.
+"""The access log: one line for each request or WebSocket, at its end.
 
-Never a query string, which may hold what a user has written.
+It never contains a query string, which may hold text that a user wrote.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ MAX_PATH = 256
 
 
 Ended = Callable[[Scope, int, float | None], None]
-"""Told of each request: its scope, its status, and the seconds until its answer began, None where it had none."""
+"""A callback for each request: its scope, status, and the seconds until its answer began (None if it had none)."""
 
 
 class AccessLog:
-    """The status of a WebSocket is the code with which it was closed, by whomever."""
+    """Writes the log. The status of a WebSocket is its close code, whichever side closed it."""
 
     def __init__(self, app: ASGIApp, ended: Ended = lambda scope, status, began: None) -> None:
         self._app = app
@@ -36,7 +36,7 @@ class AccessLog:
         status, sent = CLIENT_GONE, 0
         began: float | None = None
 
-        def counting(message: Message) -> Awaitable[None]:  # no coroutine of its own: it is called for each event
+        def counting(message: Message) -> Awaitable[None]:  # not a coroutine itself, as it is called for each event
             nonlocal status, sent, began
             match message["type"]:
                 case "http.response.body" | "websocket.http.response.body":
@@ -75,5 +75,5 @@ class AccessLog:
             text = "%s %s %d %.1fms %s %dB from %s"
             if dialler := dialler_of(scope):
                 fields |= {"service": dialler.service, "caller": dialler.caller}
-                text += " over %s by %r"  # a name that anybody may make up
+                text += " over %s by %r"  # quoted: anybody can make up such a name
             log.info(text, *fields.values(), extra=fields)

@@ -1,4 +1,4 @@
-"""Who may use a route. It is said where the route is made, and guards ask it of the route that handles the request."""
+"""The rule for who may use a route. A handler declares it; the guards look it up on the handler of each request."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ H = TypeVar("H", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The default is for a route that says nothing: it needs credentials, and takes no ticket.
+    """The rule of one handler. A handler without a rule gets the defaults: it needs credentials, and takes no ticket.
 
-    ``public``: it needs no credentials. ``any_host``: the Host header may be any.
-    ``first_frame``: a WebSocket's credentials may come in its first frame, and the endpoint checks them.
+    ``public``: the route needs no credentials. ``any_host``: any Host header will do.
+    ``first_frame``: a WebSocket's credentials may come in its first frame; the endpoint checks them.
     ``changes``: GET changes something too, so pages of other origins may not send it.
-    ``ticket`` is the scope that a ticket must have; ``resume`` is the one that is enough with ``Last-Event-ID``.
+    ``ticket`` is the scope that a ticket must have; with ``Last-Event-ID`` the scope ``resume`` is enough.
     """
 
     public: bool = False
@@ -36,7 +36,7 @@ QUERY = Admission(ticket="query")
 
 
 def admitting(admission: Admission) -> Callable[[H], H]:
-    """Say who may use a handler."""
+    """Return a decorator that sets the rule of a handler."""
 
     def mark(handler: H) -> H:
         handler.admission = admission  # type: ignore[attr-defined]
@@ -46,6 +46,6 @@ def admitting(admission: Admission) -> Callable[[H], H]:
 
 
 def admission_of(handler: object) -> Admission:
-    """Who may use a handler."""
+    """Return the rule of a handler."""
     found = getattr(handler, "admission", None)
     return found if isinstance(found, Admission) else DEFAULT

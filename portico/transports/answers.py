@@ -1,4 +1,4 @@
-"""What the server says beside sessions and events: the shapes of its answers."""
+"""The shapes of the server's answers, apart from sessions and events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from portico.core.requests import SessionView, TurnState
 
 
 class SessionPage(TypedDict):
-    """``next_cursor`` leads to the next page; null: this is the last."""
+    """One page of sessions. ``next_cursor`` leads to the next page; null on the last one."""
 
     sessions: list[SessionView]
     next_cursor: str | None
@@ -37,14 +37,14 @@ class TicketAnswer(TypedDict):
 
 
 class Health(TypedDict):
-    """``failed`` says, by name, which parts do not work without keeping the server from its own."""
+    """The server works. ``failed`` lists, by name, the parts that do not, though the server can do without them."""
 
     status: Literal["ok"]
     failed: NotRequired[dict[str, str]]
 
 
 class Mistake(TypedDict):
-    """``loc``: where the wrong value stands; ``msg`` is for people; ``type`` the kind of mistake."""
+    """One wrong value. ``loc`` is the path to it; ``msg`` is for people; ``type`` is the kind of mistake."""
 
     loc: list[int | str]
     msg: str
@@ -64,7 +64,7 @@ class Problem(TypedDict):
 
 
 class Ack(TypedDict):
-    """A frame was taken. ``id`` is that frame's; ``turn_id`` and ``state`` are of a query."""
+    """A frame was accepted. ``id`` is that frame's; a query's answer also has ``turn_id`` and ``state``."""
 
     type: Literal["ack"]
     id: NotRequired[str | int]

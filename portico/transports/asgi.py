@@ -48,10 +48,12 @@ log = logging.getLogger("portico.transports")
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """What is served: ``prefix`` is the path that the API lies under, such as ``/claude``; ``max_body`` is in bytes;
-    ``hosts`` as `HostCheck` has them; ``origins`` are those of other servers' web pages. ``rest`` is all but WebSocket,
-    and goes with the ``routes`` of plugins, which come behind all others. ``tickets`` may stand for credentials.
-    ``proxies`` as `ProxyHeaders` has them. ``metrics`` is where requests are counted. ``intake`` bounds what callers
+    """The configuration of the app.
+
+    ``prefix`` is the path of the API, such as ``/claude``. ``max_body`` is in bytes. ``hosts`` are the names that
+    `HostCheck` allows; ``origins`` are the allowed origins of other servers' web pages. ``rest`` turns on all but
+    WebSocket, and the ``routes`` of plugins, which come after all others. ``tickets`` reads and makes tickets.
+    ``proxies`` are those that `ProxyHeaders` trusts. ``metrics`` counts requests. ``intake`` bounds how much callers
     send at a time.
     """
 
@@ -70,7 +72,7 @@ class Api:
 def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
     gate = Gate(engine, callers, api.tickets)
     routes = routes_of(engine, gate, streams, api)
-    # Starlette's app class would answer errors itself, in its own way.
+    # Starlette's app class is not used: it would answer errors itself, in its own way.
     checked = HostCheck(OriginCheck(Authentication(Holding(handle, api.intake), gate), api.origins), api.hosts)
     noted = Refusals(Routing(checked, routes), engine.audit)
     logged = Guarded(Cors(Problems(noted), api.origins))
@@ -79,7 +81,7 @@ def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> 
 
 
 def routes_of(engine: Engine, gate: Gate, streams: Streams, api: Api) -> list[BaseRoute]:
-    """All that there is to call. Plugins' routes come last, so that a path of the API stays the API's."""
+    """Return all routes. Those of plugins come last, so that they can't take over a path of the API."""
     routes: list[BaseRoute] = [
         *WebSocketRoutes(engine, streams, gate, api.prefix, api.intake).routes(),
         *_health(engine),
@@ -93,7 +95,7 @@ def routes_of(engine: Engine, gate: Gate, streams: Streams, api: Api) -> list[Ba
 
 
 def _templates(routes: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[int, str]]:
-    """What a route leaves in the scope, by its identity, and the template of its path."""
+    """Yield, for each route, the identity of the endpoint that it puts into the scope, and the template of its path."""
     for each in routes:
         path = prefix + getattr(each, "path", "")
         yield id(getattr(each, "endpoint", getattr(each, "app", each))), path or "/"
@@ -119,14 +121,14 @@ def _of_plugins(engine: Engine, plugins: Mapping[str, Routes]) -> Iterator[BaseR
 def _health(engine: Sessions) -> list[Route]:
     probed = Admission(public=True, any_host=True)
 
-    @operation("isAlive", "Whether the server lives", Answer(200, "It does.", Health), admission=probed)
+    @operation("isAlive", "Check that the server is alive", Answer(200, "It is alive.", Health), admission=probed)
     async def alive(request: Request) -> Response:
         return Response(encode_json(Health(status="ok")), media_type=JSON)
 
     @operation(
         "isReady",
-        "Whether new work would be taken",
-        Answer(200, "It would.", Health),
+        "Check that the server accepts new work",
+        Answer(200, "It does.", Health),
         codes=("not_ready",),
         admission=probed,
     )

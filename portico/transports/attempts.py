@@ -1,4 +1,4 @@
-"""Slows down who guesses: after some failures in a row an address has to wait between two attempts."""
+"""A brake on guessing: after some failures in a row an address has to wait between two attempts."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from portico.core.principal import Callers, Principal
 from portico.transports.dialler import dialler_of
 
 FREE_FAILURES = 20
-"""In a row, before an address has to wait."""
+"""Failures in a row before an address has to wait."""
 PAUSE_SECONDS = 5.0
-"""After which one failure is forgotten."""
+"""The time after which one failure is forgotten."""
 ADDRESSES = 4096
-"""That are remembered, and as many good credentials. The oldest are forgotten first."""
+"""The most addresses that are remembered, and the most good credentials. The oldest are forgotten first."""
 LABEL_LENGTH = 128
 
 log = logging.getLogger("portico.auth")
 
 
 class Attempts:
-    """What is known of the attempts from each address.
+    """The attempts from each address.
 
-    Credentials that were good before at the same address are let through whatever others do there: behind a proxy all
-    clients may have one.
+    Credentials that were good before at the same address always pass, whatever others do there: behind a proxy all
+    clients may share one address.
     """
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
@@ -40,7 +40,7 @@ class Attempts:
         self._good: OrderedDict[tuple[str, bytes], None] = OrderedDict()
 
     def check(self, address: str, secret: str) -> None:
-        """Raises `Exhausted` (``too_many_attempts``)."""
+        """Raise `Exhausted` (``too_many_attempts``) if the address has to wait."""
         wait = (self._count(address) - FREE_FAILURES + 1) * PAUSE_SECONDS
         if wait > 0 and (address, _digest(secret)) not in self._good:
             raise Exhausted("too many wrong credentials", code="too_many_attempts", retry_after=math.ceil(wait))
@@ -61,7 +61,7 @@ class Attempts:
 
 
 class SlowedCallers(Callers):
-    """``callers``, asked by who is at ``address``. `principal` raises `Exhausted` too."""
+    """``callers``, for requests from ``address``. `principal` raises `Exhausted` too."""
 
     def __init__(self, callers: Callers, attempts: Attempts, address: str) -> None:
         self._callers = callers
@@ -84,7 +84,7 @@ class SlowedCallers(Callers):
 
 
 def address_of(scope: Scope) -> str:
-    """Whose attempts count as one's: an address, of IPv6 the network (/64) that one client has for itself."""
+    """Return the address whose attempts count together; for IPv6 the network (/64), which one client has to itself."""
     if dialler := dialler_of(scope):
         return ascii(f"{dialler.caller} over {dialler.service}")[:LABEL_LENGTH]
     client = scope.get("client")

@@ -1,4 +1,4 @@
-"""Finds out who is calling, before anything else looks at a request."""
+"""Authentication, which finds the caller before anything else looks at a request."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from portico.transports.scopes import check_ticket
 
 
 class Authentication:
-    """Lets requests with good credentials through, or from whom the network vouches for. The rest get 401.
+    """Passes on requests with good credentials, and those whose caller the network vouches for. Others get 401.
 
-    Their `Caller` is in the scope's state, and its principal. A route that is public is for everybody. One that takes
-    credentials in the first frame of a WebSocket is reached without a principal, too.
+    The scope's state then holds the `Caller` and its principal. A public route is open to everybody. A route that
+    takes credentials in the first frame of a WebSocket can also be reached without a principal.
     """
 
     def __init__(self, app: ASGIApp, gate: Gate) -> None:
@@ -41,7 +41,7 @@ class Authentication:
 
 
 def set_caller(scope: Scope, caller: Caller | None) -> None:
-    """Note who it is that sends this request, and from where."""
+    """Note the caller of this request, and where it comes from."""
     if caller is not None:
         caller.principal = replace(caller.principal, source=source_of(scope))
     scope.setdefault("state", {}).update(caller=caller, principal=caller.principal if caller else None)

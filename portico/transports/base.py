@@ -1,4 +1,4 @@
-"""What a transport is."""
+"""The interface of transports."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ class Transport(Protocol):
     async def serve(self, engine: Engine, *, task_status: TaskStatus[str]) -> None:
         """Serve until cancelled; call ``task_status.started(address)`` once reachable.
 
-        Raises `TransportFailed` where it cannot start. When the engine begins to drain, go on serving; the cancellation
-        comes after the drain. Cancelled, it ends its streams and connections within seconds.
+        Raises `TransportFailed` if it cannot start. When the engine begins to drain, go on serving; the cancellation
+        comes after the drain. Once cancelled, end all streams and connections within seconds.
         """
 
 
 class Routes(Protocol):
-    """Routes beside the API, on whatever HTTP-speaking transport there is."""
+    """Routes beside the API, on every HTTP-speaking transport."""
 
     def routes(self, engine: Engine) -> Sequence[BaseRoute]:
-        """Called once for each transport that serves them. Who calls is `portico.transports.auth.principal_of`.
+        """Return the routes. Called once for each transport that serves them.
 
-        Each needs credentials and takes no ticket, unless its handler has another `portico.transports.admission`.
+        `portico.transports.auth.principal_of` returns the caller of a request. Each route needs credentials and takes
+        no ticket, unless its handler has another `portico.transports.admission`.
 
         An error of `portico.core.errors` that an endpoint raises is answered as a problem document. A response that
-        streams what an `Engine.reader` reads ends with it when the server stops.
+        streams the events of an `Engine.reader` ends together with the reader when the server stops.
         """

@@ -1,4 +1,4 @@
-"""Reads the body of a request, within limits of size, time, and what may come of it."""
+"""Reading the body of a request, with limits on size, time, and the number of values in it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MIN_RATE = 16 * 1024  # bytes a second, on average, once the grace is over
 
 
 async def read_object(request: Request, max_bytes: int) -> Mapping[str, Any]:
-    """The JSON object in the body; an empty body counts as ``{}``.
+    """Return the JSON object in the body; an empty body counts as ``{}``.
 
-    It is parsed as it comes, so that a body with too many values is refused once it has them. Raises `HttpError` 415
-    for another media type and 408 for a body that comes too slowly, `TooLarge` (also ``too_many_values``), `Exhausted`
-    (``too_many_bodies``), `MalformedRequest`, and starlette's ClientDisconnect.
+    It is parsed as it arrives, so that a body with too many values is refused at the first one too many. Raises
+    `HttpError` 415 for another media type and 408 for a body that arrives too slowly, `TooLarge` (also
+    ``too_many_values``), `Exhausted` (``too_many_bodies``), `MalformedRequest`, and starlette's ClientDisconnect.
     """
     held, reader, empty = held_of(request), JsonReader(max_bytes), True
     held.expect(check_length(request, max_bytes))
@@ -39,7 +39,7 @@ async def read_object(request: Request, max_bytes: int) -> Mapping[str, Any]:
 
 
 def check_length(request: Request, max_bytes: int) -> int:
-    """How long the request says its body is; 0 where it does not say. Raises `TooLarge`."""
+    """Return the length that the request declares for its body, or 0 if it declares none. Raises `TooLarge`."""
     declared = int(request.headers.get("content-length", "0"))
     if declared > max_bytes:
         raise _too_large(max_bytes)
@@ -57,7 +57,7 @@ def _check_headers(request: Request) -> None:
 
 
 async def _pieces(request: Request, max_bytes: int) -> AsyncGenerator[bytes]:
-    """The body as it comes. Each byte of it buys time, so that a big body may take long, but a slow one may not."""
+    """Yield the body as it arrives. Each byte extends the time limit: a big body may take long, a slow one may not."""
     size = 0
     start = anyio.current_time()
     more = True

@@ -1,4 +1,4 @@
-"""Who a request is from, and whether that still holds while its answer goes on."""
+"""The caller of a request, and a check that its credentials are still valid while the answer goes on."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from portico.core.tickets import Ticket
 
 @dataclass(slots=True, eq=False)
 class Caller:
-    """``ticket`` is what it came with, if it is one. ``credential`` is the same for those who came with the same.
+    """The caller of a request, with its ``ticket`` if it used one.
 
-    ``still`` says whether it would be let in again; once it was not, ``over`` is set.
+    ``credential`` is equal for callers that used the same credentials. ``still`` tells whether the caller would be let
+    in again; once the answer was no, ``over`` is set.
     """
 
     principal: Principal
@@ -31,11 +32,11 @@ class Caller:
         return self.ticket is not None and self.ticket.scope != "query"
 
     def check_query(self) -> None:
-        """Raises `NotAllowed` where it may only read."""
+        """Raise `NotAllowed` if the caller may only read."""
         if self.reads_only:
             raise NotAllowed("this ticket is for reading only (scope)")
 
 
 def caller_of(scope: Scope) -> Caller | None:
-    """Who sends this request; None where nobody has asked, or it is still to be shown."""
+    """Return the caller of this request; None for a public route, or before a WebSocket has sent its credentials."""
     return cast("Caller | None", scope.get("state", {}).get("caller"))

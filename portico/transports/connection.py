@@ -20,36 +20,36 @@ from portico.transports.leftovers import Leftovers
 from portico.transports.watch import Watched, counting
 
 HEAD_SECONDS = 30.0
-"""For a request's head, and for a new connection to send one."""
+"""The time for a request's head, and for a new connection to send one."""
 HEAD_FIELDS = 256
 SENT_AHEAD = 32
-"""Requests that wait for the answer to another. One read may hold thousands, of several KiB of memory each."""
+"""The most requests that wait for the answer to another. One read may bring thousands, of several KiB memory each."""
 URL_BYTES = 32 * 1024
 LEFTOVER_SECONDS = 5.0
-"""For the rest of a body that was answered before it had been read."""
+"""The time for the rest of a body, if the request was answered before its body had been read."""
 
 _HALF_CLOSED = "portico.half_closed"
 
-# Anybody can send what is no HTTP, as often as they like: that is nothing to fill a log with.
+# Anybody can send bytes that are not HTTP, as often as they like; the log must not fill up with that.
 _log = logging.getLogger("portico.connection")
 _log.setLevel(logging.ERROR)
 
 
 def half_closed(scope: Scope) -> anyio.Event | None:
-    """Set once the client of this request sends no more; None on another server than ours."""
+    """Return an event that is set once the client of this request sends no more; None on another server than ours."""
     return cast("anyio.Event | None", scope.get("extensions", {}).get(_HALF_CLOSED))
 
 
 class Connection(Watched, Measured):
-    """What uvicorn lacks:
+    """A connection with what uvicorn lacks:
 
-    - What `Watched` says.
+    - The limits of `Watched`.
     - A client that shuts its side down (FIN) after the request still gets the whole answer.
-    - A time and a size limit on a request's head, on what is wrapped around a body, and on the number of connections;
-      a time limit on what is left of an answered request's body, which is read as `Leftovers` has it.
-    - Bytes that are no HTTP are answered with a problem document, and never into the middle of another answer. So is
-      what two servers might take for different requests (RFC 9112, 11.2).
-    - What `Measured` does: the app would take trailers for headers.
+    - A time and a size limit on a request's head, a size limit on the bytes around a body, a limit on the number of
+      connections, and a time limit on the rest of an answered request's body, which `Leftovers` reads.
+    - Bytes that are not HTTP get a problem document, but never in the middle of another answer. So do requests that
+      two servers might read differently (RFC 9112, 11.2).
+    - The limits of `Measured`, which also drops trailers: the app would take them for headers.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Connection(Watched, Measured):
         super().connection_made(counting(transport, self._dialler))
         self.start_watching()
         if not self._crowd.has_room(self.connections, 0):
-            detail = "the server has as many connections as it may have (max_connections)"
+            detail = "the limit on open connections is reached (max_connections)"
             self._refuse(Unavailable(detail, code="too_many_connections"))
             return
         self._expect_head()
@@ -89,7 +89,7 @@ class Connection(Watched, Measured):
         super().connection_lost(exc)
 
     def _allow(self, seconds: float | None) -> None:
-        """Give the client so long to finish what it is sending; None: it owes nothing."""
+        """Give the client so many seconds to finish sending; None: nothing is due from it."""
         if self._read_timer is not None:
             self._read_timer.cancel()
         self._read_timer = None if seconds is None else self.loop.call_later(seconds, self.cut)
@@ -106,7 +106,7 @@ class Connection(Watched, Measured):
             self._leftovers.slow(self.transport)
 
     def _leaves_over(self) -> bool:
-        """Whether there is more to come of a body that was answered before it had been read."""
+        """Tell whether the request was answered before its body had arrived completely, and more of it is to come."""
         cycle = self.cycle
         return cycle is not None and cycle.response_complete and cycle.more_body and not self.transport.is_closing()
 
@@ -116,14 +116,14 @@ class Connection(Watched, Measured):
     def eof_received(self) -> bool:  # type: ignore[override]
         cycle = self.cycle
         if cycle is None or cycle.response_complete or cycle.more_body or self.encrypted:
-            return False  # nothing to answer, or no way to (asyncio's TLS has no half of a connection): closes
+            return False  # close: there is no answer due, or no way to send it (asyncio's TLS can't be half closed)
         cycle.keep_alive = False
         self._half_closed.set()
         return True
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= SENT_AHEAD:
-            self._give_up(MalformedRequest("too many requests are sent ahead"))  # there are other answers due: closes
+            self._give_up(MalformedRequest("too many requests are sent ahead"))  # only closes: other answers are due
         super().on_message_begin()
         self._allow(HEAD_SECONDS)
         self.scope["extensions"] = {_HALF_CLOSED: cast(Any, self._half_closed), **cast(Any, extension(self.dialler))}
@@ -150,7 +150,7 @@ class Connection(Watched, Measured):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         if self._upgrades():
-            return  # what follows is no HTTP
+            return  # the bytes that follow are not HTTP
         self.cycle.more_body = False
         if self.cycle.response_complete:
             self._expect_head()
@@ -167,7 +167,7 @@ class Connection(Watched, Measured):
                 self._expect_head()
 
     def _should_upgrade(self) -> bool:
-        # What is not to be a WebSocket, or stands behind a request that is still being answered, is answered as HTTP.
+        # Other upgrades than to WebSocket, and those behind a request still being answered, are answered as HTTP.
         idle = self.cycle is None or self.cycle.response_complete
         kind = self.parser.get_method(), self.parser.get_http_version()
         return idle and kind == (b"GET", "1.1") and super()._should_upgrade()
@@ -181,7 +181,7 @@ class Connection(Watched, Measured):
         super().handle_websocket_upgrade()
 
     def _give_up(self, error: PorticoError) -> NoReturn:
-        """For callbacks of the parser, which can only be ended with an exception; it calls `send_400_response`."""
+        """Stop the parser from one of its callbacks: only an exception can do it. Calls `send_400_response`."""
         self._refusal = error
         raise error
 
@@ -189,7 +189,7 @@ class Connection(Watched, Measured):
         self._refuse(self._refusal or MalformedRequest("this is not HTTP/1.1"))
 
     def _refuse(self, error: PorticoError) -> None:
-        """Answer with ``error``, and close; where another answer is due first, only close."""
+        """Answer with ``error`` and close; if another answer is due first, only close."""
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             in_its_body = self.in_message and not self.in_head and not self.pipeline
@@ -203,11 +203,11 @@ class Connection(Watched, Measured):
         self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
-        pass  # a client may offer an upgrade (h2c); not to take it is no event, and uvicorn's advice isn't ours
+        pass  # a client may offer an upgrade (h2c); declining it is nothing to log, and uvicorn's advice does not apply
 
 
 def answer(status: int, headers: Mapping[str, str], body: bytes) -> bytes:
-    """A whole response, after which the connection closes."""
+    """Return the bytes of a whole response, after which the connection closes."""
     fields = {**GUARDS, **headers, "content-length": str(len(body)), "connection": "close"}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"HTTP/1.1 {status} {wire.phrase(status)}\r\n{head}\r\n".encode() + body

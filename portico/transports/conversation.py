@@ -1,4 +1,4 @@
-"""What is said over one connection: events in one direction, a client's wishes in the other."""
+"""The conversation over one connection: events in one direction, a client's messages in the other."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Answer = Mapping[str, Any]
 
 
 class Conversation:
-    """Sends what a reader reads, and meanwhile does what the client asks for, one message after another.
+    """Sends the events of a reader, and meanwhile handles the client's messages, one after another.
 
-    It is about one session from its beginning to its end: a later one of the same id is unknown to it.
+    It is bound to one session to the end: a later session of the same id is unknown to it.
 
-    What a message means is said by `_hear`, which subclasses have.
+    Subclasses implement `_hear`, which handles a message.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class Conversation:
         caller: Caller | None = None,
         intake: Intake | None = None,
     ) -> None:
-        """``caller`` is who ``principal`` has come as, if that is known. ``intake`` is that of the whole server."""
+        """``caller`` is the caller behind ``principal``, if it is known. ``intake`` is that of the whole server."""
         self._peer = peer
         self._engine = engine
         self._streams = streams
-        self._principal = principal  # from `run` on bound to the session
+        self._principal = principal  # `run` binds it to the session
         self._caller = caller
         self._intake = intake or Intake()
         self._session_id = session_id
@@ -52,10 +52,10 @@ class Conversation:
         self._end: Exception | None = None
 
     async def run(self, after: int | None) -> None:
-        """Tell what comes after ``after`` (None: from now on), until there is nothing more to read.
+        """Send the events after ``after`` (None: those from now on), until there is nothing more to read.
 
-        It also ends once the credentials of ``caller`` do not hold any more (``caller.over``), whatever is under way.
-        Raises what else ends it: a `PorticoError`, or what the peer raises when it has gone.
+        It also ends once the credentials of ``caller`` are no longer valid (``caller.over``), whatever is under way.
+        Raises the error that otherwise ends it: a `PorticoError`, or the peer's error when the client has gone.
         """
         with self._streams.hold(self._principal), self._streams.admitted(self._caller):
             self._principal = await self._engine.bind(self._principal, self._session_id)
@@ -103,7 +103,7 @@ class Conversation:
         await self._peer.send([encode_json(answer)])
 
     async def _switch(self, reader: Reader, answer: Answer | None) -> None:
-        """Say ``answer``, and then what ``reader`` reads, in place of what was being read."""
+        """Send ``answer``, and then the events of ``reader`` in place of those of the present reader."""
         switched = anyio.Event()
         self._next = (reader, answer, switched)
         if self._reader is not None:
@@ -111,7 +111,7 @@ class Conversation:
         await switched.wait()
 
     def _check_query(self) -> None:
-        """Raises `NotAllowed` where the client may only read."""
+        """Raise `NotAllowed` if the client may only read."""
         if self._caller is not None:
             self._caller.check_query()
 

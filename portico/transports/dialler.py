@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection, where the network tells."""
+"""The other end of a connection, on a network that reports it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _DIALLER = "portico.dialler"
 
 @dataclass(frozen=True, slots=True)
 class Dialler:
-    """``service`` is what was dialled, ``caller`` the name that the other end gives itself, which may be made up.
+    """The client that dialled ``service``. ``caller`` is the name that it gives itself, which may be made up.
 
-    ``principal`` is who that is, where the network vouches for it; then no credentials are needed.
+    ``principal`` is set if the network vouches for the client; then it needs no credentials.
     """
 
     service: str
@@ -25,10 +25,10 @@ class Dialler:
 
 
 def dialler_of(scope: Scope) -> Dialler | None:
-    """Who has opened the connection of this request; None on a network that does not tell."""
+    """Return the client that opened the connection of this request; None on a network that does not report it."""
     return cast("Dialler | None", scope.get("extensions", {}).get(_DIALLER))
 
 
 def extension(dialler: Dialler | None) -> dict[str, object]:
-    """What a connection adds to the ASGI extensions of its requests."""
+    """Return the entries that a connection adds to the ASGI extensions of its requests."""
     return {} if dialler is None else {_DIALLER: dialler}

@@ -1,4 +1,4 @@
-"""Serves the OpenAPI document, and a page to read it."""
+"""The routes of the OpenAPI document, and of a page to read it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from portico.transports.mount import mount_of
 from portico.transports.operation import ETAG, HTML, IF_NONE_MATCH, JSON, Answer, operation
 
 MOUNTS = 8
-"""For so many the document and the page are kept."""
+"""The most mounts for which the document and the page are kept."""
 
 
 class Documentation:
-    """Of ``routes``, and of its own."""
+    """The documentation of ``routes`` and of its own routes."""
 
     def __init__(self, routes: Sequence[BaseRoute]) -> None:
         self._routes = [*routes, *self.routes()]
-        # The path of a mount may have parameters, which anybody may fill in.
+        # Bounded: the path of a mount may have parameters, which anybody can fill in.
         self._document = lru_cache(MOUNTS)(self._make_document)
         self._page = lru_cache(MOUNTS)(self._make_page)
 
@@ -44,7 +44,7 @@ class Documentation:
         admission=PUBLIC,
     )
     async def _get_document(self, request: Request) -> Response:
-        # Made when it is first asked for, and aside, as it takes a while.
+        # Made on the first request, in a thread, as it takes a while.
         return _answer(request, await to_thread.run_sync(self._document, mount_of(request.scope)))
 
     @operation(

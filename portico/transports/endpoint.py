@@ -1,4 +1,4 @@
-"""One path: which methods it answers, and how."""
+"""The endpoint of one path, with a handler for each method."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Check = Callable[[Request], Awaitable[object]]
 
 MAX_BODY = 1024 * 1024
 NO_BODY = 4 * 1024
-"""Bytes where no body is read: some clients send ``{}``."""
+"""The limit in bytes for a body that is not read: some clients send ``{}``."""
 
 
 class Endpoint:
-    """The ``handlers`` of a path, by method. Those that are an `Operation` are given what it reads.
+    """The ``handlers`` of a path, by method. A handler that is an `Operation` gets the values that it reads.
 
-    A body is read once ``check`` has passed, which raises where the request is refused whatever is in it.
+    A body is read only after ``check``, which raises if the request must be refused whatever its body is.
     """
 
     def __init__(self, handlers: Mapping[str, Handler], max_body: int, check: Check | None = None) -> None:
@@ -34,7 +34,7 @@ class Endpoint:
         self._check = check
 
     def admission(self, method: str) -> Admission:
-        """Who may use ``method``; where it has no handler, who is told so."""
+        """Return the rule for ``method``; without a handler, the rule for who may learn that there is none."""
         if (handler := self.handlers.get(method)) is not None:
             return admission_of(handler)
         return PUBLIC if all(admission_of(each).public for each in self.handlers.values()) else DEFAULT
@@ -56,10 +56,10 @@ class Endpoint:
 def route(
     path: str, *, head: bool = True, max_body: int = MAX_BODY, check: Check | None = None, **handlers: Handler
 ) -> Route:
-    """``path`` with a handler for each method; ``max_body`` is in bytes, ``check`` as `Endpoint` has it.
+    """Make a route for ``path`` with a handler for each method; ``max_body`` is in bytes, ``check`` as in `Endpoint`.
 
     Starlette's own routes would answer HEAD wherever they answer GET, and name only some of the methods in ``Allow``.
-    With ``head`` HEAD is answered as GET is, without its body.
+    With ``head``, HEAD is answered like GET, without its body.
     """
     if head and "GET" in handlers:
         handlers["HEAD"] = handlers["GET"]

@@ -20,15 +20,15 @@ FIRST_PROBE_SECONDS = 0.1
 
 
 class EventStream(EventSourceResponse):
-    """What ``reader`` reads, as it comes, and a comment now and then. ``held`` is left at its end.
+    """Sends the events of ``reader`` as they come, and a comment now and then. It exits ``held`` at its end.
 
-    A client that takes nothing is cut off by its `Connection`, whatever the response is.
+    If a client takes nothing, its `Connection` cuts it off, whatever the response is.
     """
 
     def __init__(self, reader: Reader, streams: Streams, held: AbstractContextManager[object], scope: Scope) -> None:
-        """``scope`` is that of the request."""
+        """``scope`` is the request's."""
         super().__init__(self._chunks(), sep="\n")
-        del self.headers["connection"]  # it is the server's to say, and HTTP/2 has none
+        del self.headers["connection"]  # the server sets it, and HTTP/2 has none
         self._reader = reader
         self._streams = streams
         self._held = held
@@ -40,15 +40,15 @@ class EventStream(EventSourceResponse):
             await super().__call__(scope, receive, send)
 
     async def _chunks(self) -> AsyncIterator[bytes]:
-        """Ready bytes: as many frames in each as are there."""
+        """Yield encoded events: in each chunk as many as are there."""
         yield wire.RETRY
         with self._streams.following(self._reader, "sse", self._caller):
             while events := await self._reader.read():
                 yield self._streams.frames(events)
 
     async def _ping(self, send: Send) -> None:
-        # A client that has sent FIN may still be reading, or may be gone: both look alike until something is sent to
-        # it, and what is sent next fails (RFC 9293, 3.10.7). So ask at once, and again, ever more slowly.
+        # A client that has sent FIN may still be reading, or may be gone. Both look alike until something is sent: if
+        # it is gone, the next send fails (RFC 9293, 3.10.7). So probe at once, and then again, ever more slowly.
         pause = PING_SECONDS
         while self.active:
             with anyio.move_on_after(pause) as waiting:
@@ -64,7 +64,7 @@ class EventStream(EventSourceResponse):
     async def _listen_for_exit_signal_with_grace(self) -> None:
         """Wait for ever: `Streams` ends this stream when its server stops.
 
-        The library would ask a flag of the whole process twice a second, in a task that nobody owns, and cut the
-        stream in the middle of what it holds.
+        The library would poll a flag of the whole process twice a second, in a task that nobody owns, and cut the
+        stream before it has sent everything.
         """
         await anyio.sleep_forever()

@@ -1,4 +1,4 @@
-"""Makes fragments of the large frames that clients send (RFC 6455, 5.4): nobody has to wait for the end of one."""
+"""A filter that cuts large frames of clients into fragments (RFC 6455, 5.4): nobody has to wait for the end of one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Iterator
 
 PIECE_BYTES = 32 * 1024
-"""Of a fragment. It is a multiple of the 4 bytes after which a mask is repeated."""
+"""The size of a fragment. It is a multiple of the 4 bytes after which a mask repeats."""
 
 _FIN, _OPCODE, _MASKED, _LENGTH = 0x80, 0x0F, 0x80, 0x7F
 _DATA = (0, 1, 2)
@@ -15,23 +15,23 @@ _MAX_HEAD = 14
 
 
 class Fragments:
-    """Between the bytes of a connection and the parser of its frames, which holds each frame until it is there.
+    """A filter between the bytes of a connection and its frame parser, which keeps each frame until it is whole.
 
-    Whatever is not a good data frame of more than `PIECE_BYTES` passes as it is, for the parser to judge.
+    Anything but a good data frame of more than `PIECE_BYTES` passes unchanged, for the parser to judge.
     """
 
     def __init__(self, admit: Callable[[int], bool]) -> None:
-        """``admit`` says whether a frame may have so many bytes. One that may not passes as it is, to be refused."""
+        """``admit`` tells whether a frame may have so many bytes. If not, it passes unchanged, and is refused later."""
         self._admit = admit
         self._head = bytearray()
         self._piece = bytearray()
-        self._first = 0  # byte of the frame that is being taken apart: FIN, and the opcode of the next fragment
+        self._first = 0  # first byte of the frame that is being split: FIN, and the opcode of the next fragment
         self._mask = b""
         self.left = 0
-        """Bytes that the payload of the frame under way still has."""
+        """Bytes of the payload of the current frame that are still to come."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take the next bytes; what the parser is to be fed. ``admit`` is asked when all before has been fed."""
+        """Take the next bytes; yield those for the parser. ``admit`` is called once all previous ones were yielded."""
         passing = bytearray()
         at = 0
         while at < len(data):
@@ -69,14 +69,14 @@ class Fragments:
             last = not self.left and not self._piece
             first = self._first if last else self._first & ~_FIN
             made += struct.pack("!BBH", first, _MASKED | 126, len(payload)) + self._mask + payload
-            self._first &= ~_OPCODE  # the others continue it
+            self._first &= ~_OPCODE  # later fragments are continuations
         if not self.left:
             self._mask = b""
         return bytes(made)
 
 
 def _head_size(head: bytearray) -> int | None:
-    """None: it is not whole yet."""
+    """Return the size of the frame's head; None if it is not whole yet."""
     if len(head) < 2:
         return None
     size = 2 + {126: 2, 127: 8}.get(head[1] & _LENGTH, 0) + (4 if head[1] & _MASKED else 0)

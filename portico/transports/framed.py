@@ -1,4 +1,4 @@
-"""The subprotocol ``portico.v1``: messages are frames, and those with an ``id`` are answered."""
+"""The subprotocol ``portico.v1``: messages are frames, and each frame with an ``id`` is answered."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from portico.transports.peer import Pieces
 
 
 class FramedConversation(Conversation):
-    """Each type of frame has its method; `callers` says who an ``auth`` frame is from.
+    """A conversation in frames, with a method for each type. ``callers`` finds the caller of an ``auth`` frame.
 
-    ``note_refusal`` is told of what refuses a frame, and does not end the connection.
+    ``note_refusal`` is called with each error that refuses a frame without ending the connection.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class FramedConversation(Conversation):
 
     async def _begin(self, after: int | None) -> Reader:
         reader = await super()._begin(after)
-        if after is None:  # who joins now must still learn what is being asked
+        if after is None:  # a client that joins now must still learn of open permission requests
             pending = await self._engine.pending(self._principal, self._session_id)
             await self._peer.send([event.data for event in pending if event.seq <= reader.after])
         return reader
@@ -93,9 +93,9 @@ class FramedConversation(Conversation):
         return {}
 
     async def _auth(self, members: Mapping[str, Any]) -> Answer:
-        """Again, or beside a header: fine, as long as it is the same caller."""
+        """Accept credentials sent again, or beside a header, as long as they are the same caller's."""
         if await self._callers.principal(check(AuthFrame, members).token) != self._principal:
-            raise Conflict("this connection is somebody else's already", code="already_authenticated")
+            raise Conflict("this connection already belongs to another caller", code="already_authenticated")
         return {}
 
     async def _resume(self, frame: ClientFrame) -> None:

@@ -1,4 +1,4 @@
-"""What a client sends over a WebSocket in the subprotocol ``portico.v1``."""
+"""The frames that a client sends over a WebSocket in the subprotocol ``portico.v1``."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SUBPROTOCOL = "portico.v1"
 MAX_ID = 256
 
 FrameId = Annotated[str, StringConstraints(max_length=MAX_ID)] | Annotated[int, Field(ge=-(10**18), le=10**18)]
-"""A client's own name of a frame, by which its answer is known."""
+"""A client's own id for a frame; the answer repeats it."""
 
 
 def subprotocol_of(scope: Scope) -> str | None:
-    """What is spoken on a WebSocket, of what its client has offered."""
+    """Return the subprotocol to use, if the client of the WebSocket has offered it; else None."""
     return SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
 
 
@@ -49,13 +49,13 @@ class InterruptFrame(_Strict):
 
 
 class ResumeFrame(_Strict):
-    """Goes (back) to what follows ``after``, and on from there."""
+    """Goes (back) to the event that follows ``after``, and on from there."""
 
     after: Annotated[int, Field(ge=0, le=10**18), WHOLE]
 
 
 class AuthFrame(_Strict):
-    """The credentials, as the first frame, where no header can be sent."""
+    """The credentials. It is the first frame of a client that can't send headers."""
 
     token: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
@@ -67,19 +67,19 @@ FRAMES: Mapping[str, type[BaseModel]] = {
     "resume": ResumeFrame,
     "auth": AuthFrame,
 }
-"""What may be in the frames of each type, beside ``type`` and ``id``."""
+"""The members of the frames of each type, beside ``type`` and ``id``."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientFrame:
-    """A client's frame: ``id`` if it wants an answer, and the members that go with its ``type``, not checked yet."""
+    """A client's frame: its ``id`` if it wants an answer, and the members for its ``type``, not checked yet."""
 
     type: Any
     id: str | int | None
     members: Mapping[str, Any]
 
     def answer(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """``body`` as the answer to this frame."""
+        """Return ``body`` as the answer to this frame."""
         return dict(body) if self.id is None else {**body, "id": self.id}
 
 
@@ -87,13 +87,13 @@ _FRAME_ID: TypeAdapter[str | int | None] = TypeAdapter(FrameId | None)
 
 
 def parse_frame(text: str) -> ClientFrame:
-    """For what is short: `read_frame` gives others their turn. Raises as that does."""
+    """Parse a short frame. `read_frame` is for long ones: it lets others run in between. Raises the same errors."""
     return _frame(parse_object(text.encode()))
 
 
 async def read_frame(message: str | Pieces, intake: Intake) -> ClientFrame:
-    """The frame that a message holds. Raises `MalformedRequest` for what is not a JSON object, or has an ``id`` that
-    can't be one, and `TooLarge` (``too_many_values``)."""
+    """Return the frame in a message. Raises `MalformedRequest` if it is not a JSON object or its ``id`` is not valid,
+    and `TooLarge` (``too_many_values``)."""
     if isinstance(message, str):
         reader, pieces = JsonReader(4 * len(message)), _cut(message)
     else:

@@ -1,4 +1,4 @@
-"""The ways in: credentials in a header, a ticket in the URL, or a network that vouches for who is calling."""
+"""The ways in: credentials in a header, a ticket in the URL, or a network that vouches for the caller."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HOW = "credentials are missing: send the header Authorization: Bearer TOKEN"
 
 
 class Gate:
-    """Finds out who is calling."""
+    """Finds the caller of a request."""
 
     def __init__(self, engine: Sessions, callers: Callers, tickets: Tickets) -> None:
         self._engine = engine
@@ -32,11 +32,11 @@ class Gate:
         self._attempts = Attempts()
 
     def callers(self, scope: Scope) -> Callers:
-        """Whom to ask about what comes over this connection: who guesses there is slowed down."""
+        """Return the `Callers` for credentials that come over this connection; they slow down guessing."""
         return SlowedCallers(self._callers, self._attempts, address_of(scope))
 
     async def enter(self, scope: Scope, text: str | None) -> Caller | None:
-        """Who sends this request, with the ticket ``text``, if it has one; None where it has no credentials at all.
+        """Return the caller of this request; None if it has no credentials at all. ``text`` is its ticket, if any.
 
         Raises `Unauthenticated`, `Exhausted` (``too_many_attempts``) or `Unavailable`.
         """
@@ -55,13 +55,13 @@ class Gate:
         return None
 
     async def by_secret(self, scope: Scope, secret: str) -> Caller:
-        """Who presents ``secret``. Raises as `enter`."""
+        """Return the caller that presents ``secret``. Raises the same errors as `enter`."""
         principal = await self.callers(scope).principal(secret)
 
         async def still() -> bool:
             try:
                 return await self._callers.find(secret) == principal
-            except PorticoError:  # it can't be told now, which is not the caller's fault
+            except PorticoError:  # this can't be checked now, which is not the caller's fault
                 return True
 
         return Caller(principal, None, secret, still)
@@ -69,7 +69,7 @@ class Gate:
     async def _by_ticket(self, scope: Scope, text: str) -> Caller:
         ticket = self._tickets.read(text)
         if ticket is None:
-            # Only now: what has a signature of ours was not guessed, whatever others at this address have tried.
+            # Only here: a ticket with our signature was not guessed, whatever others at this address have tried.
             address = address_of(scope)
             self._attempts.check(address, text)
             self._attempts.failed(address)
@@ -77,21 +77,21 @@ class Gate:
         if self._tickets.expired(ticket):
             raise Unauthenticated("the ticket has expired")
         if (principal := await self._holder(ticket)) is None:
-            raise Unauthenticated("the ticket is for what is no more: its session, or the credentials it was made with")
+            raise Unauthenticated("the ticket is void: its session is gone, or the credentials it was made with")
 
         async def still() -> bool:
             try:
                 return not self._tickets.expired(ticket) and await self._holder(ticket) is not None
             except PorticoError:
                 return True
-            except Exception:  # a store's, which may be anybody's
-                log.exception("whether a ticket still holds can't be told")
+            except Exception:  # from a store, which may be a plugin's
+                log.exception("can't check whether a ticket is still valid")
                 return True
 
         return Caller(principal, ticket, text, still)
 
     async def _holder(self, ticket: Ticket) -> Principal | None:
-        """The ticket's principal, bound to the ticket's session; None where the ticket does not hold any more."""
+        """Return the ticket's principal, bound to the ticket's session; None if the ticket is no longer valid."""
         try:
             identity = await self._engine.identity(ticket.principal, ticket.session_id)
         except (NotFound, Conflict):
@@ -102,10 +102,10 @@ class Gate:
 
 
 def take_ticket(scope: Scope) -> str | None:
-    """The ticket in the query string, out of which it is taken: nothing behind here gets to see it.
+    """Remove the ticket from the query string, so that no later part sees it, and return it; None if there is none.
 
-    Raises `MalformedRequest` where there are two, or more parameters than any request has. These are counted before
-    they are parsed: it is not known yet who is calling.
+    Raises `MalformedRequest` if there are two, or too many parameters. They are counted before they are parsed, because
+    the caller is not known yet.
     """
     query: bytes = scope["query_string"]
     check_parameter_count(query)
@@ -117,7 +117,7 @@ def take_ticket(scope: Scope) -> str | None:
         name, _, value = pair.partition(b"=")
         (found if unquote_plus(name.decode("latin-1")) == "ticket" else kept).append((pair, value))
     if len(found) > 1:
-        raise MalformedRequest("a parameter stands twice in the query string")
+        raise MalformedRequest("a parameter is given twice in the query string")
     scope["query_string"] = b"&".join(pair for pair, _ in kept)
     return unquote_plus(found[0][1].decode("latin-1")) if found else None
 

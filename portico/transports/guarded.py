@@ -1,4 +1,4 @@
-"""What every answer tells a browser: to do nothing with it but what it is for."""
+"""Headers that tell browsers to use an answer for nothing but its purpose."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 GUARDS = {
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",  # a ticket may stand in the address
-    "cross-origin-resource-policy": "same-origin",  # for what pages embed; what CORS allows is not asked about it
+    "referrer-policy": "no-referrer",  # the address may contain a ticket
+    "cross-origin-resource-policy": "same-origin",  # stops pages from embedding; CORS requests are exempt
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "x-frame-options": "DENY",
     "cache-control": "no-store",
@@ -19,7 +19,7 @@ _STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 
 
 class Guarded:
-    """Adds `GUARDS` to answers that do not have them. A page that needs scripts brings a policy of its own."""
+    """Adds `GUARDS` to answers that lack them. A page that needs scripts sets a policy of its own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

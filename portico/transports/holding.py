@@ -1,4 +1,4 @@
-"""What is held of the requests that come in, by whom."""
+"""The count of the request bodies held in memory for each caller."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STATE = "held"
 
 
 class Holding:
-    """Counts a request's body against the ``intake`` of its caller until the answer begins: then it is handled."""
+    """Counts a request's body against its caller's share of ``intake`` until the answer begins, when it is handled."""
 
     def __init__(self, app: ASGIApp, intake: Intake) -> None:
         self._app = app
@@ -38,6 +38,6 @@ class Holding:
 
 
 def held_of(request: Request) -> Held:
-    """What is held of this request; outside of `Holding` as if its caller sent nothing else."""
+    """Return the count of this request; outside of `Holding`, one as if the caller sent nothing else."""
     held: Held | None = request.scope.get("state", {}).get(_STATE)
     return held if held is not None else Intake().open("")

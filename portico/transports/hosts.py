@@ -1,4 +1,4 @@
-"""The Host header: under which names the server may be asked for (against DNS rebinding)."""
+"""The check of the Host header against the names of the server (it prevents DNS rebinding)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104
 
 
 def allowed_names(host: str, further: Collection[str]) -> frozenset[str]:
-    """The loopback names, ``host`` unless it is a wildcard, and ``further`` ones; as `HostCheck` wants them."""
+    """Return the names for `HostCheck`: the loopback names, ``host`` unless it is a wildcard, and ``further`` ones."""
     names = {*further, host} - _WILDCARDS
     return LOOPBACK | {f"[{name}]" if ":" in name else name.lower() for name in names}
 
 
 class HostCheck:
-    """Refuses requests for other names than ``allowed`` (lower case, IPv6 in brackets, without ports; or `ANY`)."""
+    """Refuses requests for names that are not ``allowed`` (lower case, IPv6 in brackets, without ports; or `ANY`)."""
 
     def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
         self._app = app
@@ -31,12 +31,12 @@ class HostCheck:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         checked = ANY not in self._allowed and not admission(scope).any_host
         if checked and _name(scope) not in self._allowed:
-            raise Refused("host_not_allowed", "the server may not be asked for by this name (allowed_hosts)")
+            raise Refused("host_not_allowed", "the server does not answer to this name (allowed_hosts)")
         await self._app(scope, receive, send)
 
 
 def _name(scope: Scope) -> str | None:
-    """The name in the one Host header that a request has (RFC 9112, 3.2)."""
+    """Return the name in the Host header; None unless there is exactly one good header (RFC 9112, 3.2)."""
     values = [value for name, value in scope["headers"] if name == b"host"]
     if len(values) != 1:
         return None

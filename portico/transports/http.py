@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class HttpTransport:
-    """Listens on ``uds`` if that is given, else on ``host`` and ``port`` (0: a free one), there with ``tls`` if any."""
+    """Listens on ``uds`` if it is given, else on ``host`` and ``port`` (0: a free one), with ``tls`` if it is given."""
 
     def __init__(
         self,
@@ -77,9 +77,9 @@ class HttpTransport:
 
 
 def create(context: Context, *, name: str = "http") -> Transport:
-    """The transport ``http``, or ``websocket``: the same without what is not WebSocket."""
+    """Make the transport ``http``, or ``websocket``, which is the same but serves WebSocket only."""
     settings = context.settings
-    # Nobody gets at a Unix socket through a browser, and any name will do there.
+    # On a Unix socket any name will do: browsers can't reach it.
     hosts = {ANY} if settings.uds else allowed_names(settings.host, settings.allowed_hosts)
     tls = None
     if settings.tls_cert and settings.tls_key:
@@ -108,5 +108,5 @@ def create(context: Context, *, name: str = "http") -> Transport:
         limits=limits(settings),
         tls=tls,
         quota=context.stream_quota,
-        loopback_only="none" in settings.auth,  # the setting knows names only, and a name may lead anywhere
+        loopback_only="none" in settings.auth,  # the settings check the name only, which may lead anywhere
     )

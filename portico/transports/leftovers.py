@@ -1,4 +1,4 @@
-"""Reads what clients go on sending though nobody wants it: slowly, and one of them at a time."""
+"""Slow reading of data that clients go on sending though it was refused: from one connection at a time."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import asyncio
 from collections import deque
 
 PAUSE_SECONDS = 0.005
-"""Between two reads, of some 256 KiB, over all connections. Without it a few clients that send what is refused would
-keep the server busy with throwing it away."""
+"""The pause between two reads, of some 256 KiB, over all connections. Without it a few clients that go on sending
+refused data would keep the server busy throwing it away."""
 
 
 class Leftovers:
-    """The connections of one server on which there is more to come of what was refused."""
+    """The connections of one server on which more refused data is to come."""
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Transport] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def slow(self, transport: asyncio.Transport) -> None:
-        """Read nothing more, but for one time once its turn has come."""
+        """Pause reading until the turn of ``transport`` comes."""
         transport.pause_reading()
         self._waiting.append(transport)
         if self._timer is None:

@@ -1,4 +1,4 @@
-"""Opens listening sockets, and says in one sentence why it can't."""
+"""Listening sockets; if one can't be opened, the error says why in one sentence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _REASONS = {
 
 
 async def listen_tcp(host: str, port: int, *, loopback_only: bool = False) -> tuple[list[socket.socket], str]:
-    """Sockets bound to every address of ``host``, all on one port, and the URL. Raises `TransportFailed`."""
+    """Return sockets bound to every address of ``host``, all on one port, and the URL. Raises `TransportFailed`."""
     try:
         found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
     except OSError as error:
@@ -42,7 +42,7 @@ async def listen_tcp(host: str, port: int, *, loopback_only: bool = False) -> tu
             try:
                 sockets.append(stack.enter_context(_bind(family, (address[0], port, *address[2:]))))
             except OSError as error:
-                # `localhost` is often ::1 too, on machines that have no IPv6.
+                # `localhost` often resolves to ::1 too, even on machines without IPv6.
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise _failed(f"{host}:{port}", error) from error
                 refusals.append(error)
@@ -55,14 +55,14 @@ async def listen_tcp(host: str, port: int, *, loopback_only: bool = False) -> tu
 
 
 def _bind(family: int, address: tuple[object, ...]) -> socket.socket:
-    # Said to be TCP: with protocol 0 asyncio leaves Nagle's algorithm on, and small events wait for 40 ms.
+    # The protocol is explicit: with 0 asyncio leaves Nagle's algorithm on, and small events wait for 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)  # here already: of two who have bound, the second fails here
+        listener.listen(BACKLOG)  # at once: if two servers have bound, the second fails here
     except OSError:
         listener.close()
         raise
@@ -71,9 +71,9 @@ def _bind(family: int, address: tuple[object, ...]) -> socket.socket:
 
 @contextmanager
 def listen_unix(path: Path) -> Iterator[socket.socket]:
-    """A Unix socket at ``path`` with mode 0600, removed at the end. Raises `TransportFailed`.
+    """Listen on a Unix socket at ``path`` with mode 0600, and remove it at the end. Raises `TransportFailed`.
 
-    The socket of a server that is gone is replaced; one that is answered, or anything else, is left alone.
+    The socket of a dead server is replaced; that of a live one, or any other file, is left alone.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         try:
@@ -105,12 +105,12 @@ def _remove_stale(path: Path) -> None:
             path.unlink()
             return
         except BlockingIOError:
-            pass  # it is busy, so there is somebody
+            pass  # it is busy, so a server is alive
     raise TransportFailed(f"cannot listen on {path}: another server does")
 
 
 def _remove(path: Path, bound: os.stat_result) -> None:
-    """Remove our socket; by now there may be another server's."""
+    """Remove our socket, but not one that another server may have put there by now."""
     try:
         if os.path.samestat(path.lstat(), bound):
             path.unlink()

@@ -1,4 +1,4 @@
-"""What is looked at in all of a long text, piece by piece, so that nobody has to wait for the end of it."""
+"""Checks of long texts, done piece by piece, so that nobody has to wait for the end of one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import ValidationInfo
 from pydantic_core import PydanticCustomError
 
 LONG = 64 * 1024
-"""Characters. What is shorter is looked at on the spot."""
+"""Characters. Texts up to this length are checked at once."""
 
 Steps: TypeAlias = Iterator[None]
 _BASE64 = (string.ascii_letters + string.digits + "+/").encode()
@@ -19,13 +19,13 @@ _BASE64 = (string.ascii_letters + string.digits + "+/").encode()
 
 @dataclass(slots=True)
 class Postponed:
-    """As the context of a validation: what is still to be looked at then."""
+    """The checks that a validation leaves for later; pass it as the context of the validation."""
 
     looks: list[tuple[str, Steps]] = field(default_factory=list)
 
 
 def look(text: str, steps: Callable[[str], Steps], info: ValidationInfo) -> str:
-    """``text``, if ``steps`` find nothing wrong with it. Raises as they do, unless that is `Postponed`."""
+    """Return ``text`` if ``steps`` find nothing wrong. Raises as they do, unless the check is `Postponed`."""
     if isinstance(info.context, Postponed) and len(text) > LONG:
         info.context.looks.append((text, steps(text)))
     else:
@@ -59,7 +59,7 @@ def base64(text: str) -> Steps:
 
 
 def place_of(text: str, value: Any) -> list[int | str]:
-    """Where ``text`` itself stands in ``value``, which is JSON; empty where it does not."""
+    """Return the path of the very object ``text`` in ``value``, which is JSON; empty if it is not in there."""
     places: list[tuple[list[int | str], Any]] = [([], value)]
     while places:
         place, value = places.pop()

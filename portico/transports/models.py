@@ -1,7 +1,7 @@
-"""What clients may send: bodies and query parameters, checked.
+"""The bodies and query parameters that clients may send, as models that check them.
 
-Values that an agent is started with are bounded by what an argument of a process can be, whether they become one or
-not: Linux takes at most 128 KiB (MAX_ARG_STRLEN, execve(2)), and no NUL.
+Values that an agent is started with must fit into an argument of a process, whether they become one or not: Linux
+takes at most 128 KiB (MAX_ARG_STRLEN, execve(2)), and no NUL.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from portico.transports.long_texts import base64, look, not_blank
 KIB = 1024
 MAX_DEPTH = 32
 MAX_TTL = 86_400
-"""Of a ticket: a day."""
+"""The longest life of a ticket: a day."""
 
 
-# Python's own idea of what a blank is (`str.strip`), for who reads the OpenAPI document.
+# The characters that Python counts as blank (`str.strip`), for readers of the OpenAPI document.
 NOT_BLANK = r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 NO_NUL = r"^[^\x00]*$"
 BASE64 = r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 
 def _told(**schema: Any) -> Any:
-    """What a validator checks, in words of JSON Schema."""
+    """Put a validator's check into the JSON Schema."""
     return Field(json_schema_extra=schema)
 
 
@@ -87,7 +87,7 @@ def _base64(text: str, info: ValidationInfo) -> str:
 
 
 def _bounded(max_bytes: int, *, separators: tuple[str, str] = (",", ":")) -> AfterValidator:
-    """For JSON of any shape: at most so many bytes as it is written, and not nested deeper than people write it."""
+    """Limit JSON of any shape: to so many bytes as written, and to a depth that nobody exceeds by hand."""
 
     def checked(value: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -115,7 +115,7 @@ def _arguments(texts: list[str]) -> list[str]:
     return texts
 
 
-# Which form of a query, and of a block in it, is meant: a mistake is then told of that form alone.
+# These tell which form of a query, a block or servers is meant, so that a mistake is reported for that form alone.
 def _query_form(value: Any) -> str | None:
     if isinstance(value, str):
         return "<text>"
@@ -143,10 +143,10 @@ Folder = Annotated[_Passable, StringConstraints(min_length=1, max_length=4096)]
 Prompt = Annotated[str, AfterValidator(_argument), _told(pattern=NO_NUL, maxLength=100 * KIB)]
 OneRule = Annotated[str, AfterValidator(_tool_rule), _told(pattern=PATTERN, maxLength=MAX_LENGTH)]
 ToolRules = Annotated[list[OneRule], Field(max_length=512, fail_fast=True), AfterValidator(_arguments)]
-# Blanks and all, as the agent's command line will have it.
 WHOLE = BeforeValidator(_integral)
-"""For whole numbers, behind their limits (or pydantic would not tell of those)."""
+"""For whole numbers. It must come after their limits, or pydantic would leave these out of the schema."""
 NonBlank = Annotated[str, AfterValidator(_not_blank), _told(pattern=NOT_BLANK)]
+# Measured with blanks after separators, as in the agent's command line.
 OwnServers = Annotated[
     dict[Name, dict[str, Any]],
     Field(max_length=64),
@@ -162,13 +162,13 @@ McpServers = Annotated[
 
 
 class _Strict(BaseModel):
-    """JSON has types, so that "1" is no number in it."""
+    """JSON has types: "1" is not a number in it."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class _Parameters(BaseModel):
-    """A URL has text only, so that "1" is a number in it."""
+    """A URL has text only: "1" is a number in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -201,7 +201,7 @@ Query = Annotated[
 
 
 class SessionBody(_Strict):
-    """What a new session is to be; all of it optional. Null is as if it were not there."""
+    """The options of a new session. All are optional; null counts as absent."""
 
     session_id: Name | None = None
     title: Line | None = None
@@ -230,7 +230,7 @@ class SessionBody(_Strict):
 
 
 class SessionPatch(_Strict):
-    """What is to change. Null takes a title away, and goes back to the agent's own model."""
+    """The changes to a session. Null removes the title, and restores the agent's own model."""
 
     title: Line | None = None
     model: Line | None = None
@@ -242,7 +242,7 @@ class SessionPatch(_Strict):
 
 
 class TurnBody(_Strict):
-    """A query, and what is to become of it."""
+    """A query, and how to run it."""
 
     query: Query
     turn_id: TurnId | None = None
@@ -255,7 +255,7 @@ class TurnBody(_Strict):
         return NewTurn(content, self.turn_id, self.if_busy, self.commands)
 
 
-# What goes with which behavior, in words of JSON Schema; `PermissionBody` checks it.
+# The members that go with each behavior, as JSON Schema; `PermissionBody` checks it.
 _ALLOW: JsonDict = {"properties": {"behavior": {"const": "allow"}, "message": {"type": "null"}}}
 _DENY: JsonDict = {
     "properties": {"behavior": {"const": "deny"}, "updated_input": {"type": "null"}, "remember": {"const": False}}
@@ -317,7 +317,7 @@ class DeleteParameters(_Parameters):
 
 
 class EventParameters(_Parameters):
-    """``GET /sessions/{id}/events``. ``limit`` is of a page, and there are no pages in a live stream."""
+    """``GET /sessions/{id}/events``. ``limit`` is for a page; a live stream has no pages."""
 
     after: Annotated[int, Field(ge=0, le=10**18)] = 0
     live: bool = True

@@ -1,4 +1,4 @@
-"""The path that another app has mounted this one at. It is taken off in one place, in front of everything else."""
+"""The path at which another app has mounted this one. It is removed in one place, before everything else."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _MOUNT = "portico.mount"
 _OF_THE_SERVER = frozenset(
     {"type", "asgi", "http_version", "method", "scheme", "headers", "client", "server", "extensions"}
 )
-"""Keys of the ASGI scope that mean the same to the app around and to this one."""
+"""Keys of the ASGI scope that mean the same to the outer app and to this one."""
 
 
 class Mounted:
-    """Gives the app the scope that it would have without another app around it.
+    """Gives the app the scope that it would have without an outer app.
 
-    Its ``path`` begins at the app's own root, ``root_path`` is empty, and what the app around has noted (its route and
-    parameters, its state, its error handlers) is not there. So everything inside compares one path, wherever the app is
-    mounted. ``raw_path`` stays as the client sent it, for logs. The scope of the app around is not changed.
+    Its ``path`` begins at the app's own root, ``root_path`` is empty, and the entries of the outer app (its route and
+    parameters, its state, its error handlers) are left out. So all the parts inside compare the same path, wherever
+    the app is mounted. ``raw_path`` stays as the client sent it, for logs. The scope of the outer app is not changed.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -26,7 +26,7 @@ class Mounted:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         own = {key: value for key, value in scope.items() if key in _OF_THE_SERVER}
-        raw_path: bytes | None = scope.get("raw_path")  # optional, and some servers leave the query string in it
+        raw_path: bytes | None = scope.get("raw_path")  # it is optional, and some servers leave the query string in it
         own |= {
             "path": _below(scope),
             "raw_path": raw_path.partition(b"?")[0] if raw_path is not None else _quoted(scope["path"]).encode(),
@@ -40,16 +40,16 @@ class Mounted:
 
 
 def mount_of(scope: Scope) -> str:
-    """Where clients find the app's root, for what is sent to them: percent-encoded, and empty if it is ``/``."""
+    """Return the path at which clients find the app's root, for use in answers: percent-encoded, empty for ``/``."""
     mount: str = scope.get(_MOUNT, "")
     return mount
 
 
 def _below(scope: Scope) -> str:
-    """The path below the mount. Where ``path`` does not begin with ``root_path``, it is below it already."""
+    """Return the path below the mount. If ``path`` does not begin with ``root_path``, it is below the mount already."""
     path: str = scope["path"]
     root: str = scope.get("root_path") or ""
-    # A proxy may have taken its part of `root_path` off `path`: what it had before the first `Mount`, Starlette tells.
+    # A proxy may have removed its part of `root_path` from `path`; Starlette keeps that part in `app_root_path`.
     mounted = root.removeprefix(scope.get("app_root_path") or "")
     for above in (root, root.rstrip("/"), mounted):
         below = path.removeprefix(above)
@@ -59,7 +59,7 @@ def _below(scope: Scope) -> str:
 
 
 def _encoded(root: str) -> str:
-    """One slash in front, so that it never leads to another server."""
+    """Encode ``root`` with exactly one slash in front, so that it can't lead to another server."""
     inner = root.strip("/")
     return f"/{_quoted(inner)}" if inner else ""
 

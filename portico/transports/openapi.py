@@ -1,4 +1,4 @@
-"""The OpenAPI document, made of what routes say they read and answer: https://spec.openapis.org/oas/v3.1.1.html."""
+"""The OpenAPI document, made from the operations of the routes: https://spec.openapis.org/oas/v3.1.1.html."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ Json = dict[str, Any]
 
 OVERVIEW = """Long-lived Claude Code sessions on the network.
 
-Every request needs `Authorization: Bearer SECRET`, but for those without a lock here, and where the network itself \
-says who is calling. GET is answered to HEAD too, without a body. Errors are problem documents (RFC 9457), whose \
-`code` is stable. Objects that the server sends may get further members; in those that it is sent unknown members are \
-refused.
+Every request needs `Authorization: Bearer SECRET`, unless the operation is marked as needing no credentials or the \
+network itself vouches for the caller. HEAD is answered like GET, without a body. Errors are problem documents \
+(RFC 9457), whose `code` is stable. Objects that the server sends may get further members; in objects that clients \
+send, unknown members are refused.
 
-A stream (`text/event-stream`) is a series of Server-Sent Events, and its schema here is that of one of them. Comments \
+A stream (`text/event-stream`) is a series of Server-Sent Events; the schema here is that of one event. Comments \
 keep the connection alive.
 """
 
@@ -49,12 +49,12 @@ PATH_PARAMETERS: Mapping[str, tuple[Any, str]] = {
     "request_id": (models.RequestId, "The permission request's id, from its event."),
 }
 SECURITY_SCHEMES: Mapping[str, Json] = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "A token, as the operator gives it."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A token that the operator hands out."},
     "ticket": {
         "type": "apiKey",
         "in": "query",
         "name": "ticket",
-        "description": "Made by `createTicket`, for what can't send headers: good for one session, and for a while.",
+        "description": "From `createTicket`, for clients that can't send headers; for one session, until it expires.",
     },
 }
 
@@ -65,7 +65,7 @@ PENDING_PERMISSION = {
         "request_id": "$response.body#/pending_permissions/0/request_id",
     },
 }
-"""From a session to what it waits for."""
+"""The link from a session to the permission request that it waits for."""
 
 _COMPONENTS: Mapping[str, Any] = {
     "Event": WireEvent,
@@ -73,13 +73,13 @@ _COMPONENTS: Mapping[str, Any] = {
     "ServerMessage": ServerMessage,
     "PlainMessage": PlainMessage,
 }
-"""Types that have a name of their own in the document, though Python has none for them."""
+"""Types that are named in the document, though Python has no name for them."""
 
 _REFERENCE = "#/components/schemas/"
 
 
 def document(routes: Iterable[BaseRoute]) -> Json:
-    """The document of all ``routes`` that say what they are; the others are left out."""
+    """Return the document of all ``routes`` that are operations; the others are left out."""
     schemas, paths = _Schemas(), Json()
     for path, method, known, max_body in _described(routes):
         paths.setdefault(path, {})[method.lower()] = _operation(path, known, schemas, max_body)
@@ -101,7 +101,7 @@ def document(routes: Iterable[BaseRoute]) -> Json:
 
 
 def operations_of(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, Operation | None]]:
-    """Path, method and description of each operation. HEAD is GET's."""
+    """Yield the path, method and description of each operation, but not of HEAD, which follows GET."""
     for path, method, handler, _ in _handlers(routes):
         yield path, method, operation_of(handler)
 
@@ -113,7 +113,7 @@ def _described(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, Operatio
 
 
 def _handlers(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str, Any, int | None]]:
-    """Path, method, handler and limit of the body, in bytes, where that is known."""
+    """Yield the path, method, handler and the limit of the body in bytes, or None if that is not known."""
     for route in routes:
         if isinstance(route, Route):
             endpoint = route.endpoint if isinstance(route.endpoint, Endpoint) else None
@@ -185,7 +185,7 @@ def _responses(path: str, known: Operation, schemas: _Schemas) -> Json:
 
 
 def _codes(path: str, known: Operation) -> set[str]:
-    """Those of the operation, and those that follow from what it reads."""
+    """Return the codes of the operation, and those that follow from what it reads."""
     codes = {*known.codes, *ANYWHERE}
     if not known.admission.public:
         codes |= {"unauthenticated", "too_many_attempts", "host_not_allowed", "origin_not_allowed", "not_allowed"}
@@ -215,7 +215,7 @@ def _problem(status: int, codes: Sequence[str], schemas: _Schemas) -> Json:
 
 
 def _link(paths: Json, definitions: Json) -> None:
-    """Lead from each answer to the operations whose path parameters are all among its members."""
+    """Link each answer to the operations whose path parameters are all among its members."""
     wanting = [
         (known["operationId"], {each["name"] for each in known.get("parameters", ()) if each["in"] == "path"})
         for methods in paths.values()
@@ -241,15 +241,15 @@ def _link(paths: Json, definitions: Json) -> None:
 
 
 class _Generator(GenerateJsonSchema):
-    """Without titles, which only repeat names."""
+    """A generator that leaves out titles, which only repeat names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
 
 class _Schemas:
-    """JSON Schemas of types, the named ones among ``definitions``: of what clients send (pydantic models), and of what
-    the server does."""
+    """The JSON Schemas of what clients send (pydantic models) and of what the server sends. ``definitions`` has those
+    with a name."""
 
     def __init__(self) -> None:
         self.definitions: Json = {}
@@ -274,7 +274,7 @@ class _Schemas:
 
 
 def _schema(type_: Any) -> Json:
-    # By what clients may send, for what they send, and by what is written, for that.
+    # A model describes what clients may send, any other type what the server writes.
     mode: JsonSchemaMode = "validation" if _is_model(type_) else "serialization"
     adapter: TypeAdapter[Any] = TypeAdapter(type_)
     made = adapter.json_schema(schema_generator=_Generator, mode=mode, ref_template=_REFERENCE + "{model}")
@@ -287,7 +287,7 @@ def _is_model(type_: Any) -> bool:
 
 
 def _tidied(node: Any) -> Any:
-    """Without the titles of classes and defaults of null, and with the code in descriptions as Markdown has it."""
+    """Remove titles of classes and defaults of null, and turn the code in descriptions into Markdown."""
     if isinstance(node, list):
         return [_tidied(each) for each in node]
     if not isinstance(node, dict):
@@ -303,7 +303,7 @@ def _tidied(node: Any) -> Any:
 
 
 def _never_null(schema: Json) -> Json:
-    """What is left out is not there; a parameter can't be null."""
+    """Remove null from the schema of a parameter: a URL can leave it out, but can't send null."""
     kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
     if len(kinds) != 1:
         return schema

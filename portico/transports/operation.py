@@ -1,9 +1,9 @@
-"""What a handler takes and answers, said once: endpoints read requests by it, and the OpenAPI document is made of it.
+"""The inputs and answers of a handler, declared once: for endpoints that read requests, and for the OpenAPI document.
 
     @operation("renameThing", "Give a thing another name", Answer(200, "The thing.", Thing), codes=("thing_not_found",))
     async def _rename(self, request: Request, body: NewName) -> Response: ...
 
-A parameter ``body`` or ``query`` is a pydantic model, by which the request's JSON or query string is checked.
+A parameter ``body`` or ``query`` is a pydantic model, which checks the request's JSON or query string.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ HTML = "text/html"
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A header of a request (``type`` is what its value is checked as) or of an answer."""
+    """A header of a request (``type`` is the type that its value is checked against) or of an answer."""
 
     name: str
     type: Any
     description: str
 
 
-LAST_EVENT_ID = Header("Last-Event-ID", EventId, "The last event that the client has seen; what follows it is sent.")
+LAST_EVENT_ID = Header("Last-Event-ID", EventId, "The last event that the client has seen; later ones are sent.")
 IDEMPOTENCY_KEY = Header("Idempotency-Key", TurnId, "Another way to give `turn_id`.")
-IF_NONE_MATCH = Header("If-None-Match", str, "The `ETag` of what the client has.")
+IF_NONE_MATCH = Header("If-None-Match", str, "The `ETag` of the client's copy.")
 ETAG = Header("ETag", str, "Changes when the content does.")
-LOCATION = Header("Location", str, "Path of what was made.")
-RETRY_AFTER = Header("Retry-After", int, "Seconds after which it may be tried again.")
+LOCATION = Header("Location", str, "The path of the new resource.")
+RETRY_AFTER = Header("Retry-After", int, "Seconds after which the client may try again.")
 ALLOW = Header("Allow", str, "The methods that the path answers.")
 WWW_AUTHENTICATE = Header("WWW-Authenticate", str, "`Bearer`.")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One of the answers where nothing went wrong: ``type`` is what its body is (None: there is none)."""
+    """One of the successful answers: ``type`` is the type of its body (None: it has no body)."""
 
     status: int
     description: str
@@ -59,7 +59,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """``codes`` are the problems that are this operation's own. ``admission`` is who may use it."""
+    """The declaration of a handler. ``codes`` are the problems of this operation alone, ``admission`` its rule."""
 
     id: str
     summary: str
@@ -75,7 +75,7 @@ class Operation:
         return "body" in self.models
 
     async def read(self, request: Request, max_body: int) -> dict[str, BaseModel]:
-        """The handler's arguments. Raises as `read_object` and `check`."""
+        """Return the handler's arguments. Raises as `read_object` and `check`."""
         found: dict[str, BaseModel] = {}
         for name, model in self.models.items():
             if name == "body":

@@ -1,4 +1,4 @@
-"""The Origin header: which web pages may use the server, and how browsers are told."""
+"""The check of the Origin header: which web pages may use the server, and the CORS headers that tell browsers so."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class OriginCheck:
-    """Refuses what web pages of other origins would change, or open WebSockets to, unless theirs is ``allowed``.
+    """Refuses changes and WebSockets that come from web pages of other origins, unless the origin is ``allowed``.
 
-    Without credentials in cookies it is only where no token is asked for that such a page could do anything at all.
-    A route says where GET changes something, too.
+    As no credentials are in cookies, such a page could do harm only where no token is needed. A route declares whether
+    GET changes something, too.
     """
 
     def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
@@ -32,21 +32,21 @@ class OriginCheck:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if _changes(scope) and not self._is_welcome(Headers(scope=scope)):
             raise wire.Refused(
-                "origin_not_allowed", "links start nothing here, nor do pages of other origins (allowed_origins)"
+                "origin_not_allowed", "links and pages of other origins may not start anything here (allowed_origins)"
             )
         await self._app(scope, receive, send)
 
     def _is_welcome(self, headers: Headers) -> bool:
         origins = headers.getlist("origin")
         if not origins:
-            # Images and links come without an Origin, but (https://w3c.github.io/webappsec-fetch-metadata/) with these.
-            # A link in a mail comes from nowhere, as does an address that somebody types, or a browser restores.
+            # Images and links lack an Origin, but have these (https://w3c.github.io/webappsec-fetch-metadata/).
+            # A link in a mail has the site "none", as does an address that somebody types, or a browser restores.
             site, mode = headers.get("sec-fetch-site", "none"), headers.get("sec-fetch-mode")
             return site in ("same-origin", "none") and mode != "navigate"
         if len(origins) > 1:
             return False
         scheme, _, host = origins[0].partition("://")
-        # Not the scheme of this connection: a proxy in front may have taken https off.
+        # The scheme is not compared with this connection's: a proxy in front may have removed the TLS.
         same = scheme in ("http", "https") and [host] == [value.lower() for value in headers.getlist("host")]
         return same or origins[0] in self._allowed
 
@@ -56,7 +56,7 @@ def _changes(scope: Scope) -> bool:
 
 
 class Cors(CORSMiddleware):
-    """Tells browsers that pages of the origins in ``allowed`` may use the server and see its answers."""
+    """Tells browsers that pages of the ``allowed`` origins may use the server and see its answers."""
 
     def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
         super().__init__(

@@ -29,7 +29,7 @@ CONTENT_SECURITY_POLICY = (
     f"default-src 'none'; style-src 'sha256-{_HASH}'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""The page's own style, and an icon that is none (or browsers would ask for one): nothing else is loaded or run."""
+"""It allows the page's own style and an empty icon (or browsers would request one): nothing else is loaded or run."""
 
 _SCHEMAS = "#/components/schemas/"
 
@@ -37,7 +37,7 @@ Json = Mapping[str, Any]
 
 
 def page(document: Json) -> str:
-    """The page for an OpenAPI document, as `portico.transports.openapi` makes them."""
+    """Return the page for an OpenAPI document, as `portico.transports.openapi` makes it."""
     info = document["info"]
     title = f"{info['title']} {info['version']}"
     operations = "".join(
@@ -110,7 +110,7 @@ def _component(name: str, schema: Json) -> str:
 
 
 def _type(schema: Any) -> str:
-    """A schema in words, with links to those that have a name."""
+    """Describe a schema in words, with links to the schemas that have a name."""
     if not isinstance(schema, Mapping):
         return "anything" if schema else "nothing"
     if (reference := schema.get("$ref")) is not None:
@@ -146,7 +146,7 @@ def _needed(required: bool) -> str:
 
 
 def _limits(schema: Json) -> str:
-    """What else holds for a value."""
+    """Describe the other limits on a value."""
     names = (
         *("minimum", "maximum", "minLength", "maxLength", "pattern", "minItems", "maxItems", "maxProperties"),
         *("contentEncoding", "contentMediaType", "default"),
@@ -156,7 +156,7 @@ def _limits(schema: Json) -> str:
 
 
 def _text(text: str) -> str:
-    """Paragraphs, lists and `code` of Markdown, which is all that the document has."""
+    """Render the paragraphs, lists and `code` of Markdown; the document has nothing else."""
     made = []
     for block in text.split("\n\n"):
         lines = block.strip().splitlines()

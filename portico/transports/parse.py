@@ -1,4 +1,4 @@
-"""From text to checked values: JSON objects, query strings, headers."""
+"""Parsing of JSON objects, query strings and headers into checked values."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from portico.transports.models import EventId
 
 MAX_ERRORS = 20
 MAX_PARAMETERS = 100
-"""Of a query string."""
+"""The most parameters of a query string."""
 
 M = TypeVar("M", bound=BaseModel)
 
 
 def parse_object(body: bytes) -> Mapping[str, Any]:
-    """A JSON object, for what is small: `JsonReader` gives others their turn. Raises as that does."""
+    """Parse a small JSON object. For large ones use `JsonReader`, which lets others run. Raises the same errors."""
     reader = JsonReader(len(body))
     for _ in reader.feed(body):
         pass
@@ -31,7 +31,7 @@ def parse_object(body: bytes) -> Mapping[str, Any]:
 
 
 def close_object(reader: JsonReader) -> Mapping[str, Any]:
-    """The object that ``reader`` has read. Raises `MalformedRequest`, also where it is none."""
+    """Return the object that ``reader`` has read. Raises `MalformedRequest`, also if it is not an object."""
     value = reader.close()
     if not isinstance(value, dict):
         raise MalformedRequest("the body must be a JSON object")
@@ -45,7 +45,7 @@ def check_parameter_count(query_string: bytes) -> None:
 
 
 def parse_query(query_string: bytes) -> Mapping[str, str]:
-    """The parameters of a URL. Raises `MalformedRequest`, also for one that is given twice."""
+    """Return the parameters of a URL. Raises `MalformedRequest`, also for a parameter that is given twice."""
     check_parameter_count(query_string)
     try:
         pairs = parse_qsl(query_string.decode("ascii"), keep_blank_values=True, errors="strict")
@@ -53,22 +53,22 @@ def parse_query(query_string: bytes) -> Mapping[str, str]:
         raise MalformedRequest("the query string is not UTF-8") from None
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise MalformedRequest("a parameter stands twice in the query string")
+        raise MalformedRequest("a parameter is given twice in the query string")
     return values
 
 
 def parse_event_id(header: str | None) -> int | None:
-    """The sequence number in a ``Last-Event-ID`` header. Raises `MalformedRequest`."""
+    """Return the sequence number in a ``Last-Event-ID`` header, None without one. Raises `MalformedRequest`."""
     if header is None:
         return None
     try:
         return int(_EVENT_ID.validate_python(header))
     except ValidationError:
-        raise MalformedRequest("Last-Event-ID is none that this server has given") from None
+        raise MalformedRequest("Last-Event-ID is not an event id of this server") from None
 
 
 def with_idempotency_key(request: Request, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """``values``, with the header ``Idempotency-Key`` as their ``turn_id``. Raises `InvalidRequest` if they differ."""
+    """Return ``values`` with the header ``Idempotency-Key`` as ``turn_id``. Raises `InvalidRequest` if they differ."""
     key = request.headers.get("idempotency-key")
     if key is None or values.get("turn_id") == key:
         return values
@@ -78,14 +78,14 @@ def with_idempotency_key(request: Request, values: Mapping[str, Any]) -> Mapping
 
 
 def check(model: type[M], values: Mapping[str, Any], postponed: Postponed | None = None) -> M:
-    """``values`` as a ``model``. Raises `InvalidRequest` with ``errors``: a list of ``{loc, msg, type}``.
+    """Return ``values`` as a ``model``. Raises `InvalidRequest` with ``errors``: a list of ``{loc, msg, type}``.
 
     Without ``postponed`` a text of many megabytes may take a second.
     """
     try:
         return model.model_validate(values, context=postponed)
     except ValidationError as failure:
-        # Neither the input (it may be huge, or a secret) nor pydantic's links belong in an answer.
+        # Neither the input (it may be huge, or secret) nor pydantic's links belong in an answer.
         errors: list[dict[str, Any]] = [
             {"loc": _location(error["loc"]), "msg": error["msg"], "type": error["type"]}
             for error in failure.errors(include_url=False, include_context=False, include_input=False)[:MAX_ERRORS]
@@ -96,7 +96,7 @@ def check(model: type[M], values: Mapping[str, Any], postponed: Postponed | None
 async def check_in_turns(
     model: type[M], values: Mapping[str, Any], do: Callable[[Iterator[None]], Awaitable[None]]
 ) -> M:
-    """As `check`, with ``do`` (see `Intake.do`) for what takes long."""
+    """Check like `check`, but run the long checks with ``do`` (see `Intake.do`)."""
     postponed = Postponed()
     checked = check(model, values, postponed)
     for text, steps in postponed.looks:
@@ -113,7 +113,7 @@ def _invalid(errors: list[dict[str, Any]]) -> InvalidRequest:
 
 
 def _location(loc: tuple[int | str, ...]) -> list[int | str]:
-    """Where the client sees the mistake: without the names of the variants in angle brackets, which are ours."""
+    """Return the path of the mistake as the client sees it: without our names of variants, in angle brackets."""
     return [part for part in loc if not (isinstance(part, str) and part.startswith("<"))] or list(loc)
 
 

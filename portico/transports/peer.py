@@ -12,35 +12,35 @@ from portico.core.intake import Held
 from portico.transports.websocket_connection import BATCH, PIECES, trust
 
 Pieces: TypeAlias = list[bytes]
-"""The UTF-8 of a long message, of which a character may lie in two of them."""
+"""The UTF-8 of a long message; the bytes of a character may be split between two pieces."""
 
 
 class Peer(Protocol):
-    """What a `Conversation` needs to know of a connection. Once the client has gone, both raise what they will."""
+    """The part of a connection that a `Conversation` needs. Once the client has gone, both methods raise any error."""
 
     async def receive(self) -> str | Pieces:
-        """The next message. Raises `MalformedRequest` for what is none."""
+        """Wait for the next message. Raises `MalformedRequest` for one that is not text."""
 
     async def send(self, texts: Sequence[bytes]) -> None:
         """Send each of ``texts``, which are UTF-8 without a line break, as a message, and wait until they are taken.
 
-        Two tasks may be in it at once. It sees to it that a client that takes nothing is cut off.
+        Two tasks may call it at once. A client that takes nothing is cut off.
         """
 
 
 class WebSocketPeer:
-    """Of an accepted WebSocket. All that waits raises `WebSocketDisconnect` once it has gone."""
+    """The peer of an accepted WebSocket. Its coroutines raise `WebSocketDisconnect` once the client has gone."""
 
     def __init__(self, socket: WebSocket) -> None:
         self._socket = socket
         self._batches = BATCH in socket.scope.get("extensions", {})
 
     def trust(self, held: Held) -> None:
-        """It may send messages of any allowed size, as far as they can be ``held``."""
+        """Let the client send messages of any allowed size, as far as ``held`` has room for them."""
         trust(self._socket.scope, held)
 
     async def receive(self) -> str | Pieces:
-        """The next text message. Raises `MalformedRequest` for a binary one."""
+        """Wait for the next text message. Raises `MalformedRequest` for a binary one."""
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))

@@ -18,7 +18,7 @@ from portico.transports.peer import Pieces
 
 
 class PlainConversation(Conversation):
-    """With ``own_only`` the client is told of its own turns, and of nothing else."""
+    """A conversation in queries. With ``own_only`` the client gets the events of its own turns only."""
 
     def __init__(self, *args: Any, own_only: bool, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -29,7 +29,7 @@ class PlainConversation(Conversation):
         self._check_query()
         text = message if isinstance(message, str) else await self._decoded(message)
         turn_id = uuid.uuid4().hex
-        self._own.add(turn_id)  # before there is an event of it
+        self._own.add(turn_id)  # before the turn has its first event
         try:
             turn = await check_in_turns(TurnBody, {"query": text, "turn_id": turn_id}, self._intake.do)
             await self._engine.query(self._principal, self._session_id, turn.request())

@@ -1,4 +1,4 @@
-"""Turns errors into answers."""
+"""The conversion of errors into answers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ log = logging.getLogger("portico.http")
 
 
 class Problems:
-    """Answers every exception with a problem document, or a WebSocket's with its close code.
+    """Answers every exception with a problem document, or with a close code on a WebSocket.
 
-    What is no `PorticoError` is our fault: logged, not told.
+    An exception that is not a `PorticoError` is a fault of ours: it is logged, and the client learns no details.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -47,10 +47,10 @@ class Problems:
                 log.warning("%s: the answer broke off: %s", what, error.detail)
         except Exception:
             log.exception("%s: a fault in the server", what)
-            problem = PorticoError("the server has failed to do this; its log says more")
+            problem = PorticoError("a fault in the server; its log says more")
         if scope["type"] == "websocket" and not isinstance(problem, wire.Refused):
             await _close(scope, send, problem, accept=not started)
-        # Once an answer has begun, all that is left is to let the server cut it off: the client sees that it is no end.
+        # Once an answer has begun, only the server can cut it off; the client then sees that it is not complete.
         elif not started:
             status, headers, body = wire.problem(problem)
             await Response(body, status, headers)(scope, receive, watching)

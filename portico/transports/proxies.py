@@ -1,4 +1,4 @@
-"""Who the client is, where a proxy stands between."""
+"""The client's address and scheme behind a proxy."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class ProxyHeaders:
-    """Takes the client's address and scheme from X-Forwarded-For and X-Forwarded-Proto, if a ``trusted`` one says so:
-    addresses, networks, or `UNIX` for whoever comes through a Unix socket.
+    """Takes the client's address and scheme from X-Forwarded-For and X-Forwarded-Proto if a ``trusted`` proxy sends
+    them. ``trusted`` has addresses, networks, or `UNIX` for anybody who comes through a Unix socket.
 
-    uvicorn has such a thing, which does not know Unix sockets, and takes any text for an address.
+    uvicorn has such a class, but it does not know Unix sockets, and accepts any text as an address.
     """
 
     def __init__(self, app: ASGIApp, trusted: Collection[str]) -> None:
@@ -39,7 +39,7 @@ class ProxyHeaders:
             scope["scheme"] = scheme if scope["type"] == "http" else scheme.replace("http", "ws")
 
     def _take_client(self, scope: Scope, said: list[str]) -> None:
-        # Each proxy adds at the end whom it has seen, so that anything before the last one of ours may be made up.
+        # Each proxy appends the address that it has seen, so any entry before our own proxies' may be made up.
         for entry in reversed(said):
             if (address := _address(entry)) is None:
                 return
@@ -57,12 +57,12 @@ def _entries(scope: Scope, name: bytes) -> list[str]:
 
 
 def _address(text: str) -> Address | None:
-    """``text`` may have a port: ``192.0.2.1:80``, ``[2001:db8::1]:80``."""
+    """Parse an address, which may have a port: ``192.0.2.1:80``, ``[2001:db8::1]:80``. Return None if it is none."""
     host, colon, port = text.rpartition(":")
     if colon and port.isdecimal() and (host.startswith("[") or ":" not in host):
         text = host
     if "%" in text:
-        return None  # behind it stands any text
+        return None  # any text may follow it
     try:
         found = ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
     except ValueError:

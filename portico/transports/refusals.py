@@ -1,4 +1,4 @@
-"""Takes requests down in the audit that are refused before the engine sees them, for who sends them, or from where."""
+"""The audit of requests that are refused before the engine sees them, because of their caller or their origin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from portico.transports.wire import Refused
 
 
 class Refusals:
-    """Notes what ends a request so, and passes it on."""
+    """Notes each such refusal in the audit, and raises it again."""
 
     def __init__(self, app: ASGIApp, audit: Audit) -> None:
         self._app = app
@@ -29,9 +29,9 @@ class Refusals:
 
 
 def note_refusal(audit: Audit, scope: Scope, error: PorticoError) -> None:
-    """Take ``error`` down if it refuses a caller: for its credentials, its Host or Origin, or what its ticket is for.
+    """Note ``error`` in the audit if it refuses a caller for its credentials, Host, Origin, or its ticket's scope.
 
-    What the engine refuses it takes down itself.
+    The engine notes its own refusals itself.
     """
     caller = caller_of(scope)
     with_ticket = caller is not None and caller.ticket is not None
@@ -44,13 +44,13 @@ def note_refusal(audit: Audit, scope: Scope, error: PorticoError) -> None:
 
 
 def _is_of_tickets(error: PorticoError) -> bool:
-    if isinstance(error, SessionGone):  # it was the ticket's session
+    if isinstance(error, SessionGone):  # the ticket was for this session
         return False
     return isinstance(error, NotAllowed) or (isinstance(error, NotFound) and error.code == "session_not_found")
 
 
 def source_of(scope: Scope) -> Source:
-    """Where a request comes from."""
+    """Return the source of a request."""
     transport = "websocket" if scope["type"] == "websocket" else "http"
     if dialler := dialler_of(scope):
         return Source(transport, service=dialler.service, caller=dialler.caller)

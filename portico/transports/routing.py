@@ -1,7 +1,7 @@
-"""Finds the route of a request before any guard decides about it.
+"""Routing that finds the route of a request before any guard decides about it.
 
-A guard that compared paths by itself could take a request for another one than the router does. So guards ask the route
-that was found, and that route handles the request.
+A guard that compared paths by itself might see another route than the router does. So guards look at the route that
+was found, and that same route handles the request.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Routing:
         await self._app(scope, receive, send)
 
     def _find(self, scope: Scope) -> None:
-        other: tuple[BaseRoute, Scope] | None = None  # the path is this route's, but not the method
+        other: tuple[BaseRoute, Scope] | None = None  # this route has the path, but not the method
         for route in self._router.routes:
             match, found = route.matches(scope)
             if match is Match.FULL:
@@ -47,6 +47,6 @@ async def handle(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def admission(scope: Scope) -> Admission:
-    """Who may use the route that was found; where there is none, the default."""
+    """Return the rule of the route that was found; the default if there is none."""
     endpoint = scope.get("endpoint")
     return endpoint.admission(scope["method"]) if isinstance(endpoint, Endpoint) else admission_of(endpoint)

@@ -1,4 +1,4 @@
-"""What a ticket is good for: requests about its session, to routes that say that they take tickets."""
+"""The scope of a ticket: requests about its session, to routes that accept tickets."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from portico.transports.admission import Admission
 
 
 def check_ticket(scope: Scope, ticket: Ticket, admission: Admission) -> None:
-    """Raises `NotFound` where the request is about another session, and `NotAllowed` where it is not for tickets."""
+    """Raise `NotFound` if the request is about another session, and `NotAllowed` if it needs more than this ticket."""
     session_id = scope.get("path_params", {}).get("session_id")
     if not session_id:
-        raise NotAllowed("a ticket is for one session, and this is about something else")
+        raise NotAllowed("a ticket is for one session, and this request is not about it")
     if session_id != ticket.session_id:
         raise NotFound(f"there is no session {session_id!r}", code="session_not_found")
     needed = admission.ticket

@@ -1,4 +1,4 @@
-"""Serves an ASGI app on sockets that somebody else has opened, until cancelled."""
+"""The server of an ASGI app: it serves on sockets that the caller has opened, until cancelled."""
 
 from __future__ import annotations
 
@@ -31,22 +31,23 @@ if TYPE_CHECKING:
     from portico.config.settings import Settings
 
 HANDLER_SECONDS = 10
-"""For handlers to notice; then uvicorn cancels them."""
+"""The time for handlers to end at a stop; then uvicorn cancels them."""
 PING_SECONDS = 18.0
-"""Between a WebSocket's pings, and for the answer to one: who is gone without a word is noticed within twice that."""
+"""The time between a WebSocket's pings, and for the answer to one. A silent loss is noticed within twice that time."""
 HANDSHAKE_SECONDS = 10.0
-"""For a TLS handshake."""
+"""The time for a TLS handshake."""
 SHUTDOWN_SECONDS = 3600.0
-"""For a client to take the rest of what it was sent before the close. `Watched` is not as patient."""
+"""The time for a client to take the rest of the data sent before the close. `Watched` cuts it off sooner."""
 PAUSE_SECONDS = 0.1
-"""Before the next try to accept, where there are no descriptors."""
+"""The pause before the next try to accept if no descriptors are free."""
 
 log = logging.getLogger("portico.transports")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``max_connections`` at once; of each ``max_frame`` in bytes (of a WebSocket's message), the rest in seconds."""
+    """The limits of connections: ``max_connections`` at once, ``max_frame`` bytes of a WebSocket's message; the others
+    are in seconds."""
 
     write_timeout: float
     max_frame: int
@@ -55,7 +56,7 @@ class Limits:
 
 
 def limits(settings: Settings) -> Limits:
-    """Those that the operator has set; as many connections as there are descriptors for, where nothing is said."""
+    """Return the limits that the operator has set; by default, as many connections as there are descriptors for."""
     fit = fitting(settings.max_processes or settings.max_sessions)
     asked = settings.max_connections or fit
     if asked > fit:
@@ -81,17 +82,17 @@ class _Server(uvicorn.Server):
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         try:
-            # A cancelled uvicorn would leave its connections open; `should_exit` ends it.
+            # If cancelled, uvicorn would leave its connections open; `should_exit` ends it.
             with anyio.CancelScope(shield=True):
                 await super().serve(sockets)
-                # What uvicorn has cancelled, it doesn't wait for.
+                # uvicorn does not wait for the tasks that it has cancelled.
                 if tasks := self.server_state.tasks:
                     await asyncio.wait(tasks, timeout=HANDLER_SECONDS)
         finally:
             self.down.set()
 
     async def take(self, connection: socket.socket, dialler: Dialler | None, tls: ssl.SSLContext | None = None) -> None:
-        """Serve a connection that somebody else has accepted. Raises OSError where it has gone, or fails to begin."""
+        """Serve a connection that was accepted elsewhere. Raises OSError if it has gone, or its handshake fails."""
         loop = asyncio.get_running_loop()
 
         def protocol() -> asyncio.Protocol:
@@ -110,7 +111,7 @@ class _Server(uvicorn.Server):
     async def accept(self, listener: socket.socket, tls: ssl.SSLContext) -> None:
         """Serve TLS on ``listener``, until cancelled.
 
-        uvicorn's own way would leave handshakes under way uncounted, for a minute each.
+        uvicorn itself would not count the handshakes under way, which may take a minute each.
         """
         loop = asyncio.get_running_loop()
         listener.setblocking(False)
@@ -126,18 +127,18 @@ class _Server(uvicorn.Server):
                     self._handshakes += 1
                     handshakes.start_soon(self._shake_hands, connection, tls)
                 else:
-                    connection.close()  # who has not shaken hands can't be told why
+                    connection.close()  # before the handshake a client can't be told why
 
     async def _shake_hands(self, connection: socket.socket, tls: ssl.SSLContext) -> None:
         try:
             await self.take(connection, None, tls)
-        except OSError:  # which SSLError is, and what comes of a handshake that takes too long
+        except OSError:  # includes SSLError, and a handshake that takes too long
             connection.close()
         finally:
             self._handshakes -= 1
 
     def cut(self) -> None:
-        """Close all connections now, with or without what they have still to send."""
+        """Close all connections now, even those with data still to send."""
         for connection in list(self.server_state.connections):
             cast(Watched, connection).cut()
 
@@ -153,13 +154,13 @@ async def serve_app(
     connections: AsyncIterable[tuple[socket.socket, Dialler]] | None = None,
     task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve ``app`` on listening ``sockets``, which it closes; ``started(address)`` once it does. With ``tls`` all that
-    comes in through them is TLS.
+    """Serve ``app`` on listening ``sockets``, and close them at the end; call ``started(address)`` once it serves. With
+    ``tls`` all connections through them are TLS.
 
-    ``connections`` are further ones, which others accept: connected stream sockets, and who is at their other ends.
+    ``connections`` are further ones, accepted elsewhere: connected stream sockets, each with its other end.
 
-    Ends when cancelled: no new connections, streams end, running requests finish, and within `FINISH_SECONDS` all
-    connections are gone.
+    Ends when cancelled: new connections are refused, streams end, running requests finish, and within
+    `FINISH_SECONDS` all connections are gone.
     """
     crowd = Crowd(limits.max_connections)
     server = _Server(_config(app, limits, crowd), crowd)
@@ -176,7 +177,7 @@ async def serve_app(
                 async for connection, dialler in connections:
                     try:
                         await server.take(connection, dialler)
-                    except OSError:  # it has gone already
+                    except OSError:  # the client has gone already
                         connection.close()
             await server.down.wait()
             tasks.cancel_scope.cancel()
@@ -200,7 +201,7 @@ def _config(app: ASGIApp, limits: Limits, crowd: Crowd) -> uvicorn.Config:
         ws_max_size=limits.max_frame,
         ws_ping_interval=limits.ping,
         ws_ping_timeout=limits.ping,
-        ws_per_message_deflate=False,  # a small message may be a huge one, and it costs memory for each connection
+        ws_per_message_deflate=False,  # a small message could inflate to a huge one, and each connection costs memory
         backlog=1024,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=HANDLER_SECONDS,

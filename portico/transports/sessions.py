@@ -36,15 +36,15 @@ TURN_CODES = (
     *("not_supported", "session_closed", "busy", "queue_full", "too_many_sessions", "too_many_turns", "draining"),
     *("turn_id_mismatch", "driver_not_loaded"),
 )
-"""What may be wrong with a turn, wherever it is started."""
+"""The codes that may refuse a turn, wherever it is started."""
 
 
 SESSION_BYTES, PATCH_BYTES, PERMISSION_BYTES, TICKET_BYTES = 2048 * KIB, 256 * KIB, 2048 * KIB, 4 * KIB
-"""Of bodies. What `portico.transports.models` allows goes in, also where escapes and blanks make it longer."""
+"""The limits of bodies. All that `portico.transports.models` allows fits, even if escapes and blanks make it longer."""
 
 
 def visible(engine: Sessions) -> Check:
-    """Refuses a request about a session of somebody else's, or none, before its body is read."""
+    """Make a check that refuses requests about a missing or somebody else's session before their body is read."""
 
     async def check(request: Request) -> None:
         await engine.session(principal_of(request), request.path_params["session_id"])
@@ -53,7 +53,7 @@ def visible(engine: Sessions) -> Check:
 
 
 class SessionRoutes:
-    """``prefix`` is the path that the API lies under; ``max_body`` is in bytes."""
+    """The routes of sessions. ``prefix`` is the path of the API; ``max_body`` is in bytes."""
 
     def __init__(self, engine: Sessions, prefix: str, max_body: int, tickets: Tickets) -> None:
         self._engine = engine
@@ -89,7 +89,7 @@ class SessionRoutes:
         ),
     )
     async def _create(self, request: Request, body: SessionBody) -> Response:
-        """Its agent starts with its first turn, unless one is ready. Without `session_id` it is given an id."""
+        """Its agent starts with the first turn, unless one is ready. Without `session_id` the server makes an id."""
         session = await self._engine.create(principal_of(request), body.request())
         location = f"{mount_of(request.scope)}{self._prefix}/sessions/{session['session_id']}"
         return await _json(session, 201, {"location": location})
@@ -98,7 +98,7 @@ class SessionRoutes:
         "listSessions", "List the caller's sessions", Answer(200, "A page.", SessionPage), codes=("invalid_cursor",)
     )
     async def _list(self, request: Request, query: ListParameters) -> Response:
-        """Newest first; an admin's are everybody's. A page ends before `limit` where sessions have much metadata."""
+        """Newest first. An admin sees everybody's. A page ends before `limit` if the sessions have much metadata."""
         sessions, cursor = await self._engine.sessions(
             principal_of(request), state=query.state, limit=query.limit, cursor=query.cursor
         )
@@ -115,14 +115,14 @@ class SessionRoutes:
         codes=("not_allowed", "session_closed", "not_supported", "driver_not_loaded"),
     )
     async def _patch(self, request: Request, body: SessionPatch) -> Response:
-        """Model and permission mode hold from the next turn on."""
+        """A new model or permission mode takes effect with the next turn."""
         session_id = request.path_params["session_id"]
         return await _json(await self._engine.change(principal_of(request), session_id, body.changes()))
 
     @operation(
         "closeSession",
         "Close a session",
-        Answer(204, "It is closed, and with `purge` forgotten."),
+        Answer(204, "It is closed, and with `purge` deleted."),
         codes=("still_stopping", "driver_not_loaded"),
     )
     async def _delete(self, request: Request, query: DeleteParameters) -> Response:
@@ -132,14 +132,14 @@ class SessionRoutes:
 
     @operation(
         "startTurn",
-        "Start a turn, and leave",
-        Answer(202, "It is accepted, and runs whoever goes away.", TurnAnswer),
+        "Start a turn, without waiting for it",
+        Answer(202, "It is accepted, and runs even if the client disconnects.", TurnAnswer),
         codes=TURN_CODES,
         headers=(IDEMPOTENCY_KEY,),
         admission=QUERY,
     )
     async def _query(self, request: Request, body: TurnBody) -> Response:
-        """Read its events where you read those of the session. A known `turn_id` starts nothing again."""
+        """Its events are among those of the session. A known `turn_id` does not start a second turn."""
         turn = await self._engine.query(principal_of(request), request.path_params["session_id"], body.request())
         return await _json(TurnAnswer(turn_id=turn.turn_id, session_id=turn.session_id, state=turn.state), 202)
 
@@ -186,7 +186,7 @@ class SessionRoutes:
         codes=("not_allowed", "session_closed"),
     )
     async def _ticket(self, request: Request, body: TicketBody) -> Response:
-        """In the parameter `ticket` it stands for its maker's credentials: on this one session, until it expires."""
+        """In the parameter `ticket` it replaces its maker's credentials, for this one session, until it expires."""
         principal, session_id = principal_of(request), request.path_params["session_id"]
         identity = await self._engine.identity(principal, session_id)
         self._engine.audit.note("ticket.create", OK, principal, session_id=session_id, scope=body.scope)

@@ -1,4 +1,4 @@
-"""What goes over the wire, as types: events behind their `Head`, and both sides' frames. For the OpenAPI document."""
+"""The types of the data on the wire, for the OpenAPI document: events with their `Head`, and both sides' frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from portico.transports.models import EventId
 
 
 def _event(body: Any, head: Any = Head) -> Any:
-    """``body`` behind the ``head``, as `portico.core.events.encode_event` writes it."""
+    """Return the type of ``body`` after the ``head``, as `portico.core.events.encode_event` writes it."""
     members = get_type_hints(body, include_extras=True)
     members = {**get_type_hints(head, include_extras=True), **members}
     made = TypedDict(_name(*get_args(members["type"])), members)  # type: ignore[misc]
@@ -25,7 +25,7 @@ def _event(body: Any, head: Any = Head) -> Any:
 
 
 def _frame(kind: str, model: type[BaseModel]) -> Any:
-    """``model`` with the members that every frame has."""
+    """Return ``model`` with the members that every frame has."""
     members: Any = {"type": (Literal[kind], ...), "id": (FrameId | None, None)}
     return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **members)
 
@@ -44,21 +44,21 @@ else:
     ClientMessage = Annotated[reduce(or_, _frames), Discriminator("type")]
 
 ServerMessage: TypeAlias = WireEvent | Ack | Nack
-"""With the subprotocol ``portico.v1``."""
+"""The server's messages with the subprotocol ``portico.v1``."""
 
 PlainMessage: TypeAlias = WireEvent | PlainError
-"""Without a subprotocol."""
+"""The server's messages without a subprotocol."""
 
 
 class ServerSentEvent(TypedDict):
-    """``data`` is an `Event` as JSON, ``id`` its ``seq``, which only a gap has none of. There is no ``event``."""
+    """``data`` is an `Event` as JSON. ``id`` is its ``seq``; only a gap has none. There is no ``event``."""
 
     data: Annotated[str, Field(json_schema_extra={"contentMediaType": "application/json"})]
     id: NotRequired[EventId]
 
 
 class EventPage(TypedDict):
-    """``next_after`` is what to give as ``after`` for the next page."""
+    """One page of events. ``next_after`` is the value of ``after`` for the next page."""
 
     events: list[WireEvent]
     next_after: int

@@ -27,16 +27,16 @@ from portico.transports.streams import Streams
 EVENT_STREAM = "text/event-stream"
 TURN_STREAM = (
     Answer(200, "The events of the turn, `query` first and `complete` last.", ServerSentEvent, EVENT_STREAM),
-    Answer(204, "With `Last-Event-ID`: the turn is over, and all of it told."),
+    Answer(204, "With `Last-Event-ID`: the turn is over, and all its events were sent."),
 )
 
 PAGE_EVENTS = 500
 PAGE_BYTES = 8 * 1024 * 1024
-"""A page ends early where its events are huge; there is always one in it, if there is any."""
+"""A page ends early if its events are huge, but has at least one event if there is any."""
 
 
 class EventRoutes:
-    """``prefix`` is the path that the API lies under; ``max_body`` is in bytes."""
+    """The routes of events. ``prefix`` is the path of the API; ``max_body`` is in bytes."""
 
     def __init__(self, engine: Sessions, streams: Streams, prefix: str, max_body: int) -> None:
         self._engine = engine
@@ -61,23 +61,23 @@ class EventRoutes:
         admission=Admission(changes=True, ticket="query", resume="read"),
     )
     async def _get_turn(self, request: Request, query: StreamParameters) -> Response:
-        """For `EventSource`. The stream ends after the turn's `complete`. With `Last-Event-ID` it resumes the turn to
-        which that event belongs, and never runs the query again. HEAD and prefetches get 405."""
-        # A GET that does something: what fetches without being asked to must not set it off.
+        """For `EventSource`. The stream ends after the turn's `complete`. With `Last-Event-ID` it resumes the turn of
+        that event, and never runs the query again. HEAD and prefetches get 405."""
+        # This GET changes something, so a fetch that the user did not ask for must not trigger it.
         if any("prefetch" in request.headers.get(name, "").lower() for name in ("sec-purpose", "purpose")):
             raise method_not_allowed("GET", "POST")
         return await self._turn(request, query.request())
 
     @operation(
         "streamTurn",
-        "Start a turn, and stream it, with the query out of URLs and logs",
+        "Start a turn, and stream it, with the query kept out of URLs and logs",
         *TURN_STREAM,
         codes=(*TURN_CODES, "too_many_streams", "turn_not_found", "after_too_large"),
         headers=(LAST_EVENT_ID, IDEMPOTENCY_KEY),
         admission=QUERY,
     )
     async def _post_turn(self, request: Request, body: TurnBody) -> Response:
-        """The stream ends after the turn's `complete`. The turn goes on when its client leaves."""
+        """The stream ends after the turn's `complete`. The turn goes on if the client disconnects."""
         return await self._turn(request, body.request())
 
     async def _turn(self, request: Request, turn: NewTurn) -> Response:
@@ -85,10 +85,10 @@ class EventRoutes:
         last_seq = parse_event_id(request.headers.get("last-event-id"))
         with ExitStack() as held:
             held.enter_context(self._streams.hold(principal))
-            if last_seq is not None:  # comes back after a cut: whatever the URL says, nothing is run again
+            if last_seq is not None:  # a client is back after a cut: whatever the URL says, nothing runs again
                 resumed = await self._engine.resume(principal, session_id, last_seq, turn_id=turn.turn_id)
                 return self._stream(resumed, held, request) if resumed else Response(status_code=204)
-            principal = await self._engine.bind(principal, session_id)  # what is read is what was started
+            principal = await self._engine.bind(principal, session_id)  # so we read the session that runs the turn
             accepted = await self._engine.query(principal, session_id, turn)
             reader = await self._engine.reader(
                 principal, session_id, after=accepted.first_seq - 1, turn_id=accepted.turn_id
@@ -100,13 +100,13 @@ class EventRoutes:
         "Read a session's events",
         Answer(200, "The events, live and for ever.", ServerSentEvent, EVENT_STREAM),
         Answer(200, "With `live=false`: a page of them.", EventPage),
-        Answer(204, "All is told, and the session is closed: a browser need not come back."),
+        Answer(204, "All events were sent, and the session is closed: a browser need not reconnect."),
         codes=("after_too_large", "too_many_streams"),
         headers=(LAST_EVENT_ID,),
         admission=READ,
     )
     async def _events(self, request: Request, query: EventParameters) -> Response:
-        """All events behind `after` (or `Last-Event-ID`), and then what happens."""
+        """All events after `after` (or `Last-Event-ID`), and then new ones as they happen."""
         last_seq = parse_event_id(request.headers.get("last-event-id"))
         after = query.after if last_seq is None else last_seq
         principal, session_id = principal_of(request), request.path_params["session_id"]
@@ -114,7 +114,7 @@ class EventRoutes:
             principal = await self._engine.bind(principal, session_id)
             session = await self._engine.session(principal, session_id)
             if last_seq is not None and session["state"] == "closed" and last_seq == session["last_seq"]:
-                return Response(status_code=204)  # ends a browser's coming back
+                return Response(status_code=204)  # a browser stops reconnecting
             with ExitStack() as held:
                 held.enter_context(self._streams.hold(principal))
                 reader = await self._engine.reader(principal, session_id, after=after)

@@ -16,15 +16,15 @@ from portico.transports import wire
 from portico.transports.caller import Caller
 
 FINISH_SECONDS = 3.0
-"""For streams to end by themselves at a stop; then they are cut, whoever is at their other end."""
+"""The time for streams to end by themselves at a stop; then they are cut, whatever their clients do."""
 RECHECK_SECONDS = 5.0
-"""Between two looks at whether who reads may still do so."""
+"""The time between two checks that the readers' callers are still let in."""
 
 T = TypeVar("T")
 
 
 class Latest(Generic[T]):
-    """A function of the list that it was last given: whoever follows a session live is given the same one."""
+    """A function that remembers its last result: all who follow a session live pass it the same list."""
 
     def __init__(self, function: Callable[[Sequence[Any]], T]) -> None:
         self._function = function
@@ -38,7 +38,7 @@ class Latest(Generic[T]):
 
 
 class Streams:
-    """``quota`` is that of the whole server; None: everybody may have as many as they like."""
+    """The open streams of one server. ``quota`` is that of the whole server; None: without a limit."""
 
     def __init__(self, quota: StreamQuota | None = None, metrics: Metrics | None = None) -> None:
         self._metrics = metrics or Metrics()
@@ -53,9 +53,9 @@ class Streams:
 
     @contextmanager
     def following(self, reader: Reader, kind: str = OTHER, caller: Caller | None = None) -> Iterator[None]:
-        """In here ``reader`` is stopped as soon as this server stops, or ``caller`` would not be let in any more.
+        """Within the context, stop ``reader`` as soon as this server stops, or ``caller`` would no longer be let in.
 
-        ``kind`` of stream: sse or websocket.
+        ``kind`` of stream is sse or websocket.
         """
         if self.stopped:
             reader.stop()
@@ -68,10 +68,10 @@ class Streams:
 
     @contextmanager
     def admitted(self, caller: Caller | None) -> Iterator[None]:
-        """What is in here is cancelled as soon as ``caller`` would not be let in any more.
+        """Cancel the body as soon as ``caller`` would no longer be let in.
 
-        For whoever also listens to its client. The end of a reader would not be enough: a client that takes what it is
-        sent slowly, or asks for another reader, would be heard until it lets the connection end.
+        This is for streams that also listen to their client. To stop the reader would not be enough: a client that
+        reads slowly, or asks for another reader, would be heard until it lets the connection end.
         """
         with CancelScope() as scope:
             if caller is not None:
@@ -82,7 +82,7 @@ class Streams:
                 self._admitted.pop(scope, None)
 
     async def watch(self) -> None:
-        """End what is done for callers whose credentials do not hold any more, until cancelled."""
+        """End the streams of callers whose credentials are no longer valid, until cancelled."""
         while True:
             await sleep(RECHECK_SECONDS)
             found: dict[str, bool] = {}
@@ -101,7 +101,7 @@ class Streams:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """What is in here is left as soon as this server stops, as by a `CancelScope`."""
+        """Cancel the body as soon as this server stops, like a `CancelScope`."""
         with CancelScope() as scope:
             if self.stopped:
                 scope.cancel()
@@ -113,9 +113,9 @@ class Streams:
 
     @contextmanager
     def finishing(self) -> Iterator[None]:
-        """What is in here outlives the cancellation of the server, and is cut `FINISH_SECONDS` after `stop`.
+        """Shield the body from the cancellation of the server, and cancel it `FINISH_SECONDS` after `stop`.
 
-        For transports whose connections are tasks of their own: whoever cancels them is to call `stop`.
+        This is for transports whose connections are tasks of their own. Whoever cancels those must call `stop`.
         """
         with CancelScope(shield=True) as scope:
             if self.stopped:
@@ -127,7 +127,7 @@ class Streams:
                 self._finishing.remove(scope)
 
     def stop(self) -> None:
-        """Let every stream end, in order, as soon as it has sent what it holds."""
+        """Let every stream end in order, as soon as it has sent the events that it has."""
         self.stopped = True
         for scope in self._finishing:
             scope.deadline = current_time() + FINISH_SECONDS

@@ -1,4 +1,4 @@
-"""TLS: the certificate that the server shows, checked before anybody sees it, and changed while it serves."""
+"""TLS: the server's certificate, which is checked before use, and can be changed while the server runs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ log = logging.getLogger("portico.tls")
 
 
 class Tls:
-    """What new connections are encrypted with. ``context`` stays the same one, whatever `load` puts behind it."""
+    """The key pair for new connections. ``context`` stays the same object; `load` changes the pair behind it."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
-        """Raises `TransportFailed`."""
+        """Load and check the pair. Raises `TransportFailed`."""
         self._current = checked_context(certificate, key)
         self.context = _context()
-        self.context.load_cert_chain(certificate, key)  # or else OpenSSL would not shake hands at all
-        # The one way to have a whole new pair, or the old one, and never half of each.
+        self.context.load_cert_chain(certificate, key)  # without a pair OpenSSL would not shake hands at all
+        # Only this way a handshake gets the whole new pair or the whole old one, never half of each.
         self.context.sni_callback = self._choose
 
     def load(self, certificate: Path | None, key: Path | None) -> None:
-        """New handshakes get this pair; connections go on with what they have. Raises `TransportFailed`."""
+        """Use this pair for new handshakes; open connections keep theirs. Raises `TransportFailed`."""
         if certificate is None or key is None:
-            raise TransportFailed("tls_cert and tls_key can't be taken away from a running server")
+            raise TransportFailed("tls_cert and tls_key can't be unset while the server runs")
         self._current = checked_context(certificate, key)
 
     def _choose(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
@@ -39,9 +39,9 @@ class Tls:
 
 
 def checked_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """A server's context with this pair of PEM files. Raises `TransportFailed`, which says what is wrong with them.
+    """Return a server's context with this pair of PEM files. Raises `TransportFailed`, which says what is wrong.
 
-    Warns where others on this machine can read the key.
+    Logs a warning if other users of this machine can read the key.
     """
     chain = _read(certificate, "tls_cert")
     _read(key, "tls_key")
@@ -97,7 +97,7 @@ def _first_certificate(chain: str, path: Path) -> str:
 
 
 def _client(leaf: str, path: Path) -> ssl.SSLContext:
-    """One that trusts this certificate, and nothing else."""
+    """Return a client's context that trusts this certificate, and nothing else."""
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -109,7 +109,7 @@ def _client(leaf: str, path: Path) -> ssl.SSLContext:
 
 
 def _shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, path: Path) -> None:
-    """Be a client of one's own, in memory: whoever trusts this certificate must get a connection, today."""
+    """Connect ``client`` to ``server`` in memory: a client that trusts this certificate must get a connection today."""
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     sides = client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)
     try:

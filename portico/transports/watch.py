@@ -1,4 +1,4 @@
-"""Cuts off who takes nothing: what an HTTP connection and a WebSocket have in common."""
+"""The part shared by HTTP connections and WebSockets: it cuts off clients that take nothing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from portico.transports.dialler import Dialler
 
 NO_LINGER = struct.pack("ii", 1, 0)
 LEAVE_SECONDS = 1.0
-"""For a client to answer the last word that TLS has; most never do."""
+"""The time for a client to answer the closing message of TLS; most never do."""
 KERNEL_BYTES = 128 * 1024
-"""So much the kernel takes beyond what is under way; else megabytes, also for a client that reads nothing."""
+"""Bytes that the kernel may buffer beyond those under way. By default it takes megabytes, even if nobody reads."""
 _BYTES_ACKED = struct.Struct("=Q")  # tcpi_bytes_acked, at 120 in struct tcp_info (linux/tcp.h)
 
 
 class CountingTransport:
-    """A transport that counts what it is given, and says so before; in all else it is the one it stands for."""
+    """A transport that counts the bytes written, with hooks before a write and after a close; else a plain proxy."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -35,7 +35,7 @@ class CountingTransport:
 
     def write(self, data: bytes) -> None:
         if self._ended or self._transport.is_closing():
-            return  # the talk is over, and whoever answers may not know yet; uvloop would raise RuntimeError
+            return  # closing, which the writer may not know yet; uvloop would raise RuntimeError
         if self.before_write is not None:
             self.before_write()
         self.given += len(data)
@@ -47,7 +47,7 @@ class CountingTransport:
 
     def close(self) -> None:
         if self._transport.is_closing():
-            return  # asyncio's TLS would forget all about the connection
+            return  # a second close would make asyncio's TLS forget the connection
         self._transport.close()
         if self.after_close is not None:
             self.after_close()
@@ -63,9 +63,10 @@ def counting(transport: asyncio.Transport, dialler: Dialler | None = None) -> as
 
 
 class Watched(asyncio.Protocol):
-    """A client that takes nothing for ``write_timeout`` seconds is cut off with a reset, whatever it was being sent.
+    """Cuts off a client, with a reset, that takes nothing for ``write_timeout`` seconds, whatever is sent to it.
 
-    It may take twice as long. `close` would wait for it, as long as it likes. ``transport`` is a `counting` one.
+    The cut may come after up to twice that time. `close` would wait for such a client without limit. ``transport`` is
+    a `counting` one.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -83,12 +84,12 @@ class Watched(asyncio.Protocol):
         return self.transport.get_extra_info("sslcontext") is not None
 
     def start_watching(self) -> None:
-        # What the kernel doesn't take at once counts as paused. On TLS that means from one byte on: with a limit of 0
-        # the loops' own TLS takes an empty buffer for a full one, and waits for ever.
+        # If the kernel doesn't take all data at once, writing is paused. On TLS the limit is one byte: with a limit of
+        # 0 the loops' own TLS takes an empty buffer for a full one, and waits for ever.
         self.transport.set_write_buffer_limits(high=1 if self.encrypted else 0)
         cast(CountingTransport, self.transport).before_write = self._watch
         cast(CountingTransport, self.transport).after_close = self._leave if self.encrypted else None
-        with suppress(OSError):  # no TCP, and limited anyway
+        with suppress(OSError):  # it is not TCP, and limited anyway
             peer = self.transport.get_extra_info("socket")
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)
 
@@ -100,7 +101,7 @@ class Watched(asyncio.Protocol):
         self._write_timer = self._leave_timer = None
 
     def _watch(self) -> None:
-        # From the first byte on: the kernel may go on taking ours for long, which says nothing of the client.
+        # Starts with the first byte: the kernel may go on taking ours for long, which says nothing about the client.
         if self._write_timer is None:
             self._write_timer = self.loop.call_later(self.write_timeout, self._check, self.taken())
 
@@ -114,7 +115,7 @@ class Watched(asyncio.Protocol):
             self.cut()
 
     def _leave(self) -> None:
-        # A TLS transport that is closed sends all that it has, and waits for the client to say that it has it.
+        # A closed TLS transport sends all that it has, and then waits for the client to close its side.
         if self._leave_timer is None:
             self._leave_timer = self.loop.call_later(LEAVE_SECONDS, self._left)
 
@@ -126,9 +127,9 @@ class Watched(asyncio.Protocol):
             self.transport.abort()
 
     def taken(self) -> int:
-        """Bytes that the client has taken: its kernel has acknowledged them."""
+        """Return the number of bytes that the client's kernel has acknowledged."""
         if self.encrypted and sys.platform == "linux":
-            # The loops don't tell what lies encrypted between their TLS and the kernel.
+            # The loops don't report how much encrypted data lies between their TLS and the kernel.
             with suppress(OSError):
                 peer = self.transport.get_extra_info("socket")
                 (acked,) = _BYTES_ACKED.unpack_from(peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128), 120)
@@ -136,15 +137,15 @@ class Watched(asyncio.Protocol):
         return cast(CountingTransport, self.transport).given - self.unsent()
 
     def unsent(self) -> int:
-        """Bytes that the client has not taken: ours, and the kernel's (tcp(7), SIOCOUTQ)."""
+        """Return the number of bytes not taken yet: in our buffer and in the kernel's (tcp(7), SIOCOUTQ)."""
         queued = b""
         with suppress(OSError):
             queued = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
         return self.transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
     def cut(self) -> None:
-        """Close now, and drop what was not sent."""
-        # Without lingering the kernel would keep its own buffer (megabytes) for minutes, for a client that won't read.
+        """Close now, and drop all unsent data."""
+        # Without this option the kernel would keep its buffer (megabytes) for minutes, for a client that won't read.
         with suppress(OSError):
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         self.transport.abort()

@@ -33,11 +33,11 @@ from portico.transports.refusals import note_refusal
 from portico.transports.streams import Streams
 
 AUTH_SECONDS = 10.0
-"""For the first frame of a client that brings its credentials in it."""
+"""The time for the first frame of a client that sends its credentials in it."""
 
 
 class SocketParameters(BaseModel):
-    """``GET /ws/{id}``. Without ``after`` the client is told of what happens from now on."""
+    """``GET /ws/{id}``. Without ``after`` the client gets the events from now on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,7 +45,7 @@ class SocketParameters(BaseModel):
 
 
 class WebSocketRoutes:
-    """``prefix`` is the path that the API lies under; ``intake`` bounds what callers send."""
+    """The routes of WebSockets. ``prefix`` is the path of the API; ``intake`` bounds how much callers send."""
 
     def __init__(self, engine: Sessions, streams: Streams, gate: Gate, prefix: str, intake: Intake) -> None:
         self._engine = engine
@@ -63,7 +63,7 @@ class WebSocketRoutes:
         framed = (subprotocol := subprotocol_of(socket.scope)) is not None
         await socket.accept(subprotocol)
         peer, scope = WebSocketPeer(socket), socket.scope
-        if not framed and (offered := scope["subprotocols"]):  # its frames must not be taken for queries
+        if not framed and (offered := scope["subprotocols"]):  # else its frames would be taken for queries
             detail = f"of these subprotocols none is known: {', '.join(offered)}; there is {SUBPROTOCOL}"
             raise InvalidRequest(detail, code="unknown_subprotocol")
         if (caller := caller_of(scope)) is None:
@@ -87,7 +87,7 @@ class WebSocketRoutes:
         await socket.close(wire.GOING_AWAY if stopping else wire.NORMAL)
 
     async def _authenticate(self, peer: WebSocketPeer, scope: Scope, framed: bool) -> Caller:
-        """Who it is that brings its credentials in its first frame. Raises `Unauthenticated`."""
+        """Return the caller whose credentials come in the first frame. Raises `Unauthenticated`."""
         if not framed:
             raise Unauthenticated("credentials are missing: send them in a header, or in an auth frame of portico.v1")
         frame = None
@@ -103,13 +103,13 @@ class WebSocketRoutes:
             if frame.id is not None:
                 await peer.send([encode_json(frame.answer(wire.nack(error)))])
             raise
-        self._trust(peer, caller)  # from the answer on it may send all that it likes
+        self._trust(peer, caller)  # from the answer on the client may send long messages
         if frame.id is not None:
             await peer.send([encode_json(frame.answer({"type": "ack"}))])
         return caller
 
     def _trust(self, peer: WebSocketPeer, caller: Caller) -> None:
-        """Who may only read has nothing long to say."""
+        """Let the client send long messages, unless it may only read."""
         if not caller.reads_only:
             peer.trust(self._intake.open(caller.principal.name))
 
@@ -122,14 +122,14 @@ class WebSocketRoutes:
     admission=READ,
 )
 async def _no_handshake(request: Request, query: SocketParameters) -> NoReturn:
-    """Without a subprotocol every text message is a query, and what is told are messages as in `PlainMessage`. With the
-    subprotocol `portico.v1` the client sends `ClientMessage`s and is sent `ServerMessage`s. With `after` all events
-    behind it are told, and then what happens.
+    """Without a subprotocol every text message is a query, and the server sends messages as in `PlainMessage`. With the
+    subprotocol `portico.v1` the client sends `ClientMessage`s and the server sends `ServerMessage`s. With `after` the
+    server sends all later events, and then new ones as they happen.
 
-    Credentials are a header, or, with the subprotocol, the first frame. Only a wrong Host or Origin is refused at the
-    handshake; all else is accepted first, and then closed with a code: 1000 the session is closed, 1001 the server
-    stops, 1008 refused by a rule that has no code of its own, 1009 a message is too large, 1011 a fault in the server,
-    1013 the server can't do it now, 4400 malformed, 4401 no credentials or wrong ones, 4403 not allowed, 4404 no such
-    session, 4429 a limit is reached."""
+    Credentials come in a header, or, with the subprotocol, in the first frame. Only a wrong Host or Origin is refused
+    at the handshake; anything else is accepted first, and then closed with a code: 1000 the session is closed, 1001 the
+    server stops, 1008 refused by a rule that has no code of its own, 1009 a message is too large, 1011 a fault in the
+    server, 1013 the server can't do it now, 4400 malformed, 4401 no credentials or wrong ones, 4403 not allowed, 4404
+    no such session, 4429 a limit is reached."""
     headers = {"upgrade": "websocket", "connection": "upgrade"}
     raise wire.HttpError(426, "upgrade_required", "this path speaks WebSocket", headers)

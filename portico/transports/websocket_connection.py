@@ -25,42 +25,42 @@ from portico.transports.leftovers import Leftovers
 from portico.transports.watch import Watched
 
 CLOSE_SECONDS = 5.0
-"""For a client to answer a close frame; then the connection is cut."""
+"""The time for a client to answer a close frame; then the connection is cut."""
 STRANGER_BYTES = 64 * 1024
 """The largest message of a client that has not shown its credentials yet, or may only read."""
 SLICE_BYTES = 4 * 1024
-"""So much is parsed before others have their turn: a thousand tiny frames, for which the parser needs some 10 ms."""
+"""Bytes to parse before others get their turn: a thousand tiny frames, for which the parser needs some 10 ms."""
 
 BATCH = "portico.texts"
-"""ASGI extension: a ``websocket.send`` may have ``texts``, a list of UTF-8 bytes, each of which is a message."""
+"""An ASGI extension: ``websocket.send`` may have ``texts``, a list of UTF-8 bytes, each of which is a message."""
 PIECES = "pieces"
-"""Once there was `trust`, a ``websocket.receive`` may have the UTF-8 of a long message in these instead of ``text``."""
+"""After `trust`, a ``websocket.receive`` may have this key, with the UTF-8 of a long message, instead of ``text``."""
 _TRUST = "portico.trust"
 
-# Libraries log paths with their query strings, and at the level debug every message.
+# The libraries log paths with their query strings, and, at the debug level, every message.
 _log = logging.getLogger("portico.websocket")
 _log.setLevel(logging.WARNING)
 
 
 def trust(scope: Scope, held: Held) -> None:
-    """Let the client of this connection send messages of any allowed size, as far as they can be ``held``: a message is
-    until the next one is asked for. Does nothing on another server than ours."""
+    """Let the client of this connection send messages of any allowed size, as far as ``held`` has room: a message
+    counts until the next one is received. Does nothing on another server than ours."""
     lift: Callable[[Held], None] | None = scope.get("extensions", {}).get(_TRUST)
     if lift is not None:
         lift(held)
 
 
 class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
-    """What uvicorn lacks:
+    """A connection with what uvicorn lacks:
 
-    - What `Watched` says.
+    - The limits of `Watched`.
     - Many messages in one write (`BATCH`).
-    - At the end of serving 1001; and a close frame that is still read by a client which is in the middle of sending.
-    - Pings that a slow client is still to find behind other data do not count against it, and a dead client is cut off
-      whatever there is to send to it.
-    - A flood of tiny messages, fragments or pings takes no memory to speak of, and a large message no more of it than
-      its client may have held.
-    - A handshake that is none is answered with a problem document.
+    - A close with 1001 at the end of serving, and a close frame that reaches even a client that is still sending.
+    - A slow client may answer a ping late if the ping waits behind other data. A dead client is cut off, whatever there
+      is to send to it.
+    - A flood of tiny messages, fragments or pings takes hardly any memory, and a large message no more than the share
+      of its client.
+    - A bad handshake is answered with a problem document.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         leftovers: Leftovers,
         **kwargs: Any,
     ) -> None:
-        """``serialize`` makes frames of texts, which many connections may be about to send."""
+        """``serialize`` makes frames from texts; many connections may send the same ones."""
         super().__init__(*args, **kwargs)
         self._serialize = serialize
         self._leftovers = leftovers
@@ -128,7 +128,7 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
         if self._handshake_left is None:
-            self._handshake_left = len(data)  # it comes at one go, from the parser of HTTP
+            self._handshake_left = len(data)  # it comes in one piece, from the HTTP parser
         self._unread += data
         if self._soon is None:
             self._parse()
@@ -141,10 +141,9 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         return message
 
     def _parse(self) -> None:
-        """Parse a slice of what has come, unless there is a message that the app has not taken yet.
+        """Parse a slice of the received bytes, unless a message still waits for the app.
 
-        What comes behind a message waits as bytes, not as thousands of tiny messages, and what comes behind a slice is
-        left in the kernel.
+        Data after a message waits as bytes, not as thousands of tiny messages; data after a slice stays in the kernel.
         """
         self._soon = None
         if self._unread and (self.close_sent or not self.read_paused):
@@ -197,7 +196,7 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         except PorticoError as refusal:
             self._fail(*wire.close_code(refusal))
             return
-        # Fragments go into large pieces: a list of millions of empty ones would have no limit.
+        # Fragments are joined into large pieces: a list of millions of empty ones would have no limit.
         if self.frames and len(self.frames[-1]) < PIECE_BYTES:
             self.frames[-1] += event.data
         else:
@@ -212,7 +211,7 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         pieces, self.frames = self.frames, []
         if self.curr_msg_data_type == "text":
             self.queue.put_nowait(cast(Any, {"type": "websocket.receive", PIECES: pieces}))
-        else:  # which is refused, whatever it is
+        else:  # a binary message is refused, whatever it contains
             self.queue.put_nowait({"type": "websocket.receive", "bytes": bytes(pieces[0])})
         self.read_paused = True
         self.transport.pause_reading()
@@ -222,7 +221,7 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         self.handle_parser_exception()
 
     def _admit(self, length: int) -> bool:
-        """Whether the message under way may have so many bytes more; the parser refuses those that are too many."""
+        """Tell whether the current message may have so many more bytes; if not, the parser refuses them."""
         if length > (self.conn.max_message_size or 0) - (self.conn.current_size or 0):
             return False
         if self._held is not None and not self.close_sent:
@@ -234,13 +233,13 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         return True
 
     def _let_go(self) -> None:
-        """What was received is handled."""
+        """Release the memory share of the last message: it is handled."""
         if self._held is not None:
             self._held.release()
 
     def handle_ping(self) -> None:
         pongs = self.conn.data_to_send()
-        # Who does not take what it is sent gets an answer to its last ping only (RFC 6455, 5.5.3).
+        # A client that does not take our data gets an answer to its last ping only (RFC 6455, 5.5.3).
         if self.writable.is_set():
             self.transport.write(b"".join(pongs))
         elif pongs:
@@ -259,8 +258,8 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         super().send_keepalive_ping()
 
     def keepalive_timeout(self) -> None:
-        """Cut the client off, unless it can't have answered yet: it is in the middle of a long message, or still takes
-        what was sent before the ping; or unless we have not looked, because a message of its waits for the app."""
+        """Cut the client off, unless it can't have answered yet (it is in the middle of a long message, or still takes
+        data sent before the ping), or we can't have seen the answer, because a message of its waits for the app."""
         received, taken, behind = self._progress
         self._note_progress()
         if self.read_paused or self._progress[0] > received or (behind and self._progress[1] > taken):
@@ -272,7 +271,7 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
         self._progress = (self._received, self.taken(), self.unsent())
 
     def handle_parser_exception(self) -> None:
-        """End the connection after what is no WebSocket frame, or a message that is too large."""
+        """End the connection after bytes that are not a WebSocket frame, or a message that is too large."""
         if not self.close_sent:
             sent = self.conn.close_sent
             code = sent.code if sent is not None else 1006
@@ -291,7 +290,7 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
             self._linger()
 
     def _linger(self) -> None:
-        # Closed at once, with something unread, the kernel would send a reset, and the client lose the close frame.
+        # If we closed at once, with unread data, the kernel would send a reset, and the client lose the close frame.
         self.stop_keepalive()
         self.close_sent = True
         self.frames = []
@@ -308,16 +307,16 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         await self.writable.wait()
         if self.handshake_complete and (self.disconnected or self.close_sent or self.conn.state is not State.OPEN):
-            raise ClientDisconnected  # what uvicorn would take for a fault of the app if the closing was the server's
+            raise ClientDisconnected  # after a close by the server, uvicorn would take this for a fault of the app
         texts: Sequence[bytes] | None = message.get("texts")
         if texts is None:
             await super().send(message)
-            if self.close_sent:  # also where the handshake was refused, which uvicorn would take for a fault
+            if self.close_sent:  # also after a refused handshake, which uvicorn would take for a fault
                 self.handshake_complete = True
             return
         self.transport.write(self._serialize(texts))
 
 
 def serialize(texts: Sequence[bytes]) -> bytes:
-    """Each of ``texts`` as a message (RFC 6455, 5.2)."""
+    """Encode each of ``texts`` as a message (RFC 6455, 5.2)."""
     return b"".join([Frame(Opcode.TEXT, text).serialize(mask=False) for text in texts])

@@ -1,4 +1,4 @@
-"""From what the engine speaks to bytes: events to SSE frames, errors to problem documents and close codes."""
+"""The encoding of the engine's objects: events as SSE frames, errors as problem documents and close codes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from portico.transports.answers import Nack, Problem
 
 PROBLEM_TYPE = "application/problem+json"
 RETRY = b"retry: 1000\n\n"
-"""The first frame of a stream: milliseconds after which a browser that lost it comes back."""
+"""The first frame of a stream: the milliseconds after which a browser reconnects if it loses the stream."""
 HEARTBEAT = b":\n\n"
 """A comment, which clients ignore."""
 DRAINING_SECONDS = 5
@@ -55,14 +55,14 @@ CLOSE_CODES: Mapping[int, int] = {
     500: 1011,
     503: 1013,
 }
-"""By status: with what a WebSocket is closed (RFC 6455, 7.4; 1008 for the rest)."""
+"""The close codes of a WebSocket by status (RFC 6455, 7.4); 1008 for the rest."""
 NORMAL, GOING_AWAY, POLICY = 1000, 1001, 1008
 REASON_BYTES = 123
-"""RFC 6455, 5.5: 125 bytes of a close frame, two of which are its code."""
+"""The longest reason: a close frame has 125 bytes (RFC 6455, 5.5), two of which are its code."""
 
 
 class HttpError(PorticoError):
-    """What only HTTP knows: an unknown path, a wrong method or media type."""
+    """An error that only HTTP has, such as an unknown path, a wrong method or media type."""
 
     def __init__(self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail, code=code)
@@ -71,29 +71,29 @@ class HttpError(PorticoError):
 
 
 class Refused(HttpError):
-    """A request that is not even looked at, as its Host or Origin is wrong. A WebSocket is refused at its handshake."""
+    """A request refused at once because its Host or Origin is wrong. A WebSocket is refused at its handshake."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(403, code, detail)
 
 
 def frames(events: Sequence[Event]) -> bytes:
-    """Server-sent events, as https://html.spec.whatwg.org/multipage/server-sent-events.html has them."""
-    # JSON as `core.events` writes it holds no line break, so that one `data:` line will do.
-    if events and events[0].type == "gap":  # it comes first, and has no number to come back with
+    """Encode server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html."""
+    # The JSON of `core.events` contains no line break, so that one `data:` line will do.
+    if events and events[0].type == "gap":  # it comes first, and has no number to resume after
         return b"data: %b\n\n" % events[0].data + frames(events[1:])
     return b"".join([b"id: %d\ndata: %b\n\n" % (event.seq, event.data) for event in events])
 
 
 def page(events: Sequence[Event], next_after: int, has_more: bool) -> bytes:
-    """A page of history as a JSON object, around events that are JSON already."""
+    """Encode a page of history as a JSON object, around events that are JSON already."""
     joined = b",".join([event.data for event in events])
     more = b"true" if has_more else b"false"
     return b'{"events":[%b],"next_after":%d,"has_more":%b}' % (joined, next_after, more)
 
 
 def problem(error: PorticoError) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of an RFC 9457 problem document."""
+    """Return the status, headers and body of an RFC 9457 problem document."""
     status, headers = status_of(error), {"content-type": PROBLEM_TYPE}
     match error:
         case HttpError():
@@ -119,12 +119,12 @@ def phrase(status: int) -> str:
 
 
 def nack(error: PorticoError) -> dict[str, Any]:
-    """Why a WebSocket client's frame was refused."""
+    """Return the frame that tells a WebSocket client why its frame was refused."""
     return {**error.extra, **Nack(type="nack", error=error.detail, code=error.code, status=status_of(error))}
 
 
 def close_code(error: PorticoError) -> tuple[int, str]:
-    """With what code and reason a WebSocket ends because of ``error``."""
+    """Return the code and reason with which ``error`` closes a WebSocket."""
     code = GOING_AWAY if error.code == "draining" else CLOSE_CODES.get(status_of(error), POLICY)
     return code, f"{error.code}: {error.detail}".encode()[:REASON_BYTES].decode("utf-8", "ignore")
 

@@ -1,5 +1,5 @@
-"""What the transport ``ziti`` and the clients have in common: OpenZiti's library, kept at arm's length.
+"""The code shared by the transport ``ziti`` and the clients: OpenZiti's library, kept at arm's length.
 
-It is loaded only in children of ours. What these import (`control`, `library`, `descriptors`, `limits`) needs nothing
-but the standard library, so that they start fast. Imports nothing else of ours.
+The library is loaded only in child processes. The modules that these import (`control`, `library`, `descriptors`,
+`limits`) need nothing but the standard library, so that the children start fast. Imports nothing else of ours.
 """

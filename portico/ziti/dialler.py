@@ -1,7 +1,8 @@
 """``python -m portico.ziti.dialler FD PARENT IDENTITY``: dials Ziti services for a client, which never loads libziti.
 
-Messages out, once: ``{}`` when the identity is loaded, or ``{"failed": TEXT}``; then in: ``{"dial": NUMBER, "service":
-NAME}``, and for each out: ``{"dialled": NUMBER}`` with the connection, or ``{"dialled": NUMBER, "failed": TEXT}``.
+It first sends one message: ``{}`` when the identity is loaded, or ``{"failed": TEXT}``. Then it receives messages
+``{"dial": NUMBER, "service": NAME}``, and answers each with ``{"dialled": NUMBER}`` and the connection, or with
+``{"dialled": NUMBER, "failed": TEXT}``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def main(fd: int, parent: int, identity: str) -> None:
         library.load(identity, LOAD_SECONDS)
     except LibraryError as error:
         control.send({"failed": error.words})
-        control.receive()  # its end is the parent's to bring about
+        control.receive()  # wait for the parent to end us
         return
     control.send({})
     while (request := control.receive()) is not None:

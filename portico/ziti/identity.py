@@ -1,4 +1,4 @@
-"""Looks at an identity file before Ziti's library does, which crashes on some that are none, and hardly says why."""
+"""A check of an identity file before Ziti's library reads it: the library crashes on some, and hardly says why."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LARGEST_BYTES = 1024 * 1024
 
 
 class IdentityError(Exception):
-    """The text says what to do."""
+    """An identity can't be used. The text says what to do."""
 
 
 def check_identity(path: Path) -> None:
-    """Raises `IdentityError`, which names the file."""
+    """Raise `IdentityError`, which names the file, if the identity in it can't be used."""
     try:
         check_content(_read(path))
     except IdentityError as error:
@@ -26,9 +26,9 @@ def check_identity(path: Path) -> None:
 
 
 def check_content(data: bytes) -> None:
-    """Raises `IdentityError`."""
+    """Raise `IdentityError` if ``data`` is not an identity that can be used."""
     if len(data) > LARGEST_BYTES:
-        raise IdentityError("it is too large for one")
+        raise IdentityError("it is too large for an identity")
     if data.startswith(b"eyJ"):
         raise IdentityError("it is an enrolment token, which `portico ziti enroll` trades for one")
     try:
@@ -43,7 +43,7 @@ def check_content(data: bytes) -> None:
         if not isinstance(content["id"].get(name), str) or not content["id"][name]:
             raise IdentityError(f"it has no {what} (id.{name}): enroll it again")
     if not isinstance(content["id"].get("ca", ""), str | None):
-        raise IdentityError("its authorities (id.ca) are none: enroll it again")
+        raise IdentityError("its authorities (id.ca) are not text: enroll it again")
     _check_certificate(content["id"])
 
 
@@ -82,22 +82,22 @@ def _check_certificate(identity: dict[str, Any]) -> None:
         pem = _pem(identity["cert"])
         certificate = x509.load_pem_x509_certificate(pem.encode())
     except ValueError as error:
-        raise IdentityError("its certificate (id.cert) is none: enroll it again") from error
+        raise IdentityError("its certificate (id.cert) is not valid: enroll it again") from error
     now, last = datetime.datetime.now(datetime.UTC), certificate.not_valid_after_utc
     if last < now:
         raise IdentityError(f"its certificate has expired ({last:%Y-%m-%d %H:%M} UTC): enroll it again")
     if re.match(r"(?!pem:|file:)[a-z][a-z0-9+.-]+:", identity["key"]):
-        return  # in a hardware token or a keychain, which only the library can ask
+        return  # the key is in a hardware token or a keychain, which only the library can use
     try:
         key = load_pem_private_key(_pem(identity["key"], private=True).encode(), None)
     except (ValueError, TypeError) as error:
-        raise IdentityError("its key (id.key) is none: enroll it again") from error
+        raise IdentityError("its key (id.key) is not valid: enroll it again") from error
     if key.public_key() != certificate.public_key():
         raise IdentityError("its key and its certificate do not belong together: enroll it again")
 
 
 def _pem(value: str, *, private: bool = False) -> str:
-    """``pem:TEXT``, or what lies in ``file:PATH``, as ziti-sdk-c has it."""
+    """Return the PEM of ``pem:TEXT`` or in ``file:PATH``, the two forms of ziti-sdk-c."""
     if value.startswith("pem:"):
         return value.removeprefix("pem:")
     if value.startswith("-----BEGIN"):

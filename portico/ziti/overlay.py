@@ -29,13 +29,13 @@ class Overlay:
 
 
 class DialFailed(Exception):
-    """Its text is for people."""
+    """A dial has failed. The text is for people."""
 
 
 class Dialler:
-    """Dials, one at a time, through a child that is started when there is none, and killed when it does not answer.
+    """Dials, one at a time, through a child, which is started on demand and killed if it does not answer.
 
-    The child carries all connections that it has dialled: they break with it.
+    The child carries all connections that it has dialled: they break when it ends.
     """
 
     def __init__(self, overlay: Overlay) -> None:
@@ -50,7 +50,7 @@ class Dialler:
             await self._loaded()
 
     async def dial(self) -> socket.socket:
-        """Raises `DialFailed`."""
+        """Return a connection to the service. Raises `DialFailed`."""
         async with self._lock:
             child = await self._loaded()
             self._number += 1
@@ -61,7 +61,7 @@ class Dialler:
                     answer, connection = await child.answer(DIAL_SECONDS + MARGIN, what)
                     if answer["dialled"] == self._number:
                         break
-                    if connection is not None:  # for one who was cancelled while they waited
+                    if connection is not None:  # for a caller that was cancelled while it waited
                         connection.close()
             except ChildFailed as error:
                 self._child = None
@@ -97,7 +97,7 @@ class Dialler:
 
 
 def transport(dialler: Dialler) -> httpx.AsyncHTTPTransport:
-    """One whose connections all lead to the dialler's service, whatever the host of a URL."""
+    """Make a transport whose connections all lead to the dialler's service, whatever the host of a URL."""
     made = httpx.AsyncHTTPTransport()
     made._pool = httpcore.AsyncConnectionPool(  # httpx has no option for it; the limits are its own
         network_backend=_Backend(dialler), max_connections=100, max_keepalive_connections=20, keepalive_expiry=5
@@ -113,7 +113,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109  # httpcore's; the dialler has limits of its own
+        timeout: float | None = None,  # noqa: ASYNC109  # httpcore requires it; the dialler has its own limits
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
@@ -163,7 +163,7 @@ class _Stream(httpcore.AsyncNetworkStream):
         await self._stream.aclose()
 
     def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":  # whether an idle connection has ended: nothing else can come on one
+        if info == "is_readable":  # true if an idle connection has ended: nothing else can arrive on it
             poll = select.poll()
             poll.register(self._raw, select.POLLIN)
             return bool(poll.poll(0))
@@ -171,5 +171,5 @@ class _Stream(httpcore.AsyncNetworkStream):
 
 
 def _ended() -> httpcore.ConnectError:
-    """openziti 1.x dials services that nobody has bound, and ends the connection a moment later."""
+    """Make the error for an early end: openziti 1.x dials a service that nobody has bound, and ends the connection."""
     return httpcore.ConnectError("the connection ended before any answer: has a server bound the service?")

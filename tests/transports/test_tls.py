@@ -123,7 +123,7 @@ async def test_a_new_pair_is_for_new_connections_and_a_bad_one_for_none(tmp_path
             assert new != old
             with pytest.raises(TransportFailed, match="is not the key of"):
                 tls.load(certificates.issue("other")[0], certificates.issue("another")[1])
-            with pytest.raises(TransportFailed, match="can't be taken away"):
+            with pytest.raises(TransportFailed, match="can't be unset"):
                 tls.load(None, None)
             assert await serial(served, certificates) == new
             await served.run("hi")

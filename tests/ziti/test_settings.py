@@ -36,7 +36,7 @@ async def test_ziti_trust_caller_takes_the_callers_word(tmp_path: Path, trust: s
         async with net.http("portico", base_url=API, identity="carol") as carol:
             if trust == "true":
                 assert (await Talk(carol).open(session_id="s"))["owner"] == "carol"
-                assert "ziti_trust_caller: whoever may dial can make up a name" in log_of(server)
+                assert "ziti_trust_caller: anybody who may dial can make up a name" in log_of(server)
             else:
                 assert (await carol.get("/sessions")).status_code == 401
                 assert "ziti_trust_caller" not in log_of(server)

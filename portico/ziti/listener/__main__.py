@@ -1,4 +1,4 @@
-"""``python -m portico.ziti.listener DESCRIPTOR PARENT``: its end of the socket pair, and who starts it."""
+"""``python -m portico.ziti.listener DESCRIPTOR PARENT``: its end of the socket pair, and the pid of its parent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from portico.ziti.listener.listener import Listener
 
 
 def main(descriptor: int, parent: int) -> None:
-    # A service manager or terminal signals all processes; connections have to work until the server has ended them.
+    # A service manager or terminal signals all processes, but connections must work until the server has ended them.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     control = Control(descriptor, parent)

@@ -1,4 +1,4 @@
-"""One bound service: accepts, and hands over."""
+"""The binding of one service, which accepts connections and hands them over."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from portico.ziti.listener.steps import Steps
 from portico.ziti.native.library import Library, LibraryError
 
 LOOK_SECONDS = 1.0
-"""Between two tries to accept where nothing seems to have come: only that tells that a binding is lost."""
+"""The time between two tries to accept when nothing seems to have come: only a try shows that a binding is lost."""
 ERRORS, ERROR_SECONDS = 10, 0.1
-"""So many errors in a row, so far apart, are a lost binding: a withdrawn policy gives EINVAL for ever."""
+"""So many errors in a row, so far apart, mean a lost binding: a withdrawn policy gives EINVAL for ever."""
 AGAIN_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-"""Between two tries to bind what was refused, while the other services are served."""
+"""The pauses between tries to bind a refused service, while the other services are served."""
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
 class Lost(Exception):
-    """The network does not know of this binding any more."""
+    """The network no longer knows this binding."""
 
     def __init__(self, service: str, error: LibraryError) -> None:
         super().__init__(error.text)
@@ -31,7 +31,7 @@ class Lost(Exception):
 
 
 class Binding:
-    """Each is served by a thread of its own: one call may wait for long."""
+    """One service. Each is served by a thread of its own, as one call may wait for long."""
 
     _one_at_a_time = threading.Lock()
 
@@ -50,7 +50,7 @@ class Binding:
         return self._descriptor is not None
 
     def bind(self) -> None:
-        """Bind, or say that it was refused."""
+        """Bind, or report that it was refused."""
         with self._one_at_a_time:
             self._control.tell("binding", service=self.service)
             try:
@@ -62,7 +62,7 @@ class Binding:
                 self._control.tell("bound", service=self.service)
 
     def serve(self) -> None:
-        """Accept for ever. Raises `Lost`."""
+        """Accept connections for ever. Raises `Lost`."""
         tries = iter(AGAIN_SECONDS)
         while self._descriptor is None:
             time.sleep(next(tries, AGAIN_SECONDS[-1]))
@@ -81,7 +81,7 @@ class Binding:
                 errors += error.code not in _FULL
                 if errors >= ERRORS:
                     raise Lost(self.service, error) from error
-                time.sleep(ERROR_SECONDS)  # the library would fill the disk with what it has to say of it
+                time.sleep(ERROR_SECONDS)  # the library would fill the disk with its log of these errors
 
     def _hand_over(self, connection: int, caller: str) -> None:
         self.accepted += 1

@@ -1,17 +1,17 @@
-"""The listener's end of what connects it with the server: JSON messages, and descriptors.
+"""The listener's end of its connection with the server, which carries JSON messages and descriptors.
 
-From the server: a `Task`, then perhaps ``{"type": "stop"}``: accept no more. Once the server closes its end, the
-listener ends. To the server:
+The server sends a `Task`, and later perhaps ``{"type": "stop"}``: accept no more. Once the server closes its end, the
+listener ends. The listener sends:
 
-    {"type": "version", "library": STR}                 what was loaded
+    {"type": "version", "library": STR}                 the version that was loaded
     {"type": "binding", "service": STR}
     {"type": "bound", "service": STR}
     {"type": "refused", "service": STR, "kind": STR, "text": STR}     not bound; it is tried again
     {"type": "ready"}                                   each service is bound or refused
     {"type": "connection", "service": STR, "caller": STR}             with its descriptor
-    {"type": "unprobed", "service": STR, "kind": STR, "text": STR}                it may not be dialled by this identity
+    {"type": "unprobed", "service": STR, "kind": STR, "text": STR}                this identity may not dial it
     {"type": "alive"}                                   every `HEARTBEAT_SECONDS`
-    {"type": "failed", "step": STR, "service"?: STR, "kind"?: STR, "hung"?: BOOL, "text": STR}  the last
+    {"type": "failed", "step": STR, "service"?: STR, "kind"?: STR, "hung"?: BOOL, "text": STR}  the last one
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ HEARTBEAT_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """``identity`` is a file. A GET of ``probe_path`` is answered by the server, whoever asks: a probe.
+    """The task of a listener. ``identity`` is a file. The server answers a GET of ``probe_path`` to anybody: a probe.
 
-    The rest are seconds: for a load and for each bind until they count as hung, between two probes of a service, and of
-    work for nothing until that counts as spinning.
+    The rest are seconds: after ``load`` and ``bind`` the step counts as hung; ``probe`` is the time between two probes
+    of a service; after ``spin`` work without effect counts as spinning.
     """
 
     identity: str
@@ -49,7 +49,7 @@ def encode_task(task: Task) -> Message:
 
 
 class Control(control.Control):
-    """`tell` and `hand_over` raise OSError once the server has gone."""
+    """The listener's end. `tell` and `hand_over` raise OSError once the server has gone."""
 
     def receive_task(self) -> Task | None:
         if (message := self.receive()) is None:
@@ -60,7 +60,7 @@ class Control(control.Control):
         self.send({"type": message, **fields})
 
     def beat(self) -> None:
-        """Say that we are alive. A server that has no time for it may miss it."""
+        """Report that the listener is alive. A busy server may miss one report."""
         with suppress(BlockingIOError):
             self.send({"type": "alive"}, flags=socket.MSG_DONTWAIT)
 

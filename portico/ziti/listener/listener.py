@@ -1,4 +1,4 @@
-"""The listener: what its threads do, and what ends it."""
+"""The listener: the work of its threads, and the reasons that end it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from portico.ziti.native import descriptors
 from portico.ziti.native.library import Library, LibraryError, LibraryMissing
 
 LEAVE_SECONDS = 1.0
-"""At a stop, for what the server has written last to get into the network."""
+"""The time at a stop for the server's last data to get into the network."""
 
 
 GRACE_SECONDS = 2.0
-"""Later versions keep the time limit of a load themselves, and say more."""
+"""Extra time for a load: later versions of the library enforce the limit themselves, and report more."""
 
 
 class Listener:
-    """The main thread never calls Ziti's library, so it can end the process whatever the others hang in."""
+    """Runs the threads. The main thread never calls Ziti's library, so it can end the process if the others hang."""
 
     def __init__(self, control: Control, task: Task) -> None:
         self._control = control
@@ -67,14 +67,14 @@ class Listener:
 
     def _leave(self) -> NoReturn:
         end = time.monotonic() + LEAVE_SECONDS
-        quiet = 0  # looks in a row: the library may have read what it has not sent yet
+        quiet = 0  # quiet looks in a row: the library may hold data that it has not sent yet
         while quiet < 3 and time.monotonic() < end:
             quiet = 0 if descriptors.under_way() else quiet + 1
             time.sleep(0.02)
         _end(0)
 
     def _look(self) -> None:
-        """At what tells that something is wrong, though nobody has noticed."""
+        """Look for signs of trouble that no thread reports: a hung step, and spinning."""
         carried = descriptors.hurry()  # again and again, because connections to routers come and go
         accepted = sum(binding.accepted for binding in self._bindings)
         if step := self._steps.hung():
@@ -83,7 +83,7 @@ class Listener:
         elif self._spin.look(time.monotonic(), time.process_time(), carried, accepted):
             self._fail("spin", f"it was busy with nothing for {self._task.spin:g} s")
 
-    # What threads do.
+    # The work of the threads.
 
     def _open(self) -> None:
         task = self._task
@@ -99,10 +99,10 @@ class Listener:
             self._fail("load", error.text, kind=error.kind)
             return
         self._bindings = [Binding(service, library, self._control, self._steps, task.bind) for service in task.services]
-        # All before the first accepts: see `Library._socket`, and who starts us wants to know of all.
+        # Bind all before the first accepts: see `Library._socket`; the server also waits for all of them.
         for binding in self._bindings:
             binding.bind()
-        # Without it each request takes 42 ms with openziti 1.x, whose library leaves Nagle's algorithm on.
+        # Without this each request takes 42 ms with openziti 1.x, whose library leaves Nagle's algorithm on.
         descriptors.hurry()
         self._idle_sockets = descriptors.count()
         self._control.tell("ready")
@@ -142,5 +142,5 @@ class Listener:
 
 
 def _end(status: int) -> NoReturn:
-    # Nothing else: the library's own shutdown crashes after a failed load, and hangs after others.
+    # No orderly exit: the library's own shutdown crashes after a failed load, and may hang after a good one.
     os._exit(status)

@@ -1,4 +1,4 @@
-"""Dials the services that are bound, and asks the server: no other sign tells for sure that it can be reached."""
+"""The probe dials the bound services, and sends the server a request: only that proves that it can be reached."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from portico.ziti.listener.steps import Steps
 from portico.ziti.native.library import Library, LibraryError
 
 DIAL_SECONDS = 60.0
-"""The library itself gives up after about 10."""
+"""Seconds; the library itself gives up after about 10."""
 ANSWER_SECONDS = 10.0
 SOON_SECONDS = 5.0
-"""Until the next probe where nobody has bound the service: right after a bind that may not be known yet."""
+"""The time until the next probe if nobody seems to have bound the service: right after a bind the network may not know
+it yet."""
 FAILURES = 3
 FAILURES_IN_USE = 20
-"""Where connections work, it is perhaps the controller that is away, and a restart would cut them for nothing."""
+"""The limit while connections work: perhaps only the controller is away, and a restart would cut them for nothing."""
 
 
 class Probe:
-    """Counts failures once a service was reached: before, the identity perhaps may not dial it.
+    """Counts failures of a service only once it was reached: before that, the identity perhaps may not dial it.
 
-    But where the network says that nobody has bound it, the identity may.
+    The exception is the answer that nobody has bound it: this shows that the identity may dial it.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Probe:
         self._told: set[Binding] = set()
 
     def run(self) -> None:
-        """Probe for ever. Raises `Lost`. Returns once there is nothing that may be dialled."""
+        """Probe for ever. Raises `Lost`. Returns if this identity may dial none of the services."""
         while self._failures:
             pause = self._seconds
             for binding in list(self._failures):
@@ -56,7 +57,7 @@ class Probe:
             time.sleep(pause)
 
     def _probe(self, binding: Binding) -> str | None:
-        """The kind of its failure; None where it was reached."""
+        """Probe once; return the kind of failure, or None if the service was reached."""
         try:
             with self._steps.within(DIAL_SECONDS, "probe", binding.service):
                 self._ask(binding.service)
@@ -78,12 +79,12 @@ class Probe:
                 del self._failures[binding]
             return
         self._failures[binding] = failures = failures + 1
-        # Nobody there, says the network: then there are no connections to be patient for.
+        # If the network says that nobody has bound it, there are no connections to be patient for.
         if failures >= (FAILURES_IN_USE if self._in_use() and error.kind != "nobody" else FAILURES):
             raise Lost(binding.service, error)
 
     def _ask(self, service: str) -> None:
-        """Raises `LibraryError`."""
+        """Send a request to the service. Raises `LibraryError` if no answer comes."""
         with self._library.dial(service) as connection:
             try:
                 connection.settimeout(ANSWER_SECONDS)

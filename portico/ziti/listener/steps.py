@@ -1,4 +1,4 @@
-"""What calls into Ziti's library are under way, and which of them has hung."""
+"""The calls into Ziti's library that are under way, and the detection of one that hangs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Step:
 
 
 class Steps:
-    """A thread that hangs in C can't be stopped from within: another one has to look here."""
+    """The current calls. A thread that hangs in C can't notice it, so another thread has to look here."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -26,7 +26,7 @@ class Steps:
 
     @contextmanager
     def within(self, seconds: float, name: str, service: str | None = None) -> Iterator[None]:
-        """What is done here counts as hung after so many seconds."""
+        """Let the body count as hung after so many seconds."""
         step = Step(name, service, seconds, time.monotonic() + seconds)
         with self._lock:
             self._current.add(step)

@@ -1,4 +1,4 @@
-"""A parent's side of a child that has libziti loaded: it may hang, crash, or say anything."""
+"""The parent's side of a child that has libziti loaded: the child may hang, crash, or send anything."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import anyio.to_thread
 from portico.ziti.native.control import LARGEST, encode
 
 END_SECONDS = 3.0
-"""For a child that was killed, or has closed its end, to be gone."""
+"""The time for a child to be gone after it was killed, or has closed its end."""
 
 Received = tuple[dict[str, Any], socket.socket | None]
 
 
 class ChildFailed(Exception):
-    """The child has crashed, ended, or can't be started. Its text is for people."""
+    """The child has crashed, ended, or can't be started. The text is for people."""
 
 
 class ChildHung(ChildFailed):
@@ -33,9 +33,9 @@ class ChildHung(ChildFailed):
 
 
 class Child:
-    """``python -m MODULE FD PARENT ARGUMENTS``, where FD is its `Control`'s. Close it in any case.
+    """A process ``python -m MODULE FD PARENT ARGUMENTS``, where FD is for its `Control`. Always close it.
 
-    It has a session of its own, so Ctrl-C is not its business. It dies with the thread that has started it.
+    It has a process session of its own, so that Ctrl-C does not reach it. It dies with the thread that started it.
     """
 
     def __init__(self, process: Popen[bytes], control: socket.socket) -> None:
@@ -45,9 +45,10 @@ class Child:
 
     @classmethod
     def start(cls, module: str, *arguments: str, environment: Mapping[str, str], output: int = DEVNULL) -> Self:
-        """``environment`` is the library's; ZITI_IDENTITIES has no place in it, as those are loaded on import.
+        """Start a child. Raises `ChildFailed`.
 
-        ``output`` is where it writes to, as `Popen` has it. Raises `ChildFailed`.
+        ``environment`` is for the library; it must not have ZITI_IDENTITIES, as those would be loaded on import.
+        ``output`` is the child's output, as for `Popen`.
         """
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -58,7 +59,7 @@ class Child:
         with theirs:
             try:
                 process = Popen(
-                    # Not from the working directory: what it imports is what we would import.
+                    # Not from the working directory: the child must import the same modules as we do.
                     command,
                     pass_fds=[theirs.fileno()],
                     stdin=DEVNULL,
@@ -75,13 +76,13 @@ class Child:
         return cls(process, ours)
 
     def send(self, message: Mapping[str, Any]) -> None:
-        with suppress(OSError):  # it has gone, which `receive` tells
+        with suppress(OSError):  # the child has gone, which `receive` reports
             self._control.send(encode(message))
 
     async def receive(self, within: float) -> Received | None:
-        """The next message, and the connection that came with it; None once the child has ended. May be cancelled.
+        """Return the next message and the connection with it, if any; None once the child has ended. May be cancelled.
 
-        Raises `ChildHung` where nothing comes for so many seconds, `ChildFailed` for what is no message.
+        Raises `ChildHung` if nothing comes for ``within`` seconds, `ChildFailed` for an invalid message.
         """
         await anyio.lowlevel.checkpoint()
         deadline = anyio.current_time() + within
@@ -89,13 +90,13 @@ class Child:
             late = anyio.current_time() >= deadline
             with suppress(BlockingIOError):
                 return self._take()
-            if late:  # looked at before, because it may have been us who had no time
+            if late:  # noted before the try, because we may be late ourselves
                 raise ChildHung(f"nothing for {within:g} s")
             with anyio.move_on_after(deadline - anyio.current_time()):
                 await anyio.wait_readable(self._control)
 
     async def answer(self, within: float, what: str) -> Received:
-        """As `receive`, for a child that is asked: it is ended where it does not answer. ``what`` it was asked for."""
+        """Receive the answer to a request, and close the child if none comes. ``what`` names the request in errors."""
         try:
             received = await self.receive(within)
         except ChildHung:
@@ -113,7 +114,7 @@ class Child:
             data, ancillary, flags, _ = self._control.recvmsg(LARGEST, socket.CMSG_LEN(4), socket.MSG_CMSG_CLOEXEC)
         except ConnectionError:
             return None
-        # Without its descriptor, where we have too many open, the connection is closed already.
+        # If we have too many descriptors open, the message comes without its own, and the connection is closed already.
         connection = next((_socket(int.from_bytes(fd, sys.byteorder)) for _, _, fd in ancillary if fd), None)
         try:
             message = json.loads(data) if data else None
@@ -125,10 +126,10 @@ class Child:
             connection.close()
         if message is None:
             return None
-        raise ChildFailed("it has said what it never says")
+        raise ChildFailed("it has sent an invalid message")
 
     async def close(self, leave: float = 0.0) -> int:
-        """End it, at once or once it has had so many seconds to leave by itself; the exit status."""
+        """End the child at once, or after ``leave`` seconds to exit by itself; return the exit status."""
         self._control.close()
         with anyio.CancelScope(shield=True):
             if leave:
@@ -148,11 +149,11 @@ def _socket(descriptor: int) -> socket.socket:
         return socket.socket(fileno=descriptor)
     except OSError:
         os.close(descriptor)
-        raise ChildFailed("it has passed on what is no connection") from None
+        raise ChildFailed("it has passed on something that is not a connection") from None
 
 
 def ending(status: int) -> str:
-    """What an exit status says, for people."""
+    """Describe an exit status for people."""
     if status >= 0:
         return f"the process of Ziti's library ended by itself (status {status})"
     name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"

@@ -1,4 +1,4 @@
-"""A child's end of the socket over which its parent steers it."""
+"""The child's end of the socket over which its parent controls it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 LARGEST = 128 * 1024
-"""Bytes of one message."""
+"""The most bytes of one message."""
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 Message = dict[str, Any]
@@ -24,15 +24,15 @@ def encode(message: Mapping[str, Any]) -> bytes:
 
 
 class Control:
-    """Messages are JSON objects, one a datagram of an AF_UNIX SOCK_SEQPACKET pair; one may carry a descriptor.
+    """Messages are JSON objects, one per datagram of an AF_UNIX SOCK_SEQPACKET pair; each may carry a descriptor.
 
-    The kernel ends the process together with ``parent``, also while the library hangs in C. May be used by several
-    threads at once.
+    The kernel ends the process together with ``parent``, even while the library hangs in C. Several threads may use
+    this at once.
     """
 
     def __init__(self, fd: int, parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it had gone before that was asked for
+        if os.getppid() != parent:  # the parent had gone before prctl
             os._exit(0)
         self._end = socket.socket(fileno=fd)
 
@@ -40,7 +40,7 @@ class Control:
         return self._end.fileno()
 
     def receive(self) -> Message | None:
-        """The next message; None once the parent has closed its end. Blocks."""
+        """Wait for the next message; None once the parent has closed its end. Blocks."""
         try:
             data = self._end.recv(LARGEST)
         except ConnectionError:
@@ -48,15 +48,15 @@ class Control:
         return json.loads(data) if data else None
 
     def send(self, message: Mapping[str, Any], *, passing: int | None = None, flags: int = 0) -> None:
-        """``passing``: a descriptor of which the parent gets a copy. Raises OSError once the parent has gone."""
+        """Send a message, and a copy of the descriptor ``passing``. Raises OSError once the parent has gone."""
         socket.send_fds(self._end, [encode(message)], [] if passing is None else [passing], flags)
 
     def end_with_parent(self) -> None:
-        """For a main thread that may hang in the library: end the process as soon as the parent closes its end."""
+        """End the process as soon as the parent closes its end, even if the main thread hangs in the library."""
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
         poll = select.poll()
         poll.register(self._end, 0)  # a hang-up is always reported
         poll.poll()
-        os._exit(0)  # the library's threads would hold up an orderly end
+        os._exit(0)  # the library's threads would delay an orderly exit

@@ -1,4 +1,4 @@
-"""This process's own open sockets, those of Ziti's library included."""
+"""The open sockets of this process, including those of Ziti's library."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BYTES_ACKED = 120  # the offset of tcpi_bytes_acked, before tcpi_bytes_received
 
 
 def allow_many() -> int:
-    """Raise the limit on open descriptors to `MANY`, where we may; returns it. Each connection takes one or two."""
+    """Raise the limit on open descriptors to `MANY`, if allowed; return it. Each connection takes one or two."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limits = [MANY if each == resource.RLIM_INFINITY else each for each in (soft, hard)]
     many = min(max(MANY, limits[0]), limits[1])
@@ -38,12 +38,12 @@ def close_twins(descriptor: int) -> None:
 
 
 def count() -> int:
-    """Open sockets. Of each connection that was handed over one is left, the library's own end."""
+    """Count the open sockets. Each connection that was handed over still has one, the library's own end."""
     return sum(1 for _ in _sockets())
 
 
 def under_way() -> int:
-    """Bytes that somebody has still to read here, or to acknowledge at the other end of a TCP connection."""
+    """Count the bytes that are still to be read here, or to be acknowledged by the other end of a TCP connection."""
     waiting = 0
     for copy in _copies():
         with suppress(OSError):
@@ -54,7 +54,7 @@ def under_way() -> int:
 
 
 def hurry() -> int:
-    """Set TCP_NODELAY on all TCP connections; returns how many bytes they have carried so far, both ways."""
+    """Set TCP_NODELAY on all TCP connections; return the bytes that they have carried so far, both ways."""
     carried = 0
     for copy in _copies():
         if copy.family in (socket.AF_INET, socket.AF_INET6) and copy.type == socket.SOCK_STREAM:
@@ -78,7 +78,7 @@ def _sockets() -> Iterator[tuple[int, os.stat_result]]:
 
 
 def _copies() -> Iterator[socket.socket]:
-    # Of a descriptor of our own: the library may close its one, and the number be another's, at any time.
+    # Copies, because the library may close its descriptor at any time, and the number be used again.
     for descriptor, _ in _sockets():
         try:
             copy = socket.socket(fileno=os.dup(descriptor))

@@ -1,7 +1,7 @@
-"""Ziti's library, of whatever version. The only module that imports it.
+"""Ziti's library, in any version. Only this module imports it.
 
 ``openziti`` comes in two shapes: up to 0.6.0 ``load(path)`` returns a context; later ``load(path, timeout=...)``
-returns a context and an error code. What else it does, and what is done about it here, was read in its source and seen.
+returns a context and an error code. Its other quirks, handled here, were found in its source and by trying.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 from portico.ziti.native.descriptors import allow_many, close_twins
 
 BACKLOG = 2**31 - 1
-"""Up to 0.6.0 it counts down over the life of a binding, which is dead once it is used up."""
+"""Up to 0.6.0 it counts down over the life of a binding, which is dead once it reaches zero."""
 NAME_BYTES = 1024
-"""For a caller's name. The library's own wrapper gives 128, cuts there, and fails where that is within a character."""
+"""The room for a caller's name. The library's wrapper allows 128, cuts there, and fails if that splits a character."""
 
 
-# The codes of ziti/errors.h were numbered anew; what they are called has stayed.
+# The codes of ziti/errors.h were renumbered between versions; their texts have stayed.
 _KINDS = {
     "configuration is invalid": "identity",
     "not authorized": "authentication",
@@ -56,7 +56,7 @@ _WORDS = {
 
 
 class LibraryError(Exception):
-    """The library refuses: with ``code``, negative as in ziti/errors.h or positive as in errno, where it gives one."""
+    """An error of the library. ``code`` is negative as in ziti/errors.h, positive as in errno, or None."""
 
     def __init__(self, code: int | None, text: str) -> None:
         super().__init__(text)
@@ -65,15 +65,15 @@ class LibraryError(Exception):
 
     @property
     def kind(self) -> str:
-        """What that means: identity, authentication, controller, router, service, permission, nobody, late ...
+        """The kind of error: identity, authentication, controller, router, service, permission, nobody, late ...
 
-        ``service``: there is none, or this identity may not see it. ``nobody``: none has bound it. "": something else.
+        ``service``: it does not exist, or this identity may not see it. ``nobody``: no server has bound it. "": other.
         """
         return next((kind for text, kind in _KINDS.items() if text in self.text.lower()), "")
 
     @property
     def words(self) -> str:
-        """For the people who enrol, log in or dial."""
+        """The error in words for the people who enrol, log in or dial."""
         return _WORDS.get(self.kind, self.text)
 
 
@@ -86,7 +86,7 @@ class LibraryMissing(LibraryError):
 
 
 class Library:
-    """All that waits may hang for good, and everything may crash."""
+    """The library. Every call that waits may hang for ever, and any call may crash."""
 
     def __init__(self) -> None:
         try:
@@ -97,7 +97,7 @@ class Library:
         self._low: Any = zitilib
         self._with_codes = "timeout" in inspect.signature(openziti.load).parameters
         self._context: Any = None
-        # Numbers that accepted connections, which get the lowest that are free, don't come to.
+        # These numbers are too high for accepted connections, which get the lowest free ones.
         self._first = self._next = allow_many() // 2
 
     @property
@@ -105,14 +105,14 @@ class Library:
         return str(getattr(self._openziti, "__version__", "of unknown version"))
 
     def load(self, path: str, seconds: float) -> None:
-        """Load an identity. After a failure the library is of no more use: up to 0.6.0 a second try hangs."""
+        """Load an identity. After a failure the library can't be used any more: up to 0.6.0 a second try hangs."""
         try:
             if self._with_codes:
                 self._context, code = self._openziti.load(path, timeout=int(seconds * 1000))
             else:
                 self._context, code = self._openziti.load(path), 0
         except TypeError as error:
-            # Up to 0.6.0 whatever fails is a null pointer, of which the wrapper says that it is no pointer.
+            # Up to 0.6.0 a failure returns a null pointer, about which the wrapper raises TypeError.
             code = int(self._low._ziti_lasterr())
             raise LibraryError(code or None, self._text(code) if code else str(error)) from error
         except Exception as error:
@@ -121,14 +121,14 @@ class Library:
             raise LibraryError(code, self._text(code))
 
     def bind(self, service: str) -> int:
-        """A descriptor that is readable when there may be something to `accept`, or when the binding is lost."""
+        """Bind a service; return a descriptor that is readable when `accept` may succeed, or the binding is lost."""
         descriptor = self._socket()
         try:
-            # Not by the context's own bind: its socket would have a number that others can get later, see `_socket`.
+            # Not with the context's own bind: others could get the number of its socket later, see `_socket`.
             self._low.bind(descriptor, self._context._ctx, service)
             close_twins(descriptor)  # see `accept`
             self._low.listen(descriptor, BACKLOG)
-            # Only now: the library has put another socket in the place of the first.
+            # Only here: the library has replaced the first socket by another.
             os.set_blocking(descriptor, False)
         except Exception as error:
             os.close(descriptor)
@@ -136,9 +136,9 @@ class Library:
         return descriptor
 
     def accept(self, descriptor: int) -> tuple[int, str] | None:
-        """A connection and the name that its other end gives itself; None if there is none now.
+        """Return a connection and the name that its other end gives itself; None if there is none now.
 
-        It may wait, for as long as nobody dials: a connection that fails while it is accepted is not reported.
+        It may block until somebody dials: if a connection fails while it is accepted, the library does not report it.
         """
         name = ctypes.create_string_buffer(NAME_BYTES)
         try:
@@ -156,22 +156,22 @@ class Library:
         return connection, name.value.decode("utf-8", "replace")
 
     def dial(self, service: str) -> socket.socket:
-        """Connect to a service. Later versions say that they are connected before they are."""
+        """Connect to a service. Later versions report success before the connection is made."""
         descriptor = self._socket()
         try:
-            # Not by the context's own connect: up to 0.6.0 it always raises TypeError, and loses a descriptor.
+            # Not with the context's own connect: up to 0.6.0 it always raises TypeError, and loses a descriptor.
             if self._low._ziti_connect(descriptor, self._context._ctx, service.encode(), None):
                 self._raise()
             close_twins(descriptor)  # see `accept`
             return socket.socket(fileno=descriptor)
         except Exception as error:
             os.close(descriptor)
-            # Up to 0.6.0 it has closed descriptor 0: a connection that got it would be closed by the next failure.
+            # Up to 0.6.0 it has closed descriptor 0; the next failure would close a connection that got this number.
             _occupy_zero()
             raise self._refusal(error) from error
 
     def enroll(self, token: str) -> str:
-        """Trade a token for an identity, which is JSON, with a new private key in it."""
+        """Trade a token for an identity, which is JSON with a new private key in it."""
         try:
             identity: str = self._openziti.enroll(token)
         except Exception as error:
@@ -179,10 +179,10 @@ class Library:
         return identity
 
     def _socket(self) -> int:
-        """A socket of the library's, under a number that none of its connections has had.
+        """Return a socket of the library with a descriptor number that none of its connections has had.
 
-        It goes by numbers, and forgets one only some time after its connection has ended. A dial with such a number
-        fails (EALREADY), and a binding with such a number is forgotten together with the connection (EINVAL).
+        The library keys its state by these numbers, and forgets one only some time after its connection has ended. With
+        such a number a dial fails (EALREADY), and a binding is forgotten together with the connection (EINVAL).
         """
         given = self._low.ziti_socket(socket.SOCK_STREAM)
         if given < 0:
@@ -204,7 +204,7 @@ class Library:
         if isinstance(error, BlockingIOError):
             return LibraryError(errno.EAGAIN, str(error))
         code = error.args[0] if error.args and isinstance(error.args[0], int) else None
-        # Its own codes come as OSError too, in later versions, with a text that says nothing.
+        # Later versions raise their own codes as OSError too, with a text that says nothing.
         return LibraryError(code, self._text(code) if code else str(error) or type(error).__name__)
 
     def _text(self, code: int) -> str:

@@ -1,8 +1,8 @@
-"""How long the library may take. When all is well, it takes a tenth of a second."""
+"""Time limits for the library, in seconds. When all is well, it takes a tenth of a second."""
 
 LOAD_SECONDS = 15.0
 DIAL_SECONDS = 15.0
-"""Where no router is online, libziti itself gives up after 10."""
+"""If no router is online, libziti itself gives up after 10."""
 ENROLL_SECONDS = 30.0
 MARGIN = 1.0
-"""For the child to start, and to say that a time limit of the library's own has passed."""
+"""The extra time for the child to start, and to report that a limit of the library itself has passed."""

@@ -1,1 +1,1 @@
-"""``portico ziti``: what has to be done on a Ziti network before a server can be on it, and for those who dial it."""
+"""``portico ziti``: prepares a Ziti network for a server, and for the clients that dial it."""

@@ -1,4 +1,4 @@
-"""``portico ziti enroll``: a one-time token becomes an identity file, which nobody else can read."""
+"""``portico ziti enroll``: turns a one-time token into an identity file, which nobody else can read."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from portico.ziti.setup.token import read_token
 
 
 async def enroll(token_file: Path, out: Path, environment: Mapping[str, str], *, force: bool = False) -> None:
-    """Write the identity to ``out``, whole or not at all, with mode 0600; over what is there only with ``force``.
+    """Write the identity to ``out``, whole or not at all, with mode 0600. Replace an existing file only with ``force``.
 
-    The file is made before the token is used up: where there is no room for it, the token stays good. Raises
-    `EnrollFailed`.
+    The file is made before the token is used up: if it can't be made, the token stays valid. Raises `EnrollFailed`.
     """
     token = read_token(token_file)
     draft, file = _draft(out, force)

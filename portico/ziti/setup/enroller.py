@@ -1,6 +1,6 @@
 """``python -m portico.ziti.setup.enroller FD PARENT``: trades an enrolment token for an identity.
 
-One message in, ``{"token": JWT}``, and one out: ``{"identity": JSON TEXT}`` or ``{"failed": TEXT}``.
+It receives one message, ``{"token": JWT}``, and sends one: ``{"identity": JSON TEXT}`` or ``{"failed": TEXT}``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def main(fd: int, parent: int) -> None:
         control.send({"identity": Library().enroll(asked["token"])})
     except LibraryError as error:
         control.send({"failed": error.words})
-    control.receive()  # its end is the parent's to bring about
+    control.receive()  # wait for the parent to end us
 
 
 if __name__ == "__main__":

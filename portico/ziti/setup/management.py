@@ -1,4 +1,4 @@
-"""A controller's Edge Management API, v1: https://netfoundry.io/docs/openziti/reference/developer/api/."""
+"""The Edge Management API of a controller, v1: https://netfoundry.io/docs/openziti/reference/developer/api/."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from portico.ziti.setup.errors import SetupFailed
 
 PATH = "/edge/management/v1"
 PAGE = 500
-"""Entities; the most that there are in one answer."""
+"""The most entities in one answer."""
 SECONDS = 15.0
 TOKEN_LIFE = timedelta(hours=24)
-"""Of an enrolment token that takes the place of an expired one."""
+"""The life of an enrolment token that replaces an expired one."""
 
 Entity = dict[str, Any]
 Kind = Literal[
@@ -29,7 +29,7 @@ Kind = Literal[
 
 
 def trust(ca: Path | None, *, insecure: bool) -> ssl.SSLContext:
-    """The authorities in ``ca``, else those of the system; ``insecure``: whoever answers. Raises `SetupFailed`."""
+    """Trust the authorities in ``ca``, by default the system's; with ``insecure``, anybody. Raises `SetupFailed`."""
     try:
         context = ssl.create_default_context(cafile=ca)
     except OSError as error:  # SSLError is one
@@ -42,13 +42,13 @@ def trust(ca: Path | None, *, insecure: bool) -> ssl.SSLContext:
 
 
 class Management:
-    """A context manager. All methods raise `SetupFailed`."""
+    """A client of the API, and a context manager. All methods raise `SetupFailed`."""
 
     def __init__(self, controller: str, verify: ssl.SSLContext) -> None:
         url = urlsplit(controller)
         try:
             usable = url.scheme == "https" and url.hostname and url.port != 0 and not (url.username or url.query)
-        except ValueError:  # of a port that is no number
+        except ValueError:  # the port is not a number
             usable = False
         if not usable:
             raise SetupFailed(f"{controller!r} is not a controller's address; write https://HOST:PORT")
@@ -68,13 +68,13 @@ class Management:
         answer = self._send(
             "POST", "/authenticate", params={"method": "password"}, json={"username": username, "password": password}
         )
-        # A password that is too short for one is refused as malformed.
+        # The controller refuses a password that is too short as malformed.
         if answer.status_code in (400, 401):
             raise SetupFailed(f"the controller does not take this password of {username!r}")
         self._http.headers["zt-session"] = str(self._data(answer)["token"])
 
     def find(self, kind: Kind, name: str) -> Entity | None:
-        """``name`` holds no quotation mark and no backslash."""
+        """Return the entity of this name, or None. ``name`` must have no quotation mark and no backslash."""
         found = self._data(self._send("GET", f"/{kind}", params={"filter": f'name="{name}"'}))
         return found[0] if found else None
 
@@ -87,7 +87,7 @@ class Management:
                 return found
 
     def create(self, kind: Kind, fields: Mapping[str, Any]) -> str:
-        """Returns its id."""
+        """Create an entity, and return its id."""
         return str(self._data(self._send("POST", f"/{kind}", json=fields))["id"])
 
     def change(self, kind: Kind, entity_id: str, fields: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a network is to have for a server, as it is told on the command line."""
+"""The plan of what a network needs for a server, made from the command line."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}"
-"""Of identities, services, principals and role attributes: what can stand in a Host header and a file's name."""
+"""Names of identities, services, principals and role attributes: they must fit a Host header and a file's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """``entry`` is how `ziti_service_name` has it. ``diallers``: identities, or #ATTRIBUTE for all that have it."""
+    """A service. ``entry`` is its value in `ziti_service_name`. ``diallers`` are identities, or #ATTRIBUTE for all that
+    have it."""
 
     name: str
     entry: str
@@ -21,7 +22,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``server`` is the identity that binds the services."""
+    """The plan. ``server`` is the identity that binds the services."""
 
     server: str
     services: tuple[Service, ...]
@@ -34,8 +35,10 @@ class Plan:
 def make_plan(
     server: str, services: Sequence[str], diallers: Sequence[str], persons: Sequence[str], groups: Sequence[str]
 ) -> Plan:
-    """``services``: NAME[=PRINCIPAL[:admin]]; ``diallers``: [SERVICE=]IDENTITY or [SERVICE=]#ATTRIBUTE; ``persons`` and
-    ``groups``: NAME[:admin], who get the service portico-NAME. Raises ValueError, whose text is for people.
+    """Make a plan. Raises ValueError, whose text is for people.
+
+    ``services`` are NAME[=PRINCIPAL[:admin]]; ``diallers`` are [SERVICE=]IDENTITY or [SERVICE=]#ATTRIBUTE; ``persons``
+    and ``groups`` are NAME[:admin], and get the service portico-NAME.
     """
     _check(server, NAME, "--identity", "a name")
     found: dict[str, tuple[str, list[str]]] = {}

@@ -1,6 +1,6 @@
-"""``portico ziti setup``: makes of a network what a plan says, by asking what is there and adding what is not.
+"""``portico ziti setup``: brings a network to what a plan says, by looking up what exists and adding what is missing.
 
-Nothing is ever taken away: who may dial no more is for the network's own tools.
+It never removes anything: use the network's own tools to stop somebody from dialling.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ NEITHER_ROUTER = "no edge router is online: until one is, nothing can be bound o
 
 
 class Setup:
-    """``say`` gets a line for each step. ``tokens``: the folder for enrolment tokens. ``dry_run``: change nothing."""
+    """Carries out a plan. ``say`` gets a line for each step; ``tokens`` is the folder for enrolment tokens; with
+    ``dry_run`` nothing changes."""
 
     def __init__(self, management: Management, tokens: Path, say: Callable[[str], None], *, dry_run: bool) -> None:
         self._management = management
@@ -28,10 +29,10 @@ class Setup:
         self._say = say
         self._dry_run = dry_run
         self.pending: dict[str, Path] = {}
-        """Identities that are not enrolled yet, and the files with their tokens."""
+        """The identities that are not enrolled yet, and the files with their tokens."""
 
     def run(self, plan: Plan) -> None:
-        """Raises `SetupFailed`. What was done up to then stays, and is there already the next time."""
+        """Carry out ``plan``. Raises `SetupFailed`; the steps done by then stay, and the next run finds them done."""
         server = f"@{self._identity(plan.server)}"
         roles = {who: who if who.startswith("#") else f"@{self._identity(who)}" for who in plan.diallers}
         services = {service.name: f"@{self._service(service.name)}" for service in plan.services}
@@ -60,7 +61,7 @@ class Setup:
         return made
 
     def _token(self, name: str, identity: Entity | None) -> str | None:
-        """Of an identity that is not enrolled yet. One that has expired is exchanged."""
+        """Return the token of an identity that is not enrolled yet, else None. Replace a token that has expired."""
         ott = ((identity or {}).get("enrollment") or {}).get("ott")
         if identity is None or not ott:
             return None
@@ -100,7 +101,7 @@ class Setup:
         self._policy("service-policies", f"{kind} policy {name}", name, fields, roles)
 
     def _router_policy(self, kind: Kind, field: str, roles: Iterable[str]) -> None:
-        """A network often has one for all; then it needs none of ours."""
+        """Add a policy for routers, unless the network has one for all, as many do."""
         words = kind.removesuffix("ies").replace("-", " ") + "y"
         for policy in self._management.all(kind):
             if ALL in policy[field]:
@@ -113,7 +114,7 @@ class Setup:
     def _policy(
         self, kind: Kind, words: str, name: str, fields: Mapping[str, Any], roles: Mapping[str, list[str]]
     ) -> None:
-        """One that is there keeps whom it has, and gets whom it lacks."""
+        """Create a policy, or add the missing roles to an existing one, which keeps its other roles."""
         found = self._management.find(kind, name)
         if found is None:
             self._create(kind, words, {"name": name, **fields, **roles})

@@ -1,4 +1,4 @@
-"""Enrolment tokens: whether one is worth sending to its controller."""
+"""Enrolment tokens, and a check that one is worth sending to its controller."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from portico.ziti.setup.errors import EnrollFailed
 
 LARGEST = 64 * 1024
-"""Bytes."""
+"""Bytes of a token's file."""
 
 
 def read_token(path: Path, now: datetime | None = None) -> str:
-    """The token in a file. Raises `EnrollFailed` where no controller would take it."""
+    """Return the token in a file. Raises `EnrollFailed` if no controller would accept it."""
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
@@ -39,7 +39,7 @@ def read_token(path: Path, now: datetime | None = None) -> str:
 
 
 def _payload(token: str) -> dict[str, Any] | None:
-    """The middle part of a JWT (RFC 7519). That it is genuine is for the library to see."""
+    """Return the middle part of a JWT (RFC 7519), None if there is none. The library checks that it is genuine."""
     parts = token.split(".")
     if len(parts) != 3:
         return None

@@ -1,7 +1,7 @@
 """The transport ``ziti``: the API on services of an OpenZiti network, without a listening port.
 
-Ziti's library is loaded only by ``listener``, a process of its own, which hands each connection that it has accepted
-over to the server. It may hang and crash, and the server starts it again.
+Ziti's library is loaded only by ``listener``, a process of its own, which hands each accepted connection over to the
+server. If it hangs or crashes, the server starts it again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One run of the listener process: its start, what it says, its end."""
+"""One run of the listener process: its start, its messages, its end."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from portico.ziti.transport.failures import NEVER_SAID, ListenerFailed
 from portico.ziti.transport.output import Output
 
 SILENCE_SECONDS = 15.0
-"""A listener that says nothing for so long is stuck as a whole; where only the library is, it tells."""
+"""A listener that is silent for so long is stuck as a whole; if only the library is stuck, the listener reports it."""
 LEAVE_SECONDS = 3.0
-"""For it to send what connections have still to send."""
+"""The time for the listener to send the remaining data of connections."""
 
 
 class Listener(Child):
-    """Its messages are those of `portico.ziti.listener.control`."""
+    """The listener process. Its messages are those of `portico.ziti.listener.control`."""
 
     def __init__(self, process: Popen[bytes], control: socket.socket) -> None:
         super().__init__(process, control)
@@ -28,7 +28,7 @@ class Listener(Child):
 
     @classmethod
     def listen(cls, task: Task, environment: Mapping[str, str]) -> Self:
-        """Start one. Raises `ListenerFailed`."""
+        """Start a listener. Raises `ListenerFailed`."""
         try:
             listener = cls.start(f"{__package__}.listener", environment=environment, output=PIPE)
         except ChildFailed as failure:
@@ -41,11 +41,11 @@ class Listener(Child):
         return self._output.last_line
 
     async def drain(self) -> None:
-        """Take what the library writes. Belongs into a task group right after the start."""
+        """Read the library's output. Run this in a task group right after the start."""
         await self._output.drain()
 
     async def hear(self) -> Received | None:
-        """As `receive`. Raises `ListenerFailed` for what no listener says, and where it says nothing for too long."""
+        """Receive like `receive`. Raises `ListenerFailed` for an invalid message, and if none comes for too long."""
         try:
             received = await self.receive(SILENCE_SECONDS)
         except ChildHung as hung:
@@ -59,7 +59,7 @@ class Listener(Child):
         return received
 
     def refuse(self) -> None:
-        """Tell it to accept no more connections; those that there are go on."""
+        """Tell it to accept no more connections; open ones go on."""
         self.send({"type": "stop"})
 
     async def close(self, leave: float = 0.0) -> int:

@@ -1,4 +1,4 @@
-"""What goes wrong on a Ziti network, in words, and what of it does not mend itself."""
+"""The failures on a Ziti network in words, and which of them last until somebody fixes them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _DIAL = {
     "service": "this identity may not dial it",
     "permission": "this identity may not dial it",
 }
-NEVER_SAID = "the listener has said what it never says"
+NEVER_SAID = "the listener has sent an invalid message"
 _LASTING = ("identity", "authentication", "service", "permission")
 
 
 class ListenerFailed(Exception):
-    """The listener's end, in words. ``lasting``: the next try can't go better, unless somebody does something."""
+    """The reason for the listener's end, in words. ``lasting``: no later try can succeed until somebody fixes it."""
 
     def __init__(self, words: str, *, lasting: bool = False) -> None:
         super().__init__(words)
@@ -36,19 +36,19 @@ class ListenerFailed(Exception):
 
 
 def refused(message: Mapping[str, Any]) -> ListenerFailed:
-    """A service that could not be bound."""
+    """Make the error for a service that could not be bound."""
     kind = str(message.get("kind"))
     words = _BIND.get(kind) or f"it can't be bound: {message.get('text')}"
     return ListenerFailed(f"the service {message.get('service')}: {words}", lasting=kind in _LASTING)
 
 
 def unprobed(message: Mapping[str, Any]) -> str:
-    """Why a service can't be dialled by this identity."""
+    """Return the reason why this identity can't dial a service."""
     return _DIAL.get(str(message.get("kind"))) or str(message.get("text"))
 
 
 def failed(message: Mapping[str, Any]) -> ListenerFailed:
-    """What the listener's last message means."""
+    """Make the error for the listener's last message."""
     step, service, text, kind = (message.get(name) for name in ("step", "service", "text", "kind"))
     match step:
         case "import":
@@ -75,5 +75,5 @@ def failed(message: Mapping[str, Any]) -> ListenerFailed:
 
 
 def ended(status: int, last_words: str) -> ListenerFailed:
-    """It has ended without a last message."""
+    """Make the error for a listener that has ended without a last message."""
     return ListenerFailed(ending(status) + (f"; it had said: {last_words}" if last_words else ""))

@@ -1,4 +1,4 @@
-"""The numbers of the transport."""
+"""The metrics of the transport."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from portico.ziti.transport.status import Status
 
 
 class Open:
-    """The connections that are open. Whoever has one closes it, and need not say so."""
+    """The open connections. Their owners close them without reporting it."""
 
     def __init__(self, services: Sequence[str]) -> None:
         self._sockets: dict[str, WeakSet[socket.socket]] = {service: WeakSet() for service in services}
@@ -27,7 +27,7 @@ def ziti_families(services: Sequence[str], status: Status, connections: Open) ->
     return [
         Reading(
             "portico_ziti_bound",
-            "Whether a service is bound.",
+            "1 if a service is bound, else 0.",
             "service",
             read=lambda: {(name,): name in status.bound for name in services},
         ),
@@ -45,7 +45,7 @@ def ziti_families(services: Sequence[str], status: Status, connections: Open) ->
         ),
         Reading(
             "portico_ziti_listener_up",
-            "Whether the listener process has bound what it can.",
+            "1 if the listener process has bound all services that it can, else 0.",
             read=lambda: {(): status.state == "bound"},
         ),
         Reading(

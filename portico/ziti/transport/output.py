@@ -1,4 +1,4 @@
-"""What Ziti's library writes to standard error: taken off it, whatever it is, so that it never has to wait."""
+"""The standard error of Ziti's library, which is always read, so that the library never has to wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import IO
 import anyio
 
 LINES, SECONDS = 50, 10.0
-"""Lines of the debug log in a time; a library that spins writes megabytes a second."""
+"""The most lines of the debug log per period; a library that spins writes megabytes a second."""
 TAIL_BYTES = 8192
 CHUNK = 256 * 1024
 
@@ -26,25 +26,25 @@ class Output:
 
     @property
     def last_line(self) -> str:
-        """The last one that says something."""
+        """The last line that is not empty."""
         lines = [line.strip() for line in self._tail.decode(errors="replace").splitlines()]
         return next((line[:500] for line in reversed(lines) if line), "")
 
     async def drain(self) -> None:
-        """Until the end, or cancelled."""
+        """Read until the end, or until cancelled."""
         while True:
             if self._read():
                 return
             await anyio.wait_readable(self._pipe)
 
     def close(self) -> None:
-        """Take what is left. Nobody may be in `drain` any more."""
+        """Read the rest. `drain` must have ended."""
         if not self._pipe.closed:
             self._read()
             self._pipe.close()
 
     def _read(self) -> bool:
-        """Take what is there; whether it was the end."""
+        """Read the available bytes; return True at the end."""
         try:
             chunk = os.read(self._pipe.fileno(), CHUNK)
         except BlockingIOError:

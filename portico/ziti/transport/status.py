@@ -1,4 +1,4 @@
-"""How the transport is doing, for logs and ``/readyz``."""
+"""The status of the transport, for logs and ``/readyz``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Status:
-    """``state`` is one of starting, loading, binding, bound, waiting; ``reason`` is why it waits, ``seconds`` how long.
+    """``state`` is starting, loading, binding, bound or waiting; ``reason`` is why it waits, ``seconds`` how long.
 
-    ``refused`` are services that could not be bound, with the reason, while the others are. The rest are counts since
+    ``refused`` are the services that could not be bound while others are, with the reasons. The rest are counts since
     the start of the server.
     """
 
@@ -23,7 +23,7 @@ class Status:
     connections: int = 0
 
     def trouble(self) -> str | None:
-        """Why not all services are bound; None if they are."""
+        """Return the reason why not all services are bound; None if they are."""
         match self.state:
             case "bound" if not self.refused:
                 return None

@@ -1,4 +1,4 @@
-"""Keeps a listener running: restarts it when it fails, later each time, and says how it is doing."""
+"""The supervisor of the listener: it restarts it after each failure, with growing delays, and keeps its status."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from portico.ziti.transport.status import Status
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
 WELL_SECONDS = 60.0
-"""Bound for so long, a listener that fails is restarted as soon as the first time."""
+"""If a listener fails after it was bound for so long, the delays start from the first one again."""
 
 log = logging.getLogger("portico.ziti")
 
@@ -29,9 +29,10 @@ Connections = ObjectSendStream[tuple[socket.socket, Dialler]]
 
 
 class Supervisor:
-    """``check`` raises `TransportFailed` where no listener could work; ``changed`` is called for each new ``status``.
+    """Keeps a listener running.
 
-    A connection waits until ``connections`` takes it, and the next is not even read.
+    ``check`` raises `TransportFailed` if no listener could work; ``changed`` is called for each new ``status``. A
+    connection waits until ``connections`` takes it; until then the next one is not even read.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Supervisor:
         self.settled = anyio.Event()
         """Set once all services are bound, or the first try has failed."""
         self.patient = False
-        """Whether failures that would last are borne too, because somebody may do something about them."""
+        """If true, lasting failures are retried too, because somebody may fix them."""
         self._task = task
         self._environment = environment
         self._connections = connections
@@ -64,7 +65,7 @@ class Supervisor:
         self._over = anyio.Event()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Until `stop`, whoever is cancelled. Raises `TransportFailed` for what will not mend, unless ``patient``."""
+        """Run until `stop`, despite cancellation. Raises `TransportFailed` for lasting failures, unless ``patient``."""
         try:
             with self._scope:
                 task_status.started()
@@ -78,7 +79,7 @@ class Supervisor:
             self._child.refuse()
 
     async def stop(self) -> None:
-        """End the listener, once what connections have still to send is on its way."""
+        """End the listener, once the remaining data of connections is on its way."""
         self._scope.cancel()
         with anyio.CancelScope(shield=True):
             await self._over.wait()
@@ -107,7 +108,7 @@ class Supervisor:
             await anyio.sleep(self.status.seconds)
 
     async def _run_once(self) -> NoReturn:
-        """Raises `ListenerFailed` at its end, or `TransportFailed`."""
+        """Run one listener. Raises `ListenerFailed` at its end, or `TransportFailed`."""
         self._bound_since = None
         await in_thread(self._check)
         self.status.starts += 1
@@ -130,7 +131,7 @@ class Supervisor:
         raise failure or ended(status, child.last_words)
 
     async def _listen(self, child: Listener) -> None:
-        """Until it ends without a word. Raises `ListenerFailed`."""
+        """Handle messages until the listener ends without a last one. Raises `ListenerFailed`."""
         while (received := await child.hear()) is not None:
             message, connection = received
             if connection is not None:
@@ -206,5 +207,5 @@ class Supervisor:
     def _delays(self) -> Iterator[float]:
         delay = self._first_delay
         while True:
-            yield delay * random.uniform(0.8, 1.2)  # noqa: S311 - servers that fail together shall not come back together
+            yield delay * random.uniform(0.8, 1.2)  # noqa: S311 - servers that fail together must not retry together
             delay = min(2 * delay, LONGEST_DELAY)

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from portico.transports.base import Transport
 
 BIND_SECONDS = 10.0
-"""How long the start waits for the network; then the server comes up without it, and binds when it can."""
+"""The time that the start waits for the network; then the server starts without it, and binds when it can."""
 LONGEST_NAME = 128
-"""Of a caller that is a principal."""
+"""The longest name of a caller that counts as a principal."""
 
 log = logging.getLogger("portico.ziti")
 
@@ -48,7 +48,7 @@ Connections = AsyncIterator[tuple[socket.socket, Dialler]]
 
 @dataclass(frozen=True, slots=True)
 class Diallers:
-    """Who a caller is: by the service that was dialled, else, with ``trust``, who it says that it is."""
+    """Finds the principal of a caller: that of the dialled service; else, with ``trust``, the one it claims to be."""
 
     principals: Mapping[str, Principal | None]
     trust: bool = False
@@ -61,7 +61,7 @@ class Diallers:
 
 
 class ZitiTransport:
-    """Binds the services in ``task``. ``environment`` is what Ziti's library has for one."""
+    """Binds the services in ``task``. ``environment`` is that of Ziti's library."""
 
     name = "ziti"
 
@@ -91,7 +91,7 @@ class ZitiTransport:
 
     async def serve(self, engine: Engine, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         if self._diallers.trust:
-            log.warning("ziti_trust_caller: whoever may dial can make up a name, and be who has it")
+            log.warning("ziti_trust_caller: anybody who may dial can make up a name, and act as its owner")
         key = f"transport {self.name}"
 
         def changed() -> None:
@@ -129,7 +129,7 @@ class ZitiTransport:
                         task_status=task_status,
                     )
                 finally:
-                    # Only now: connections work as long as the listener does.
+                    # Only at the end: connections work only as long as the listener does.
                     await supervisor.stop()
 
     async def _counted(self, connections: Connections) -> Connections:
@@ -152,7 +152,7 @@ class ZitiTransport:
 
 
 def answer_probes(app: ASGIApp, path: str) -> ASGIApp:
-    """Answers what the listener asks, beside the app: not in its log, without a token."""
+    """Answer the listener's probes before they reach the app: they need no token, and are not logged."""
 
     async def probed(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == path:
@@ -206,7 +206,7 @@ def create(context: Context) -> Transport:
 
 
 def _hosts(settings: Settings, services: Sequence[str]) -> frozenset[str]:
-    """A page that has a name of its own lead here (DNS rebinding) can do something only where no token is asked for."""
+    """Return the allowed hosts. If callers need tokens, any will do, as DNS rebinding then gains a web page nothing."""
     if not settings.ziti_trust_caller and not any(service.principal for service in settings.ziti_service_name):
         return frozenset({ANY})
     further = {f"[{name}]" if ":" in name else name for name in settings.allowed_hosts}
