@@ -14,6 +14,7 @@ import pytest
 
 from portico.transports.attempts import FREE_FAILURES
 from tests.support.issuer import AUDIENCE, NAME, Issuer, serving_keys
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import PORTICO, ROOT, RunningServer, environment, running_server
 from tests.support.talk import talk
 from tests.support.websocket import talking
@@ -93,7 +94,7 @@ async def test_callers_come_with_tokens_of_an_issuer_or_with_their_own(tmp_path:
                 for wrong in (issuer.token(aud="another"), issuer.token(exp=1), "a.b.c"):
                     assert (await ask(server, wrong, "127.0.0.2")).status_code == 401
                 async with talking(server.url, token=expiring, v1=True) as socket:
-                    with anyio.fail_after(20):
+                    with anyio.fail_after(HANG_SECONDS):
                         assert (await socket.closed())[0] == 4401, "her credentials have expired"
                 assert (await carol.http.get("/sessions/s")).status_code == 401
         assert expiring not in (tmp_path / "server.log").read_text()
@@ -103,7 +104,12 @@ def refusal(folder: Path, **variables: str) -> str:
     """What a server says that does not start."""
     env = environment(folder, PORTICO_DATA_DIR=str(folder / "data"), PORTICO_PORT="0", **variables)
     done = subprocess.run(
-        [*PORTICO, "serve", "--driver", "echo"], env=env, cwd=folder, capture_output=True, text=True, timeout=30
+        [*PORTICO, "serve", "--driver", "echo"],
+        env=env,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
     )
     assert done.returncode in (1, 2) and "Traceback" not in done.stderr
     return done.stderr
@@ -152,7 +158,7 @@ def test_a_localhost_that_is_elsewhere_is_noticed(tmp_path: Path) -> None:
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, str(hosts)]
     done = subprocess.run(
         [*command, *PORTICO, "serve", "--driver", "echo"],
-        env=env, cwd=tmp_path, capture_output=True, text=True, timeout=30,
+        env=env, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SECONDS,
     )  # fmt: skip
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip("there are no user namespaces")

@@ -9,6 +9,7 @@ import anyio
 import psutil
 import pytest
 
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import RunningServer, running_server
 from tests.support.talk import Event, Talk, script, talk, text
 
@@ -25,7 +26,7 @@ def free_disk(server: RunningServer) -> None:
 
 
 async def unready(server: RunningServer, client: Talk) -> None:
-    with anyio.fail_after(60):
+    with anyio.fail_after(HANG_SECONDS):
         while (await client.http.get(f"{server.url}/readyz")).status_code != 503:
             await anyio.sleep(0.05)
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from portico.server.hardening import blank_arguments, blank_environment
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import PORTICO, ROOT, environment, running_server
 from tests.support.sight import SEES_SERVERS
 
@@ -80,7 +81,7 @@ async def test_nor_is_the_token_of_a_client(tmp_path: Path) -> None:
         client = [*PORTICO, "ask", "--server", where, "--token", "secret-token", "hello"]
         async with await anyio.open_process(client, env=environment(tmp_path), cwd=tmp_path) as process:
             shown = Path("/proc", str(process.pid), "cmdline")
-            with anyio.fail_after(30):
+            with anyio.fail_after(HANG_SECONDS):
                 while not {where.encode(), b"*" * len("secret-token")} <= {*shown.read_bytes().split(b"\0")}:
                     await anyio.sleep(0.02)
             process.kill()

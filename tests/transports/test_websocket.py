@@ -15,6 +15,7 @@ from portico.core.principal import Principal
 from portico.core.requests import NewSession
 from portico.transports import websocket
 from tests.support.accesslog import access_lines
+from tests.support.limits import HANG_SECONDS
 from tests.support.serving import Served, serving
 from tests.support.websocket import Message, talking
 
@@ -471,7 +472,7 @@ async def test_the_end_of_serving_is_1001_to_everybody(tmp_path: Path) -> None:
         ):
             await busy.ask({"type": "query", "content": ENDLESS})
             await busy.until("delta")
-            with anyio.fail_after(3):
+            with anyio.fail_after(HANG_SECONDS):
                 await served.stop()
             for client in (quiet, plain, busy, stranger):
                 assert (await client.closed())[0] == 1001

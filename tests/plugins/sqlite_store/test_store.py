@@ -24,6 +24,7 @@ from portico.plugins.sqlite_store.blocks import pack
 from portico.plugins.sqlite_store.store import SqliteStore
 from portico.plugins.sqlite_store.writer import transaction
 from portico.testing.store import event, read_all, record, turn
+from tests.support.limits import HANG_SECONDS
 from tests.support.loop import longest_step
 from tests.support.threads import no_threads
 
@@ -90,7 +91,7 @@ async def test_a_writer_that_is_torn_away_takes_nobody_along(tmp_path: Path) -> 
         first = asyncio.ensure_future(store.append("a", 0, [event(1)]))
         second = asyncio.ensure_future(store.append("b", 0, [event(1)]))
         asyncio.get_running_loop().call_soon(first.cancel)  # asyncio's own, which no shield keeps off
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             await asyncio.wait([first, second])
         assert first.cancelled()
         stored = await read_all(store, "b")
