@@ -165,7 +165,7 @@ async def serving(installed: Installed, **settings: str) -> AsyncIterator[Mappin
 async def _addresses(process: Process) -> Mapping[str, str]:
     assert process.stdout is not None
     said = ""
-    with anyio.move_on_after(30):
+    with anyio.move_on_after(HANG_SECONDS):
         async for data in process.stdout:
             said += data.decode()
             if said.count("Portico is ready on ") == 2 and said.endswith("\n"):

@@ -309,7 +309,7 @@ async def test_plugins_are_loaded_with_settings_of_their_own(tmp_path: Path) -> 
     }
     async with running_server(tmp_path, **variables) as server, talk(server) as client:
         assert (await client.http.get(f"{server.url}/greeting")).text == "ahoy"
-        async with httpx.AsyncClient(trust_env=False) as stranger:
+        async with httpx.AsyncClient(trust_env=False, timeout=HANG_SECONDS) as stranger:
             assert (await stranger.get(f"{server.url}/greeting")).status_code == 401
         await client.open(session_id="s")
         assert text(await client.turn("s", script({"say": "fine"}))) == "fine"
@@ -455,11 +455,11 @@ async def test_claude_cli_path(tmp_path: Path) -> None:
     path = tmp_path / "later"
     async with running_server(tmp_path, PORTICO_CLAUDE_CLI_PATH=str(path)) as server, talk(server) as client:
         assert (await client.http.post("/sessions", json={})).json()["code"] == "cli_not_found"
-        ready = httpx.get(f"{server.url}/readyz")
+        ready = httpx.get(f"{server.url}/readyz", timeout=HANG_SECONDS)
         assert ready.status_code == 200 and str(path) in ready.json()["failed"]["driver claude-code"]
         path.symlink_to(real_cli())
         await client.open()
-        assert httpx.get(f"{server.url}/readyz").json() == {"status": "ok"}
+        assert httpx.get(f"{server.url}/readyz", timeout=HANG_SECONDS).json() == {"status": "ok"}
 
 
 async def test_host_and_port(tmp_path: Path) -> None:
@@ -468,7 +468,7 @@ async def test_host_and_port(tmp_path: Path) -> None:
         port = probe.getsockname()[1]
     async with running_server(tmp_path, "--host", "127.0.0.2", PORTICO_PORT=str(port)) as server:
         assert server.url == f"http://127.0.0.2:{port}"
-        assert httpx.get(f"{server.url}/healthz").status_code == 200
+        assert httpx.get(f"{server.url}/healthz", timeout=HANG_SECONDS).status_code == 200
 
 
 async def test_uds_is_the_only_way_in(tmp_path: Path) -> None:
@@ -476,7 +476,7 @@ async def test_uds_is_the_only_way_in(tmp_path: Path) -> None:
     async with running_server(tmp_path, "--uds", str(path)) as server:
         assert server.url == f"unix:{path}"
         transport = httpx.AsyncHTTPTransport(uds=str(path))
-        async with httpx.AsyncClient(transport=transport, base_url="http://portico") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://portico", timeout=HANG_SECONDS) as client:
             assert (await client.get("/healthz")).status_code == 200
         assert path.stat().st_mode & 0o777 == 0o600
     assert not path.exists()
@@ -552,7 +552,7 @@ async def test_permission_modes(tmp_path: Path) -> None:
 
 async def test_auth_none_lets_everybody_in(tmp_path: Path) -> None:
     async with running_server(tmp_path, PORTICO_AUTH="none") as server:
-        answer = httpx.get(f"{server.api}/sessions")
+        answer = httpx.get(f"{server.api}/sessions", timeout=HANG_SECONDS)
         assert answer.status_code == 200
         assert not (server.data_dir / "token").exists()
         assert "auth=none: who reaches this server may do everything" in (tmp_path / "server.log").read_text()
@@ -567,10 +567,12 @@ async def test_auth_tokens(tmp_path: Path) -> None:
 async def test_api_prefix(tmp_path: Path) -> None:
     async with running_server(tmp_path, PORTICO_API_PREFIX="/api/v1") as server:
         headers = {"Authorization": f"Bearer {server.token}"}
-        assert httpx.get(f"{server.url}/api/v1/sessions", headers=headers).status_code == 200
-        created = httpx.post(f"{server.url}/api/v1/sessions", headers=headers, json={"session_id": "s"})
+        assert httpx.get(f"{server.url}/api/v1/sessions", headers=headers, timeout=HANG_SECONDS).status_code == 200
+        created = httpx.post(
+            f"{server.url}/api/v1/sessions", headers=headers, json={"session_id": "s"}, timeout=HANG_SECONDS
+        )
         assert created.headers["Location"] == "/api/v1/sessions/s"
-        assert httpx.get(f"{server.url}/claude/sessions", headers=headers).status_code == 404
+        assert httpx.get(f"{server.url}/claude/sessions", headers=headers, timeout=HANG_SECONDS).status_code == 404
 
 
 async def test_log_level(tmp_path: Path) -> None:
@@ -683,7 +685,7 @@ async def test_tls_key_and_its_certificate_are_read_again_at_sighup(tmp_path: Pa
         def shown() -> str:
             return ssl.get_server_certificate(("127.0.0.1", httpx.URL(server.url).port or 0)).strip()
 
-        async with httpx.AsyncClient(verify=certificates.client(), trust_env=False) as client:
+        async with httpx.AsyncClient(verify=certificates.client(), trust_env=False, timeout=HANG_SECONDS) as client:
             assert (await client.get(f"{server.url}/healthz")).status_code == 200
             old = await anyio.to_thread.run_sync(shown)
             certificates.issue()  # into the same files

@@ -42,7 +42,7 @@ async def test_an_idle_server_stops_at_once_with_endless_streams_open(tmp_path: 
 async def test_while_it_drains_new_work_is_refused_and_reads_are_served(tmp_path: Path) -> None:
     async with running_server(tmp_path) as server, talk(server) as client:
         await client.open(session_id="s")
-        await client.start("s", script({"words": 30, "say": "w ", "gap_ms": 50}), turn_id="t")
+        await client.start("s", script({"words": 3, "say": "w ", "stall": 1}), turn_id="t")
         delta = await client.until("s", "delta")
         server.process.send_signal(signal.SIGTERM)
         await draining(client, server)
@@ -53,6 +53,7 @@ async def test_while_it_drains_new_work_is_refused_and_reads_are_served(tmp_path
             assert (answer.status_code, answer.json()["code"]) == (503, "draining")
             assert int(answer.headers["Retry-After"]) > 0
         assert (await client.session("s"))["state"] == "running"
+        server.model.release()
         complete = await client.until("s", "complete", after=delta["seq"])
         assert complete["stop_reason"] == "end_turn"
         with anyio.fail_after(HANG_SECONDS):

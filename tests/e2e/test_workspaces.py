@@ -177,7 +177,7 @@ async def test_workspaces_that_are_swapped_while_the_server_runs_are_not_used(tm
                 shutil.copytree(outside, root / OWN)
             assert await refused(client) == (503, "workspaces_unusable"), plant
             assert only(await client.turn("s", "hello"), "error")["code"] == "workspace_moved", plant
-            assert str(root / OWN) in httpx.get(f"{server.url}/readyz").text
+            assert str(root / OWN) in httpx.get(f"{server.url}/readyz", timeout=HANG_SECONDS).text
         assert (await client.http.delete("/sessions/s?purge=true")).status_code == 204
         assert list(was.iterdir()) == []
         for place in (outside, root / OWN):

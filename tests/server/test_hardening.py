@@ -43,7 +43,9 @@ async def test_no_secret_is_on_the_command_line_that_everybody_sees(tmp_path: Pa
         assert {b"--driver", b"echo", b"--anthropic-api-key", b"--auth-tokens=" + b"*" * len("me:secret-token-1")} <= {
             *words
         }
-        answer = httpx.get(f"{server.api}/sessions", headers={"Authorization": "Bearer secret-token-1"})
+        answer = httpx.get(
+            f"{server.api}/sessions", headers={"Authorization": "Bearer secret-token-1"}, timeout=HANG_SECONDS
+        )
         assert answer.status_code == 200
 
 

@@ -108,7 +108,7 @@ async def test_what_is_spoken(tmp_path: Path) -> None:
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await to_thread.run_sync(shaken, served, old)
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
-            async with httpx.AsyncClient(trust_env=False) as stranger:
+            async with httpx.AsyncClient(trust_env=False, timeout=HANG_SECONDS) as stranger:
                 await stranger.get(f"{served.url}/healthz")
 
 

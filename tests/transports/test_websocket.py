@@ -552,7 +552,9 @@ async def test_alone_there_is_nothing_but_websockets_and_health(tmp_path: Path) 
     async with serving(tmp_path, rest=False) as served:
         assert served.url.startswith("ws://")
         await served.engine.create(Principal("alice"), NewSession(session_id="s"))
-        async with httpx.AsyncClient(base_url=served.url.replace("ws:", "http:"), trust_env=False) as http:
+        async with httpx.AsyncClient(
+            base_url=served.url.replace("ws:", "http:"), trust_env=False, timeout=HANG_SECONDS
+        ) as http:
             assert [(await http.get(path)).status_code for path in ("/healthz", "/readyz")] == [200, 200]
             headers = {"authorization": "Bearer alice-secret"}
             for path in ("/claude/sessions", "/claude/stream/s?query=x", "/claude/sessions/s/events"):

@@ -170,7 +170,7 @@ async def test_a_connection_that_ends_before_any_answer_is_one_to_nobody(reads: 
     async with anyio.create_task_group() as tasks:
         if reads:
             tasks.start_soon(leave)
-        async with httpx.AsyncClient(transport=transport(cast(Dialler, Dialled()))) as client:
+        async with httpx.AsyncClient(transport=transport(cast(Dialler, Dialled())), timeout=HANG_SECONDS) as client:
             with pytest.raises(httpx.ConnectError, match="has a server bound the service"):
                 await client.get("http://service/")
 

@@ -51,7 +51,7 @@ async def numbers(http: httpx.AsyncClient, url: str) -> Numbers:
 
 async def test_what_a_server_counts(tmp_path: Path) -> None:
     async with running_server(tmp_path, PORTICO_DRIVER="echo") as server, server.http() as http:
-        async with httpx.AsyncClient() as stranger:
+        async with httpx.AsyncClient(timeout=HANG_SECONDS) as stranger:
             assert (await stranger.get(f"{server.url}/metrics")).status_code == 401
         before = await numbers(http, server.url)
         assert before("portico_turns_started_total") == 0 == before("portico_sessions")
