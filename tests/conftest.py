@@ -3,9 +3,10 @@
 import hypothesis
 import pytest
 
-# A change that breaks nothing must not fail: the same examples every time. `--hypothesis-profile=explore` has others.
-hypothesis.settings.register_profile("same", derandomize=True)
-hypothesis.settings.register_profile("explore")
+# A change that breaks nothing must not fail: the same examples every time, and no limit on the time of one, which would
+# measure the machine. `--hypothesis-profile=explore` has others.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.load_profile("same")
 
 

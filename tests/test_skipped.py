@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.limits import HANG_SECONDS
+
 ROOT = Path(__file__).parents[1]
 
 SUITE = """
@@ -45,7 +47,7 @@ class Suite:
     def __call__(self, *options: str, status: int, **variables: str) -> set[str]:
         command = [sys.executable, "-m", "pytest", "-p", "tests.skipped", "-p", "xdist", "-rA", *options]
         env = {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **variables}
-        run = subprocess.run(command, cwd=self._folder, env=env, capture_output=True, text=True, timeout=100)
+        run = subprocess.run(command, cwd=self._folder, env=env, capture_output=True, text=True, timeout=HANG_SECONDS)
         assert run.returncode == status, run.stdout + run.stderr
         lines = [line.split() for line in run.stdout.splitlines()]
         return {f"{words[0]} {words[1].split('::')[1]}" for words in lines if words[1:] and "::" in words[1]}

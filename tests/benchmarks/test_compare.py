@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from tests.support.agents import gone_soon
+from tests.support.limits import HANG_SECONDS
 
 ROOT = Path(__file__).parents[2]
 COMPARE = (
@@ -115,7 +116,7 @@ class Repository:
 
     def compare(self, *arguments: str) -> tuple[int, str, str]:
         with self.start(*arguments) as process:
-            output, complaints = process.communicate(timeout=60)
+            output, complaints = process.communicate(timeout=HANG_SECONDS)
         self.check_nothing_is_left()
         return process.returncode, output, complaints
 
@@ -190,14 +191,14 @@ def test_one_signal_ends_it_with_all_that_it_has_started(repository: Repository,
     pids = repository.log.with_suffix(".pids")
     with repository.start("old", "endless") as process:
         try:
-            end = time.monotonic() + 60
+            end = time.monotonic() + HANG_SECONDS
             while not (pids.exists() and pids.read_text().endswith(".")):
                 assert process.poll() is None and time.monotonic() < end
                 time.sleep(0.05)
             children = [psutil.Process(int(pid)) for pid in pids.read_text().split()[:-1]]
             (benchmark,) = psutil.Process(process.pid).children()
             process.send_signal(number)
-            _, complaints = process.communicate(timeout=60)
+            _, complaints = process.communicate(timeout=HANG_SECONDS)
         finally:
             process.kill()
     assert process.returncode == 130

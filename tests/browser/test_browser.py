@@ -12,6 +12,8 @@ from urllib.parse import urlencode
 
 import pytest
 
+from tests.support.limits import HANG_SECONDS
+
 pytest.importorskip("playwright", reason="playwright is not installed")
 
 from playwright.async_api import Page
@@ -29,7 +31,7 @@ pytestmark = [
 ]
 
 SLOW = script({"think": "hm", "say": "wörd\u2028 🦊 ", "words": 60, "gap_ms": 40})
-MILLISECONDS = 30_000
+MILLISECONDS = 1000 * HANG_SECONDS
 
 
 @dataclass(slots=True)

@@ -15,19 +15,22 @@ import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
 from portico import __version__
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import PORTICO, environment
 
 
 def portico(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     env = environment(folder, **variables)
-    return subprocess.run([*PORTICO, *arguments], env=env, cwd=folder, capture_output=True, text=True, timeout=30)
+    return subprocess.run(
+        [*PORTICO, *arguments], env=env, cwd=folder, capture_output=True, text=True, timeout=HANG_SECONDS
+    )
 
 
 def shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     """``$P`` in ``command`` is the program."""
     env = environment(folder, P=" ".join(PORTICO))
     return subprocess.run(
-        ["bash", "-c", command], env=env, cwd=folder, capture_output=True, text=True, timeout=30, check=False
+        ["bash", "-c", command], env=env, cwd=folder, capture_output=True, text=True, timeout=HANG_SECONDS, check=False
     )
 
 
@@ -70,7 +73,7 @@ def test_ctrl_c_during_the_start(tmp_path: Path, delay: float) -> None:
             process.wait(delay)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=HANG_SECONDS)
     assert "Traceback" not in stderr and "Aborted" not in stderr and "KeyboardInterrupt" not in stderr
     assert process.returncode in (130, 0)  # 0: it was serving already
 
@@ -91,7 +94,7 @@ async def test_ctrl_c_while_nobody_answers(tmp_path: Path, presses: int) -> None
         for command in (["ask", "hello"], ["sessions"]):
             argv = [*PORTICO, *command, "--server", url]
             async with await anyio.open_process(argv, env=environment(tmp_path), cwd=tmp_path) as process:
-                with anyio.fail_after(20):
+                with anyio.fail_after(HANG_SECONDS):
                     await connected.wait()
                     for _ in range(presses):
                         process.send_signal(signal.SIGINT)
@@ -231,12 +234,12 @@ def test_a_start_that_hangs_ends_at_the_first_signal(tmp_path: Path, option: str
     arguments = [*PORTICO, "serve", option]
     with subprocess.Popen(arguments, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         try:
-            ends = time.monotonic() + 20
+            ends = time.monotonic() + HANG_SECONDS
             while not (tmp_path / "data" / "lock").exists() and time.monotonic() < ends:
                 time.sleep(0.02)
             time.sleep(0.5)  # it is in the middle of it
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(HANG_SECONDS) == 0
         finally:
             process.kill()
 

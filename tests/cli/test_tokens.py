@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import PORTICO, environment, running_server
 from tests.support.talk import talk
 
@@ -14,7 +15,9 @@ from tests.support.talk import talk
 def token(folder: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
     command = [*PORTICO, "token", *arguments]
     env = environment(folder)
-    return subprocess.run(command, env=env, cwd=folder, input=given, capture_output=True, text=True, timeout=30)
+    return subprocess.run(
+        command, env=env, cwd=folder, input=given, capture_output=True, text=True, timeout=HANG_SECONDS
+    )
 
 
 @pytest.mark.anyio

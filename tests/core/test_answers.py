@@ -17,6 +17,7 @@ from portico.core.principal import Principal
 from portico.core.requests import NewSession, NewTurn
 from portico.testing.engine import scripted_engine
 from portico.testing.scripted import Ask, ScriptedDriver, turn
+from tests.support.limits import HANG_SECONDS
 
 ADA = Principal("ada")
 ALLOW = Decision("allow")
@@ -33,7 +34,7 @@ async def answered(
     async with scripted_engine(folder, driver=driver, **policy) as engine:
         await engine.create(ADA, session or NewSession(session_id="s"))
         await engine.query(ADA, "s", NewTurn("go"))
-        with anyio.fail_after(20):
+        with anyio.fail_after(HANG_SECONDS):
             while not (await engine.session(ADA, "s"))["pending_permissions"]:
                 await anyio.sleep(0.005)
         try:
@@ -48,7 +49,7 @@ async def answered(
             raise
         with pytest.raises(Conflict):
             await engine.answer(ADA, "s", ask.request_id, decision)
-        with anyio.fail_after(20):
+        with anyio.fail_after(HANG_SECONDS):
             while not driver.agents[0].decisions:
                 await anyio.sleep(0.005)
         events, _ = await engine.history(ADA, "s", after=0, limit=100)
@@ -239,7 +240,7 @@ async def test_who_comes_with_a_ticket_has_nothing_remembered(tmp_path: Path) ->
     async with scripted_engine(tmp_path, driver=driver) as engine:
         await engine.create(ADA, NewSession(session_id="s"))
         await engine.query(ADA, "s", NewTurn("go"))
-        with anyio.fail_after(20):
+        with anyio.fail_after(HANG_SECONDS):
             while not (await engine.session(ADA, "s"))["pending_permissions"]:
                 await anyio.sleep(0.005)
         holder = replace(ADA, by_ticket=True)

@@ -22,6 +22,7 @@ from portico.core.store import SessionRecord
 from portico.plugins.memory_store.store import MemoryStore
 from portico.plugins.sqlite_store.store import SqliteStore
 from portico.testing.engine import scripted_engine
+from tests.support.limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -215,7 +216,7 @@ async def test_a_reader_of_a_turn_that_is_deleted_meanwhile_is_told_and_ends(tmp
         slow = await engine.reader(ada, "s", turn_id="a")
         seconds[0] = 3 * 86_400.0
         await store.tidy()
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             for reader in (slow, await engine.reader(ada, "s", turn_id="a")):
                 assert [event.type for event in await reader.read()] == ["gap"]
                 assert not await reader.read()

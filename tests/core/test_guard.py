@@ -24,6 +24,7 @@ from portico.testing import scripted
 from portico.testing.background import background
 from portico.testing.engine import generous_policy, scripted_engine
 from portico.testing.scripted import Fail, Gate, Hang, ScriptedDriver
+from tests.support.limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +44,7 @@ async def ask(engine: Engine, text: str = "hello", session_id: str = "s") -> tup
     accepted = await engine.query(ADA, session_id, NewTurn(text))
     reader = await engine.reader(ADA, session_id, after=accepted.first_seq - 1, turn_id=accepted.turn_id)
     events = []
-    with anyio.fail_after(20):
+    with anyio.fail_after(HANG_SECONDS):
         while batch := await reader.read():
             events += [json.loads(event.data) for event in batch]
     codes = [event["code"] for event in events if event["type"] == "error"]
@@ -121,7 +122,7 @@ class DeafDriver(ScriptedDriver):
 
 async def test_an_agent_that_not_even_closes_is_left(tmp_path: Path) -> None:
     driver = DeafDriver([scripted.turn(HELLO, Gate()), scripted.turn(HELLO)])
-    with anyio.fail_after(20):
+    with anyio.fail_after(HANG_SECONDS):
         async with scripted_engine(tmp_path, driver=driver, turn_timeout=0.2) as engine:
             await engine.create(ADA, NewSession(session_id="s"))
             assert await ask(engine) == ("timeout", "turn_timeout")

@@ -29,6 +29,7 @@ from portico.core.requests import NewSession, NewTurn, SessionChanges
 from portico.plugins.echo.driver import EchoDriver
 from portico.plugins.sqlite_store.store import SqliteStore
 from portico.testing.engine import generous_policy
+from tests.support.limits import HANG_SECONDS
 from tests.support.moody import Moody
 
 T = TypeVar("T")
@@ -59,7 +60,7 @@ class Life(RuleBasedStateMachine):
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
         async def bounded() -> T:
-            with anyio.fail_after(20):
+            with anyio.fail_after(HANG_SECONDS):
                 return await function(*arguments)
 
         return self.portal.call(bounded)

@@ -19,6 +19,7 @@ from portico.core.requests import NewSession, NewTurn, SessionChanges
 from portico.plugins.sqlite_store.store import SqliteStore
 from portico.testing.engine import scripted_engine
 from portico.testing.scripted import CAPABILITIES, Ask, Gate, ScriptedAgent, ScriptedDriver, turn
+from tests.support.limits import HANG_SECONDS
 
 ADA = Principal("ada")
 DEFAULT_OR_PLAN = ("default", "plan")
@@ -36,7 +37,7 @@ async def history(engine: Engine) -> list[dict[str, Any]]:
 
 
 async def until(ready: Callable[[], bool]) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(HANG_SECONDS):
         while not ready():
             await anyio.sleep(0.005)
 
@@ -45,7 +46,7 @@ async def do(engine: Engine, query: str = "go") -> list[dict[str, Any]]:
     """A turn, from its query to its complete, and what is told of the session meanwhile."""
     before = len(await history(engine))
     accepted = await engine.query(ADA, "s", NewTurn(query))
-    with anyio.fail_after(20):
+    with anyio.fail_after(HANG_SECONDS):
         while True:
             found = (await history(engine))[before:]
             if any(event["type"] == "complete" and event["turn_id"] == accepted.turn_id for event in found):
@@ -132,7 +133,7 @@ async def test_an_agent_in_a_mode_that_is_not_allowed_is_taken_back_and_gets_no_
         await engine.query(ADA, "s", NewTurn("go"))
         await until(lambda: bool(driver.agents and driver.agents[0].configured))
         assert [options.permission_mode for options in driver.agents[0].configured] == ["default"]
-        with anyio.fail_after(20):
+        with anyio.fail_after(HANG_SECONDS):
             while not (pending := (await engine.session(ADA, "s"))["pending_permissions"]):
                 await anyio.sleep(0.005)
         assert [request["request_id"] for request in pending] == ["asked"]  # where it is back, people are asked again

@@ -22,6 +22,7 @@ from portico.core.requests import NewSession, NewTurn, SessionView
 from portico.core.store import READ_BYTES
 from portico.plugins.memory_store.store import MemoryStore
 from portico.testing.engine import scripted_engine
+from tests.support.limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -93,7 +94,7 @@ async def test_a_call_under_way_is_waited_for_when_the_engine_stops(tmp_path: Pa
     notebook = Notebook(0.3)
     async with scripted_engine(tmp_path, observers={"notebook": notebook}) as engine:
         await engine.create(ADA, NewSession(session_id="s"))
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             while not notebook.calls:  # and then it takes its time
                 await anyio.sleep(0.001)
     assert notebook.told["s"][0].type == "session"
@@ -114,7 +115,7 @@ async def test_an_observer_that_raises_or_hangs_is_nobodys_trouble(
     monkeypatch.setattr(observer, "OBSERVE_SECONDS", 0.05)
     broken, hanging, notebook = Broken(), Hanging(), Notebook()
     observers: dict[str, Observer] = {"broken": broken, "hanging": hanging, "notebook": notebook}
-    with anyio.fail_after(20):
+    with anyio.fail_after(HANG_SECONDS):
         async with scripted_engine(tmp_path, observers=observers) as engine:
             events = await ask(engine, "s", 3)
             assert [event.type for event in events].count("complete") == 3
@@ -219,7 +220,7 @@ async def test_one_that_cannot_be_entered_is_told_nothing_and_holds_nothing_up(
 ) -> None:
     monkeypatch.setattr(observer, "OBSERVE_SECONDS", 0.05)
     library, notebook = Library(enter), Notebook()
-    with anyio.fail_after(3):
+    with anyio.fail_after(HANG_SECONDS):
         async with scripted_engine(tmp_path, observers={"library": library, "notebook": notebook}) as engine:
             await ask(engine, "s", 1)
             await anyio.sleep(0.1)
@@ -234,7 +235,7 @@ async def test_one_that_cannot_be_left_does_not_keep_the_engine(
 ) -> None:
     monkeypatch.setattr(observer, "LEAVE_SECONDS", 0.05)
     library = Library(leave=leave)
-    with anyio.fail_after(3):
+    with anyio.fail_after(HANG_SECONDS):
         async with scripted_engine(tmp_path, observers={"library": library}) as engine:
             await ask(engine, "s", 1)
     assert library.told and "left" not in library.diary

@@ -34,6 +34,7 @@ from portico.testing.engine import generous_policy, scripted_engine
 from portico.testing.scripted import Ask, Gate, ScriptedDriver, turn
 from portico.testing.store import event, record
 from tests.support.held import Holds
+from tests.support.limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -115,7 +116,7 @@ async def all_of_bobs(engine: Engine) -> tuple[SessionView, Sequence[Event]]:
 async def holding(folder: Path, **options: Any) -> AsyncIterator[tuple[Engine, Holds]]:
     options.setdefault("driver", bobs_script())
     holds = Holds(MemoryStore())
-    with anyio.fail_after(30):
+    with anyio.fail_after(HANG_SECONDS):
         async with scripted_engine(folder, store=holds.store, **options) as engine:
             yield engine, holds
 
@@ -375,7 +376,7 @@ async def test_what_is_being_stored_as_the_purge_comes_does_not_meet_the_next_se
         done.append("purge")
         await holds.store.create(record("s", owner="bob"))
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(HANG_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(life.append, 0, [event(1)], alices(title="taken"))
             await hold.reached.wait()
@@ -393,7 +394,7 @@ async def test_what_waits_to_be_stored_as_the_purge_comes_is_not_stored() -> Non
     feed = Feed(Life("s", holds.store), 0)
     hold = holds.hold("append", late=True)
     attempts = [Attempt(lambda: feed.append([], alices(title="taken"))) for _ in range(3)]
-    with anyio.fail_after(10):
+    with anyio.fail_after(HANG_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(attempts[0].run)
             await hold.reached.wait()
@@ -520,7 +521,7 @@ async def audited(folder: Path) -> AsyncIterator[tuple[Engine, Holds, Book]]:
         default_model=None,
         policy=generous_policy(folder),
     )
-    with anyio.fail_after(30):
+    with anyio.fail_after(HANG_SECONDS):
         async with background() as tasks:
             await tasks.start(engine.run)
             yield engine, holds, book

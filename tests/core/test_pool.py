@@ -13,6 +13,7 @@ from portico.core.principal import Principal
 from portico.core.requests import NewSession
 from portico.testing.engine import scripted_engine
 from portico.testing.scripted import ScriptedAgent, ScriptedDriver
+from tests.support.limits import HANG_SECONDS
 
 ADA = Principal("ada")
 
@@ -41,13 +42,13 @@ async def test_agents_that_die_at_once_are_started_again_more_and_more_seldom(
     monkeypatch.setattr(pool, "BACK_OFF", (0.05, 60.0))
     driver = Mortal(deaths=4)
     async with scripted_engine(tmp_path, driver=driver, pool_size=1) as engine:
-        with anyio.fail_after(30):
+        with anyio.fail_after(HANG_SECONDS):
             while len(driver.starts) < 5:
                 await anyio.sleep(0.01)
         pauses = [after - before for before, after in zip(driver.starts, driver.starts[1:], strict=False)]
         assert all(pause >= least for pause, least in zip(pauses, (0.05, 0.1, 0.2, 0.4), strict=True))
         assert all(agent.closes == 1 for agent in driver.agents[:4])
         await engine.create(ADA, NewSession(session_id="s"))
-        with anyio.fail_after(10):
+        with anyio.fail_after(HANG_SECONDS):
             while not driver.agents[4].claims:  # the one that lives is as good as any
                 await anyio.sleep(0.01)

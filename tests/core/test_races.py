@@ -23,6 +23,7 @@ from portico.plugins.echo.driver import EchoDriver
 from portico.plugins.memory_store.store import MemoryStore
 from portico.testing.engine import scripted_engine
 from portico.testing.scripted import Ask, Fail, Gate, ScriptedAgent, ScriptedDriver, TakeUp, turn
+from tests.support.limits import HANG_SECONDS
 from tests.support.moody import Moody
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +38,7 @@ class MoodyStore(Moody, MemoryStore):
 
 @asynccontextmanager
 async def engine_on(store: MoodyStore, folder: Path, **limits: Any) -> AsyncIterator[Engine]:
-    with anyio.fail_after(60):
+    with anyio.fail_after(HANG_SECONDS):
         async with scripted_engine(folder, store=store, **limits) as engine:
             yield engine
 
@@ -52,7 +53,7 @@ async def ends(engine: Engine, session_id: str) -> dict[str, str]:
 
 
 async def quiet(engine: Engine, session_id: str, turns: int) -> dict[str, str]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(HANG_SECONDS):
         while len(found := await ends(engine, session_id)) < turns:
             await anyio.sleep(0.01)
     return found
@@ -61,7 +62,7 @@ async def quiet(engine: Engine, session_id: str, turns: int) -> dict[str, str]:
 async def test_a_query_that_meets_the_idle_timeout_is_run(tmp_path: Path) -> None:
     store = MoodyStore()
     store.delay = 0.004
-    async with engine_on(store, tmp_path, session_timeout=0.01) as engine:
+    async with engine_on(store, tmp_path, session_timeout=0.01, max_queued_turns=60) as engine:
         await engine.create(ADA, NewSession(session_id="s"))
         for n in range(60):
             await engine.query(ADA, "s", NewTurn("hello", f"t{n}"))
@@ -109,7 +110,7 @@ async def test_withdrawing_the_last_that_waits_leaves_the_session_idle(
             except Conflict as conflict:
                 assert conflict.code == "not_queued"
             await quiet(engine, "s", 2 * (n + 1))
-            with anyio.fail_after(2):
+            with anyio.fail_after(HANG_SECONDS):
                 while (await engine.session(ADA, "s"))["state"] != "idle":
                     await anyio.sleep(0.005)
 
@@ -350,7 +351,7 @@ async def test_a_stop_does_not_wait_for_a_store_that_fails_since_an_idle_agent_h
             await quiet(engine, "s", 1)
             store.failing = True
             driver.agents[0].die()
-            with anyio.fail_after(5):
+            with anyio.fail_after(HANG_SECONDS):
                 while not engine.readiness():
                     await anyio.sleep(0.01)
 
@@ -478,7 +479,7 @@ async def test_of_two_changes_of_a_dormant_session_neither_is_lost(tmp_path: Pat
     store = MoodyStore()
     async with scripted_engine(tmp_path, store=store, session_timeout=0.05) as engine:
         await engine.create(ADA, NewSession(session_id="s"))
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             while (await engine.session(ADA, "s"))["state"] != "dormant":
                 await anyio.sleep(0.01)
         store.delay = 0.05
@@ -558,13 +559,13 @@ async def test_a_dormant_session_that_takes_no_query_takes_no_place_either(tmp_p
     driver = ScriptedDriver(capabilities=())
     async with scripted_engine(tmp_path, driver=driver, store=store, session_timeout=0.01) as engine:
         await engine.create(ADA, NewSession(session_id="s"))
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             while (await engine.session(ADA, "s"))["state"] != "dormant":
                 await anyio.sleep(0.01)
     async with scripted_engine(tmp_path, driver=driver, store=store, max_sessions=1) as engine:
         with pytest.raises(Conflict):
             await engine.query(ADA, "s", NewTurn("hello", if_busy="interrupt"))
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             while engine.occupancy().sessions:
                 await anyio.sleep(0.01)
         await engine.create(ADA, NewSession())

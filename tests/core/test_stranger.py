@@ -26,6 +26,7 @@ from portico.server.serving import Serving
 from portico.testing import scripted
 from portico.testing.engine import scripted_engine
 from portico.testing.scripted import Fail, ScriptedDriver
+from tests.support.limits import HANG_SECONDS
 
 ADA = Principal("ada")
 HELLO = Delta(type="delta", content="hello")
@@ -40,7 +41,7 @@ async def outcome(engine: Engine, session_id: str = "s") -> str:
     accepted = await engine.query(ADA, session_id, NewTurn("hello"))
     reader = await engine.reader(ADA, session_id, after=accepted.first_seq - 1, turn_id=accepted.turn_id)
     last: Event | None = None
-    with anyio.fail_after(20):
+    with anyio.fail_after(HANG_SECONDS):
         while batch := await reader.read():
             last = batch[-1]
     assert last is not None
@@ -153,7 +154,7 @@ async def test_a_transport(tmp_path: Path, error: BaseException) -> None:
     async with scripted_engine(tmp_path) as engine, anyio.create_task_group() as tasks:
         running = Serving(engine, {"odd": Odd(), "good": Good()})
         await running.start(tasks)
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             while not engine.failed:
                 await anyio.lowlevel.checkpoint()
         assert not running.over.is_set() and list(engine.failed) == ["transport odd"]

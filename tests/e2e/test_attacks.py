@@ -21,6 +21,7 @@ from websockets.frames import Opcode
 
 from portico.transports.watch import NO_LINGER
 from tests.e2e.attacks import BODIES, HANDSHAKES, HEADS, PAGES, PLAIN, SMUGGLING, SOCKETS, TOKEN, V1, Attack, request
+from tests.support.limits import HANG_SECONDS
 from tests.support.mounted import MOUNTED
 from tests.support.server import RunningServer, running_server
 from tests.support.sight import count_descriptors
@@ -85,7 +86,7 @@ async def outcome(server: RunningServer, client: Talk, attack: Attack) -> str | 
     """What is wrong with what comes of the attack."""
     upgrades = attack in SOCKETS
     try:
-        with anyio.fail_after(10):
+        with anyio.fail_after(HANG_SECONDS):
             async with connected(server) as stream, anyio.create_task_group() as tasks:
                 if upgrades:
                     shake, _, rest = attack.sent.partition(b"\r\n\r\n")
@@ -199,7 +200,7 @@ async def test_no_attack_of_the_table_does_any_harm(
             await flood(server, client)
             assert (await client.http.get(f"{server.url}/readyz")).status_code == 200, flood.__name__
 
-        with anyio.fail_after(20):  # for what is being cut off
+        with anyio.fail_after(HANG_SECONDS):  # for what is being cut off
             while count_descriptors(process) > files + 2:
                 await anyio.sleep(0.1)
         assert {child.pid for child in process.children(recursive=True)} == children

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import anyio
 import pytest
 
+from tests.support.limits import HANG_SECONDS
 from tests.support.mounted import MOUNTED
 from tests.support.server import RunningServer, running_server
 from tests.support.websocket import talking
@@ -39,7 +40,7 @@ def lines(path: Path) -> list[Line]:
 
 async def line(path: Path, action: str, count: int = 1) -> Line:
     """The ``count``th line of ``action``, which comes soon."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(HANG_SECONDS):
         while True:
             found = [each for each in lines(path) if each["action"] == action] if path.exists() else []
             if len(found) >= count:
@@ -62,7 +63,7 @@ async def test_each_action_is_a_line_and_what_was_said_is_not(tmp_path: Path) ->
         await alice.patch("/sessions/s", json={"metadata": {"a": "confidential"}})
         await alice.post("/sessions/s/turns", json={"query": ask, "turn_id": "t"})
         await alice.post("/sessions/s/turns", json={"query": ask, "turn_id": "t"})  # the same: nothing is changed
-        with anyio.fail_after(20):
+        with anyio.fail_after(HANG_SECONDS):
             while not (pending := (await alice.get("/sessions/s")).json()["pending_permissions"]):
                 await anyio.sleep(0.02)
         request_id = pending[0]["request_id"]
@@ -168,7 +169,7 @@ async def test_a_full_disk_stops_nothing_and_the_loss_is_told(tmp_path: Path) ->
             assert (await alice.patch("/sessions/s", json={"title": "x"})).status_code == 200
         assert (await alice.get(f"{server.url}/readyz")).status_code == 200
         log = tmp_path / "server.log"
-        with anyio.fail_after(20):
+        with anyio.fail_after(HANG_SECONDS):
             while "lines of the audit log are lost" not in log.read_text():
                 await anyio.sleep(0.02)
         path.rename(path.with_suffix(".old"))

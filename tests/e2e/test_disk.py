@@ -9,6 +9,7 @@ import anyio
 import psutil
 import pytest
 
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import RunningServer, running_server
 from tests.support.talk import Event, Talk, script, talk, text
 
@@ -25,7 +26,7 @@ def free_disk(server: RunningServer) -> None:
 
 
 async def unready(server: RunningServer, client: Talk) -> None:
-    with anyio.fail_after(60):
+    with anyio.fail_after(HANG_SECONDS):
         while (await client.http.get(f"{server.url}/readyz")).status_code != 503:
             await anyio.sleep(0.05)
 
@@ -37,7 +38,7 @@ async def test_what_a_full_disk_does_not_take_nobody_sees(tmp_path: Path) -> Non
         before = (await client.session("s"))["last_seq"]
         seen: list[Event] = []
         await client.start("s", script({"words": 20_000, "say": "word "}), turn_id="t")
-        with anyio.move_on_after(20) as following_for:
+        with anyio.move_on_after(HANG_SECONDS) as following_for:
             async with client.follow("s", after=before) as following:
                 async for event in following:
                     seen.append(event)

@@ -25,6 +25,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from portico.plugins.demo.server import serve_model
 from tests.support.agents import real_cli
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import ROOT
 from tests.support.sse import events as sse_events
 from tests.support.talk import script
@@ -60,7 +61,9 @@ def test_an_example_passes_its_own_tests(tmp_path: Path, name: str) -> None:
     path = os.pathsep.join(map(str, (ROOT, EXAMPLES / name)))
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / name)]
-    done = subprocess.run(argv, env=env, cwd=EXAMPLES / name, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        argv, env=env, cwd=EXAMPLES / name, capture_output=True, text=True, timeout=HANG_SECONDS, check=False
+    )
     assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout + done.stderr
 
 
@@ -131,7 +134,7 @@ class Receiver:
 
     async def until(self, session_id: str, count: int) -> list[dict[str, Any]]:
         """The events of a session, once there are so many."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(HANG_SECONDS):
             while len(found := [event for event in self.events if event["session_id"] == session_id]) < count:
                 await anyio.sleep(0.02)
         return found
@@ -152,7 +155,7 @@ async def serving(installed: Installed, **settings: str) -> AsyncIterator[Mappin
             assert set(found) == {"http", "jsonlines"}, f"{found}\n{log.read_text()}"
             yield found
             process.terminate()
-            with anyio.fail_after(20):
+            with anyio.fail_after(HANG_SECONDS):
                 assert await process.wait() == 0, log.read_text()
         finally:
             if process.returncode is None:
@@ -162,7 +165,7 @@ async def serving(installed: Installed, **settings: str) -> AsyncIterator[Mappin
 async def _addresses(process: Process) -> Mapping[str, str]:
     assert process.stdout is not None
     said = ""
-    with anyio.move_on_after(30):
+    with anyio.move_on_after(HANG_SECONDS):
         async for data in process.stdout:
             said += data.decode()
             if said.count("Portico is ready on ") == 2 and said.endswith("\n"):
@@ -252,7 +255,9 @@ async def watch(
     seen: dict[str, list[dict[str, Any]]] = {}
     said: list[str | None] = []
     headers = {"Authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(base_url=f"{url}/claude", headers=headers, timeout=60, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=f"{url}/claude", headers=headers, timeout=HANG_SECONDS, trust_env=False
+    ) as client:
         made = await client.post("/sessions", json={"session_id": session_id, "driver": driver})
         assert made.status_code == 201, made.text
 
@@ -262,7 +267,7 @@ async def watch(
         async def over_lines() -> None:
             seen["lines"] = await watch_over_lines(addresses["jsonlines"], token, session_id)
 
-        with anyio.fail_after(90):
+        with anyio.fail_after(HANG_SECONDS):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(over_sse)
                 tasks.start_soon(over_lines)

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.support.agents import gone_soon
+from tests.support.limits import HANG_SECONDS
 from tests.support.programs import needs
 from tests.support.sdk import SDK_DRIVER
 from tests.support.server import RunningServer, running_server
@@ -114,7 +115,7 @@ async def test_words_come_while_the_model_is_still_speaking_and_a_dead_agent_ask
         agents = server.agents()
         server.kill_agents()
         assert gone_soon(agents)
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             while server.model._streams:
                 await anyio.sleep(0.02)
         assert (await client.until("s", "complete"))["stop_reason"] == "error"

@@ -7,6 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import running_server
 from tests.support.talk import Talk, only, script, talk, text
 
@@ -95,7 +96,7 @@ async def test_an_idle_session_goes_dormant_frees_its_slot_and_comes_back(tmp_pa
         tool = {"name": "Write", "input": {"file_path": str(target), "content": "x"}}
         async with client.follow("a", after=dormant["seq"]) as following:  # attached before it comes back
             await client.start("a", script({"tool": tool}, {"say": "back"}))
-            with anyio.fail_after(20):
+            with anyio.fail_after(HANG_SECONDS):
                 async for event in following:
                     if event["type"] == "complete":
                         break

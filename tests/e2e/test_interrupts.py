@@ -8,19 +8,18 @@ import anyio
 import pytest
 
 from tests.support.agents import gone_soon, processes_with, unique_seconds
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import running_server
-from tests.support.talk import Stopwatch, Talk, script, talk, text
+from tests.support.talk import Talk, script, talk, text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
 
 async def interrupted(client: Talk) -> None:
-    """Interrupts; the turn ends soon and says so, and the next one runs."""
-    clock = Stopwatch()
+    """Interrupts; the turn ends and says so, and the next one runs."""
     assert (await client.http.post("/sessions/s/interrupt")).status_code == 202
     complete = await client.until("s", "complete", turn_id="t")
     assert complete["stop_reason"] == "interrupted"
-    assert clock.seconds < 8
     assert text(await client.turn("s", script({"say": "fine"}))) == "fine"
 
 
@@ -31,7 +30,7 @@ async def test_while_a_tool_runs_its_children_die(tmp_path: Path) -> None:
         await client.open(session_id="s", allowed_tools=["Bash"])
         await client.start("s", script({"tool": tool}), turn_id="t")
         await client.until("s", "tool_use")
-        with anyio.fail_after(20):
+        with anyio.fail_after(HANG_SECONDS):
             while len(children := processes_with(seconds)) < 2:
                 await anyio.sleep(0.05)
         await interrupted(client)

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
+from tests.support.limits import HANG_SECONDS
 from tests.support.sdk import SDK_DRIVER
 from tests.support.server import running_server
 from tests.support.talk import Event, Talk, only, script, talk
@@ -31,7 +32,7 @@ async def turn(client: Talk, session_id: str, *steps: dict[str, Any], answer: di
     """All events of a turn; each request for leave is given this answer."""
     events: list[Event] = []
     body = {"query": script(*steps, {"say": "done"})}
-    with anyio.fail_after(60):
+    with anyio.fail_after(HANG_SECONDS):
         async with client.http.stream("POST", f"/stream/{session_id}", json=body) as answers:
             async for each in answers.aiter_lines():
                 if each.startswith("data:"):

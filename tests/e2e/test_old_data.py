@@ -18,6 +18,7 @@ import pytest
 from portico.plugins.sqlite_store.schema import MIGRATIONS
 from portico.server.data_format import FORMAT
 from tests.fixtures.data_folder import NUMBERS, Expected, expected, restore
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import PORTICO, RunningServer, environment, running_server
 from tests.support.talk import Event, Talk, only, script, talk, text
 
@@ -89,7 +90,7 @@ async def test_all_that_was_in_it_is_there(tmp_path: Path, number: int) -> None:
         again = await client.http.post("/stream/running", json={"query": "never begun", "turn_id": "queued"})
         assert "server_restarted" in again.text  # it is not run now
         url = f"{server.api}/sessions/idle/events?live=false&ticket={found.ticket}"
-        async with httpx.AsyncClient(timeout=20, trust_env=False) as http:
+        async with httpx.AsyncClient(timeout=HANG_SECONDS, trust_env=False) as http:
             assert (await http.get(url)).status_code == 200
             assert (await http.get(url.replace("/idle/", "/waiting/"))).status_code != 200
         assert await opened.added("gap") == []
@@ -133,7 +134,7 @@ def digests(folder: Path, *without: str) -> dict[str, str]:
 async def refused(tmp_path: Path) -> str:
     """The one line with which `portico serve` refuses the data folder."""
     env = environment(tmp_path, PORTICO_DATA_DIR=str(tmp_path / "data"), PORTICO_PORT="0", PORTICO_LOG_LEVEL="error")
-    with anyio.fail_after(60):
+    with anyio.fail_after(HANG_SECONDS):
         done = await anyio.run_process([*PORTICO, "serve", "--driver", "echo"], env=env, cwd=tmp_path, check=False)
     assert done.returncode in (1, 2)
     (line,) = done.stderr.decode().splitlines()

@@ -21,6 +21,7 @@ from portico.transports.sessions import SessionRoutes
 from portico.transports.sse import EventRoutes
 from portico.transports.streams import Streams
 from portico.transports.websocket import WebSocketRoutes
+from tests.support.limits import HANG_SECONDS
 from tests.support.places import PLACES
 from tests.support.server import RunningServer, running_server
 from tests.support.talk import Talk, script, talk
@@ -152,7 +153,7 @@ async def test_changes_that_wait_do_not_reach_the_next_session_of_the_id(tmp_pat
         assert asked.keys() <= {"200", "404 session_not_found", "409 session_closed"}
         assert asked["200"] and asked["404 session_not_found"]
         noted: Counter[str] = Counter()
-        with anyio.fail_after(20):
+        with anyio.fail_after(HANG_SECONDS):
             while noted["ok"] < asked["200"] or noted["session_closed"] < asked["409 session_closed"]:
                 await anyio.sleep(0.02)
                 lines = [json.loads(line) for line in (server.data_dir / "audit.jsonl").read_bytes().splitlines()]
@@ -200,7 +201,7 @@ async def test_every_route_knows_its_owner(tmp_path: Path, place: dict[str, str]
             talk(server, "alice-secret-alice") as alice,
             talk(server, "bob-secret-bob-bob") as bob,
             talk(server, "root-secret-root") as root,
-            httpx.AsyncClient(base_url=server.api, timeout=20, trust_env=False) as nobody,
+            httpx.AsyncClient(base_url=server.api, timeout=HANG_SECONDS, trust_env=False) as nobody,
         ):
             for session_id in ("hers", "hers-too"):
                 await alice.open(session_id=session_id)

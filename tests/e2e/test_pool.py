@@ -7,6 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import RunningServer, running_server
 from tests.support.talk import Talk, script, talk, text
 
@@ -15,7 +16,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
 async def agents(server: RunningServer, count: int) -> None:
     """Wait until there are so many agents."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(HANG_SECONDS):
         while server.count_agents() != count:
             await anyio.sleep(0.05)
 
@@ -78,7 +79,7 @@ async def test_one_that_dies_is_replaced(tmp_path: Path) -> None:
         await agents(server, 1)
         (first,) = server.agents()
         server.kill_agents()
-        with anyio.fail_after(20):
+        with anyio.fail_after(HANG_SECONDS):
             while [agent.pid for agent in server.agents()] in ([], [first.pid]):
                 await anyio.sleep(0.05)
         await client.open(session_id="a")

@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import PORTICO, RunningServer, environment, running_server
 from tests.support.talk import talk
 from tests.support.terminal import on_terminal
@@ -27,7 +28,7 @@ async def reload(server: RunningServer, *answers: str) -> None:
 
     before = count()
     server.process.send_signal(signal.SIGHUP)
-    with anyio.fail_after(15):
+    with anyio.fail_after(HANG_SECONDS):
         while count() == before:
             await anyio.sleep(0.02)
 
@@ -85,6 +86,6 @@ async def test_a_server_ends_with_the_terminal_that_it_was_started_on(tmp_path: 
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, terminal.fd)  # closes it, and leaves something to close
         os.close(nothing)
-        with anyio.fail_after(15):
+        with anyio.fail_after(HANG_SECONDS):
             await terminal.process.wait()
     assert not (tmp_path / "data" / "server.json").exists(), "it stopped in order"

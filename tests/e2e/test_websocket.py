@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import RunningServer, running_server
 from tests.support.talk import Event, only, script, talk, text
 from tests.support.websocket import Client, talking
@@ -139,7 +140,7 @@ async def test_a_drain_lets_the_turn_end_and_closes_with_1001(tmp_path: Path) ->
             server.process.send_signal(signal.SIGTERM)
             assert (await socket.until("complete"))[-1]["stop_reason"] == "end_turn"
             assert (await socket.closed())[0] == 1001
-        with anyio.fail_after(10):
+        with anyio.fail_after(HANG_SECONDS):
             assert await server.process.wait() == 0
 
 

@@ -16,6 +16,7 @@ import anyio
 import httpx
 import pytest
 
+from tests.support.limits import HANG_SECONDS
 from tests.support.sandbox import working_sandbox, write_failing_bwrap
 from tests.support.sdk import SDK_DRIVER
 from tests.support.server import RunningServer, environment, running_server
@@ -56,7 +57,7 @@ async def serve(folder: Path, **variables: str) -> CompletedProcess[bytes]:
     """A server that is expected not to start."""
     settings = {"PORTICO_PORT": "0", "PORTICO_DATA_DIR": str(folder / "data"), **ECHO}
     argv = [sys.executable, "-m", "portico", "serve"]
-    with anyio.fail_after(60):
+    with anyio.fail_after(HANG_SECONDS):
         return await anyio.run_process(
             argv, env=environment(folder, **(settings | variables)), cwd=folder, check=False, stderr=subprocess.STDOUT
         )
@@ -176,7 +177,7 @@ async def test_workspaces_that_are_swapped_while_the_server_runs_are_not_used(tm
                 shutil.copytree(outside, root / OWN)
             assert await refused(client) == (503, "workspaces_unusable"), plant
             assert only(await client.turn("s", "hello"), "error")["code"] == "workspace_moved", plant
-            assert str(root / OWN) in httpx.get(f"{server.url}/readyz").text
+            assert str(root / OWN) in httpx.get(f"{server.url}/readyz", timeout=HANG_SECONDS).text
         assert (await client.http.delete("/sessions/s?purge=true")).status_code == 204
         assert list(was.iterdir()) == []
         for place in (outside, root / OWN):

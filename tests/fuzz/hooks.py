@@ -15,6 +15,8 @@ from schemathesis import Case, CheckContext, GenerationMode, HookContext, Respon
 from schemathesis.core.failures import Failure
 from schemathesis.openapi.checks import EnsureResourceAvailability, IgnoredAuth
 
+from tests.support.limits import HANG_SECONDS
+
 QUERIES = (
     json.dumps({"ask": {"tool_name": "Write", "input": {"file_path": "a"}}}),
     json.dumps({"deltas": 20, "gap": 0.05}),
@@ -100,7 +102,7 @@ def a_session_is_its_owners(context: CheckContext, response: Response, case: Cas
     assert not _is_somebody_elses(response), response.text
     headers = {**sent.headers, "Authorization": OTHER.get(str(sent.headers.get("Authorization")), "")}
     with requests.request(
-        str(sent.method), str(sent.url), data=sent.body, headers=headers, stream=True, timeout=10
+        str(sent.method), str(sent.url), data=sent.body, headers=headers, stream=True, timeout=HANG_SECONDS
     ) as others:
         assert others.status_code in (401, 404), others.status_code
 

@@ -16,6 +16,7 @@ import anyio
 import psutil
 import pytest
 
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import RunningServer, running_server
 from tests.support.sight import count_descriptors
 
@@ -156,7 +157,7 @@ async def test_made_up_requests_to_real_agents_leave_no_process(tmp_path: Path) 
     async with running_server(tmp_path, **settings) as server:
         await requests(server, tmp_path / "st", "--phases", "stateful", "--max-examples", "10", "--seed=1", seconds=200)
         await is_idle(server)
-        with anyio.fail_after(60):
+        with anyio.fail_after(HANG_SECONDS):
             while server.count_agents() > 1:  # the one that is ready for the next session
                 await anyio.sleep(0.1)
         assert faults(server) == []

@@ -19,6 +19,7 @@ from portico.gateway.ledger import Ledger
 from portico.gateway.upstream import Upstream
 from portico.plugins.demo.server import serve_model
 from tests.support.gateway import answering, asking, gate, spec_in, through
+from tests.support.limits import HANG_SECONDS
 from tests.support.programs import needs
 
 pytestmark = pytest.mark.anyio
@@ -49,11 +50,11 @@ async def test_a_socket_that_was_left_behind_is_taken_over(tmp_path: Path) -> No
 
 async def test_a_door_that_closes_ends_what_came_through_it(tmp_path: Path) -> None:
     async with serve_model() as model, gate(tmp_path, model.url) as open_gate:
-        with anyio.fail_after(5), pytest.raises(httpx.RemoteProtocolError):
+        with anyio.fail_after(HANG_SECONDS), pytest.raises(httpx.RemoteProtocolError):
             async with open_gate.http.stream("POST", "/v1/messages", json=asking({"say": "a b", "stall": 1})) as answer:
                 await open_gate.door.close()
                 await answer.aread()
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             while model.model._streams:
                 await anyio.sleep(0.01)
 

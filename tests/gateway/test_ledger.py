@@ -14,6 +14,7 @@ import pytest
 from portico.gateway.answers import Refusal
 from portico.gateway.ledger import Ledger
 from portico.testing.background import background
+from tests.support.limits import HANG_SECONDS
 from tests.support.threads import no_threads
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +30,7 @@ async def counting(ledger: Ledger) -> AsyncIterator[None]:
 
 async def kept(ledger: Ledger, path: Path, **usd: float) -> None:
     """Wait until the file says so."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(HANG_SECONDS):
         while not path.exists() or json.loads(path.read_text())["usd"] != usd:
             await anyio.sleep(0.01)
 
@@ -108,7 +109,7 @@ async def test_a_folder_that_can_not_be_written_to_is_said_and_stops_nothing(
     async with background() as tasks:
         tasks.start_soon(ledger.run)
         ledger.add("alice", 2.0)
-        with anyio.fail_after(10):
+        with anyio.fail_after(HANG_SECONDS):
             while "can't be written" not in caplog.text:
                 await anyio.sleep(0.01)
     with pytest.raises(Refusal):

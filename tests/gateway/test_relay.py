@@ -16,6 +16,7 @@ from portico.gateway.door import MAX_CONNECTIONS
 from portico.http1 import measured
 from portico.plugins.demo.server import ServedModel, serve_model
 from tests.support.gateway import KEY, answering, asking, gate
+from tests.support.limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -96,7 +97,7 @@ async def test_counting_tokens_is_passed_on(model: ServedModel, tmp_path: Path) 
 async def test_the_answer_streams_and_its_end_is_not_waited_for(model: ServedModel, tmp_path: Path) -> None:
     async with gate(tmp_path, model.url) as through:
         body = asking({"say": "one two three", "stall": 1})
-        with anyio.fail_after(10):
+        with anyio.fail_after(HANG_SECONDS):
             async with through.http.stream("POST", "/v1/messages", json=body) as answer:
                 lines = answer.aiter_lines()
                 async for line in lines:
@@ -111,7 +112,7 @@ async def test_an_agent_that_leaves_ends_the_request_to_the_model(model: ServedM
         async with through.http.stream("POST", "/v1/messages", json=asking({"say": "one two", "stall": 1})) as answer:
             await anext(answer.aiter_lines())
             assert model.model._streams
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             while model.model._streams:
                 await anyio.sleep(0.01)
 
@@ -121,7 +122,7 @@ async def test_an_agent_that_leaves_before_the_answer_ends_it_too(model: ServedM
         with pytest.raises(httpx.ReadTimeout):
             await through.http.post("/v1/messages", json=asking({"stall": 0, "say": "x"}, stream=False), timeout=0.3)
         assert model.model.requests
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             while model.model._streams:
                 await anyio.sleep(0.01)
 
@@ -196,7 +197,7 @@ async def test_a_body_that_is_too_large_is_refused_whether_it_says_so_or_not(
 async def test_a_head_without_end_ends_the_connection(model: ServedModel, tmp_path: Path) -> None:
     async with gate(tmp_path, model.url) as through, await anyio.connect_unix(through.door.path) as raw:
         await raw.send(b"POST /v1/messages HTTP/1.1\r\n")
-        with pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)), anyio.fail_after(10):
+        with pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)), anyio.fail_after(HANG_SECONDS):
             for _ in range(10_000):
                 await raw.send(b"x-more: " + b"y" * measured.HEAD_BYTES + b"\r\n")
 
@@ -205,7 +206,7 @@ async def test_a_head_without_end_ends_the_connection(model: ServedModel, tmp_pa
 async def test_trailers_without_end_end_the_connection(model: ServedModel, tmp_path: Path, piece: bytes) -> None:
     async with gate(tmp_path, model.url) as through, await anyio.connect_unix(through.door.path) as raw:
         await raw.send(b"POST /v1/messages HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nx: ")
-        with pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)), anyio.fail_after(10):
+        with pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)), anyio.fail_after(HANG_SECONDS):
             for _ in range(1000):
                 await raw.send(piece)
 
@@ -213,18 +214,18 @@ async def test_trailers_without_end_end_the_connection(model: ServedModel, tmp_p
 async def test_what_is_no_http_ends_the_connection(model: ServedModel, tmp_path: Path) -> None:
     async with gate(tmp_path, model.url) as through, await anyio.connect_unix(through.door.path) as raw:
         await raw.send(b"\x16\x03\x01 not HTTP\r\n\r\n")
-        with pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)), anyio.fail_after(10):
+        with pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)), anyio.fail_after(HANG_SECONDS):
             await raw.receive()
 
 
 async def test_an_agent_has_so_many_connections_and_no_more(model: ServedModel, tmp_path: Path) -> None:
     async with gate(tmp_path, model.url) as through:
         raws = [await anyio.connect_unix(through.door.path) for _ in range(MAX_CONNECTIONS + 1)]
-        with pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)), anyio.fail_after(10):
+        with pytest.raises((anyio.BrokenResourceError, anyio.EndOfStream)), anyio.fail_after(HANG_SECONDS):
             await raws[-1].receive()
         for raw in raws:
             await raw.aclose()
-        with anyio.fail_after(10):
+        with anyio.fail_after(HANG_SECONDS):
             while through.door.connections:
                 await anyio.sleep(0.01)
         assert (await through.ask({"say": "x"})).status_code == 200
@@ -236,7 +237,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
     monkeypatch.setattr(relay, "BODY_SECONDS", 0.2)
     async with gate(tmp_path, model.url) as through, await anyio.connect_unix(through.door.path) as raw:
         await raw.send(b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{")
-        with anyio.fail_after(10):
+        with anyio.fail_after(HANG_SECONDS):
             assert (await raw.receive()).startswith(b"HTTP/1.1 408 ")
 
 

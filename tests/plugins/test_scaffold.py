@@ -14,6 +14,7 @@ import pytest
 
 from portico.cli.commands import PLUGIN_KINDS
 from portico.plugins.scaffold import KINDS
+from tests.support.limits import HANG_SECONDS
 
 ROOT = Path(__file__).parents[2]
 LONG_NAME = "a-name-as-long-as-a-name-may-be2"
@@ -22,7 +23,13 @@ LONG_NAME = "a-name-as-long-as-a-name-may-be2"
 def run(folder: Path, *argv: str, path: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
     env = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": f"{ROOT}{path and os.pathsep}{path}"}
     done = subprocess.run(
-        [sys.executable, "-m", *argv], capture_output=True, text=True, env=env, cwd=folder, check=False, timeout=100
+        [sys.executable, "-m", *argv],
+        capture_output=True,
+        text=True,
+        env=env,
+        cwd=folder,
+        check=False,
+        timeout=HANG_SECONDS,
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
@@ -85,7 +92,9 @@ def test_new_plugins_have_strict_types(tmp_path: Path) -> None:
     path = os.pathsep.join(str(package) for package in tmp_path.iterdir() if package.is_dir())
     env = {"PATH": os.environ["PATH"], "MYPYPATH": f"{ROOT}{os.pathsep}{path}"}
     argv = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(ROOT / ".mypy_cache"), *modules]
-    done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=110)
+    done = subprocess.run(
+        argv, env=env, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=HANG_SECONDS
+    )
     assert done.returncode == 0, done.stdout
 
 

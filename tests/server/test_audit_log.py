@@ -14,6 +14,7 @@ import pytest
 from portico.core.errors import Unavailable
 from portico.core.principal import Principal
 from portico.server.audit_log import MAX_WAITING, AuditLog
+from tests.support.limits import HANG_SECONDS
 from tests.support.threads import no_threads
 
 pytestmark = pytest.mark.anyio
@@ -39,7 +40,7 @@ async def test_it_is_written_also_where_no_thread_can_be_started(tmp_path: Path)
     path = tmp_path / "audit.jsonl"
     async with running(log := AuditLog(path)), anyio.create_task_group() as tasks, no_threads(tasks):
         log.note("x", "ok", session_id="s")
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             while not path.exists() or '"s"' not in path.read_text():
                 await anyio.sleep(0.01)
 
@@ -65,7 +66,7 @@ async def test_where_it_cannot_be_set_aside_it_grows_and_nothing_is_said_to_be_l
     async with running(log := AuditLog(path, max_bytes=100)):
         for number in range(5):
             log.note("x", "ok", session_id=f"s{number}")
-            with anyio.fail_after(5):
+            with anyio.fail_after(HANG_SECONDS):
                 while f"s{number}" not in path.read_text():
                     await anyio.sleep(0.01)
     assert [json.loads(line)["action"] for line in path.read_text().splitlines()] == ["x"] * 5

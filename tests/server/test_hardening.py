@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from portico.server.hardening import blank_arguments, blank_environment
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import PORTICO, ROOT, environment, running_server
 from tests.support.sight import SEES_SERVERS
 
@@ -42,7 +43,9 @@ async def test_no_secret_is_on_the_command_line_that_everybody_sees(tmp_path: Pa
         assert {b"--driver", b"echo", b"--anthropic-api-key", b"--auth-tokens=" + b"*" * len("me:secret-token-1")} <= {
             *words
         }
-        answer = httpx.get(f"{server.api}/sessions", headers={"Authorization": "Bearer secret-token-1"})
+        answer = httpx.get(
+            f"{server.api}/sessions", headers={"Authorization": "Bearer secret-token-1"}, timeout=HANG_SECONDS
+        )
         assert answer.status_code == 200
 
 
@@ -80,7 +83,7 @@ async def test_nor_is_the_token_of_a_client(tmp_path: Path) -> None:
         client = [*PORTICO, "ask", "--server", where, "--token", "secret-token", "hello"]
         async with await anyio.open_process(client, env=environment(tmp_path), cwd=tmp_path) as process:
             shown = Path("/proc", str(process.pid), "cmdline")
-            with anyio.fail_after(30):
+            with anyio.fail_after(HANG_SECONDS):
                 while not {where.encode(), b"*" * len("secret-token")} <= {*shown.read_bytes().split(b"\0")}:
                     await anyio.sleep(0.02)
             process.kill()

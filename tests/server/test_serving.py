@@ -14,6 +14,7 @@ from portico.server import serving
 from portico.server.serving import Serving
 from portico.testing.engine import scripted_engine
 from portico.transports.base import TransportFailed
+from tests.support.limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -83,11 +84,11 @@ async def test_one_that_dies_leaves_the_others_until_none_is_left(tmp_path: Path
         running = Serving(engine, {"one": one, "other": other})
         assert await running.start(tasks) == ("odd:here", "odd:here")
         one.die.set()
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             while not engine.failed:
                 await anyio.lowlevel.checkpoint()
         assert engine.failed == {"transport one": reason}
         assert not running.over.is_set()
         other.die.set()
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             await running.over.wait()

@@ -9,6 +9,7 @@ import anyio
 import pytest
 
 from portico.server.stopping import StopSignals
+from tests.support.limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +32,7 @@ async def test_a_signal_that_comes_just_as_the_start_is_done_is_heard() -> None:
         tasks.start_soon(stop.listen)
         tasks.start_soon(both)
         heard = None
-        with stop.start_scope, anyio.fail_after(10):
+        with stop.start_scope, anyio.fail_after(HANG_SECONDS):
             await done.wait()
             stop.started()
             heard = await stop.asked(anyio.Event())
@@ -52,7 +53,7 @@ async def test_the_second_signal_hurries_and_so_does_the_first_once_no_transport
                 await send.send(signal.SIGINT)
             assert await stop.asked(over) == reason
             await send.send(signal.SIGTERM)
-            with anyio.fail_after(10):
+            with anyio.fail_after(HANG_SECONDS):
                 await stop.asked_again()
             tasks.cancel_scope.cancel()
     send.close()

@@ -15,6 +15,7 @@ import pytest
 from portico.core.errors import AgentUnavailable
 from portico.plugins.claude_code.cli import find_cli
 from portico.plugins.claude_code.containment import Containment, detect, sandboxed
+from tests.support.limits import HANG_SECONDS
 from tests.support.sandbox import working_sandbox
 
 MECHANISMS = ("pid-namespace", "user-pid-namespace", "bubblewrap", "cgroup", "best-effort")
@@ -88,7 +89,7 @@ def live(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
     return [process for process in processes if _is_live(process)]
 
 
-def gone_soon(processes: Sequence[psutil.Process], within: float = 5) -> bool:
+def gone_soon(processes: Sequence[psutil.Process], within: float = HANG_SECONDS) -> bool:
     """Whether none of them is left after so many seconds at most."""
     end = time.monotonic() + within
     while live(processes):

@@ -21,6 +21,7 @@ from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.driver import ClaudeDriver
 from portico.plugins.demo.server import ServedModel
 from tests.support.agents import gone_soon, processes_of
+from tests.support.limits import HANG_SECONDS
 
 Event = dict[str, Any]
 
@@ -53,7 +54,7 @@ async def started(driver: ClaudeDriver, spec: AgentSpec) -> AsyncIterator[Claude
         await agent.close()
 
 
-async def turn(agent: Agent, content: Content | Turn | OwnTurn, within: float = 30) -> list[Event]:
+async def turn(agent: Agent, content: Content | Turn | OwnTurn, within: float = HANG_SECONDS) -> list[Event]:
     """All events of one turn."""
     asked = content if isinstance(content, Turn | OwnTurn) else Turn("turn", content)
     events: list[Event] = []
@@ -79,7 +80,7 @@ def conversation(model: ServedModel) -> str:
 
 def kill(spec: AgentSpec) -> None:
     """SIGKILL all processes of this agent."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + HANG_SECONDS
     while not (killed := processes_of(spec.folder)):  # one that is being executed shows no environment for a moment
         assert time.monotonic() < end
         time.sleep(0.005)

@@ -19,6 +19,7 @@ from portico.gateway.gateway import Gateway
 from portico.gateway.ledger import Ledger
 from portico.gateway.upstream import Upstream
 from portico.testing.background import background
+from tests.support.limits import HANG_SECONDS
 from tests.support.talk import script
 
 KEY = "sk-the-real-key"
@@ -49,7 +50,7 @@ def spec_in(folder: Path, owner: str | None = "alice") -> AgentSpec:
 def through(door: Door) -> httpx.AsyncClient:
     """A client that comes through this door."""
     transport = httpx.AsyncHTTPTransport(uds=str(door.path))
-    return httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=20, trust_env=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=HANG_SECONDS, trust_env=False)
 
 
 @asynccontextmanager

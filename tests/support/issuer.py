@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import get_default_algorithms
 
+from tests.support.limits import HANG_SECONDS
+
 NAME, AUDIENCE = "https://issuer.example/", "portico"
 
 
@@ -75,7 +77,7 @@ def serving_keys(issuer: Issuer) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             issuer.asked += 1
-            issuer.go_on.wait(30)
+            issuer.go_on.wait(HANG_SECONDS)
             body = issuer.jwks() if issuer.body is None else issuer.body
             self.send_response(issuer.status)
             self.send_header("Content-Length", str(len(body)))

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import anyio
 
+from tests.support.limits import HANG_SECONDS
+
 NOBODY = 65534
 LOOK = "while :; do grep -aohe '%s[a-z-]*' /proc/[0-9]*/cmdline; echo looked; sleep 0.1; done 2>/dev/null"
 DECOY = "decoy"
@@ -26,7 +28,7 @@ class Onlooker:
     async def looked(self) -> None:
         """Wait until they have read all there is now."""
         rounds = self._rounds() + 2  # the one under way may be past what is new
-        with anyio.fail_after(60):
+        with anyio.fail_after(HANG_SECONDS):
             while self._rounds() < rounds:
                 await anyio.sleep(0.02)
 

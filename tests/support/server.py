@@ -21,11 +21,10 @@ from anyio.abc import Process
 from portico.plugins.demo.model import ScriptedModel
 from portico.plugins.demo.server import serve_model
 from tests.support.agents import gone_soon, real_cli
+from tests.support.limits import HANG_SECONDS
 
 PORTICO = [sys.executable, "-m", "portico"]
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 20.0
-STOP_SECONDS = 20.0
 
 
 @dataclass(slots=True)
@@ -50,7 +49,7 @@ class RunningServer:
 
     def http(self) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {self.token}"}
-        return httpx.AsyncClient(base_url=self.api, headers=headers, timeout=20, trust_env=False)
+        return httpx.AsyncClient(base_url=self.api, headers=headers, timeout=HANG_SECONDS, trust_env=False)
 
     def agents(self) -> list[psutil.Process]:
         """The agents' programs themselves, without what holds them together."""
@@ -74,7 +73,7 @@ class RunningServer:
         """SIGTERM; it must end by itself, and leave no process behind."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGTERM)
-        with anyio.fail_after(STOP_SECONDS):
+        with anyio.fail_after(HANG_SECONDS):
             assert await self.process.wait() == 0
         assert gone_soon(children), children
         assert not (self.data_dir / "server.json").exists()
@@ -122,7 +121,7 @@ async def running_server(folder: Path, *arguments: str, **variables: str) -> Asy
 
 async def _ready(process: Process, path: Path, log: Path) -> Mapping[str, Any]:
     """What the server says of itself once it can be reached."""
-    with anyio.move_on_after(START_SECONDS):
+    with anyio.move_on_after(HANG_SECONDS):
         while process.returncode is None:
             if await anyio.Path(path).exists():
                 entry: Mapping[str, Any] = json.loads(await anyio.Path(path).read_text())

@@ -26,8 +26,9 @@ from portico.transports.asgi import Api
 from portico.transports.base import Routes, Transport
 from portico.transports.hosts import LOOPBACK
 from portico.transports.http import HttpTransport
-from portico.transports.server import PING_SECONDS, Limits
+from portico.transports.server import Limits
 from portico.transports.tls import Tls
+from tests.support.limits import HANG_SECONDS, NEVER_SECONDS
 from tests.support.mounted import MountedTransport
 
 TOKENS = {"alice-secret": Principal("alice"), "bob-secret": Principal("bob"), "admin-secret": Principal("root", True)}
@@ -93,10 +94,10 @@ def get(path: str, *headers: str, method: str = "GET") -> bytes:
 async def serving(
     folder: Path,
     *,
-    write_timeout: float = 30.0,
+    write_timeout: float = NEVER_SECONDS,
     max_body: int = 1024 * 1024,
     max_frame: int = 1024 * 1024,
-    ping: float = PING_SECONDS,
+    ping: float = NEVER_SECONDS,
     hosts: Collection[str] = LOOPBACK,
     origins: Collection[str] = (),
     rest: bool = True,
@@ -139,7 +140,7 @@ async def serving(
             httpx.AsyncClient(
                 base_url=base,
                 headers=headers,
-                timeout=20,
+                timeout=HANG_SECONDS,
                 transport=through,
                 limits=limit,
                 trust_env=False,
@@ -157,7 +158,7 @@ async def serving(
 async def read_all(stream: ByteReceiveStream) -> bytes:
     """Until the server closes."""
     raw = b""
-    with anyio.fail_after(10):
+    with anyio.fail_after(HANG_SECONDS):
         while True:
             try:
                 raw += await stream.receive()

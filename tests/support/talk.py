@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import httpx
 
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import RunningServer
 from tests.support.sse import events
 
@@ -61,7 +62,7 @@ class Talk:
 
     async def until(self, session_id: str, wanted: str, after: int = 0, **fields: Any) -> Event:
         """The first event of this type, with these values, behind ``after``."""
-        with anyio.fail_after(30):
+        with anyio.fail_after(HANG_SECONDS):
             async with self.follow(session_id, after) as following:
                 async for event in following:
                     if event["type"] == wanted and fields.items() <= event.items():

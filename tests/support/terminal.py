@@ -17,6 +17,8 @@ from pathlib import Path
 import anyio
 from anyio.abc import Process
 
+from tests.support.limits import HANG_SECONDS
+
 # Makes standard input the controlling terminal, so that Ctrl-C is a signal; then becomes the program.
 _TAKE_TERMINAL = (
     "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
@@ -38,7 +40,7 @@ class Terminal:
     _seen: int = 0
     _raw: bytearray = field(default_factory=bytearray)
 
-    async def until(self, text: str, within: float = 15) -> str:
+    async def until(self, text: str, within: float = HANG_SECONDS) -> str:
         """What the program writes from here up to ``text``, without what steers the terminal."""
         with anyio.move_on_after(within):
             while (found := self.text.find(text, self._seen)) < 0:
@@ -52,7 +54,7 @@ class Terminal:
     async def type(self, keys: str) -> None:
         os.write(self.fd, keys.encode())
 
-    async def exit_status(self, within: float = 15) -> int:
+    async def exit_status(self, within: float = HANG_SECONDS) -> int:
         with anyio.fail_after(within):
             while await self._read():
                 pass

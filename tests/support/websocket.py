@@ -16,14 +16,15 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 from websockets.typing import Subprotocol
 
+from tests.support.limits import HANG_SECONDS
+
 V1 = "portico.v1"
-SECONDS = 20.0
 
 Message = dict[str, Any]
 
 
 class Client:
-    """One connection; every wait for a message ends within `SECONDS`."""
+    """One connection; every wait for a message ends within `HANG_SECONDS`."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
@@ -32,7 +33,7 @@ class Client:
         await self.connection.send(json.dumps(message) if isinstance(message, dict) else message)
 
     async def receive(self) -> Message:
-        with anyio.fail_after(SECONDS):
+        with anyio.fail_after(HANG_SECONDS):
             message: Message = json.loads(await self.connection.recv())
         return message
 
@@ -53,7 +54,7 @@ class Client:
 
     async def closed(self) -> tuple[int, str]:
         """The code and reason with which the server closes; what comes before it is left out."""
-        with anyio.fail_after(SECONDS):
+        with anyio.fail_after(HANG_SECONDS):
             try:
                 while True:
                     await self.connection.recv()
@@ -92,7 +93,7 @@ async def open_raw(stream: SocketStream, path: str = "/claude/ws/s", *headers: s
     """Shake hands over a bare connection."""
     await stream.send(handshake(path, *headers, **options))
     answer = b""
-    with anyio.fail_after(SECONDS):
+    with anyio.fail_after(HANG_SECONDS):
         while b"\r\n\r\n" not in answer:
             answer += await stream.receive(1)
     assert answer.startswith(b"HTTP/1.1 101 "), answer
@@ -126,7 +127,7 @@ async def frames(stream: SocketStream) -> AsyncIterator[tuple[int, bytes]]:
         try:
             next(parser)
             try:
-                with anyio.fail_after(SECONDS):
+                with anyio.fail_after(HANG_SECONDS):
                     raw += await stream.receive()
             except (anyio.EndOfStream, anyio.BrokenResourceError):
                 return

@@ -64,7 +64,8 @@ from anyio.abc import Process
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from tests.support.websocket import SECONDS, V1, Client
+from tests.support.limits import HANG_SECONDS
+from tests.support.websocket import V1, Client
 
 Shape = Literal["0.6", "1.x"]
 
@@ -160,7 +161,7 @@ class Network:
 
     async def bound(self, service: str, number: int = 1) -> list[dict[str, Any]]:
         """Wait until a service can be dialled at so many places (0: is gone)."""
-        with anyio.fail_after(SECONDS):
+        with anyio.fail_after(HANG_SECONDS):
             while True:
                 found = [
                     one
@@ -180,7 +181,7 @@ class Network:
         transport._pool = httpcore.AsyncConnectionPool(
             network_backend=_Dialler(self, service, identity), max_connections=None, keepalive_expiry=5
         )
-        options = {"base_url": "http://localhost", "timeout": SECONDS, **options}
+        options = {"base_url": "http://localhost", "timeout": HANG_SECONDS, **options}
         async with httpx.AsyncClient(transport=transport, **options) as client:
             yield client
 
@@ -213,7 +214,7 @@ class Network:
 
     async def _ask(self, op: str, **request: Any) -> tuple[dict[str, Any], Sequence[socket.socket]]:
         """The broker's answer. What was dialled outlives the conversation with which it was."""
-        with anyio.fail_after(SECONDS):
+        with anyio.fail_after(HANG_SECONDS):
             async with await anyio.connect_unix(self.folder / "broker") as stream:
                 await stream.send(json.dumps({"op": op, **request}).encode())
                 answer, fds = await stream.receive_fds(65536, 1)
@@ -309,5 +310,5 @@ async def network(identities: Path, shape: Shape = "0.6") -> AsyncIterator[Netwo
 
 async def _up(broker: Process) -> None:
     assert broker.stdout is not None
-    with anyio.fail_after(SECONDS):
+    with anyio.fail_after(HANG_SECONDS):
         await broker.stdout.receive()  # "up"; else it has ended, and that raises

@@ -17,6 +17,7 @@ from portico.core.principal import Principal
 from portico.core.requests import NewSession, NewTurn
 from portico.testing.engine import scripted_engine
 from portico.testing.scripted import Ask, Fail, Gate, Hang, ScriptedDriver, TakeUp, turn
+from tests.support.limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +34,7 @@ async def ask(engine: Engine, content: str = "hello", **options: Any) -> str:
 
 async def events(engine: Engine, turn_id: str, *until: str) -> list[dict[str, Any]]:
     """Those of the turn, as soon as one is of a type in ``until``, or it is complete."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(HANG_SECONDS):
         while True:
             history, _ = await engine.history(ADA, "s", after=0, limit=1000)
             found = [json.loads(event.data) for event in history if event.turn_id == turn_id]
@@ -147,7 +148,7 @@ async def test_starts_fail_and_wait_as_they_are_told(tmp_path: Path) -> None:
         assert (await events(engine, turn_id))[-1]["stop_reason"] == "end_turn"
         driver.agents[0].die()
         turn_id = await ask(engine)
-        with anyio.fail_after(10):
+        with anyio.fail_after(HANG_SECONDS):
             while len(driver.specs) < 3:
                 await anyio.sleep(0.005)
         await engine.interrupt(ADA, "s")
@@ -160,11 +161,11 @@ async def test_an_agent_may_begin_by_itself_and_die_between_turns(tmp_path: Path
         await engine.create(ADA, NewSession(session_id="s"))
         await events(engine, await ask(engine))
         driver.agents[0].begin("because")
-        with anyio.fail_after(10):
+        with anyio.fail_after(HANG_SECONDS):
             while len(driver.agents[0].turns) < 2:
                 await anyio.sleep(0.005)
         driver.agents[0].die()
-        with anyio.fail_after(10):
+        with anyio.fail_after(HANG_SECONDS):
             while driver.agents[0].closes < 1:
                 await anyio.sleep(0.005)
         history, _ = await engine.history(ADA, "s", after=0, limit=1000)
@@ -197,11 +198,11 @@ async def test_what_a_test_raises_comes_out_as_it_is(tmp_path: Path) -> None:
 async def test_limits_are_those_of_the_policy_and_agents_may_be_pooled(tmp_path: Path) -> None:
     driver = ScriptedDriver()
     async with scripted_engine(tmp_path, driver=driver, pool_size=1, max_sessions=1) as engine:
-        with anyio.fail_after(10):
+        with anyio.fail_after(HANG_SECONDS):
             while not driver.agents:
                 await anyio.sleep(0.005)
         await engine.create(ADA, NewSession(session_id="s", model="m"))
-        with anyio.fail_after(10):
+        with anyio.fail_after(HANG_SECONDS):
             while not driver.agents[0].claims:
                 await anyio.sleep(0.005)
         assert driver.agents[0].claims[0].options.model == "m"

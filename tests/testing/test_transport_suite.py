@@ -19,6 +19,7 @@ from portico.plugins.context import Context
 from portico.testing.transport import GARBAGE, Refused, TransportConformance
 from portico.transports import _create_http, _create_websocket
 from portico.transports.base import Transport
+from tests.support.limits import HANG_SECONDS
 
 HEAD = b"GET /claude/ws/s HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer alice-secret-0123456789\r\n"
 HANDSHAKE = HEAD + (
@@ -157,7 +158,7 @@ async def http_client(address: str, secret: str | None) -> AsyncIterator[HttpCli
         base_url="http://localhost" if uds else address,
         headers={} if secret is None else {"authorization": f"Bearer {secret}"},
         transport=httpx.AsyncHTTPTransport(uds=uds, verify=False),
-        timeout=30,
+        timeout=HANG_SECONDS,
         trust_env=False,
     ) as client:
         yield HttpClient(client)

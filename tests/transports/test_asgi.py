@@ -11,6 +11,7 @@ from portico.plugins.memory_store.store import MemoryStore
 from portico.plugins.token_auth.authenticator import TokenAuthenticator
 from portico.transports import streams
 from tests.support.accesslog import access_lines
+from tests.support.limits import HANG_SECONDS
 from tests.support.serving import serving
 
 pytestmark = pytest.mark.anyio
@@ -119,7 +120,7 @@ async def test_a_plugin_that_fails_while_a_ticket_is_looked_at_again_ends_nothin
         del served.client.headers["authorization"]
         async with served.client.stream("GET", f"/claude/sessions/s/events?ticket={ticket}") as answer:
             lines = answer.aiter_lines()
-            with anyio.fail_after(10):
+            with anyio.fail_after(HANG_SECONDS):
                 while "dormant" not in await anext(lines):  # from now on the store is asked
                     pass
                 with monkeypatch.context() as breaking:

@@ -13,6 +13,7 @@ from websockets.frames import Opcode
 
 from portico.plugins.memory_store.store import MemoryStore
 from portico.transports import streams
+from tests.support.limits import HANG_SECONDS
 from tests.support.serving import Served, serving
 from tests.support.websocket import close_code, frames, open_raw
 from tests.support.websocket import frame as raw_frame
@@ -57,7 +58,7 @@ async def test_a_client_that_keeps_asking_to_resume_is_ended(tmp_path: Path) -> 
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 pass
 
-        with anyio.fail_after(20):
+        with anyio.fail_after(HANG_SECONDS):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(flood)
                 assert await close_code(stream) == 4401
@@ -72,7 +73,7 @@ async def test_a_client_that_takes_nothing_is_not_heard_any_more(tmp_path: Path)
         stream = await open_socket(served, ticket)
         before = (await served.client.get("/claude/sessions/s")).json()
         del served.client.headers["authorization"]
-        with anyio.fail_after(20):
+        with anyio.fail_after(HANG_SECONDS):
             async with served.client.stream("GET", f"/claude/sessions/s/events?after=18&ticket={ticket}") as other:
                 async for _ in other.aiter_raw():  # it ends once the server knows that the ticket has expired
                     pass

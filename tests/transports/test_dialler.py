@@ -23,6 +23,7 @@ from portico.transports.attempts import FREE_FAILURES
 from portico.transports.dialler import Dialler
 from portico.transports.server import Limits, serve_app
 from portico.transports.streams import Streams
+from tests.support.limits import HANG_SECONDS
 from tests.support.websocket import handshake
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +57,7 @@ async def exchange(send: Send, dialler: Dialler, request: bytes) -> bytes:
     async with await UNIXSocketStream.from_socket(ours) as stream:
         await stream.send(request)
         answer = b""
-        with anyio.fail_after(10):
+        with anyio.fail_after(HANG_SECONDS):
             async for data in stream:
                 answer += data
     return answer
@@ -104,7 +105,7 @@ async def test_a_websocket_is_whose_connection_it_is_on(tmp_path: Path) -> None:
             await send.send((theirs, dialler))
             async with await UNIXSocketStream.from_socket(ours) as stream:
                 await stream.send(handshake(token=None))
-                with anyio.fail_after(10):
+                with anyio.fail_after(HANG_SECONDS):
                     head = await stream.receive()
                     assert head.split()[1] == answered
                     rest = head.partition(b"\r\n\r\n")[2]

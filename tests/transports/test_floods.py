@@ -22,6 +22,7 @@ from portico.testing.scripted import Ask, ScriptedDriver
 from portico.transports import connection
 from portico.transports.leftovers import Leftovers
 from portico.transports.websocket_connection import STRANGER_BYTES
+from tests.support.limits import HANG_SECONDS
 from tests.support.loop import longest_step
 from tests.support.serving import Served, get, serving
 from tests.support.websocket import close_code, frame, frames, open_raw, talking
@@ -32,7 +33,6 @@ KIB, MIB = 1024, 1024 * 1024
 TEXT, CONT = Opcode.TEXT, Opcode.CONT
 TURNS = "/claude/sessions/s/turns"
 JSON = "content-type: application/json"
-SECONDS = 20
 
 
 def posting(size: int | None, path: str = TURNS, *fields: str, method: str = "POST") -> bytes:
@@ -44,7 +44,7 @@ def posting(size: int | None, path: str = TURNS, *fields: str, method: str = "PO
 async def told(stream: SocketStream) -> tuple[int, str]:
     """Status and code of a refusal."""
     raw = b""
-    with anyio.fail_after(SECONDS):
+    with anyio.fail_after(HANG_SECONDS):
         while not (code := re.search(rb'"code":"(\w+)"', raw)):
             raw += await stream.receive()
     return int(raw.split()[1]), code[1].decode()
@@ -154,7 +154,7 @@ async def test_what_is_left_of_refused_bodies_is_read_in_turns(tmp_path: Path, m
                 assert await told(stream) == (400, "malformed")
         for stream in streams:  # and the connection is good for the next request
             await stream.send(get("/healthz"))
-            with anyio.fail_after(SECONDS):
+            with anyio.fail_after(HANG_SECONDS):
                 assert (await stream.receive()).startswith(b"HTTP/1.1 200 ")
         assert len(slowed) > 3 * 10
 
@@ -174,7 +174,7 @@ async def half_sent(served: Served, size: int, *, chunked: bool = False) -> Asyn
 
 async def until_refused(served: Served, query: str) -> tuple[int, str]:
     """The answer to a query, once it is not taken any more."""
-    with anyio.fail_after(SECONDS):
+    with anyio.fail_after(HANG_SECONDS):
         while (answer := await served.client.post(TURNS, json={"query": query})).status_code == 202:
             await anyio.sleep(0.02)
     assert answer.headers.get("retry-after")
@@ -182,7 +182,7 @@ async def until_refused(served: Served, query: str) -> tuple[int, str]:
 
 
 async def until_taken(served: Served, query: str) -> None:
-    with anyio.fail_after(SECONDS):
+    with anyio.fail_after(HANG_SECONDS):
         while (await served.client.post(TURNS, json={"query": query})).status_code != 202:
             await anyio.sleep(0.02)
 
@@ -226,7 +226,7 @@ async def test_what_was_held_is_given_back_however_it_ends(
     async with serving(tmp_path, intake=(intake := Intake(300 * KIB))) as served:
         await served.session()
         async with half_sent(served, 200 * KIB) as stream:
-            with anyio.fail_after(SECONDS):
+            with anyio.fail_after(HANG_SECONDS):
                 while not intake._taken:
                     await anyio.sleep(0.01)
             if end == "slow":
@@ -236,7 +236,7 @@ async def test_what_was_held_is_given_back_however_it_ends(
                 answer = await stream.receive()
                 assert answer.split()[1] == {"malformed": b"400", "refused": b"400", "done": b"202"}[end]
                 assert not intake._taken
-        with anyio.fail_after(SECONDS):
+        with anyio.fail_after(HANG_SECONDS):
             while intake._taken:
                 await anyio.sleep(0.01)
 
@@ -262,7 +262,7 @@ async def test_half_sent_messages_are_held_with_the_bodies(tmp_path: Path, v1: b
         for stream in (one, two, three):
             await open_raw(stream, "/claude/ws/s", *protocol)
         await one.send(frame(TEXT, b"x" * 200 * KIB)[:100_000])  # the rest is announced
-        with anyio.fail_after(SECONDS):
+        with anyio.fail_after(HANG_SECONDS):
             while not intake._taken:
                 await anyio.sleep(0.01)
         await two.send(frame(TEXT, b"x" * 200 * KIB)[:100])
@@ -272,7 +272,7 @@ async def test_half_sent_messages_are_held_with_the_bodies(tmp_path: Path, v1: b
         assert (await served.client.post(TURNS, json={"query": "x" * 200 * KIB})).json()["code"] == "too_many_bodies"
         await one.aclose()
         await until_taken(served, "x" * 200 * KIB)
-        with anyio.fail_after(SECONDS):
+        with anyio.fail_after(HANG_SECONDS):
             while intake._taken:
                 await anyio.sleep(0.01)
 
@@ -287,7 +287,7 @@ async def test_a_long_message_is_what_it_was_and_is_let_go(tmp_path: Path) -> No
                     await client.send({"type": "query", "content": text} if v1 else text)
                     events = await client.until("complete")
                     assert [event["content"] for event in events if event["type"] == "query"] == [text]
-        with anyio.fail_after(SECONDS):
+        with anyio.fail_after(HANG_SECONDS):
             while intake._taken:
                 await anyio.sleep(0.01)
 
@@ -309,7 +309,7 @@ async def test_a_frame_of_small_values_is_refused(tmp_path: Path) -> None:
         for end in (b"", b"]}"):
             stream = await served.connect()
             await open_raw(stream, "/claude/ws/s", "sec-websocket-protocol: portico.v1")
-            with anyio.fail_after(SECONDS):
+            with anyio.fail_after(HANG_SECONDS):
                 await stream.send(frame(TEXT, b'{"type":"query","content":[' + b"{}," * 200_000 + b"0" + end))
                 assert await close_code(stream) == 1009
         await healthy(served)
@@ -373,7 +373,7 @@ async def test_what_a_session_asks_is_told_in_turns(tmp_path: Path) -> None:
     async with serving(tmp_path, driver=ScriptedDriver([[asks]])) as served:
         await served.session()
         await served.client.post(TURNS, json={"query": "x"})
-        with anyio.fail_after(SECONDS):
+        with anyio.fail_after(HANG_SECONDS):
             while (await served.client.get("/claude/sessions/s")).json()["state"] != "waiting":
                 await anyio.sleep(0.02)
         for path in ("/claude/sessions/s", "/claude/sessions"):

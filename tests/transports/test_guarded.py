@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp
 
 from portico.transports.guarded import GUARDS, Guarded
+from tests.support.limits import HANG_SECONDS
 from tests.support.serving import get, serving
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +39,7 @@ async def test_answers_streams_refusals_and_what_is_no_http_have_them(tmp_path: 
             assert answer.headers.get_list("cache-control") == ["no-store"]
         for sent in (b"\0", b"GET /" + b"x" * 40_000, get("/claude/ws/s", "upgrade: websocket", "connection: upgrade")):
             stream = await served.raw(sent)
-            with anyio.fail_after(5):
+            with anyio.fail_after(HANG_SECONDS):
                 raw = await stream.receive()
             assert b"x-content-type-options: nosniff\r\n" in raw and b"content-security-policy: default-src" in raw
 

@@ -13,6 +13,7 @@ from portico.plugins.manager import load_plugins
 from portico.plugins.memory_store.store import MemoryStore
 from portico.testing.engine import generous_policy
 from portico.transports.base import TransportFailed
+from tests.support.limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -37,7 +38,7 @@ async def test_the_settings_say_where_and_how(tmp_path: Path) -> None:
     async with anyio.create_task_group() as tasks:
         url = await tasks.start(transport.serve, idle_engine(tmp_path))
         assert url.startswith("http://127.0.0.1:")
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=HANG_SECONDS) as client:
             assert (await client.get("/api/v1/sessions")).json() == {"sessions": [], "next_cursor": None}
             assert (await client.get("/claude/sessions")).status_code == 404
             large = await client.post("/api/v1/sessions", content=b" " * 2049)

@@ -14,6 +14,7 @@ from anyio.abc import ByteReceiveStream
 
 from portico.transports import connection
 from tests.support.accesslog import access_lines
+from tests.support.limits import HANG_SECONDS
 from tests.support.serving import get, serving
 from tests.support.websocket import talking
 
@@ -41,7 +42,7 @@ async def test_a_principal_has_so_many_streams_and_no_more(tmp_path: Path) -> No
             await served.session()
             async with served.client.stream("GET", EVENTS) as first, talking(served.url) as second:
                 assert first.status_code == 200
-                with anyio.fail_after(10):  # a stream that is not refused does not end
+                with anyio.fail_after(HANG_SECONDS):  # a stream that is not refused does not end
                     refusals = [
                         await served.client.get(EVENTS),
                         await served.client.get("/claude/stream/s?query=x"),
@@ -75,11 +76,11 @@ async def test_who_has_been_silent_longest_gives_way(tmp_path: Path) -> None:
         oldest, second = await served.connect(), await served.raw(b"GET / HTTP/1.1\r\nhost:")
         for _ in range(20):  # none of those who ask is kept out by those who don't
             asking = await served.raw(get("/healthz"))
-            with anyio.fail_after(5):
+            with anyio.fail_after(HANG_SECONDS):
                 raw = await asking.receive()
             assert raw.startswith(b"HTTP/1.1 200 ")
         for silent in (oldest, second):
-            with anyio.fail_after(5), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+            with anyio.fail_after(HANG_SECONDS), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
                 await silent.receive()
         assert b'"seq":1' in await stream.receive()
 
@@ -133,13 +134,13 @@ async def test_who_sends_too_many_requests_ahead_is_cut_off(tmp_path: Path) -> N
     async with serving(tmp_path) as served:
         polite = await served.raw(get("/healthz") * 30)
         raw = b""
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             while raw.count(b'{"status":"ok"}') < 30:
                 raw += await polite.receive()
         greedy = await served.connect()
         await send_all(greedy, get("/healthz") * 2000)
         raw = b""
-        with anyio.fail_after(5), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+        with anyio.fail_after(HANG_SECONDS), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
             while True:
                 raw += await greedy.receive()
         assert raw.count(b"HTTP/1.1 ") < 100

@@ -19,6 +19,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.support.accesslog import access_lines
 from tests.support.hosting import Wrap, hosting
+from tests.support.limits import HANG_SECONDS
 from tests.support.websocket import talking
 
 pytestmark = pytest.mark.anyio
@@ -88,7 +89,7 @@ AROUND = {
 
 def client(url: str, token: str | None = "alice-secret") -> httpx.AsyncClient:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return httpx.AsyncClient(base_url=url, headers=headers, timeout=20, trust_env=False)
+    return httpx.AsyncClient(base_url=url, headers=headers, timeout=HANG_SECONDS, trust_env=False)
 
 
 async def told(http: httpx.AsyncClient, method: str, path: str, **options: Any) -> tuple[int, str]:

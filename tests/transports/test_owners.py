@@ -24,6 +24,7 @@ from portico.core.store import EventStore
 from portico.plugins.memory_store.store import MemoryStore
 from portico.testing.store import event, record
 from tests.support.held import Holds
+from tests.support.limits import HANG_SECONDS
 from tests.support.serving import Served, get, read_all, serving
 from tests.support.websocket import frame as raw_frame
 from tests.support.websocket import frames, open_raw, talking
@@ -65,7 +66,7 @@ async def assert_untouched(served: Served) -> None:
 @asynccontextmanager
 async def holding(folder: Path, **options: Any) -> AsyncIterator[tuple[Served, Holds]]:
     holds = Holds(MemoryStore())
-    with anyio.fail_after(30):
+    with anyio.fail_after(HANG_SECONDS):
         async with serving(folder, store=holds.store, **options) as served:
             yield served, holds
 

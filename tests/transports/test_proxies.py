@@ -10,6 +10,7 @@ import pytest
 
 from portico.transports.proxies import ProxyHeaders
 from tests.support.accesslog import access_lines
+from tests.support.limits import HANG_SECONDS
 from tests.support.serving import serving
 
 pytestmark = pytest.mark.anyio
@@ -89,7 +90,7 @@ async def taken(
 @pytest.mark.parametrize(("proxies", "seen"), [((), "127.0.0.1"), (("127.0.0.1/32",), "192.0.2.1")])
 async def test_the_log_names_who_is_calling(tmp_path: Path, proxies: tuple[str, ...], seen: str) -> None:
     async with serving(tmp_path, proxies=proxies) as served:
-        with access_lines() as lines, anyio.fail_after(5):
+        with access_lines() as lines, anyio.fail_after(HANG_SECONDS):
             await served.client.get("/claude/sessions", headers={"X-Forwarded-For": "192.0.2.1"})
             record = await lines.wait("/claude/sessions")
             assert record.__dict__["client"] == seen and record.getMessage().endswith(f" from {seen}")

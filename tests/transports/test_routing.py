@@ -18,6 +18,7 @@ from portico.transports.admission import PUBLIC, READ, Admission
 from portico.transports.auth import principal_of
 from portico.transports.endpoint import route
 from portico.transports.operation import Answer, operation
+from tests.support.limits import HANG_SECONDS
 from tests.support.serving import Served, serving
 from tests.support.websocket import talking
 
@@ -53,7 +54,7 @@ class CatchAll:
 
 @asynccontextmanager
 async def strangers(served: Served) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=served.url, timeout=20, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=served.url, timeout=HANG_SECONDS, trust_env=False) as http:
         yield http
 
 

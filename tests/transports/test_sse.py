@@ -5,6 +5,7 @@ import anyio
 import httpx
 import pytest
 
+from tests.support.limits import HANG_SECONDS
 from tests.support.serving import Served, get, serving
 from tests.support.sse import events
 
@@ -152,7 +153,7 @@ async def test_the_head_of_an_endless_stream_ends(tmp_path: Path) -> None:
 async def test_who_asks_for_a_streams_head_keeps_neither_connection_nor_stream_busy(tmp_path: Path) -> None:
     async with serving(tmp_path, max_streams=1) as served:
         await served.session()
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             for _ in range(2):
                 answer = await served.client.head("/claude/sessions/s/events")
                 assert answer.status_code == 200

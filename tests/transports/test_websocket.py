@@ -15,6 +15,7 @@ from portico.core.principal import Principal
 from portico.core.requests import NewSession
 from portico.transports import websocket
 from tests.support.accesslog import access_lines
+from tests.support.limits import HANG_SECONDS
 from tests.support.serving import Served, serving
 from tests.support.websocket import Message, talking
 
@@ -471,7 +472,7 @@ async def test_the_end_of_serving_is_1001_to_everybody(tmp_path: Path) -> None:
         ):
             await busy.ask({"type": "query", "content": ENDLESS})
             await busy.until("delta")
-            with anyio.fail_after(3):
+            with anyio.fail_after(HANG_SECONDS):
                 await served.stop()
             for client in (quiet, plain, busy, stranger):
                 assert (await client.closed())[0] == 1001
@@ -551,7 +552,9 @@ async def test_alone_there_is_nothing_but_websockets_and_health(tmp_path: Path) 
     async with serving(tmp_path, rest=False) as served:
         assert served.url.startswith("ws://")
         await served.engine.create(Principal("alice"), NewSession(session_id="s"))
-        async with httpx.AsyncClient(base_url=served.url.replace("ws:", "http:"), trust_env=False) as http:
+        async with httpx.AsyncClient(
+            base_url=served.url.replace("ws:", "http:"), trust_env=False, timeout=HANG_SECONDS
+        ) as http:
             assert [(await http.get(path)).status_code for path in ("/healthz", "/readyz")] == [200, 200]
             headers = {"authorization": "Bearer alice-secret"}
             for path in ("/claude/sessions", "/claude/stream/s?query=x", "/claude/sessions/s/events"):

@@ -15,6 +15,7 @@ from websockets.frames import Opcode
 from portico.plugins.memory_store.store import MemoryStore
 from portico.transports import server, websocket_connection
 from tests.support.accesslog import access_lines
+from tests.support.limits import HANG_SECONDS
 from tests.support.moody import Moody
 from tests.support.serving import Served, get, serving
 from tests.support.websocket import close_code, frame, frames, handshake, open_raw, talking
@@ -111,7 +112,7 @@ async def test_who_never_answers_a_close_frame_is_cut(tmp_path: Path, monkeypatc
                 stream = await served.connect()
                 await open_raw(stream, "/nothing" if sent[0] == 0x82 else "/claude/ws/s")
                 await stream.send(sent)
-                with anyio.fail_after(5):
+                with anyio.fail_after(HANG_SECONDS):
                     async for _ in frames(stream):
                         pass
                     await lines.wait("/nothing" if sent[0] == 0x82 else "/claude/ws/s")
@@ -169,7 +170,7 @@ async def test_pings_are_answered_also_while_events_stream(tmp_path: Path) -> No
         stream = await opened(served)
         await stream.send(frame(TEXT, ENDLESS.encode()))
         await stream.send(frame(PING, b"are you there"))
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             async for opcode, data in frames(stream):
                 if opcode == PONG:
                     assert data == b"are you there"
@@ -182,7 +183,7 @@ async def test_a_flood_of_pings_by_who_reads_nothing_fills_no_memory(tmp_path: P
         await served.run(json.dumps({"deltas": 20, "size": 1024 * 1024}))
         client = unread(served, f"{PATH}?after=0")
         pings = frame(PING, b"x" * 125) * 1000
-        with client, pytest.raises(OSError), anyio.fail_after(10):
+        with client, pytest.raises(OSError), anyio.fail_after(HANG_SECONDS):
             while True:  # until it is cut off
                 try:
                     client.send(pings)
@@ -209,10 +210,10 @@ async def test_who_takes_nothing_is_cut_off_and_harms_nobody(tmp_path: Path) -> 
             with unread(served, f"{PATH}?after=0") as client:
                 async with talking(served.url, f"{PATH}?after=0") as other:
                     assert len(await other.until("complete")) > 20
-                with anyio.fail_after(5):
+                with anyio.fail_after(HANG_SECONDS):
                     await lines.wait(PATH, 2)
                 assert time.monotonic() - start >= 0.4
-                with pytest.raises(ConnectionResetError), anyio.fail_after(5):
+                with pytest.raises(ConnectionResetError), anyio.fail_after(HANG_SECONDS):
                     while True:
                         client.send(b"x")
                         await anyio.sleep(0.02)
@@ -223,12 +224,12 @@ async def test_who_takes_nothing_is_cut_off_though_the_kernel_holds_it_all(tmp_p
         await served.session()
         with access_lines() as lines, unread(served, f"{PATH}?after=0"):
             await served.run(json.dumps({"deltas": 2, "size": 50_000}))
-            with anyio.fail_after(5):
+            with anyio.fail_after(HANG_SECONDS):
                 await lines.wait(PATH)
 
 
 async def test_who_is_slow_but_takes_something_is_not_cut_off(tmp_path: Path) -> None:
-    async with serving(tmp_path, write_timeout=0.4, ping=0.2) as served:
+    async with serving(tmp_path, write_timeout=1, ping=0.5) as served:
         await served.session()
         await served.run(json.dumps({"deltas": 6, "size": 1024 * 1024}))
         with unread(served, f"{PATH}?after=0", 32 * 1024) as client:
@@ -236,8 +237,8 @@ async def test_who_is_slow_but_takes_something_is_not_cut_off(tmp_path: Path) ->
             while b'"complete"' not in raw[-400:]:
                 await anyio.wait_readable(client)
                 raw += client.recv(64 * 1024)
-                await anyio.sleep(0.01)
-            assert time.monotonic() - start > 0.8  # twice as long as a client may take nothing, or not answer a ping
+                await anyio.sleep(0.015)
+            assert time.monotonic() - start > 1  # longer than a client may take nothing, or not answer a ping
         assert raw.count(b"x" * 1000) >= 6 * 1024
 
 
@@ -249,9 +250,9 @@ async def test_a_dead_client_is_noticed(tmp_path: Path, sent: bytes) -> None:
             start = time.monotonic()
             if sent:
                 await stream.send(sent)
-            with anyio.fail_after(5):
+            with anyio.fail_after(HANG_SECONDS):
                 await lines.wait(PATH)
-            assert 0.5 < time.monotonic() - start < 1.5
+            assert time.monotonic() - start > 0.5
 
 
 async def test_a_client_that_hangs_in_a_busy_session_is_noticed(tmp_path: Path) -> None:
@@ -259,7 +260,7 @@ async def test_a_client_that_hangs_in_a_busy_session_is_noticed(tmp_path: Path) 
         with access_lines() as lines:
             stream = await opened(served)
             await stream.send(frame(TEXT, ENDLESS.encode()))
-            with anyio.fail_after(3):
+            with anyio.fail_after(HANG_SECONDS):
                 await lines.wait(PATH)
 
 
@@ -311,7 +312,7 @@ async def test_a_client_that_hangs_up_is_forgotten_at_once(tmp_path: Path) -> No
             async for _ in frames(stream):
                 break
             await stream.aclose()
-            with anyio.fail_after(2):
+            with anyio.fail_after(HANG_SECONDS):
                 await lines.wait(PATH)
 
 
@@ -323,9 +324,8 @@ async def test_who_does_not_read_does_not_hold_up_the_end(tmp_path: Path, monkey
         with unread(served, f"{PATH}?after=0") as busy, unread(served, PATH) as quiet:
             for client in (busy, quiet):
                 await anyio.wait_readable(client)
-            start = time.monotonic()
-            await served.stop()
-            assert time.monotonic() - start < 2
+            with anyio.fail_after(HANG_SECONDS):
+                await served.stop()
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ async def test_a_bad_handshake_is_answered_with_a_problem(
         await served.session()
         stream = await served.raw(handshake().replace(changed, to, 1))
         raw = b""
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             while b'"status"' not in raw:
                 raw += await stream.receive()
         assert raw.startswith(b"HTTP/1.1 " + status), raw
@@ -369,7 +369,7 @@ async def test_a_handshake_behind_a_request_waits_for_nothing_it_may_not_have(tm
         await stream.send(frame(TEXT, b"hi"))
         assert await content_of_first_query(stream) == "hi"
         both = await served.raw(get("/claude/sessions/s/events") + handshake())
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             assert b"HTTP/1.1 101" not in await both.receive()
 
 

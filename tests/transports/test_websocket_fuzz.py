@@ -16,10 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.frames import Opcode
 
+from tests.support.limits import HANG_SECONDS
 from tests.support.serving import Served, serving
 from tests.support.websocket import frame, handshake
-
-SECONDS = 10.0
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["\ud800", "t"]),
@@ -87,7 +86,7 @@ def faults() -> Iterator[Faults]:
 
 def ends(url: str, sent: bytes, *fields: str) -> None:
     """Send it, and then the end of a talk; the server must come to its own end of it."""
-    with socket.create_connection(("127.0.0.1", urlsplit(url).port or 0), timeout=SECONDS) as client:
+    with socket.create_connection(("127.0.0.1", urlsplit(url).port or 0), timeout=HANG_SECONDS) as client:
         client.sendall(handshake("/claude/ws/s", *fields))
         raw = b""
         while b"\r\n\r\n" not in raw:

@@ -19,10 +19,11 @@ from typing import Any, Literal
 import httpx
 import pytest
 
+from tests.support.limits import HANG_SECONDS
 from tests.support.namespace import Namespace, loopback_namespace
 from tests.ziti.daemon import Daemon
 
-START_SECONDS = 60.0
+START_SECONDS = HANG_SECONDS
 """For the quickstart (10 on an idle machine) and for a controller (15) or router (0.1) to be there again."""
 ENROLL_SECONDS = 30.0
 NO_PROGRAM = "no ziti binary: name one in PORTICO_TEST_ZITI"
@@ -181,7 +182,9 @@ class Network:
 
     def _login(self) -> httpx.Client:
         context = ssl.create_default_context(cafile=self.ca)
-        client = httpx.Client(base_url=f"{self.url}/edge/management/v1", verify=context, trust_env=False, timeout=10)
+        client = httpx.Client(
+            base_url=f"{self.url}/edge/management/v1", verify=context, trust_env=False, timeout=HANG_SECONDS
+        )
         try:
             who = {"username": self.username, "password": self.password}
             answer = client.post("authenticate", params={"method": "password"}, json=who)

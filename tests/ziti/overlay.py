@@ -14,6 +14,7 @@ import httpx
 from websockets.asyncio.client import connect
 
 from portico.ziti.overlay import DialFailed, Dialler, Overlay, _Backend
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import RunningServer, running_server
 from tests.support.websocket import Client
 from tests.ziti.network import Network
@@ -82,7 +83,7 @@ class Dark:
             transport = httpx.AsyncHTTPTransport()
             # Not the client's own, which has at most ten connections.
             transport._pool = httpcore.AsyncConnectionPool(network_backend=_Backend(dialler), max_connections=None)
-            async with httpx.AsyncClient(transport=transport, base_url=API, timeout=30) as client:
+            async with httpx.AsyncClient(transport=transport, base_url=API, timeout=HANG_SECONDS) as client:
                 yield client
 
     @asynccontextmanager

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import socket
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,12 +25,12 @@ from portico.cli.client.errors import ClientError, ProblemError, Unreachable
 from portico.ziti.overlay import DialFailed, Dialler, Overlay, transport
 from tests.support.agents import gone_soon
 from tests.support.enrolled import identity, write
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import PORTICO, ROOT, environment
 from tests.support.terminal import CTRL_C, on_terminal
 from tests.support.ziti import STANDIN, Network, Shape, network
 
 pytestmark = pytest.mark.anyio
-SECONDS = 20.0
 
 
 @dataclass(slots=True)
@@ -59,13 +58,15 @@ class Dark:
         return Overlay(self.identity_file(name), service, self.network.environment())
 
     def client(self, name: str = "alice", service: str = "portico-alice", *, token: str | None = None) -> Client:
-        return Client(find_endpoint({}, self.home, token=token, overlay=self.overlay(name, service)), patience=8)
+        return Client(
+            find_endpoint({}, self.home, token=token, overlay=self.overlay(name, service)), patience=HANG_SECONDS
+        )
 
     def options(self, name: str = "alice", service: str = "portico-alice") -> list[str]:
         return ["--ziti-identity", str(self.identity_file(name)), "--ziti-service", service]
 
     async def typed(self, *arguments: str, stdin: bytes = b"") -> CompletedProcess[bytes]:
-        with anyio.fail_after(SECONDS):
+        with anyio.fail_after(HANG_SECONDS):
             return await anyio.run_process(
                 [*PORTICO, *arguments], env=self.env, cwd=self.home, input=stdin, check=False
             )
@@ -169,7 +170,7 @@ async def test_a_connection_that_ends_before_any_answer_is_one_to_nobody(reads: 
     async with anyio.create_task_group() as tasks:
         if reads:
             tasks.start_soon(leave)
-        async with httpx.AsyncClient(transport=transport(cast(Dialler, Dialled()))) as client:
+        async with httpx.AsyncClient(transport=transport(cast(Dialler, Dialled())), timeout=HANG_SECONDS) as client:
             with pytest.raises(httpx.ConnectError, match="has a server bound the service"):
                 await client.get("http://service/")
 
@@ -287,7 +288,7 @@ async def test_a_dial_that_fails_harms_none_before_it(dark: Dark) -> None:
         # What comes to be descriptor 0 is closed by the next dial that fails (0.6.0).
         assert os.readlink(f"/proc/{child.pid}/fd/0") == os.devnull
         for connection in connections:
-            connection.settimeout(SECONDS)
+            connection.settimeout(HANG_SECONDS)
             connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
             assert connection.recv(15) == b"HTTP/1.1 200 OK"
             connection.close()
@@ -299,7 +300,7 @@ async def test_connections_that_were_closed_leave_nothing_behind(dark: Dark) -> 
         before = child.num_fds()
         for _ in range(20):
             (await one.dial()).close()
-        with anyio.fail_after(SECONDS):
+        with anyio.fail_after(HANG_SECONDS):
             while child.num_fds() > before + 10:
                 await anyio.sleep(0.05)
 
@@ -353,7 +354,7 @@ async def test_ctrl_c_ends_a_login_that_hangs_the_first_time(dark: Dark) -> None
         async with on_terminal(command, dark.env, dark.home) as terminal:
             (child,) = await some(lambda: dialling(psutil.Process(terminal.process.pid)))
             await terminal.type(CTRL_C)
-            assert await terminal.exit_status(5) == 130
+            assert await terminal.exit_status() == 130
             assert gone_soon([child])
             assert "Traceback" not in terminal.text
 
@@ -368,7 +369,7 @@ async def test_no_dialler_outlives_a_client_that_was_killed(dark: Dark) -> None:
 
 
 async def some(find: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
-    with anyio.fail_after(SECONDS):
+    with anyio.fail_after(HANG_SECONDS):
         while not (found := find()):
             await anyio.sleep(0.05)
     return found
@@ -389,10 +390,8 @@ async def test_the_real_library_and_a_controller_that_does_not_answer(
         if answers:
             controller.listen()  # and says nothing: 0.6.0 waits for ever
         file = write(tmp_path / "alice.json", identity(f"https://127.0.0.1:{controller.getsockname()[1]}"))
-        begun = time.monotonic()
         words = "took more than 1.5 seconds" if answers else "the controller can't be reached"
         with pytest.raises(ClientError, match=words):
             async with Client(find_endpoint({}, tmp_path, overlay=Overlay(file, "x", os.environ))):
                 pass
-        assert time.monotonic() - begun < 6
     assert dialling() == []

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from portico.ziti.native import descriptors
+from tests.support.limits import HANG_SECONDS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
 
@@ -21,7 +22,7 @@ def test_of_a_socket_with_two_descriptors_one_is_left_and_closing_it_is_seen() -
         far.sendall(b"x")
         assert near.recv(1) == b"x"
         near.close()
-        far.settimeout(5)
+        far.settimeout(HANG_SECONDS)
         assert far.recv(1) == b""
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.limits import HANG_SECONDS
 from tests.ziti.network import Network
 
 PEER = [sys.executable, str(Path(__file__).with_name("peer.py"))]
-SECONDS = 30.0
 
 
 @contextmanager
@@ -34,12 +34,12 @@ def echo(network: Network, identity: Path, service: str) -> Iterator[None]:
 
 def ask(identity: Path, service: str, text: str) -> str:
     """The answer, or in words why there is none."""
-    done = subprocess.run([*PEER, "ask", identity, service, text], capture_output=True, text=True, timeout=SECONDS)
+    done = subprocess.run([*PEER, "ask", identity, service, text], capture_output=True, text=True, timeout=HANG_SECONDS)
     return done.stdout.strip() if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
 
 
 def eventually(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + HANG_SECONDS
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)

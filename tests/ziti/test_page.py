@@ -13,6 +13,7 @@ import pytest
 
 from portico.cli.commands import commands
 from tests.support.agents import gone_soon
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import ROOT, environment
 from tests.support.sight import SEES_SERVERS
 from tests.ziti.network import Network
@@ -57,7 +58,9 @@ def test_the_walk_on_a_real_network(network: Network, tmp_path: Path) -> None:
     def bash(lines: str) -> str:
         lines = lines.replace("https://127.0.0.1:1280", network.url)
         lines = lines.replace("~/ziti/pki/root-ca/certs/root-ca.cert", str(network.ca))
-        return subprocess.check_output(["bash", "-euc", setup + lines], cwd=tmp_path, env=env, text=True, timeout=60)
+        return subprocess.check_output(
+            ["bash", "-euc", setup + lines], cwd=tmp_path, env=env, text=True, timeout=HANG_SECONDS
+        )
 
     try:
         bash(text)
@@ -76,7 +79,7 @@ def test_the_walk_on_a_real_network(network: Network, tmp_path: Path) -> None:
                 ]
                 assert bash(talk).startswith("What is 2 + 2?\n")
                 server.terminate()
-                assert server.wait(30) == 0
+                assert server.wait(HANG_SECONDS) == 0
                 assert gone_soon(children)
             finally:
                 server.kill()

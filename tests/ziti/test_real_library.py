@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 
 from tests.support.agents import gone_soon
 from tests.support.dark import enrolled, log_of
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import PORTICO, environment, running_server
 
 pytestmark = [
@@ -54,11 +54,11 @@ def settings(path: Path) -> dict[str, str]:
 def test_a_bad_identity_ends_the_start_in_words(tmp_path: Path, text: str | None, mode: int, words: str) -> None:
     path = tmp_path / "identity.json" if text is None else identity(tmp_path, text, mode)
     env = environment(tmp_path, NETWORKING_MODE="ziti", PORTICO_DATA_DIR=str(tmp_path / "data"), **settings(path))
-    began = time.monotonic()
-    done = subprocess.run([*PORTICO, "serve"], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [*PORTICO, "serve"], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SECONDS
+    )
     assert done.returncode == 1
     assert words in done.stderr and str(path) in done.stderr and "Traceback" not in done.stderr
-    assert time.monotonic() - began < 10
 
 
 async def test_a_controller_that_refuses_is_tried_again_and_the_server_lives(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ async def test_a_controller_that_refuses_is_tried_again_and_the_server_lives(tmp
         async with server.http() as http:
             failed = (await http.get(f"{server.url}/readyz")).json()["failed"]
         assert "the controller can't be reached" in failed["transport ziti"]
-        with anyio.fail_after(20):
+        with anyio.fail_after(HANG_SECONDS):
             while log_of(server).count("the controller can't be reached; trying again in") < 3:
                 await anyio.sleep(0.1)
         assert "Traceback" not in log_of(server)
@@ -101,7 +101,7 @@ async def test_a_controller_that_never_answers_hangs_the_listener_only(tmp_path:
     async with running_server(tmp_path, NETWORKING_MODE="http,ziti", **settings(path)) as server:
         async with server.http() as http:
             words = ""
-            with anyio.fail_after(20):
+            with anyio.fail_after(HANG_SECONDS):
                 while "hung" not in words:
                     words = (await http.get(f"{server.url}/readyz")).json()["failed"]["transport ziti"]
                     await anyio.sleep(0.1)

@@ -16,6 +16,7 @@ import pytest
 from portico.ziti.overlay import DialFailed
 from tests.support.agents import gone_soon
 from tests.support.dark import deltas, family, follow, listener, listening, log_of
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import PORTICO, environment
 from tests.support.sight import count_descriptors
 from tests.support.talk import Event, Talk, script, text
@@ -105,7 +106,7 @@ async def test_a_listener_killed_in_mid_stream_loses_nothing(dark: Dark) -> None
         seen: list[Event] = []
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(seen_through, dark, seen, 105, 60)
-            with anyio.fail_after(20):
+            with anyio.fail_after(HANG_SECONDS):
                 while len(seen) < 10:
                     await anyio.sleep(0.01)
             listener(server).kill()
@@ -148,7 +149,7 @@ async def test_it_comes_back_from_an_outage(dark: Dark, away: tuple[str, ...], s
         seen: list[Event] = []
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(seen_through, dark, seen, 1005, OUTAGE_SECONDS + 60)
-            with anyio.fail_after(20):
+            with anyio.fail_after(HANG_SECONDS):
                 while len(seen) < 10:
                     await anyio.sleep(0.01)
             for daemon in daemons:
@@ -171,7 +172,7 @@ async def test_many_streams_at_once(dark: Dark) -> None:
                 await Talk(http).start("s", deltas(50, 0.2))
                 for seen in views:
                     tasks.start_soon(follow, http, seen, 55)
-                with anyio.fail_after(20):
+                with anyio.fail_after(HANG_SECONDS):
                     while not all(views):
                         await anyio.sleep(0.01)
                 assert max(map(len, views)) < 55  # all are there at once
@@ -187,7 +188,7 @@ async def test_many_connections_leave_nothing_behind(dark: Dark) -> None:
                 stream.setblocking(False)
                 stream.send(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
                 answer = b""
-                with anyio.fail_after(20):
+                with anyio.fail_after(HANG_SECONDS):
                     while True:
                         await anyio.wait_readable(stream)
                         if not (chunk := stream.recv(10_000)):
@@ -204,7 +205,7 @@ async def test_many_connections_leave_nothing_behind(dark: Dark) -> None:
         ours_before = count_descriptors(ours)
         for _ in range(CONNECTIONS):
             await request()
-        with anyio.fail_after(20):
+        with anyio.fail_after(HANG_SECONDS):
             while any(process.num_fds() > old + 3 for process, old in zip(processes, before, strict=True)):
                 await anyio.sleep(0.05)
             while count_descriptors(ours) > ours_before + 3:
@@ -216,7 +217,7 @@ async def test_a_stop_takes_it_off_the_network_at_once(dark: Dark) -> None:
         await dark.terminators(1, 20)
         processes = family(server)
         server.process.send_signal(signal.SIGTERM)
-        with anyio.fail_after(15):
+        with anyio.fail_after(HANG_SECONDS):
             assert await server.process.wait() == 0
         assert gone_soon(processes)
         assert await dark.terminators(0, 10) < 3
@@ -227,7 +228,7 @@ async def refusal(dark: Dark, service: str = "portico") -> str:
     home = dark.folder / "home"
     home.mkdir()
     settings = dark.settings(f"{service}=alice")
-    with anyio.fail_after(30):
+    with anyio.fail_after(HANG_SECONDS):
         done = await anyio.run_process(
             [*PORTICO, "serve"],
             env=environment(home, PORTICO_DATA_DIR=str(dark.folder / "data"), **settings),
@@ -258,7 +259,7 @@ async def test_an_identity_that_may_see_nothing_is_said_to(dark: Dark) -> None:
     dark.network.clear()
     dark.identity = dark.network.identity("server")
     async with dark.server(bound=False) as server:  # perhaps a policy is on its way
-        with anyio.fail_after(60):
+        with anyio.fail_after(HANG_SECONDS):
             while "the identity may see no service" not in log_of(server) and "no such service" not in log_of(server):
                 await anyio.sleep(0.1)
         assert server.process.returncode is None

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.agents import gone_soon, live
 from tests.support.dark import dark_server, deltas, family, follow, listener, listening, log_of
+from tests.support.limits import HANG_SECONDS
 from tests.support.sight import count_descriptors, sees_servers
 from tests.support.talk import Event, Talk, script, text
 from tests.support.ziti import Shape
@@ -27,7 +28,7 @@ API = "http://localhost/claude"
 
 
 async def received(stream: socket.socket) -> bytes:
-    with anyio.fail_after(10):
+    with anyio.fail_after(HANG_SECONDS):
         await anyio.wait_readable(stream)
     return stream.recv(10_000)
 
@@ -97,7 +98,7 @@ async def test_a_listener_killed_in_mid_stream_loses_nothing(tmp_path: Path, sha
             seen: list[Event] = []
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(follow, http, seen, 105)
-                with anyio.fail_after(10):
+                with anyio.fail_after(HANG_SECONDS):
                     while len(seen) < 10:
                         await anyio.sleep(0.01)
                 listener(server).kill()
@@ -124,7 +125,7 @@ async def test_two_hundred_streams_at_once(tmp_path: Path) -> None:
 
                 for _ in range(200):
                     tasks.start_soon(watch)
-                with anyio.fail_after(20):
+                with anyio.fail_after(HANG_SECONDS):
                     while (await net.state())[0]["open"] < 200:
                         await anyio.sleep(0.05)
                 await Talk(http).turn("s", deltas(50, 0.01))
@@ -154,7 +155,7 @@ async def test_many_connections_leave_nothing_behind(tmp_path: Path, many: int) 
             async with anyio.create_task_group() as tasks:
                 for _ in range(10):
                     tasks.start_soon(request)
-        with anyio.fail_after(10):
+        with anyio.fail_after(HANG_SECONDS):
             while count_descriptors(process) > ours + 2 or listener(server).num_fds() > theirs + 2:
                 await anyio.sleep(0.05)
 
@@ -163,7 +164,7 @@ async def test_who_closes_gets_through_to_the_other_end(tmp_path: Path) -> None:
     async with standin(tmp_path, "0.6") as net, dark_server(tmp_path, net):
         stream = await net.dial("portico")
         with stream:
-            stream.settimeout(10)
+            stream.settimeout(HANG_SECONDS)
             await anyio.to_thread.run_sync(stream.sendall, b"nonsense\r\n\r\n")
             answer = b""
             while chunk := await anyio.to_thread.run_sync(stream.recv, 1000):
@@ -172,10 +173,10 @@ async def test_who_closes_gets_through_to_the_other_end(tmp_path: Path) -> None:
         async with net.http("portico", base_url=API) as http:
             await Talk(http).open(session_id="s")
             async with net.http("portico", base_url=API) as other:
-                with anyio.fail_after(10):
+                with anyio.fail_after(HANG_SECONDS):
                     async with Talk(other).follow("s") as following:
                         await anext(following)
-            with anyio.fail_after(10):
+            with anyio.fail_after(HANG_SECONDS):
                 while (await net.state())[0]["open"] > 1:
                     await anyio.sleep(0.02)
 
@@ -191,7 +192,7 @@ async def test_a_stop_drains_and_leaves_nothing(tmp_path: Path, shape: Shape) ->
                 await anext(lines)
                 server.process.send_signal(signal.SIGTERM)
                 assert '"end_turn"' in "".join([line async for line in lines])  # the running turn got its time
-        with anyio.fail_after(15):
+        with anyio.fail_after(HANG_SECONDS):
             assert await server.process.wait() == 0
         assert gone_soon(processes)
         await net.bound("portico", 0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.dark import dark_server, log_of
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import PORTICO, environment
 from tests.support.talk import Talk
 from tests.support.ziti import network as standin
@@ -44,7 +45,9 @@ async def test_ziti_trust_caller_takes_the_callers_word(tmp_path: Path, trust: s
 
 def test_ziti_settings_are_needed_in_mode_ziti(tmp_path: Path) -> None:
     env = environment(tmp_path, NETWORKING_MODE="http,ziti", PORTICO_DATA_DIR=str(tmp_path / "data"))
-    done = subprocess.run([*PORTICO, "serve"], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [*PORTICO, "serve"], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SECONDS
+    )
     assert done.returncode == 2
     for name in ("ZITI_IDENTITY_FILE", "ZITI_SERVICE_NAME"):
         assert name in done.stderr

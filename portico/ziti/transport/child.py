@@ -30,7 +30,7 @@ class Listener(Child):
     def listen(cls, task: Task, environment: Mapping[str, str]) -> Self:
         """Start a listener. Raises `ListenerFailed`."""
         try:
-            listener = cls.start(f"{__package__}.listener", environment=environment, output=PIPE)
+            listener = cls.start("portico.ziti.listener", environment=environment, output=PIPE)
         except ChildFailed as failure:
             raise ListenerFailed(f"the listener has failed: {failure}") from failure
         listener.send(encode_task(task))

@@ -13,6 +13,7 @@ import pytest
 from portico.cli.client.api import Client, Event
 from portico.cli.client.connection import find_endpoint
 from portico.cli.client.errors import HistoryLost, ProblemError, Unreachable
+from tests.support.limits import HANG_SECONDS
 from tests.support.proxy import SILENT, proxy
 from tests.support.server import RunningServer, running_server
 
@@ -97,7 +98,7 @@ async def test_it_gives_up_when_its_patience_is_over(server: RunningServer) -> N
     async with proxy(server.url, []) as network:
         network.go_down()
         async with client_of(server, network.url, patience=1) as client:
-            with anyio.fail_after(5), pytest.raises(Unreachable, match="broke"):
+            with anyio.fail_after(HANG_SECONDS), pytest.raises(Unreachable, match="broke"):
                 async for _ in client.query("any", "hello"):
                     pass
 
@@ -106,7 +107,7 @@ async def test_a_turn_that_a_stopped_server_has_cut_ends(tmp_path: Path) -> None
     async with running_server(tmp_path, "--drain-timeout", "0.5") as server, client_of(server, server.url, 2) as client:
         session_id = (await client.create_session({}))["session_id"]
         seen: list[Event] = []
-        with anyio.fail_after(30):
+        with anyio.fail_after(HANG_SECONDS):
             try:
                 async for event in client.query(session_id, '[[{"say": "a b", "words": 5000, "gap_ms": 20}]]'):
                     seen.append(event)
@@ -168,7 +169,7 @@ async def test_an_answer_that_was_deleted_is_told_from_one_that_is_empty(tmp_pat
     (tmp_path / "again").mkdir()
     variables = {"PORTICO_RETENTION_MB": "1", "PORTICO_DATA_DIR": str(server.data_dir)}
     async with running_server(tmp_path / "again", **variables) as server, client_of(server, server.url) as client:
-        with anyio.fail_after(20):
+        with anyio.fail_after(HANG_SECONDS):
             while (first := (await client.history(session_id, after=0, limit=1))[0])["type"] != "gap":
                 await anyio.sleep(0.1)
         with pytest.raises(HistoryLost, match="deleted on the server"):

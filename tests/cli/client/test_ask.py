@@ -15,6 +15,7 @@ from anyio.abc import Process
 
 from portico.cli.client.api import Client
 from portico.cli.client.connection import find_endpoint
+from tests.support.limits import HANG_SECONDS
 from tests.support.proxy import proxy
 from tests.support.server import PORTICO, RunningServer, environment, running_server
 from tests.support.terminal import CTRL_C, on_terminal
@@ -29,7 +30,7 @@ QUESTION = "allow it? [y]es, [n]o, [a]lways: "
 async def ask(
     server: RunningServer, *arguments: str, stdin: bytes = b"", **variables: str
 ) -> subprocess.CompletedProcess[bytes]:
-    with anyio.fail_after(30):
+    with anyio.fail_after(HANG_SECONDS):
         return await anyio.run_process(
             [*PORTICO, "ask", *arguments],
             env=server.client_env | variables,
@@ -197,7 +198,7 @@ async def test_a_reader_that_leaves_is_no_drama(server: RunningServer) -> None:
 
 async def test_an_answer_that_cannot_be_written_is_said_in_a_line(server: RunningServer) -> None:
     command = ["sh", "-c", '"$@" >/dev/full', "sh", *PORTICO, "ask", "hello", "--title", "unwritten"]
-    with anyio.fail_after(30):
+    with anyio.fail_after(HANG_SECONDS):
         done = await anyio.run_process(command, env=server.client_env, cwd=server.home, check=False)
     assert (done.returncode, done.stderr) == (1, b"portico: can't write: No space left on device\n")
     async with server.http() as http:
@@ -207,7 +208,7 @@ async def test_an_answer_that_cannot_be_written_is_said_in_a_line(server: Runnin
 
 async def stderr_and_status(process: Process) -> tuple[bytes, int]:
     assert process.stderr is not None
-    with anyio.fail_after(15):
+    with anyio.fail_after(HANG_SECONDS):
         return b"".join([data async for data in process.stderr]), await process.wait()
 
 

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from portico.cli.client.listing import listing
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import PORTICO, RunningServer, running_server
 from tests.support.talk import talk
 from tests.support.terminal import on_terminal
@@ -32,7 +33,7 @@ def test_ids_are_whole_and_titles_are_cut() -> None:
 
 
 async def portico(server: RunningServer, *arguments: str) -> CompletedProcess[bytes]:
-    with anyio.fail_after(30):
+    with anyio.fail_after(HANG_SECONDS):
         command = [*PORTICO, *arguments]
         return await anyio.run_process(command, env=server.client_env, cwd=server.home, check=False)
 

@@ -10,6 +10,7 @@ import pytest
 from portico.cli.client.top import Ages, in_words
 from tests.support.dark import dark_server
 from tests.support.enrolled import identity, write
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import PORTICO, RunningServer, running_server
 from tests.support.talk import Talk, talk
 from tests.support.terminal import CTRL_C, on_terminal
@@ -33,7 +34,7 @@ def test_ages_go_by_what_was_seen() -> None:
 
 async def once(server: RunningServer, *options: str) -> tuple[int, str, str]:
     command = [*PORTICO, "top", *options]
-    with anyio.fail_after(30):
+    with anyio.fail_after(HANG_SECONDS):
         done = await anyio.run_process(command, env=server.client_env, cwd=server.home, check=False)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
@@ -82,7 +83,7 @@ async def test_of_a_dark_server(tmp_path: Path, shape: Any, monkeypatch: pytest.
         file = write(net.identity_file("alice"), identity(standin="alice"))
         options = ["--ziti-identity", str(file), "--ziti-service", "portico"]
         env = server.client_env | {"PYTHONPATH": f"{tmp_path / 'site'}:{net.environment()['PYTHONPATH']}"}
-        with anyio.fail_after(30):
+        with anyio.fail_after(HANG_SECONDS):
             done = await anyio.run_process([*PORTICO, "top", *options], env=env, cwd=server.home, check=False)
         assert done.returncode == 0, done.stderr
         summary, _, row = done.stdout.decode().splitlines()

@@ -16,6 +16,7 @@ from portico.cli.client.keyboard import Lines
 from portico.cli.client.leave import Decision, ask_user
 from portico.cli.client.screen import Screen
 from portico.cli.client.turn import TurnView
+from tests.support.limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -50,7 +51,7 @@ async def shown(events: AsyncGenerator[Event, None], asked: Asked) -> tuple[str 
     out = io.StringIO()
     send, presses = anyio.create_memory_object_stream[None](2)
     async with Client(Endpoint("http://127.0.0.1:1")) as client:
-        with send, presses, anyio.fail_after(10):
+        with send, presses, anyio.fail_after(HANG_SECONDS):
             view = TurnView(client, "s", "t", Screen(out, out, details=True), asked)
             outcome = await view.show(events, presses)
     return outcome.stop_reason, out.getvalue()
@@ -95,7 +96,7 @@ async def test_an_answer_that_is_no_text_is_none() -> None:
         decisions.append(await decide(QUESTION))
 
     try:
-        with anyio.fail_after(10):
+        with anyio.fail_after(HANG_SECONDS):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(asked)
                 for times, line in enumerate((b"\xff\n", b"y\n"), 1):

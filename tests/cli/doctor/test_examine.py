@@ -15,6 +15,7 @@ from portico.cli.doctor.examine import CHECKS, examine, status
 from portico.cli.doctor.finding import Finding, Place, ok
 from portico.config.load import load
 from portico.plugins.registry import Registry
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import ROOT
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +25,7 @@ async def doctor(folder: Path, *options: str, **variables: str) -> CompletedProc
     environment = {"PATH": os.environ["PATH"], "PORTICO_DATA_DIR": str(folder / "data"), "PORTICO_PORT": "0"}
     argv = [sys.executable, "-m", "portico", "doctor", *options]
     env = environment | {"PYTHONPATH": str(ROOT), "HOME": str(folder)} | variables
-    with anyio.fail_after(60):
+    with anyio.fail_after(HANG_SECONDS):
         return await anyio.run_process(argv, env=env, check=False, cwd=folder)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from portico.plugins.claude_code.arguments import Argument, PrivateArgument, opened
+from tests.support.limits import HANG_SECONDS
 
 SECRET = b"secret \xe2\x98\x83\n\0" + b"x" * (256 << 10)
 READ = "import sys; sys.stdout.buffer.write(open(sys.argv[1].partition('=')[2], 'rb').read()); sys.stdin.read()"
@@ -31,7 +32,7 @@ def test_the_process_reads_what_its_arguments_do_not_say(
         assert process.stdout is not None
         assert process.stdout.read(len(SECRET)) == SECRET
         assert b"secret" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
-        process.communicate(timeout=20)
+        process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 0
     assert not os.path.exists(f"/dev/fd/{files[0]}")
     assert list(tmp_path.iterdir()) == []

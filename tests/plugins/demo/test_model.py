@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from portico.plugins.demo.server import ServedModel, serve_model
+from tests.support.limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +22,7 @@ async def served() -> AsyncIterator[ServedModel]:
 
 @pytest.fixture
 async def client(served: ServedModel) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=served.url, timeout=5, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=served.url, timeout=HANG_SECONDS, trust_env=False) as client:
         yield client
 
 
@@ -175,7 +176,7 @@ async def test_a_stalled_stream_goes_on_when_released(
         async for text in response.aiter_text():
             received += text
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(HANG_SECONDS):
         async with (
             client.stream("POST", "/v1/messages", json=body) as response,
             anyio.create_task_group() as tasks,
@@ -188,8 +189,8 @@ async def test_a_stalled_stream_goes_on_when_released(
 
 
 async def test_stops_at_once_with_a_stream_stalled() -> None:
-    with anyio.fail_after(2):
-        async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+    with anyio.fail_after(HANG_SECONDS):
+        async with httpx.AsyncClient(timeout=HANG_SECONDS, trust_env=False) as client:
             async with serve_model() as served:
                 body = asking('[[{"say": "one two", "stall": 1}]]')
                 request = client.build_request("POST", f"{served.url}/v1/messages", json=body)
@@ -200,8 +201,8 @@ async def test_stops_at_once_with_a_stream_stalled() -> None:
 
 
 async def test_stops_when_the_program_around_it_is_cancelled() -> None:
-    with anyio.fail_after(2):
-        async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+    with anyio.fail_after(HANG_SECONDS):
+        async with httpx.AsyncClient(timeout=HANG_SECONDS, trust_env=False) as client:
             with anyio.CancelScope() as scope:
                 async with serve_model() as served:
                     assert (await client.head(served.url)).status_code == 200

@@ -15,6 +15,7 @@ from portico.plugins.echo.agent import EchoAgent
 from portico.plugins.echo.driver import EchoDriver
 from portico.plugins.echo.script import MAX_SIZE, read_query
 from tests.support.claude import Event, kinds, streamed, text, turn
+from tests.support.limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -135,7 +136,7 @@ async def test_what_is_remembered_is_not_asked_again(agent: EchoAgent) -> None:
 
 async def test_what_steers_comes_instead_of_what_was_left_to_say(agent: EchoAgent) -> None:
     events: list[Event] = []
-    with anyio.fail_after(10):
+    with anyio.fail_after(HANG_SECONDS):
         async for event in agent.run(Turn("t", '{"deltas": null}')):
             events.append(dict(event))
             if kinds(events) == ["delta", "delta"]:

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from portico.metrics.collectors import Reading
 from portico.metrics.metrics import Metrics
 from tests.support.dark import dark_server, listener
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import running_server
 from tests.support.talk import Talk
 from tests.support.ziti import network as standin
@@ -50,7 +51,7 @@ async def numbers(http: httpx.AsyncClient, url: str) -> Numbers:
 
 async def test_what_a_server_counts(tmp_path: Path) -> None:
     async with running_server(tmp_path, PORTICO_DRIVER="echo") as server, server.http() as http:
-        async with httpx.AsyncClient() as stranger:
+        async with httpx.AsyncClient(timeout=HANG_SECONDS) as stranger:
             assert (await stranger.get(f"{server.url}/metrics")).status_code == 401
         before = await numbers(http, server.url)
         assert before("portico_turns_started_total") == 0 == before("portico_sessions")
@@ -72,7 +73,7 @@ async def test_what_a_server_counts(tmp_path: Path) -> None:
                 lines.append(answer.aiter_lines())  # kept: a stream that nobody reads any more is closed
                 await anext(lines[-1])
             during = await numbers(http, server.url)
-            with anyio.fail_after(10):
+            with anyio.fail_after(HANG_SECONDS):
                 while during("portico_streams", kind="sse") != 3:  # one that is gone may still be on its way out
                     during = await numbers(http, server.url)
             assert during("portico_sessions", state="running") == 1 == during("portico_sessions", state="idle")
@@ -93,7 +94,7 @@ async def test_what_a_server_counts(tmp_path: Path) -> None:
         assert after("portico_http_requests_total", route="/claude/sessions/{session_id}", method="other") == 1
         assert after("portico_http_requests_total", route="other", status="404") == 2
         assert after("portico_http_request_seconds_count", route="/metrics", method="GET") >= 2
-        with anyio.fail_after(10):
+        with anyio.fail_after(HANG_SECONDS):
             while (await numbers(http, server.url))("portico_streams"):
                 await anyio.sleep(0.02)
         # What clients make up is no label: there would be no end of them.
@@ -120,12 +121,12 @@ async def test_all_transports_count_into_one_and_the_page_names_all(tmp_path: Pa
             listener(server).kill()
             await net.bound("portico", 0)
             seen = await numbers(http, server.url)
-            with anyio.fail_after(10):
+            with anyio.fail_after(HANG_SECONDS):
                 while seen("portico_ziti_listener_up"):
                     seen = await numbers(http, server.url)
             assert seen("portico_ziti_bound", service="portico") == 0
             await net.bound("portico")
-            with anyio.fail_after(10):
+            with anyio.fail_after(HANG_SECONDS):
                 while not seen("portico_ziti_bound", service="portico"):
                     seen = await numbers(http, server.url)
             assert seen("portico_ziti_listener_restarts_total") == 1

@@ -21,6 +21,7 @@ from portico.plugins.sqlite_store.database import open_database
 from portico.plugins.sqlite_store.schema import MIGRATIONS
 from portico.plugins.sqlite_store.store import SqliteStore
 from portico.testing.store import event, read_all, record, turn
+from tests.support.limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -348,7 +349,7 @@ async def test_a_lock_of_another_program_is_told_in_time(tmp_path: Path, monkeyp
     ) as holder:
         assert holder.stdout and holder.stdin
         assert holder.stdout.readline() == b"held\n"
-        with anyio.fail_after(5):
+        with anyio.fail_after(HANG_SECONDS):
             with pytest.raises(StoreFailed) as caught:
                 await store.append("s", 0, [event(1)])
             assert caught.value.code == "store_busy"

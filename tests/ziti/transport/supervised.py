@@ -20,9 +20,8 @@ from portico.transports.dialler import Dialler
 from portico.ziti.listener.control import Task
 from portico.ziti.transport.supervisor import Supervisor
 from tests.support.dark import identity_file
+from tests.support.limits import HANG_SECONDS
 from tests.support.ziti import STANDIN, Network
-
-SECONDS = 30.0
 
 
 @dataclass
@@ -42,7 +41,7 @@ class Supervised:
                 self.delays.append(status.seconds)
 
     async def until(self, is_so: Callable[[], object]) -> None:
-        with anyio.fail_after(SECONDS):
+        with anyio.fail_after(HANG_SECONDS):
             while not is_so():
                 await anyio.sleep(0.01)
 

@@ -17,6 +17,7 @@ import pytest
 
 from portico.transports.base import TransportFailed
 from portico.ziti.transport import child, supervisor
+from tests.support.limits import HANG_SECONDS
 from tests.support.ziti import STANDIN, Network, Refused, Shape, network
 from tests.ziti.transport.supervised import Supervised, listener, supervised
 
@@ -27,7 +28,7 @@ both = pytest.mark.parametrize("shape", ["0.6", "1.x"])
 
 async def works(net: Network, service: str = "portico") -> bool:
     """Whether somebody at the other end answers."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(HANG_SECONDS):
         try:
             with await net.dial(service) as connection:
                 await anyio.to_thread.run_sync(connection.sendall, b"hello")
