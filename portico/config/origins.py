@@ -7,23 +7,10 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from .settings import Settings
+from .settings import Settings, facts
 
 PREFIX = "PORTICO_"
-BARE_NAMES = frozenset(
-    {
-        "anthropic_api_key",
-        "anthropic_base_url",
-        "claude_code_oauth_token",
-        "claude_model",
-        "max_tokens",
-        "max_sessions",
-        "networking_mode",
-        "session_timeout",
-        "ziti_identity_file",
-        "ziti_service_name",
-    }
-)
+BARE_NAMES = frozenset(name for name in Settings.model_fields if facts(name).bare)
 
 
 @dataclass(frozen=True)
