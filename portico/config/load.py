@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from .mask import masked
 from .mistakes import SettingsError, explain, explain_plugin, unknown_options, unknown_variables
-from .origins import BARE_NAMES, PREFIX, Given, from_options, from_variables, option, read
+from .origins import BARE_NAMES, PREFIX, Given, from_options, from_variables, option
 from .settings import Settings, facts
 from .values import Token, is_secret_type, token
 
@@ -92,9 +92,9 @@ def load(
     origins.append({"data_dir": Given(f"{PREFIX}DATA_DIR", "default", _platform_data_dir())})
     winners = ChainMap(*origins)
     plugin_settings = _read_plugins(plugins, winners, mistakes)
-    origins.insert(0, _prepared(winners, cwd, mistakes, warnings))
+    values = ChainMap(_prepared(winners, cwd, mistakes, warnings), winners)
     try:
-        settings = read(origins)
+        settings = Settings(**{name: values[name].value for name in Settings.model_fields if name in values})
     except ValidationError as error:
         mistakes += explain(error, winners)
         raise SettingsError(mistakes) from None
