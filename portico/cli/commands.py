@@ -16,8 +16,8 @@ import click
 
 from portico import __version__
 from portico.cli.client.invocation import Invocation, this_program
-from portico.cli.status import STOPPED
-from portico.cli.ziti import ziti
+from portico.cli.exit_status import STOPPED
+from portico.cli.ziti_commands import ziti
 from portico.config import values
 from portico.config.load import (
     Loaded,
