@@ -1,4 +1,4 @@
-"""Does what the settings name exist, and which plugins have failed?"""
+"""The check of plugins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from portico.cli.doctor.finding import Finding, Place, failure, ok, warning
 from portico.plugins.registry import PluginError
 
 
-async def check(place: Place) -> Finding:
+async def check_plugins(place: Place) -> Finding:
+    """Check that what the settings name exists, and that no plugin has failed."""
     settings, registry = place.settings, place.registry
     try:
         registry.store(settings.store)
