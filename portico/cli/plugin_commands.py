@@ -17,7 +17,7 @@ PLUGIN_KINDS = ("transport", "driver", "store", "authenticator", "observer", "ro
 @click.option("--json", "json_output", is_flag=True, help="One JSON object a line.")
 def plugins_command(modules: str | None, disabled: str | None, json_output: bool) -> None:
     """List the plugins that are there: where from, what each registers, and what failed."""
-    from portico.plugins.listing import as_json, as_text
+    from portico.plugins.plugin_listing import as_json, as_text
 
     chosen = {"plugins": modules, "disabled_plugins": disabled}
     found = find_plugins(chosen, own_commands(click.get_current_context())).found

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from portico.core.usage import add_usage
-from portico.gateway.peer import is_of
+from portico.gateway.socket_peer import is_of
 
 MAX_CONNECTIONS = 32
 """Of one agent, and so of its requests at a time: one for itself, and one for each subagent that is at work."""

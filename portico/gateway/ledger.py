@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 
 from portico.core.threads import in_thread
-from portico.gateway.answers import budget_exceeded
+from portico.gateway.api_errors import budget_exceeded
 
 SAVE_SECONDS = 1.0
 """At least between two writes: so much of what was spent a kill of the server may forget."""

@@ -11,7 +11,7 @@ import anyio
 import httpx
 from starlette.types import Message, Receive, Scope, Send
 
-from portico.gateway.answers import Raw, Refusal, passed
+from portico.gateway.api_errors import Raw, Refusal, passed
 from portico.gateway.door import Door
 from portico.gateway.ledger import Ledger
 from portico.gateway.meter import JsonMeter, StreamMeter

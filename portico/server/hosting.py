@@ -20,11 +20,11 @@ from portico.core.intake import BESIDE, Intake
 from portico.core.policy import Policy
 from portico.core.quota import StreamQuota
 from portico.core.tickets import Tickets
-from portico.gateway.gateway import Gateway
 from portico.gateway.ledger import Ledger
+from portico.gateway.model_gateway import Gateway
 from portico.gateway.upstream import API, Upstream
 from portico.plugins.context import Context
-from portico.plugins.metrics.store import metered
+from portico.plugins.metrics.store_metrics import metered
 from portico.plugins.registry import Registry
 from portico.server.audit_log import AuditLog
 from portico.server.lease import hold

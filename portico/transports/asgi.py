@@ -19,9 +19,9 @@ from portico.core.intake import Intake
 from portico.core.principal import Callers
 from portico.core.tickets import KEY_BYTES, Tickets
 from portico.metrics.metrics import OTHER, Metrics
-from portico.transports.access import AccessLog, Ended
+from portico.transports.access_log import AccessLog, Ended
 from portico.transports.admission import Admission
-from portico.transports.answers import Health
+from portico.transports.answer_bodies import Health
 from portico.transports.auth import Authentication
 from portico.transports.base import Routes
 from portico.transports.documentation import Documentation
@@ -32,7 +32,6 @@ from portico.transports.holding import Holding
 from portico.transports.hosts import HostCheck
 from portico.transports.mount import Mounted
 from portico.transports.operation import JSON, Answer, operation
-from portico.transports.origins import Cors, OriginCheck
 from portico.transports.problems import Problems
 from portico.transports.proxies import ProxyHeaders
 from portico.transports.refusals import Refusals
@@ -40,6 +39,7 @@ from portico.transports.routing import Routing, handle
 from portico.transports.sessions import Sessions
 from portico.transports.sse import EventRoutes
 from portico.transports.streams import Streams
+from portico.transports.web_origins import Cors, OriginCheck
 from portico.transports.websocket import WebSocketRoutes
 
 log = logging.getLogger("portico.transports")

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from portico.core.reader import Reader
 from portico.transports import wire
 from portico.transports.caller import caller_of
-from portico.transports.connection import half_closed
+from portico.transports.http_connection import half_closed
 from portico.transports.streams import Streams
 
 PING_SECONDS = 15.0

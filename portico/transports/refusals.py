@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from portico.core.audit import Audit, Source
 from portico.core.errors import Exhausted, NotAllowed, NotFound, PorticoError, SessionGone, Unauthenticated
-from portico.transports.access import MAX_PATH
+from portico.transports.access_log import MAX_PATH
 from portico.transports.caller import caller_of
 from portico.transports.dialler import dialler_of
 from portico.transports.wire import Refused

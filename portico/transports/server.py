@@ -19,9 +19,9 @@ from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
 from portico.http1.embedded import embedded
-from portico.transports.connection import Connection
 from portico.transports.crowd import UNLIMITED, Crowd, fitting
 from portico.transports.dialler import Dialler
+from portico.transports.http_connection import Connection
 from portico.transports.leftovers import Leftovers
 from portico.transports.streams import FINISH_SECONDS, Latest, Streams
 from portico.transports.watch import Watched

@@ -16,7 +16,7 @@ from portico.core.engine import Engine
 from portico.core.requests import SessionView
 from portico.core.tickets import Tickets
 from portico.transports.admission import QUERY, READ
-from portico.transports.answers import PermissionAnswer, SessionPage, TicketAnswer, TurnAnswer
+from portico.transports.answer_bodies import PermissionAnswer, SessionPage, TicketAnswer, TurnAnswer
 from portico.transports.auth import principal_of
 from portico.transports.endpoint import Check, route
 from portico.transports.models import (

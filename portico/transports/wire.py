@@ -20,7 +20,7 @@ from portico.core.errors import (
     Unavailable,
 )
 from portico.core.events import Event, encode_json
-from portico.transports.answers import Nack, Problem
+from portico.transports.answer_bodies import Nack, Problem
 
 PROBLEM_TYPE = "application/problem+json"
 RETRY = b"retry: 1000\n\n"

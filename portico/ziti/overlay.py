@@ -15,7 +15,7 @@ import httpx
 from anyio.abc import SocketStream, UNIXSocketStream
 
 from portico.ziti.identity import IdentityError, check_identity
-from portico.ziti.native.child import Child, ChildFailed
+from portico.ziti.native.library_process import Child, ChildFailed
 from portico.ziti.native.limits import DIAL_SECONDS, LOAD_SECONDS, MARGIN
 
 
@@ -81,7 +81,7 @@ class Dialler:
         try:
             check_identity(self._overlay.identity)
             arguments = (str(self._overlay.identity),)
-            child = Child.start("portico.ziti.dialler", *arguments, environment=self._overlay.environment)
+            child = Child.start("portico.ziti.dialling_process", *arguments, environment=self._overlay.environment)
             try:
                 answer, _ = await child.answer(LOAD_SECONDS + MARGIN, f"logging in with {self._overlay.identity}")
             except BaseException:

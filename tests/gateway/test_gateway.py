@@ -14,10 +14,10 @@ import httpx
 import pytest
 
 from portico.core.errors import AgentUnavailable
-from portico.gateway.gateway import Gateway
 from portico.gateway.ledger import Ledger
+from portico.gateway.model_gateway import Gateway
 from portico.gateway.upstream import Upstream
-from portico.plugins.demo.server import serve_model
+from portico.plugins.demo.model_server import serve_model
 from tests.support.gateway import answering, asking, gate, spec_in, through
 from tests.support.programs import needs
 

@@ -15,8 +15,8 @@ from anyio.abc import SocketAttribute, SocketStream
 
 from portico.core.agent import AgentOptions, AgentSpec
 from portico.gateway.door import Door
-from portico.gateway.gateway import Gateway
 from portico.gateway.ledger import Ledger
+from portico.gateway.model_gateway import Gateway
 from portico.gateway.upstream import Upstream
 from portico.testing.background import background
 from tests.support.talk import script

@@ -127,7 +127,7 @@ def dialling(of: psutil.Process | None = None) -> list[psutil.Process]:
     return [
         child
         for child in (of or psutil.Process()).children(recursive=True)
-        if child.is_running() and "portico.ziti.dialler" in " ".join(child.cmdline())
+        if child.is_running() and "portico.ziti.dialling_process" in " ".join(child.cmdline())
     ]
 
 

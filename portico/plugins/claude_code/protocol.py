@@ -20,13 +20,13 @@ from portico.core.events import (
     PermissionWithdrawn,
     ToolResult,
 )
+from portico.plugins.claude_code.cli_failures import turn_failure
+from portico.plugins.claude_code.cli_permissions import Permissions, permission_request
 from portico.plugins.claude_code.content import user_line
-from portico.plugins.claude_code.failures import turn_failure
 from portico.plugins.claude_code.framer import Oversized
 from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken
 from portico.plugins.claude_code.lines import decode_line, encode_line
 from portico.plugins.claude_code.mode_hook import MODES, reply
-from portico.plugins.claude_code.permissions import Permissions, permission_request
 from portico.plugins.claude_code.stream import MessageStream
 
 Json = dict[str, Any]

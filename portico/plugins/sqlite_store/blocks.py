@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate, chain, groupby, pairwise, repeat
 
 from portico.core.events import Event
-from portico.plugins.sqlite_store.failures import Damaged
+from portico.plugins.sqlite_store.sqlite_failures import Damaged
 
 BLOCK_BYTES = 256 * 1024
 """As much goes into a block at most, before compression; a larger event has a block of its own."""

@@ -13,8 +13,8 @@ from portico.core.events import Content
 from portico.testing.background import background
 from portico.testing.driver.driver_harness import CAPABILITIES, OPTIONS, WORDS, DriverHarness, Stage
 from portico.testing.driver.outcomes import ended, text_of, unraised
+from portico.testing.event_shapes import check_event
 from portico.testing.following import bounded
-from portico.testing.shapes import check_event
 
 
 class TurnTests(DriverHarness):

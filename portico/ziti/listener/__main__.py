@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 
-from portico.ziti.listener.control import Control
 from portico.ziti.listener.listener import Listener
+from portico.ziti.listener.listener_control import Control
 
 
 def main(descriptor: int, parent: int) -> None:

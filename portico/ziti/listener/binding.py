@@ -8,7 +8,7 @@ import select
 import threading
 import time
 
-from portico.ziti.listener.control import Control
+from portico.ziti.listener.listener_control import Control
 from portico.ziti.listener.steps import Steps
 from portico.ziti.native.library import Library, LibraryError
 

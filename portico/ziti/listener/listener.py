@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from portico.ziti.listener.binding import Binding, Lost
-from portico.ziti.listener.control import HEARTBEAT_SECONDS, Control, Task
+from portico.ziti.listener.listener_control import HEARTBEAT_SECONDS, Control, Task
 from portico.ziti.listener.probe import Probe
 from portico.ziti.listener.spin import Spin
 from portico.ziti.listener.steps import Steps

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from portico.ziti.native.control import Control
+from portico.ziti.native.child_control import Control
 from portico.ziti.native.library import Library, LibraryError
 
 

@@ -14,9 +14,9 @@ from anyio.abc import ObjectSendStream, TaskStatus
 from portico.core.threads import in_thread
 from portico.transports.base import TransportFailed
 from portico.transports.dialler import Dialler
-from portico.ziti.listener.control import Task
-from portico.ziti.transport.child import LEAVE_SECONDS, Listener
-from portico.ziti.transport.failures import NEVER_SAID, ListenerFailed, ended, failed, refused, unprobed
+from portico.ziti.listener.listener_control import Task
+from portico.ziti.transport.listener_process import LEAVE_SECONDS, Listener
+from portico.ziti.transport.network_failures import NEVER_SAID, ListenerFailed, ended, failed, refused, unprobed
 from portico.ziti.transport.status import Status
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0

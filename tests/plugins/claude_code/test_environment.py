@@ -16,8 +16,8 @@ from portico.core.access import others_may_enter
 from portico.core.agent import AgentOptions, AgentSpec
 from portico.core.short import remove_short
 from portico.gateway.door import Door
-from portico.gateway.gateway import Gateway
 from portico.gateway.ledger import Ledger
+from portico.gateway.model_gateway import Gateway
 from portico.gateway.upstream import Upstream
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.environment import MAX_RUNTIME_DIR, build_environment, make_folders

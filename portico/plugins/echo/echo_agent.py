@@ -28,7 +28,7 @@ from portico.core.events import (
     ToolResult,
     ToolUse,
 )
-from portico.plugins.echo.script import ToolCall, read_query
+from portico.plugins.echo.echo_script import ToolCall, read_query
 
 
 @dataclass(slots=True)

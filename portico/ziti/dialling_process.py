@@ -1,4 +1,6 @@
-"""``python -m portico.ziti.dialler FD PARENT IDENTITY``: dials Ziti services for a client, which never loads libziti.
+"""``python -m portico.ziti.dialling_process FD PARENT IDENTITY``: dials Ziti services for a client.
+
+The client itself never loads libziti.
 
 Messages out, once: ``{}`` when the identity is loaded, or ``{"failed": TEXT}``; then in: ``{"dial": NUMBER, "service":
 NAME}``, and for each out: ``{"dialled": NUMBER}`` with the connection, or ``{"dialled": NUMBER, "failed": TEXT}``.
@@ -9,7 +11,7 @@ from __future__ import annotations
 import sys
 
 from portico.ziti.native import descriptors
-from portico.ziti.native.control import Control
+from portico.ziti.native.child_control import Control
 from portico.ziti.native.library import Library, LibraryError
 from portico.ziti.native.limits import LOAD_SECONDS
 

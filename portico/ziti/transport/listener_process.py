@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from subprocess import PIPE, Popen
 from typing import Self
 
-from portico.ziti.listener.control import Task, encode_task
-from portico.ziti.native.child import Child, ChildFailed, ChildHung, Received
-from portico.ziti.transport.failures import NEVER_SAID, ListenerFailed
+from portico.ziti.listener.listener_control import Task, encode_task
+from portico.ziti.native.library_process import Child, ChildFailed, ChildHung, Received
+from portico.ziti.transport.network_failures import NEVER_SAID, ListenerFailed
 from portico.ziti.transport.output import Output
 
 SILENCE_SECONDS = 15.0
@@ -19,7 +19,7 @@ LEAVE_SECONDS = 3.0
 
 
 class Listener(Child):
-    """Its messages are those of `portico.ziti.listener.control`."""
+    """Its messages are those of `portico.ziti.listener.listener_control`."""
 
     def __init__(self, process: Popen[bytes], control: socket.socket) -> None:
         super().__init__(process, control)

@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 
 from portico.core.agent import AgentSpec
 from portico.core.errors import AgentUnavailable
-from portico.gateway.connection import Connection
+from portico.gateway.agent_connection import Connection
 from portico.gateway.door import Door
 from portico.gateway.ledger import Ledger
 from portico.gateway.relay import Relay

@@ -21,8 +21,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from portico.ziti.native import control
-from portico.ziti.native.control import Message
+from portico.ziti.native import child_control
+from portico.ziti.native.child_control import Message
 
 HEARTBEAT_SECONDS = 1.0
 
@@ -48,7 +48,7 @@ def encode_task(task: Task) -> Message:
     return asdict(task)
 
 
-class Control(control.Control):
+class Control(child_control.Control):
     """`tell` and `hand_over` raise OSError once the server has gone."""
 
     def receive_task(self) -> Task | None:

@@ -15,14 +15,14 @@ from portico.core.agent import AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError
 from portico.core.events import AgentEvent, Complete, Notice
 from portico.plugins.claude_code.buffer import EventBuffer
-from portico.plugins.claude_code.changes import Request, change_requests, claim_requests, fixed_options
+from portico.plugins.claude_code.cli_failures import exit_text, start_failure
 from portico.plugins.claude_code.content import encoded
-from portico.plugins.claude_code.failures import exit_text, start_failure
 from portico.plugins.claude_code.framer import Oversized
 from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken, summed
 from portico.plugins.claude_code.launch import Launch
 from portico.plugins.claude_code.lines import decode_in_turns
 from portico.plugins.claude_code.mode_hook import hooks, needs_mode_hook
+from portico.plugins.claude_code.option_changes import Request, change_requests, claim_requests, fixed_options
 from portico.plugins.claude_code.process import CliProcess
 from portico.plugins.claude_code.protocol import Protocol
 

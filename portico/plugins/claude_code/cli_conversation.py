@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from portico.core.agent import AgentSpec
 from portico.core.directory import Directory
-from portico.plugins.claude_code.files import open_folder
+from portico.plugins.claude_code.agent_files import open_folder
 
 NAME = "conversation"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from portico.ziti.native.child import ending
+from portico.ziti.native.library_process import ending
 
 _LOAD = {
     "identity": "Ziti's library does not take the identity for one: enroll it again",

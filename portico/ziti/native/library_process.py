@@ -16,7 +16,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from portico.ziti.native.control import LARGEST, encode
+from portico.ziti.native.child_control import LARGEST, encode
 
 END_SECONDS = 3.0
 """For a child that was killed, or has closed its end, to be gone."""
