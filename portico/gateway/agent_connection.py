@@ -7,14 +7,14 @@ import asyncio
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from portico.gateway.door import MAX_CONNECTIONS, Door
+from portico.gateway.door import MAX_CONNECTIONS, AgentDoor
 from portico.http1.measured import Measured
 
 
-class Connection(Measured):
+class AgentConnection(Measured):
     """One of its ``door``. Requests find that in their state, and the connection's ``transport``."""
 
-    def __init__(self, config: Config, state: ServerState, door: Door) -> None:
+    def __init__(self, config: Config, state: ServerState, door: AgentDoor) -> None:
         super().__init__(config, state, {"door": door})
         self._door = door
 

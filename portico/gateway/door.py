@@ -26,10 +26,12 @@ class Accepted(Protocol):
     def transport(self) -> asyncio.Transport: ...
 
 
-class Door:
+class AgentDoor:
     """Implements `portico.core.gateway.Door`. ``usage`` and ``cost_usd`` are of all that has come through it."""
 
-    def __init__(self, path: Path, owner: str | None, environment: Mapping[str, str], open_doors: set[Door]) -> None:
+    def __init__(
+        self, path: Path, owner: str | None, environment: Mapping[str, str], open_doors: set[AgentDoor]
+    ) -> None:
         """It is among ``open_doors`` from `serve` to `close`."""
         self.path = path
         self.owner = owner

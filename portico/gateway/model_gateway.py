@@ -16,8 +16,8 @@ from uvicorn.server import ServerState
 
 from portico.core.agent import AgentSpec
 from portico.core.errors import AgentUnavailable
-from portico.gateway.agent_connection import Connection
-from portico.gateway.door import Door
+from portico.gateway.agent_connection import AgentConnection
+from portico.gateway.door import AgentDoor
 from portico.gateway.ledger import Ledger
 from portico.gateway.relay import Relay
 from portico.gateway.upstream import Upstream
@@ -33,13 +33,13 @@ STOP_SECONDS = 5.0
 log = logging.getLogger("portico.gateway")
 
 
-class Gateway:
+class ModelGateway:
     """Implements `portico.core.gateway.Gateway`, while `run` runs."""
 
     def __init__(self, upstream: Upstream, ledger: Ledger) -> None:
         self._upstream = upstream
         self._ledger = ledger
-        self._doors: set[Door] = set()
+        self._doors: set[AgentDoor] = set()
         self._state = ServerState()
         self._config: uvicorn.Config | None = None
 
@@ -60,14 +60,14 @@ class Gateway:
                     if tasks := self._state.tasks:
                         await asyncio.wait(tasks, timeout=STOP_SECONDS)
 
-    async def open(self, spec: AgentSpec, folder: Path) -> Door:
+    async def open(self, spec: AgentSpec, folder: Path) -> AgentDoor:
         """See `portico.core.gateway.Gateway.open`. Raises `AgentUnavailable` while it does not run."""
         if self._config is None:
             raise AgentUnavailable("The gateway to the model API is not open.", code="not_open")
-        door = Door(folder / SOCKET, spec.owner, self.environment(folder / SOCKET), self._doors)
+        door = AgentDoor(folder / SOCKET, spec.owner, self.environment(folder / SOCKET), self._doors)
         listener = door.bind()
         loop = asyncio.get_running_loop()
-        make: Any = partial(Connection, self._config, self._state, door)
+        make: Any = partial(AgentConnection, self._config, self._state, door)
         try:
             door.serve(await loop.create_unix_server(make, sock=listener))
         except BaseException:
@@ -92,7 +92,7 @@ class Gateway:
 def _config(app: Relay) -> uvicorn.Config:
     config = embedded(
         app,
-        http=Connection,
+        http=AgentConnection,
         ws="none",
         date_header=False,
         timeout_keep_alive=86_400,  # a connection that is closed just when it is used again would cost a retry

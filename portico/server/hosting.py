@@ -21,7 +21,7 @@ from portico.core.policy import Policy
 from portico.core.quota import StreamQuota
 from portico.core.tickets import Tickets
 from portico.gateway.ledger import Ledger
-from portico.gateway.model_gateway import Gateway
+from portico.gateway.model_gateway import ModelGateway
 from portico.gateway.upstream import API, Upstream
 from portico.plugins.context import Context
 from portico.plugins.metrics.store_metrics import metered
@@ -110,7 +110,7 @@ async def hosting(
             tasks.cancel_scope.cancel()
 
 
-def _gateway(settings: Settings, environment: Mapping[str, str]) -> Gateway | None:
+def _gateway(settings: Settings, environment: Mapping[str, str]) -> ModelGateway | None:
     """None where agents have the credential themselves, where there is none, and where another provider is asked."""
     key, token = settings.anthropic_api_key, settings.claude_code_oauth_token
     if not settings.key_gateway or (key is None and token is None) or another_provider(settings.agent_env):
@@ -121,7 +121,7 @@ def _gateway(settings: Settings, environment: Mapping[str, str]) -> Gateway | No
         oauth_token=token.get_secret_value() if token else None,
         environment=environment,
     )
-    return Gateway(upstream, Ledger(settings.data_dir / "spending.json", settings.budget_usd_per_day))
+    return ModelGateway(upstream, Ledger(settings.data_dir / "spending.json", settings.budget_usd_per_day))
 
 
 def policy(settings: Settings, files: Sequence[Path] = ()) -> Policy:

@@ -26,7 +26,7 @@ from portico.transports.auth import Authentication
 from portico.transports.base import Routes
 from portico.transports.documentation import Documentation
 from portico.transports.endpoint import route
-from portico.transports.gate import Gate
+from portico.transports.gate import CallerGate
 from portico.transports.guarded import Guarded
 from portico.transports.holding import Holding
 from portico.transports.hosts import HostCheck
@@ -67,7 +67,7 @@ class Api:
 
 
 def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
-    gate = Gate(engine, callers, api.tickets)
+    gate = CallerGate(engine, callers, api.tickets)
     routes = routes_of(engine, gate, streams, api)
     # Starlette's app class would answer errors itself, in its own way.
     checked = HostCheck(OriginCheck(Authentication(Holding(handle, api.intake), gate), api.origins), api.hosts)
@@ -77,7 +77,7 @@ def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> 
     return Mounted(ProxyHeaders(app, api.proxies) if api.proxies else app)
 
 
-def routes_of(engine: Engine, gate: Gate, streams: Streams, api: Api) -> list[BaseRoute]:
+def routes_of(engine: Engine, gate: CallerGate, streams: Streams, api: Api) -> list[BaseRoute]:
     """All that there is to call. Plugins' routes come last, so that a path of the API stays the API's."""
     routes: list[BaseRoute] = [
         *WebSocketRoutes(engine, streams, gate, api.prefix, api.intake).routes(),

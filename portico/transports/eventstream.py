@@ -22,7 +22,7 @@ FIRST_PROBE_SECONDS = 0.1
 class EventStream(EventSourceResponse):
     """What ``reader`` reads, as it comes, and a comment now and then. ``held`` is left at its end.
 
-    A client that takes nothing is cut off by its `Connection`, whatever the response is.
+    A client that takes nothing is cut off by its `HttpConnection`, whatever the response is.
     """
 
     def __init__(self, reader: Reader, streams: Streams, held: AbstractContextManager[object], scope: Scope) -> None:

@@ -22,7 +22,7 @@ log = logging.getLogger("portico.auth")
 HOW = "credentials are missing: send the header Authorization: Bearer TOKEN"
 
 
-class Gate:
+class CallerGate:
     """Finds out who is calling."""
 
     def __init__(self, engine: Engine, callers: Callers, tickets: Tickets) -> None:

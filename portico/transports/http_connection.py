@@ -40,7 +40,7 @@ def half_closed(scope: Scope) -> anyio.Event | None:
     return cast("anyio.Event | None", scope.get("extensions", {}).get(_HALF_CLOSED))
 
 
-class Connection(Watched, Measured):
+class HttpConnection(Watched, Measured):
     """What uvicorn lacks:
 
     - What `Watched` says.

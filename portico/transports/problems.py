@@ -48,7 +48,7 @@ class Problems:
         except Exception:
             log.exception("%s: a fault in the server", what)
             problem = PorticoError("the server has failed to do this; its log says more")
-        if scope["type"] == "websocket" and not isinstance(problem, wire.Refused):
+        if scope["type"] == "websocket" and not isinstance(problem, wire.RequestRefused):
             await _close(scope, send, problem, accept=not started)
         # Once an answer has begun, all that is left is to let the server cut it off: the client sees that it is no end.
         elif not started:

@@ -31,7 +31,7 @@ class OriginCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if _changes(scope) and not self._is_welcome(Headers(scope=scope)):
-            raise wire.Refused(
+            raise wire.RequestRefused(
                 "origin_not_allowed", "links start nothing here, nor do pages of other origins (allowed_origins)"
             )
         await self._app(scope, receive, send)
@@ -67,6 +67,6 @@ class Cors(CORSMiddleware):
         if self.is_allowed_origin(request_headers["origin"]):
             return super().preflight_response(request_headers)
         status, headers, body = wire.problem(
-            wire.Refused("origin_not_allowed", "pages of this origin may not use this server (allowed_origins)")
+            wire.RequestRefused("origin_not_allowed", "pages of this origin may not use this server (allowed_origins)")
         )
         return Response(body, status, headers)

@@ -70,7 +70,7 @@ class HttpError(PorticoError):
         self.headers = headers or {}
 
 
-class Refused(HttpError):
+class RequestRefused(HttpError):
     """A request that is not even looked at, as its Host or Origin is wrong. A WebSocket is refused at its handshake."""
 
     def __init__(self, code: str, detail: str) -> None:

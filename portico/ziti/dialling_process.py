@@ -11,13 +11,13 @@ from __future__ import annotations
 import sys
 
 from portico.ziti.native import descriptors
-from portico.ziti.native.child_control import Control
+from portico.ziti.native.child_control import ChildControl
 from portico.ziti.native.library import Library, LibraryError
 from portico.ziti.native.limits import LOAD_SECONDS
 
 
 def main(fd: int, parent: int, identity: str) -> None:
-    control = Control(fd, parent)
+    control = ChildControl(fd, parent)
     control.end_with_parent()
     try:
         library = Library()

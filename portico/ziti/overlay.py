@@ -32,7 +32,7 @@ class DialFailed(Exception):
     """Its text is for people."""
 
 
-class Dialler:
+class OverlayDialler:
     """Dials, one at a time, through a child that is started when there is none, and killed when it does not answer.
 
     The child carries all connections that it has dialled: they break with it.
@@ -96,7 +96,7 @@ class Dialler:
         return child
 
 
-def transport(dialler: Dialler) -> httpx.AsyncHTTPTransport:
+def transport(dialler: OverlayDialler) -> httpx.AsyncHTTPTransport:
     """One whose connections all lead to the dialler's service, whatever the host of a URL."""
     made = httpx.AsyncHTTPTransport()
     made._pool = httpcore.AsyncConnectionPool(  # httpx has no option for it; the limits are its own
@@ -106,7 +106,7 @@ def transport(dialler: Dialler) -> httpx.AsyncHTTPTransport:
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
-    def __init__(self, dialler: Dialler) -> None:
+    def __init__(self, dialler: OverlayDialler) -> None:
         self._dialler = dialler
 
     async def connect_tcp(

@@ -15,7 +15,7 @@ import pytest
 
 from portico.core.errors import AgentUnavailable
 from portico.gateway.ledger import Ledger
-from portico.gateway.model_gateway import Gateway
+from portico.gateway.model_gateway import ModelGateway
 from portico.gateway.upstream import Upstream
 from portico.plugins.demo.model_server import serve_model
 from tests.support.gateway import answering, asking, gate, spec_in, through
@@ -59,7 +59,7 @@ async def test_a_door_that_closes_ends_what_came_through_it(tmp_path: Path) -> N
 
 
 async def test_without_its_task_there_is_no_door(tmp_path: Path) -> None:
-    gateway = Gateway(Upstream(), Ledger(tmp_path / "spending.json", None))
+    gateway = ModelGateway(Upstream(), Ledger(tmp_path / "spending.json", None))
     with pytest.raises(AgentUnavailable):
         await gateway.open(spec_in(tmp_path), tmp_path)
 

@@ -22,9 +22,9 @@ from packaging.requirements import Requirement
 
 import portico.gateway.model_gateway
 import portico.http1.embedded
-from portico.gateway.agent_connection import Connection as GatewayConnection
+from portico.gateway.agent_connection import AgentConnection
 from portico.plugins.demo.model_server import _Server as DemoServer
-from portico.transports.http_connection import Connection
+from portico.transports.http_connection import HttpConnection
 from portico.transports.server import _Server
 from portico.transports.websocket_connection import WebSocketConnection
 
@@ -74,8 +74,8 @@ USED: Mapping[str, str] = {
 }
 
 OURS = {
-    Connection: "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol",
-    GatewayConnection: "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol",
+    HttpConnection: "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol",
+    AgentConnection: "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol",
     WebSocketConnection: "uvicorn.protocols.websockets.websockets_sansio_impl:WebSocketsSansIOProtocol",
     _Server: "uvicorn.server:Server",
     DemoServer: "uvicorn.server:Server",

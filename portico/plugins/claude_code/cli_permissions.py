@@ -25,7 +25,7 @@ class _Waiting:
     event: PermissionRequest
 
 
-class Permissions:
+class CliPermissions:
     """The requests that wait for an answer. Each time that one is asked, it gets an id that was never there before."""
 
     def __init__(self) -> None:

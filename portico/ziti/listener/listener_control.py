@@ -21,8 +21,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from portico.ziti.native import child_control
-from portico.ziti.native.child_control import Message
+from portico.ziti.native.child_control import ChildControl, Message
 
 HEARTBEAT_SECONDS = 1.0
 
@@ -48,7 +47,7 @@ def encode_task(task: Task) -> Message:
     return asdict(task)
 
 
-class Control(child_control.Control):
+class ListenerControl(ChildControl):
     """`tell` and `hand_over` raise OSError once the server has gone."""
 
     def receive_task(self) -> Task | None:

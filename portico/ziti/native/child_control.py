@@ -23,7 +23,7 @@ def encode(message: Mapping[str, Any]) -> bytes:
     return json.dumps(message).encode()
 
 
-class Control:
+class ChildControl:
     """Messages are JSON objects, one a datagram of an AF_UNIX SOCK_SEQPACKET pair; one may carry a descriptor.
 
     The kernel ends the process together with ``parent``, also while the library hangs in C. May be used by several

@@ -33,7 +33,7 @@ class ChildHung(ChildFailed):
 
 
 class Child:
-    """``python -m MODULE FD PARENT ARGUMENTS``, where FD is its `Control`'s. Close it in any case.
+    """``python -m MODULE FD PARENT ARGUMENTS``, where FD is its `ChildControl`'s. Close it in any case.
 
     It has a session of its own, so Ctrl-C is not its business. It dies with the thread that has started it.
     """

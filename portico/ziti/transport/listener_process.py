@@ -18,7 +18,7 @@ LEAVE_SECONDS = 3.0
 """For it to send what connections have still to send."""
 
 
-class Listener(Child):
+class ListenerProcess(Child):
     """Its messages are those of `portico.ziti.listener.listener_control`."""
 
     def __init__(self, process: Popen[bytes], control: socket.socket) -> None:
