@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import anyio
 
 from benchmarks.servers import program
-from portico.plugins.demo.server import serve_model
+from portico.plugins.demo.model_server import serve_model
 
 
 @contextmanager

@@ -22,7 +22,7 @@ import uvloop
 from benchmarks.row import Row
 from benchmarks.servers import HEADERS, portico
 from benchmarks.watchers import Viewer, request
-from portico.ziti.overlay import Dialler, Overlay
+from portico.ziti.overlay import Overlay, OverlayDialler
 
 ROUNDS = 3
 REQUESTS = 500
@@ -59,7 +59,7 @@ def measure() -> list[Row]:
 
 async def _measure(overlay: Overlay, url: str) -> list[Row]:
     address = urlsplit(url)
-    dialler = Dialler(overlay)
+    dialler = OverlayDialler(overlay)
 
     async def tcp() -> socket.socket:
         made = socket.socket()

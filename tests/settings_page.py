@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from portico.config.mask import masked
 from portico.config.origins import BARE_NAMES
-from portico.config.settings import Settings, accepts, reloadable
+from portico.config.settings import Settings, accepts, facts
 
 HEAD = """# Settings
 
@@ -31,7 +31,7 @@ def page() -> str:
         f"| `{name}` | {_default(name)} | {field.description} | {accepts(name)} |\n"
         for name, field in Settings.model_fields.items()
     ]
-    reloaded = ", ".join(f"`{name}`" for name in Settings.model_fields if reloadable(name))
+    reloaded = ", ".join(f"`{name}`" for name in Settings.model_fields if facts(name).reloadable)
     return HEAD.format(bare=bare, reloadable=reloaded) + "".join(rows)
 
 

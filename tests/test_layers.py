@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +30,19 @@ MAY_IMPORT = {
     "testing": {"config", "core", "plugins", "server", "transports"},
     "cli": {"config", "core", "plugins", "server", "transports", "ziti"},
 }
+# Files of plugins' packages that are called after the hook that they answer.
+ROLES = {"authenticator.py", "driver.py", "store.py"}
+# Files that may share their name. `portico.testing` offers its own engine and authenticators under these names; the
+# commands of `cli/client` are named after what they show.
+SHARED_NAMES = {
+    "authenticator.py": {"testing"},
+    "engine.py": {"core", "testing"},
+    "errors.py": {"core", "cli/client"},
+    "sessions.py": {"core", "cli/client"},
+    "store.py": {"core"},
+    "turn.py": {"core", "cli/client"},
+}
+SHARED = {"__init__.py", "__main__.py"}
 AT_THE_TOP = {"__init__.py", "__main__.py", "api.py", "py.typed"}
 NOT_IN_CORE = {"pluggy", "pydantic_settings", "sse_starlette", "socket", "starlette", "uvicorn", "httpx"}
 
@@ -97,6 +111,23 @@ def test_no_module_of_the_core_imports_itself_by_way_of_others() -> None:
     graph = {f"portico.core.{path.stem}": set(imports(path, at_run_time=False)) for path in paths}
     assert circles(graph) == []
     assert circles({**graph, "portico.core.source": {"portico.core.audit"}}) != []
+
+
+def test_a_file_has_a_name_of_its_own() -> None:
+    """Two files of one name would be two nouns that a reader, a log and a search can't tell apart."""
+    folders = defaultdict(set)
+    for path in FILES:
+        folder = path.parent.relative_to(PACKAGE).as_posix()
+        in_role = path.name in ROLES and folder.startswith("plugins/")
+        if path.name not in SHARED and not in_role and folder not in SHARED_NAMES.get(path.name, ()):
+            folders[path.name].add(folder)
+    taken = ROLES | SHARED_NAMES.keys()
+    assert {name: found for name, found in folders.items() if len(found) > 1 or name in taken} == {}
+
+
+def test_no_exception_for_a_name_is_left_over() -> None:
+    for name, folders in SHARED_NAMES.items():
+        assert all((PACKAGE / folder / name).is_file() for folder in folders), name
 
 
 def test_hook_specifications_import_nothing_of_ours_at_run_time() -> None:

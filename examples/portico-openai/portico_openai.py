@@ -23,7 +23,7 @@ from portico import Context, Engine, NewSession, PorticoError, Reader, Routes, h
 from portico.core.errors import InvalidRequest, Unavailable
 from portico.transports.auth import principal_of
 from portico.transports.body import read_object
-from portico.transports.connection import half_closed
+from portico.transports.http_connection import half_closed
 from portico.transports.models import SessionBody, TurnBody
 from portico.transports.parse import check
 from portico.transports.wire import problem

@@ -17,7 +17,7 @@ from portico.cli.client.api import Client, Event
 from portico.cli.client.connection import Endpoint, find_endpoint
 from portico.config.load import Loaded, SettingsError
 from portico.config.settings import Settings
-from portico.plugins.demo.server import serve_model
+from portico.plugins.demo.model_server import serve_model
 from portico.plugins.registry import Registry
 from portico.server.app import serve
 from portico.server.logs import configure

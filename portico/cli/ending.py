@@ -12,7 +12,7 @@ from typing import TextIO
 import click
 
 from portico.cli.client.errors import ClientError
-from portico.cli.status import STOPPED
+from portico.cli.exit_status import STOPPED
 from portico.config.load import SettingsError
 from portico.core.errors import PorticoError
 

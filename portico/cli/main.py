@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import TextIO
 
-from portico.cli.status import STOPPED
+from portico.cli.exit_status import STOPPED
 
 
 def main() -> None:

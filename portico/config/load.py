@@ -2,7 +2,7 @@
 
 Where a setting stands in several places, the first of these holds: the command line, PORTICO_NAME in the
 environment, PORTICO_NAME in `.env`, NAME in the environment, NAME in `.env`, the default. A bare NAME is read
-only for the settings in `BARE_NAMES`. Names are upper case exactly; an empty value counts as unset.
+only for the settings whose field says so. Names are upper case exactly; an empty value counts as unset.
 """
 
 import io
@@ -21,8 +21,8 @@ from pydantic import BaseModel, ValidationError
 
 from .mask import masked
 from .mistakes import SettingsError, explain, explain_plugin, unknown_options, unknown_variables
-from .origins import BARE_NAMES, PREFIX, Given, from_options, from_variables, option, read
-from .settings import Settings, is_secret
+from .origins import BARE_NAMES, PREFIX, Given, from_options, from_variables, option
+from .settings import Settings, facts
 from .values import Token, is_secret_type, token
 
 __all__ = [
@@ -41,16 +41,6 @@ __all__ = [
 
 _DOTENV = ".env"
 _LARGEST_FILE = 1024 * 1024
-_PATHS = (
-    "audit_log",
-    "claude_cli_path",
-    "uds",
-    "data_dir",
-    "tls_cert",
-    "tls_key",
-    "ziti_identity_file",
-)  # these may be relative to the working directory
-_NO_PATH = ("audit_log", "off")
 _ALWAYS_FOR_AGENTS = ("PATH", "LANG", "LC_ALL", "TZ")
 _FOR_ZITI = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "ZITI_LOG", "ZITI_TIME_FORMAT")
 
@@ -102,9 +92,9 @@ def load(
     origins.append({"data_dir": Given(f"{PREFIX}DATA_DIR", "default", _platform_data_dir())})
     winners = ChainMap(*origins)
     plugin_settings = _read_plugins(plugins, winners, mistakes)
-    origins.insert(0, _prepared(winners, cwd, mistakes, warnings))
+    values = ChainMap(_prepared(winners, cwd, mistakes, warnings), winners)
     try:
-        settings = read(origins)
+        settings = Settings(**{name: values[name].value for name in Settings.model_fields if name in values})
     except ValidationError as error:
         mistakes += explain(error, winners)
         raise SettingsError(mistakes) from None
@@ -223,53 +213,51 @@ def _read_dotenv(path: Path, mistakes: list[str]) -> dict[str, str]:
 
 
 def _prepared(winners: Mapping[str, Given], cwd: Path, mistakes: list[str], warnings: list[str]) -> dict[str, Given]:
-    """What needs the world before it can be checked: paths made absolute, and what stands in an `@FILE`."""
+    """Return the values that depend on the file system: paths made absolute, and the contents of each `@FILE`."""
     prepared = {}
-    for name in _PATHS:
-        given = winners.get(name)
-        if given and given.source != "default" and isinstance(given.value, str) and (name, given.value) != _NO_PATH:
+    for name in Settings.model_fields:
+        given, known = winners.get(name), facts(name)
+        if given is None or given.source == "default" or not isinstance(given.value, str):
+            continue
+        if known.path and given.value != known.no_path:
             prepared[name] = Given(given.label, given.source, str(_path(cwd, given.value)))
-    tokens = winners.get("auth_tokens")
-    if tokens and isinstance(tokens.value, str) and tokens.value.startswith("@"):
-        entries: tuple[str, ...] = ()
-        try:
-            entries = _read_tokens(cwd / tokens.value[1:], tokens.label, warnings)
-        except (OSError, ValueError) as error:
-            # The name of the file stays unsaid: it may be a secret that begins with @.
-            mistakes.append(f"{tokens.label}: the file after @ can't be used: {_why(error)}")
-        prepared["auth_tokens"] = Given(tokens.label, tokens.source, entries)
-    servers = winners.get("mcp_servers")
-    if servers and isinstance(servers.value, str) and servers.value.startswith("@"):
-        text = "{}"
-        try:
-            text = _read_file(cwd / servers.value[1:])
-        except (OSError, ValueError) as error:
-            mistakes.append(f"{servers.label}: the file after @ can't be used: {_why(error)}")
-        prepared["mcp_servers"] = Given(servers.label, servers.source, text)
+        elif file := _file(name, given, cwd):
+            value: Any = {} if name == "mcp_servers" else ()
+            try:
+                value = _read_tokens(file, given.label, warnings) if name == "auth_tokens" else _read_file(file)
+            except (OSError, ValueError) as error:
+                # The name of the file stays unsaid: it may be a secret that begins with @.
+                mistakes.append(f"{given.label}: the file after @ can't be used: {_why(error)}")
+            prepared[name] = Given(given.label, given.source, value)
     return prepared
 
 
+def _file(name: str, given: Given, cwd: Path) -> Path | None:
+    """The file that a value of the form ``@FILE`` stands in."""
+    there = facts(name).from_file and isinstance(given.value, str) and given.value.startswith("@")
+    return cwd / given.value[1:] if there else None
+
+
 def _files(winners: Mapping[str, Given], cwd: Path) -> tuple[Path, ...]:
-    values = (winners[name].value for name in ("auth_tokens", "mcp_servers") if name in winners)
-    return (cwd / _DOTENV, *(cwd / value[1:] for value in values if isinstance(value, str) and value.startswith("@")))
+    files = (_file(name, winners[name], cwd) for name in Settings.model_fields if name in winners)
+    return (cwd / _DOTENV, *filter(None, files))
 
 
 def secret_variables(plugins: Mapping[str, type[BaseModel]] | None = None) -> frozenset[str]:
     """The names of all variables in which a setting may stand that must not be shown, those of plugins too."""
-    names = {name for name in Settings.model_fields if is_secret(name)}
-    every = names | _plugin_secrets(plugins or {})
-    return frozenset({PREFIX + name.upper() for name in every} | {name.upper() for name in names & BARE_NAMES})
+    every = _secrets(plugins or {})
+    return frozenset({PREFIX + name.upper() for name in every} | {name.upper() for name in every & BARE_NAMES})
 
 
 def secret_options(plugins: Mapping[str, type[BaseModel]] | None = None) -> frozenset[str]:
     """The same as options of the command line."""
-    names = {name for name in Settings.model_fields if is_secret(name)}
-    return frozenset(option(name) for name in names | _plugin_secrets(plugins or {}))
+    return frozenset(map(option, _secrets(plugins or {})))
 
 
-def _plugin_secrets(plugins: Mapping[str, type[BaseModel]]) -> set[str]:
+def _secrets(plugins: Mapping[str, type[BaseModel]]) -> set[str]:
+    own = {name for name in Settings.model_fields if facts(name).secret}
     fields = ((prefix, name, field) for prefix, model in plugins.items() for name, field in model.model_fields.items())
-    return {f"{prefix}_{name}" for prefix, name, field in fields if is_secret_type(field.annotation)}
+    return own | {f"{prefix}_{name}" for prefix, name, field in fields if is_secret_type(field.annotation)}
 
 
 def _read_tokens(path: Path, label: str, warnings: list[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What is wrong with the settings, one line a mistake: name as written, value, what is accepted."""
+"""Explanations of wrong settings, one line a mistake: the name as written, the value, and the accepted values."""
 
 import difflib
 import re
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from .mask import MASK
 from .origins import PREFIX, Given, is_set, option
-from .settings import accepts, is_secret
+from .settings import accepts, facts
 from .values import is_secret_type
 
 # What `portico ask` and `portico chat` read: a shell that has them may start a server too.
@@ -53,7 +53,7 @@ def explain(error: ValidationError, winners: Mapping[str, Given]) -> Iterator[st
         line = given.label if given else PREFIX + setting.upper()
         if given is None:
             pass  # it is missing
-        elif is_secret(setting):
+        elif facts(setting).secret:
             line += "".join(f" entry {int(index) + 1}" for index in place[:1])
         else:
             line += f"={_shown(detail['input'] if place else given.value)}"

@@ -1,29 +1,16 @@
-"""The places that values of settings come from, and reading them in order with pydantic-settings."""
+"""The places that values of settings come from, and the names that settings have there."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from pydantic import create_model
+from pydantic_settings import BaseSettings, EnvSettingsSource
 
-from .settings import Settings
+from .settings import Settings, facts
 
 PREFIX = "PORTICO_"
-BARE_NAMES = frozenset(
-    {
-        "anthropic_api_key",
-        "anthropic_base_url",
-        "claude_code_oauth_token",
-        "claude_model",
-        "max_tokens",
-        "max_sessions",
-        "networking_mode",
-        "session_timeout",
-        "ziti_identity_file",
-        "ziti_service_name",
-    }
-)
+BARE_NAMES = frozenset(name for name in Settings.model_fields if facts(name).bare)
 
 
 @dataclass(frozen=True)
@@ -35,31 +22,16 @@ class Given:
     value: Any
 
 
-class Origin(PydanticBaseSettingsSource):
-    """One place that values come from, as pydantic-settings knows it."""
+class Variables(EnvSettingsSource):
+    """The variables of one place, read by pydantic-settings; an empty one counts as unset.
 
-    def __init__(self, given: Mapping[str, Given]) -> None:
-        super().__init__(Settings)
-        self.given = given
+    It looks for names in the case that fields have, so the fields that it gets have theirs in upper case.
+    """
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        return self.given[field_name].value, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        return {name: given.value for name, given in self.given.items() if name in Settings.model_fields}
-
-
-def read(origins: Iterable[Mapping[str, Given]]) -> Settings:
-    """Settings of the values that stand first. Raises pydantic.ValidationError."""
-
-    class Reader(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], *_: Any, **__: Any
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return tuple(Origin(given) for given in origins)
-
-    return Reader()
+    def __init__(self, names: Collection[str], variables: Mapping[str, str], prefix: str) -> None:
+        fields: dict[str, Any] = {name.upper(): (str, "") for name in names}
+        super().__init__(create_model("Names", __base__=BaseSettings, **fields), case_sensitive=True, env_prefix=prefix)
+        self.env_vars = {name: value for name, value in variables.items() if is_set(value)}
 
 
 def from_options(options: Mapping[str, Any], names: Collection[str]) -> dict[str, Given]:
@@ -73,11 +45,11 @@ def from_options(options: Mapping[str, Any], names: Collection[str]) -> dict[str
 def from_variables(
     variables: Mapping[str, str], names: Collection[str], prefix: str, where: str, source: str
 ) -> dict[str, Given]:
-    by_variable = {prefix + name.upper(): name for name in names}
+    found = Variables(names, variables, prefix)()
     return {
-        name: Given(where + variable, f"{source} {variable}", variables[variable])
-        for variable, name in by_variable.items()
-        if is_set(variables.get(variable))
+        name: Given(f"{where}{prefix}{name.upper()}", f"{source} {prefix}{name.upper()}", found[name.upper()])
+        for name in names
+        if name.upper() in found
     }
 
 

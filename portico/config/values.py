@@ -33,7 +33,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 def is_secret_type(annotation: object) -> bool:
-    """Whether a setting of this type must not be shown, as far as its type tells: it holds a `SecretStr`."""
+    """Tell from its type whether a setting must not be shown: it holds a `SecretStr`."""
     return "Secret" in str(annotation)
 
 
@@ -152,7 +152,7 @@ def distinct_variables(variables: tuple[AgentVariable, ...]) -> tuple[AgentVaria
 
 
 def another_provider(variables: tuple[AgentVariable, ...]) -> bool:
-    """Whether agents ask another cloud's API for the model, with credentials of its own (Bedrock, Vertex ...)."""
+    """Tell whether agents use the model API of another cloud, with its own credentials (Bedrock, Vertex ...)."""
     return any(variable.name.startswith("CLAUDE_CODE_USE_") for variable in variables)
 
 
@@ -242,7 +242,7 @@ def proxy(value: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
+    """Tell whether only this machine can reach `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

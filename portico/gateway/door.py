@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from portico.core.usage import add_usage
-from portico.gateway.peer import is_of
+from portico.gateway.socket_peer import is_of
 
 MAX_CONNECTIONS = 32
 """The most connections, and so requests at a time, of one agent: one for itself and one for each subagent at work."""
@@ -26,10 +26,12 @@ class Accepted(Protocol):
     def transport(self) -> asyncio.Transport: ...
 
 
-class Door:
+class AgentDoor:
     """Implements `portico.core.gateway.Door`. ``usage`` and ``cost_usd`` add up everything that came through it."""
 
-    def __init__(self, path: Path, owner: str | None, environment: Mapping[str, str], open_doors: set[Door]) -> None:
+    def __init__(
+        self, path: Path, owner: str | None, environment: Mapping[str, str], open_doors: set[AgentDoor]
+    ) -> None:
         """``open_doors`` contains this door from `serve` to `close`."""
         self.path = path
         self.owner = owner

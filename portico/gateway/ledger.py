@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 
 from portico.core.threads import in_thread
-from portico.gateway.answers import budget_exceeded
+from portico.gateway.api_errors import budget_exceeded
 
 SAVE_SECONDS = 1.0
 """The least time between two writes. If the server is killed, the spending of this time may be lost."""

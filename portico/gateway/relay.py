@@ -11,8 +11,8 @@ import anyio
 import httpx
 from starlette.types import Message, Receive, Scope, Send
 
-from portico.gateway.answers import Raw, Refusal, passed
-from portico.gateway.door import Door
+from portico.gateway.api_errors import Raw, Refusal, passed
+from portico.gateway.door import AgentDoor
 from portico.gateway.ledger import Ledger
 from portico.gateway.meter import JsonMeter, StreamMeter
 from portico.gateway.upstream import Upstream
@@ -57,7 +57,7 @@ class Relay:
         self._ledger = ledger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        door: Door = scope["state"]["door"]
+        door: AgentDoor = scope["state"]["door"]
         body = _Body(receive)
         answer = _Answer(send)
         async with anyio.create_task_group() as tasks:
@@ -73,7 +73,7 @@ class Relay:
                 await _cut(scope["state"]["transport"], receive)
             tasks.cancel_scope.cancel()
 
-    async def _answer(self, scope: Scope, door: Door, body: _Body, answer: _Answer) -> None:
+    async def _answer(self, scope: Scope, door: AgentDoor, body: _Body, answer: _Answer) -> None:
         problem: Refusal | None = None
         try:
             with anyio.fail_after(REQUEST_SECONDS):
@@ -100,7 +100,7 @@ class Relay:
         if not answer.started:
             await problem.answer(answer.send)
 
-    async def _relay(self, scope: Scope, door: Door, body: _Body, answer: _Answer) -> None:
+    async def _relay(self, scope: Scope, door: AgentDoor, body: _Body, answer: _Answer) -> None:
         path, query = scope["path"], scope["query_string"].decode("latin-1")
         if path not in PATHS or scope["raw_path"] != path.encode() or not QUERY.fullmatch(query):
             raise Refusal(404, "not_found_error", "the gateway passes on only requests for messages")
@@ -120,7 +120,7 @@ class Relay:
             with anyio.CancelScope(shield=True), anyio.move_on_after(5):
                 await response.aclose()
 
-    async def _stream(self, response: httpx.Response, door: Door | None, answer: _Answer) -> None:
+    async def _stream(self, response: httpx.Response, door: AgentDoor | None, answer: _Answer) -> None:
         streams = response.headers.get("content-type", "").startswith("text/event-stream")
         meter = StreamMeter() if streams else JsonMeter()
         owner = door.owner if door is not None else None

@@ -13,7 +13,7 @@ import certifi
 import httpx
 
 from portico.core.errors import Unavailable
-from portico.gateway.answers import Raw
+from portico.gateway.api_errors import Raw
 
 API = "https://api.anthropic.com"
 API_HOST = "api.anthropic.com"

@@ -73,7 +73,7 @@ class Plugins:
         return not any(plugin.failure or plugin.disabled for plugin in self.found)
 
 
-class _Refused(Exception):
+class _PluginRefused(Exception):
     """The reason why a plugin cannot be used, in words."""
 
 
@@ -134,7 +134,7 @@ class _Loader:
     def load(self, plugin: Plugin) -> None:
         try:
             offers = self._offers(plugin)
-        except _Refused as refusal:
+        except _PluginRefused as refusal:
             self._fail(plugin, str(refusal))
             return
         except (Exception, SystemExit) as error:  # a foreign module may raise anything while it is imported
@@ -156,16 +156,16 @@ class _Loader:
         if (wanted := getattr(thing, "portico_requires", None)) is not None:
             _check_requirements([f"{DISTRIBUTION} {wanted}"])
         if self._manager.has_plugin(plugin.name):
-            raise _Refused(f"there is another plugin {plugin.name!r}")
+            raise _PluginRefused(f"there is another plugin {plugin.name!r}")
         if (other := self._manager.get_name(thing)) is not None:
-            raise _Refused(f"it is loaded already, as the plugin {other}")
+            raise _PluginRefused(f"it is loaded already, as the plugin {other}")
         if self._manager.register(thing, plugin.name) is None:
-            raise _Refused("it is blocked")
+            raise _PluginRefused("it is blocked")
         callers = self._manager.get_hookcallers(thing) or []
         for caller in callers:
             _check_hook(thing, caller)
         if not callers:
-            raise _Refused("it implements no hook of Portico: are its functions marked with portico.hookimpl?")
+            raise _PluginRefused("it implements no hook of Portico: are its functions marked with portico.hookimpl?")
         offers: dict[str, dict[str, Any]] = {}
         for caller in callers:
             for implementation in caller.get_hookimpls():
@@ -177,19 +177,19 @@ class _Loader:
         kind = KINDS[hook]
         offered = function()
         if not isinstance(offered, Mapping):
-            raise _Refused(f"{hook} must return a mapping of names, not {type(offered).__name__}")
+            raise _PluginRefused(f"{hook} must return a mapping of names, not {type(offered).__name__}")
         for name, value in offered.items():
             form = _PREFIX if kind == "settings" else _NAME
             if not isinstance(name, str) or not form.fullmatch(name):
-                raise _Refused(f"{hook}: {name!r} is no name of the form {form.pattern}")
+                raise _PluginRefused(f"{hook}: {name!r} is no name of the form {form.pattern}")
             if kind == "command" and not hasattr(value, "make_context"):
-                raise _Refused(f"{hook}: {name!r} is not a click command but {type(value).__name__}")
+                raise _PluginRefused(f"{hook}: {name!r} is not a click command but {type(value).__name__}")
             if kind != "command" and not callable(value):
-                raise _Refused(f"{hook}: {name!r} is not a factory but {type(value).__name__}")
+                raise _PluginRefused(f"{hook}: {name!r} is not a factory but {type(value).__name__}")
             if (owner := self._origin.get((hook, name))) is not None:
-                raise _Refused(f"{kind} {name!r} is registered by the plugin {owner} already")
+                raise _PluginRefused(f"{kind} {name!r} is registered by the plugin {owner} already")
             if name in self._reserved.get(kind, ()):
-                raise _Refused(f"{kind} {name!r} is Portico's own")
+                raise _PluginRefused(f"{kind} {name!r} is Portico's own")
             if kind == "settings":
                 self._check_settings(name, value)
         return dict(offered)
@@ -197,12 +197,12 @@ class _Loader:
     def _check_settings(self, prefix: str, model: Any) -> None:
         fields = getattr(model, "model_fields", None)
         if not isinstance(fields, Mapping):
-            raise _Refused(f"portico_settings: {prefix!r} is not a pydantic model")
+            raise _PluginRefused(f"portico_settings: {prefix!r} is not a pydantic model")
         taken = set(self._reserved.get("setting", ()))
         for other, offered in self.registry.settings.items():
             taken |= {f"{other}_{name}" for name in offered.model_fields}
         if clash := sorted(taken & {f"{prefix}_{name}" for name in fields}):
-            raise _Refused(f"there is a setting {clash[0]} already")
+            raise _PluginRefused(f"there is a setting {clash[0]} already")
 
 
 def _imported(value: str) -> Any:
@@ -229,19 +229,21 @@ def _check_requirements(requirements: Sequence[str]) -> None:
         ):
             continue
         if not requirement.specifier.contains(__version__, prereleases=True):
-            raise _Refused(f"it needs {DISTRIBUTION} {requirement.specifier}, and this is {DISTRIBUTION} {__version__}")
+            raise _PluginRefused(
+                f"it needs {DISTRIBUTION} {requirement.specifier}, and this is {DISTRIBUTION} {__version__}"
+            )
 
 
 def _check_hook(plugin: object, caller: pluggy.HookCaller) -> None:
     if not caller.has_spec():
         near = difflib.get_close_matches(caller.name, KINDS, n=1)
         hint = f", did you mean {near[0]}?" if near else f"; there are: {', '.join(KINDS)}"
-        raise _Refused(f"there is no hook {caller.name}{hint}")
+        raise _PluginRefused(f"there is no hook {caller.name}{hint}")
     for implementation in caller.get_hookimpls():
         if implementation.plugin is not plugin:
             continue
         if implementation.hookwrapper or implementation.wrapper:
-            raise _Refused(f"{caller.name} must not be a wrapper")
+            raise _PluginRefused(f"{caller.name} must not be a wrapper")
         function = implementation.function
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise _Refused(f"{caller.name} is async; hooks are called without await, and return their factories")
+            raise _PluginRefused(f"{caller.name} is async; hooks are called without await, and return their factories")

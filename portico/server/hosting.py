@@ -19,11 +19,11 @@ from portico.core.intake import BESIDE, Intake
 from portico.core.policy import Policy
 from portico.core.quota import StreamQuota
 from portico.core.tickets import Tickets
-from portico.gateway.gateway import Gateway
 from portico.gateway.ledger import Ledger
+from portico.gateway.model_gateway import ModelGateway
 from portico.gateway.upstream import API, Upstream
 from portico.plugins.context import Context
-from portico.plugins.metrics.store import metered
+from portico.plugins.metrics.store_metrics import metered
 from portico.plugins.registry import Registry
 from portico.server.audit_log import AuditLog
 from portico.server.lease import hold
@@ -109,7 +109,7 @@ async def hosting(
             tasks.cancel_scope.cancel()
 
 
-def _gateway(settings: Settings, environment: Mapping[str, str]) -> Gateway | None:
+def _gateway(settings: Settings, environment: Mapping[str, str]) -> ModelGateway | None:
     """Make the gateway; None if agents have the credential themselves, if there is none, or for another provider."""
     key, token = settings.anthropic_api_key, settings.claude_code_oauth_token
     if not settings.key_gateway or (key is None and token is None) or another_provider(settings.agent_env):
@@ -120,7 +120,7 @@ def _gateway(settings: Settings, environment: Mapping[str, str]) -> Gateway | No
         oauth_token=token.get_secret_value() if token else None,
         environment=environment,
     )
-    return Gateway(upstream, Ledger(settings.data_dir / "spending.json", settings.budget_usd_per_day))
+    return ModelGateway(upstream, Ledger(settings.data_dir / "spending.json", settings.budget_usd_per_day))
 
 
 def policy(settings: Settings, files: Sequence[Path] = ()) -> Policy:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, Callable, Iterator
 from anyio import to_thread
 
 from portico.config.load import Loaded, SettingsError
-from portico.config.settings import Settings, reloadable
+from portico.config.settings import Settings, facts
 from portico.plugins.reloads import Reloads
 
 log = logging.getLogger("portico")
@@ -56,7 +56,7 @@ async def reload_at(
 
 def _only_at_a_start(old: Loaded, new: Loaded) -> Iterator[str]:
     for name in Settings.model_fields:
-        if not reloadable(name) and getattr(old.settings, name) != getattr(new.settings, name):
+        if not facts(name).reloadable and getattr(old.settings, name) != getattr(new.settings, name):
             yield name
     for prefix, model in old.plugin_settings.items():
         for name in type(model).model_fields:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{name}" for name in ("authenticator", "driver", "following", "shapes", "store", "transport"))
+    *(f"{__name__}.{name}" for name in ("authenticator", "driver", "event_shapes", "following", "store", "transport"))
 )
 
 if TYPE_CHECKING:
     from portico.testing.authenticator import AuthenticatorConformance
     from portico.testing.driver import DriverConformance
     from portico.testing.engine import scripted_engine
-    from portico.testing.model import ServedModel, serve_model
     from portico.testing.scripted import ScriptedDriver
+    from portico.testing.served_model import ServedModel, serve_model
     from portico.testing.store import StoreConformance
     from portico.testing.transport import Refused, TransportClient, TransportConformance
 
@@ -38,7 +38,7 @@ _FROM = {
     "authenticator": "AuthenticatorConformance",
     "driver": "DriverConformance",
     "engine": "scripted_engine",
-    "model": "ServedModel serve_model",
+    "served_model": "ServedModel serve_model",
     "scripted": "ScriptedDriver",
     "store": "StoreConformance",
     "transport": "Refused TransportClient TransportConformance",

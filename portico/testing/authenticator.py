@@ -1,4 +1,4 @@
-"""What every authenticator has to do, as a class of tests.
+"""The requirements on every authenticator, as a class of tests.
 
 class TestMyAuthenticator(AuthenticatorConformance):
     known = {"alice's secret": Principal("alice"), "root's secret": Principal("root", admin=True)}
@@ -76,7 +76,7 @@ class AuthenticatorConformance:
                 assert found == principal, f"secret {number} of known is that of {principal}, and gave {found}"
 
     async def test_a_principal_is_complete(self) -> None:
-        """What a known secret gives is a `Principal` with a name, and ``admin`` is true or false."""
+        """A known secret gives a `Principal` with a name, whose ``admin`` is true or false."""
         authenticator = self.create()
         for number, secret in enumerate(self.known()):
             found = await self._ask(authenticator, secret, f"secret {number} of known")
@@ -86,7 +86,7 @@ class AuthenticatorConformance:
             assert isinstance(found.admin, bool), f"admin is {found.admin!r}"
 
     async def test_nothing_is_nobody(self) -> None:
-        """Who presents nothing, or an empty secret, is nobody."""
+        """A caller that presents nothing, or an empty secret, is nobody."""
         await self._refuse({"None": None, "the empty secret": ""})
 
     async def test_an_unknown_secret_is_nobody(self) -> None:

@@ -20,27 +20,27 @@ from portico.core.principal import Callers
 from portico.core.sessions import Sessions
 from portico.core.tickets import KEY_BYTES, Tickets
 from portico.metrics.metrics import OTHER, Metrics
-from portico.transports.access import AccessLog, Ended
+from portico.transports.access_log import AccessLog, Ended
 from portico.transports.admission import Admission
-from portico.transports.answers import Health
+from portico.transports.answer_bodies import Health
 from portico.transports.auth import Authentication
 from portico.transports.base import Routes
 from portico.transports.documentation import Documentation
 from portico.transports.endpoint import route
-from portico.transports.gate import Gate
+from portico.transports.gate import CallerGate
 from portico.transports.guarded import Guarded
 from portico.transports.holding import Holding
 from portico.transports.hosts import HostCheck
 from portico.transports.mount import Mounted
 from portico.transports.operation import JSON, Answer, operation
-from portico.transports.origins import Cors, OriginCheck
 from portico.transports.problems import Problems
 from portico.transports.proxies import ProxyHeaders
 from portico.transports.refusals import Refusals
 from portico.transports.routing import Routing, handle
-from portico.transports.sessions import SessionRoutes
+from portico.transports.session_routes import SessionRoutes
 from portico.transports.sse import EventRoutes
 from portico.transports.streams import Streams
+from portico.transports.web_origins import Cors, OriginCheck
 from portico.transports.websocket import WebSocketRoutes
 
 log = logging.getLogger("portico.transports")
@@ -70,7 +70,7 @@ class Api:
 
 
 def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
-    gate = Gate(engine, callers, api.tickets)
+    gate = CallerGate(engine, callers, api.tickets)
     routes = routes_of(engine, gate, streams, api)
     # Starlette's app class is not used: it would answer errors itself, in its own way.
     checked = HostCheck(OriginCheck(Authentication(Holding(handle, api.intake), gate), api.origins), api.hosts)
@@ -80,7 +80,7 @@ def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> 
     return Mounted(ProxyHeaders(app, api.proxies) if api.proxies else app)
 
 
-def routes_of(engine: Engine, gate: Gate, streams: Streams, api: Api) -> list[BaseRoute]:
+def routes_of(engine: Engine, gate: CallerGate, streams: Streams, api: Api) -> list[BaseRoute]:
     """Return all routes. Those of plugins come last, so that they can't take over a path of the API."""
     routes: list[BaseRoute] = [
         *WebSocketRoutes(engine, streams, gate, api.prefix, api.intake).routes(),

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from portico.core.errors import Unauthenticated
 from portico.core.principal import Principal
 from portico.transports.caller import Caller
-from portico.transports.gate import HOW, Gate, take_ticket
+from portico.transports.gate import HOW, CallerGate, take_ticket
 from portico.transports.refusals import source_of
 from portico.transports.routing import admission
 from portico.transports.scopes import check_ticket
@@ -23,7 +23,7 @@ class Authentication:
     takes credentials in the first frame of a WebSocket can also be reached without a principal.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+    def __init__(self, app: ASGIApp, gate: CallerGate) -> None:
         self._app = app
         self._gate = gate
 

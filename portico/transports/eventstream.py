@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from portico.core.reader import Reader
 from portico.transports import wire
 from portico.transports.caller import caller_of
-from portico.transports.connection import half_closed
+from portico.transports.http_connection import half_closed
 from portico.transports.streams import Streams
 
 PING_SECONDS = 15.0
@@ -22,7 +22,7 @@ FIRST_PROBE_SECONDS = 0.1
 class EventStream(EventSourceResponse):
     """Sends the events of ``reader`` as they come, and a comment now and then. It exits ``held`` at its end.
 
-    If a client takes nothing, its `Connection` cuts it off, whatever the response is.
+    If a client takes nothing, its `HttpConnection` cuts it off, whatever the response is.
     """
 
     def __init__(self, reader: Reader, streams: Streams, held: AbstractContextManager[object], scope: Scope) -> None:

@@ -22,7 +22,7 @@ log = logging.getLogger("portico.auth")
 HOW = "credentials are missing: send the header Authorization: Bearer TOKEN"
 
 
-class Gate:
+class CallerGate:
     """Finds the caller of a request."""
 
     def __init__(self, engine: Sessions, callers: Callers, tickets: Tickets) -> None:

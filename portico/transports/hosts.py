@@ -8,7 +8,7 @@ from collections.abc import Collection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from portico.transports.routing import admission
-from portico.transports.wire import Refused
+from portico.transports.wire import RequestRefused
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 ANY = "*"
@@ -31,7 +31,7 @@ class HostCheck:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         checked = ANY not in self._allowed and not admission(scope).any_host
         if checked and _name(scope) not in self._allowed:
-            raise Refused("host_not_allowed", "the server does not answer to this name (allowed_hosts)")
+            raise RequestRefused("host_not_allowed", "the server does not answer to this name (allowed_hosts)")
         await self._app(scope, receive, send)
 
 

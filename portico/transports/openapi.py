@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from portico import __version__
 from portico.transports import models
-from portico.transports.answers import Problem
+from portico.transports.answer_bodies import Problem
 from portico.transports.codes import ANYWHERE, CODES, OPEN, by_status
 from portico.transports.endpoint import Endpoint
 from portico.transports.operation import (

@@ -10,7 +10,7 @@ from portico.core.errors import PorticoError
 from portico.core.events import Event
 from portico.core.text import Text, decode, memory_for
 from portico.transports import wire
-from portico.transports.answers import PlainError
+from portico.transports.answer_bodies import PlainError
 from portico.transports.conversation import Conversation
 from portico.transports.models import TurnBody
 from portico.transports.parse import check_in_turns

@@ -48,7 +48,7 @@ class Problems:
         except Exception:
             log.exception("%s: a fault in the server", what)
             problem = PorticoError("a fault in the server; its log says more")
-        if scope["type"] == "websocket" and not isinstance(problem, wire.Refused):
+        if scope["type"] == "websocket" and not isinstance(problem, wire.RequestRefused):
             await _close(scope, send, problem, accept=not started)
         # Once an answer has begun, only the server can cut it off; the client then sees that it is not complete.
         elif not started:

@@ -7,10 +7,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from portico.core.audit import Audit
 from portico.core.errors import Exhausted, NotAllowed, NotFound, PorticoError, SessionGone, Unauthenticated
 from portico.core.source import Source
-from portico.transports.access import MAX_PATH
+from portico.transports.access_log import MAX_PATH
 from portico.transports.caller import caller_of
 from portico.transports.dialler import dialler_of
-from portico.transports.wire import Refused
+from portico.transports.wire import RequestRefused
 
 
 class Refusals:
@@ -36,7 +36,7 @@ def note_refusal(audit: Audit, scope: Scope, error: PorticoError) -> None:
     caller = caller_of(scope)
     with_ticket = caller is not None and caller.ticket is not None
     guessed = isinstance(error, Exhausted) and error.code == "too_many_attempts"
-    if guessed or isinstance(error, Unauthenticated | Refused) or (with_ticket and _is_of_tickets(error)):
+    if guessed or isinstance(error, Unauthenticated | RequestRefused) or (with_ticket and _is_of_tickets(error)):
         path = scope["raw_path"][:MAX_PATH].decode("ascii", "backslashreplace")
         principal = caller.principal if caller else None
         method = scope.get("method", "WEBSOCKET")

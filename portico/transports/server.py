@@ -19,9 +19,9 @@ from anyio.abc import TaskStatus
 from starlette.types import ASGIApp
 
 from portico.http1.embedded import embedded
-from portico.transports.connection import Connection
 from portico.transports.crowd import UNLIMITED, Crowd, fitting
 from portico.transports.dialler import Dialler
+from portico.transports.http_connection import HttpConnection
 from portico.transports.leftovers import Leftovers
 from portico.transports.streams import FINISH_SECONDS, Latest, Streams
 from portico.transports.watch import Watched
@@ -192,7 +192,7 @@ async def serve_app(
 
 def _config(app: ASGIApp, limits: Limits, crowd: Crowd) -> uvicorn.Config:
     shared: Any = {"write_timeout": limits.write_timeout, "leftovers": Leftovers()}
-    http: Any = partial(Connection, crowd=crowd, **shared)
+    http: Any = partial(HttpConnection, crowd=crowd, **shared)
     websocket: Any = partial(WebSocketConnection, serialize=Latest(serialize), **shared)
     return embedded(
         app,

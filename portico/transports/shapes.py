@@ -10,7 +10,7 @@ from pydantic import BaseModel, Discriminator, Field, create_model
 from typing_extensions import TypedDict
 
 from portico.core.events import WRITTEN, Gap, Head
-from portico.transports.answers import Ack, Nack, PlainError
+from portico.transports.answer_bodies import Ack, Nack, PlainError
 from portico.transports.frames import FRAMES, FrameId
 from portico.transports.models import EventId
 

@@ -20,7 +20,7 @@ from portico.transports.eventstream import EventStream
 from portico.transports.models import EventParameters, StreamParameters, TurnBody
 from portico.transports.operation import IDEMPOTENCY_KEY, JSON, LAST_EVENT_ID, Answer, operation
 from portico.transports.parse import parse_event_id
-from portico.transports.sessions import TURN_CODES, visible
+from portico.transports.session_routes import TURN_CODES, visible
 from portico.transports.shapes import EventPage, ServerSentEvent
 from portico.transports.streams import Streams
 

@@ -24,7 +24,7 @@ from portico.transports.caller import Caller, caller_of
 from portico.transports.endpoint import route
 from portico.transports.framed import FramedConversation
 from portico.transports.frames import SUBPROTOCOL, AuthFrame, read_frame, subprotocol_of
-from portico.transports.gate import Gate
+from portico.transports.gate import CallerGate
 from portico.transports.operation import Answer, operation
 from portico.transports.parse import check, parse_query
 from portico.transports.peer import WebSocketPeer
@@ -47,7 +47,7 @@ class SocketParameters(BaseModel):
 class WebSocketRoutes:
     """The routes of WebSockets. ``prefix`` is the path of the API; ``intake`` bounds how much callers send."""
 
-    def __init__(self, engine: Sessions, streams: Streams, gate: Gate, prefix: str, intake: Intake) -> None:
+    def __init__(self, engine: Sessions, streams: Streams, gate: CallerGate, prefix: str, intake: Intake) -> None:
         self._engine = engine
         self._streams = streams
         self._gate = gate

@@ -18,9 +18,9 @@ from websockets.protocol import State
 from portico.core.errors import MalformedRequest, PorticoError
 from portico.core.intake import Held
 from portico.transports import wire
-from portico.transports.connection import answer
 from portico.transports.dialler import extension
 from portico.transports.fragments import PIECE_BYTES, Fragments
+from portico.transports.http_connection import answer
 from portico.transports.leftovers import Leftovers
 from portico.transports.watch import Watched
 

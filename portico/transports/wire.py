@@ -20,7 +20,7 @@ from portico.core.errors import (
     Unavailable,
 )
 from portico.core.events import Event, encode_json
-from portico.transports.answers import Nack, Problem
+from portico.transports.answer_bodies import Nack, Problem
 
 PROBLEM_TYPE = "application/problem+json"
 RETRY = b"retry: 1000\n\n"
@@ -70,7 +70,7 @@ class HttpError(PorticoError):
         self.headers = headers or {}
 
 
-class Refused(HttpError):
+class RequestRefused(HttpError):
     """A request refused at once because its Host or Origin is wrong. A WebSocket is refused at its handshake."""
 
     def __init__(self, code: str, detail: str) -> None:

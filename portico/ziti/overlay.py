@@ -15,7 +15,7 @@ import httpx
 from anyio.abc import SocketStream, UNIXSocketStream
 
 from portico.ziti.identity import IdentityError, check_identity
-from portico.ziti.native.child import Child, ChildFailed
+from portico.ziti.native.library_process import Child, ChildFailed
 from portico.ziti.native.limits import DIAL_SECONDS, LOAD_SECONDS, MARGIN
 
 
@@ -32,7 +32,7 @@ class DialFailed(Exception):
     """A dial has failed. The text is for people."""
 
 
-class Dialler:
+class OverlayDialler:
     """Dials, one at a time, through a child, which is started on demand and killed if it does not answer.
 
     The child carries all connections that it has dialled: they break when it ends.
@@ -81,7 +81,7 @@ class Dialler:
         try:
             check_identity(self._overlay.identity)
             arguments = (str(self._overlay.identity),)
-            child = Child.start("portico.ziti.dialler", *arguments, environment=self._overlay.environment)
+            child = Child.start("portico.ziti.dialling_process", *arguments, environment=self._overlay.environment)
             try:
                 answer, _ = await child.answer(LOAD_SECONDS + MARGIN, f"logging in with {self._overlay.identity}")
             except BaseException:
@@ -96,7 +96,7 @@ class Dialler:
         return child
 
 
-def transport(dialler: Dialler) -> httpx.AsyncHTTPTransport:
+def transport(dialler: OverlayDialler) -> httpx.AsyncHTTPTransport:
     """Make a transport whose connections all lead to the dialler's service, whatever the host of a URL."""
     made = httpx.AsyncHTTPTransport()
     made._pool = httpcore.AsyncConnectionPool(  # httpx has no option for it; the limits are its own
@@ -106,7 +106,7 @@ def transport(dialler: Dialler) -> httpx.AsyncHTTPTransport:
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
-    def __init__(self, dialler: Dialler) -> None:
+    def __init__(self, dialler: OverlayDialler) -> None:
         self._dialler = dialler
 
     async def connect_tcp(

@@ -17,8 +17,8 @@ from portico.core.errors import Conflict
 from portico.core.events import Delta
 from portico.core.principal import Principal
 from portico.core.requests import NewSession, NewTurn
-from portico.plugins.echo.agent import EchoAgent
 from portico.plugins.echo.driver import EchoDriver
+from portico.plugins.echo.echo_agent import EchoAgent
 from portico.plugins.memory_store.store import MemoryStore
 from portico.testing import scripted
 from portico.testing.background import background

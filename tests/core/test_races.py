@@ -18,8 +18,8 @@ from portico.core.events import Delta, Event
 from portico.core.principal import Principal
 from portico.core.requests import NewSession, NewTurn, SessionChanges
 from portico.core.store import SessionRecord
-from portico.plugins.echo.agent import EchoAgent
 from portico.plugins.echo.driver import EchoDriver
+from portico.plugins.echo.echo_agent import EchoAgent
 from portico.plugins.memory_store.store import MemoryStore
 from portico.testing.engine import scripted_engine
 from portico.testing.scripted import Ask, Fail, Gate, ScriptedAgent, ScriptedDriver, TakeUp, turn

@@ -19,8 +19,8 @@ from portico.core.principal import Callers, Principal
 from portico.core.requests import NewSession, NewTurn, SessionView
 from portico.core.store import SessionRecord
 from portico.core.stranger import Strange, strangers
-from portico.plugins.echo.agent import EchoAgent
 from portico.plugins.echo.driver import EchoDriver
+from portico.plugins.echo.echo_agent import EchoAgent
 from portico.plugins.memory_store.store import MemoryStore
 from portico.server.serving import Serving
 from portico.testing import scripted

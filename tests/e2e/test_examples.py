@@ -23,7 +23,7 @@ import pytest
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from portico.plugins.demo.server import serve_model
+from portico.plugins.demo.model_server import serve_model
 from tests.support.agents import real_cli
 from tests.support.limits import HANG_SECONDS
 from tests.support.server import ROOT

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from portico.core.intake import Intake
 from portico.core.tickets import Tickets
-from portico.transports.sessions import SessionRoutes
+from portico.transports.session_routes import SessionRoutes
 from portico.transports.sse import EventRoutes
 from portico.transports.streams import Streams
 from portico.transports.websocket import WebSocketRoutes

@@ -14,10 +14,10 @@ import httpx
 import pytest
 
 from portico.core.errors import AgentUnavailable
-from portico.gateway.gateway import Gateway
 from portico.gateway.ledger import Ledger
+from portico.gateway.model_gateway import ModelGateway
 from portico.gateway.upstream import Upstream
-from portico.plugins.demo.server import serve_model
+from portico.plugins.demo.model_server import serve_model
 from tests.support.gateway import answering, asking, gate, spec_in, through
 from tests.support.limits import HANG_SECONDS
 from tests.support.programs import needs
@@ -60,7 +60,7 @@ async def test_a_door_that_closes_ends_what_came_through_it(tmp_path: Path) -> N
 
 
 async def test_without_its_task_there_is_no_door(tmp_path: Path) -> None:
-    gateway = Gateway(Upstream(), Ledger(tmp_path / "spending.json", None))
+    gateway = ModelGateway(Upstream(), Ledger(tmp_path / "spending.json", None))
     with pytest.raises(AgentUnavailable):
         await gateway.open(spec_in(tmp_path), tmp_path)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from portico.gateway.answers import Refusal
+from portico.gateway.api_errors import Refusal
 from portico.gateway.ledger import Ledger
 from portico.testing.background import background
 from tests.support.limits import HANG_SECONDS

@@ -14,7 +14,7 @@ import pytest
 from portico.gateway import relay
 from portico.gateway.door import MAX_CONNECTIONS
 from portico.http1 import measured
-from portico.plugins.demo.server import ServedModel, serve_model
+from portico.plugins.demo.model_server import ServedModel, serve_model
 from tests.support.gateway import KEY, answering, asking, gate
 from tests.support.limits import HANG_SECONDS
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from portico.cli.commands import PLUGIN_KINDS
+from portico.cli.plugin_commands import PLUGIN_KINDS
 from portico.plugins.scaffold import KINDS
 from tests.support.limits import HANG_SECONDS
 

@@ -16,10 +16,10 @@ import psutil
 
 from portico.core.agent import Agent, AgentOptions, AgentSpec, OwnTurn, Turn
 from portico.core.events import Content
-from portico.plugins.claude_code.agent import ClaudeAgent
+from portico.plugins.claude_code.claude_agent import ClaudeAgent
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.driver import ClaudeDriver
-from portico.plugins.demo.server import ServedModel
+from portico.plugins.demo.model_server import ServedModel
 from tests.support.agents import gone_soon, processes_of
 from tests.support.limits import HANG_SECONDS
 

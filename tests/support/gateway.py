@@ -14,9 +14,9 @@ import httpx
 from anyio.abc import SocketAttribute, SocketStream
 
 from portico.core.agent import AgentOptions, AgentSpec
-from portico.gateway.door import Door
-from portico.gateway.gateway import Gateway
+from portico.gateway.door import AgentDoor
 from portico.gateway.ledger import Ledger
+from portico.gateway.model_gateway import ModelGateway
 from portico.gateway.upstream import Upstream
 from portico.testing.background import background
 from tests.support.limits import HANG_SECONDS
@@ -27,9 +27,9 @@ KEY = "sk-the-real-key"
 
 @dataclass(slots=True)
 class Gate:
-    gateway: Gateway
+    gateway: ModelGateway
     ledger: Ledger
-    door: Door
+    door: AgentDoor
     http: httpx.AsyncClient
 
     async def ask(
@@ -47,7 +47,7 @@ def spec_in(folder: Path, owner: str | None = "alice") -> AgentSpec:
     return AgentSpec("agent", folder, folder, AgentOptions(), owner)
 
 
-def through(door: Door) -> httpx.AsyncClient:
+def through(door: AgentDoor) -> httpx.AsyncClient:
     """A client that comes through this door."""
     transport = httpx.AsyncHTTPTransport(uds=str(door.path))
     return httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=HANG_SECONDS, trust_env=False)
@@ -57,7 +57,7 @@ def through(door: Door) -> httpx.AsyncClient:
 async def gate(folder: Path, url: str, *, budget: float | None = None, **upstream: Any) -> AsyncIterator[Gate]:
     """A gateway to ``url``, and one door of it, which is alice's."""
     ledger = Ledger(folder / "spending.json", budget)
-    gateway = Gateway(Upstream(url, **{"api_key": KEY, **upstream}), ledger)
+    gateway = ModelGateway(Upstream(url, **{"api_key": KEY, **upstream}), ledger)
     async with background() as tasks:
         await tasks.start(gateway.run)
         door = await gateway.open(spec_in(folder), folder)

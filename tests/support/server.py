@@ -19,7 +19,7 @@ import psutil
 from anyio.abc import Process
 
 from portico.plugins.demo.model import ScriptedModel
-from portico.plugins.demo.server import serve_model
+from portico.plugins.demo.model_server import serve_model
 from tests.support.agents import gone_soon, real_cli
 from tests.support.limits import HANG_SECONDS
 

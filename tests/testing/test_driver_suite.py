@@ -15,7 +15,7 @@ from portico.core.agent import AgentDriver, AgentSpec
 from portico.core.events import AgentEvent, Content
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.driver import ClaudeDriver
-from portico.plugins.demo.server import ServedModel, serve_model
+from portico.plugins.demo.model_server import ServedModel, serve_model
 from portico.plugins.echo.driver import EchoDriver
 from portico.testing.driver import DriverConformance
 from tests.support.agents import live, processes_of, real_cli

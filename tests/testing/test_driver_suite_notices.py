@@ -13,8 +13,8 @@ import pytest
 from portico.core.agent import AgentDriver, AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, InvalidRequest
 from portico.core.events import AgentEvent, Complete, Content, ToolResult
-from portico.plugins.echo.agent import EchoAgent
 from portico.plugins.echo.driver import EchoDriver
+from portico.plugins.echo.echo_agent import EchoAgent
 from portico.testing.driver import DriverConformance
 from tests.testing.test_driver_suite import EchoConformance
 

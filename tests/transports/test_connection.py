@@ -12,7 +12,7 @@ import anyio
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
-from portico.transports import body, connection, watch
+from portico.transports import body, http_connection, watch
 from tests.support.accesslog import access_lines
 from tests.support.limits import HANG_SECONDS
 from tests.support.serving import Served, get, read_all, serving
@@ -197,7 +197,7 @@ async def test_a_head_without_end_is_refused(tmp_path: Path) -> None:
 async def test_a_head_that_never_comes_ends_the_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(http_connection, "HEAD_SECONDS", 0.3)
     async with serving(tmp_path) as served:
         client = await served.connect()
         if sent:
@@ -213,7 +213,7 @@ async def test_a_head_that_never_comes_ends_the_connection(
 
 async def test_a_body_that_comes_too_slowly_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "GRACE_SECONDS", 0.3)
-    monkeypatch.setattr(connection, "LEFTOVER_SECONDS", 0.3)
+    monkeypatch.setattr(http_connection, "LEFTOVER_SECONDS", 0.3)
     async with serving(tmp_path) as served:
         head = get("/claude/sessions", "content-type: application/json", "content-length: 9", method="POST")
         client = await served.raw(head + b'{"a"')
@@ -235,7 +235,7 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_read(tmp_path: P
 
 
 async def test_what_is_left_of_a_refused_body_has_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "LEFTOVER_SECONDS", 0.3)
+    monkeypatch.setattr(http_connection, "LEFTOVER_SECONDS", 0.3)
     async with serving(tmp_path, max_body=10_000) as served:
         head = get("/claude/sessions", "content-type: application/json", "content-length: 20000", method="POST")
         patient = await served.raw(head)

@@ -19,7 +19,7 @@ from portico.core.store import LIST_BYTES
 from portico.plugins.memory_store.store import MemoryStore
 from portico.plugins.sqlite_store.store import SqliteStore
 from portico.testing.scripted import Ask, ScriptedDriver
-from portico.transports import connection
+from portico.transports import http_connection
 from portico.transports.leftovers import Leftovers
 from portico.transports.websocket_connection import STRANGER_BYTES
 from tests.support.limits import HANG_SECONDS
@@ -134,7 +134,7 @@ async def test_parameters_are_counted_before_anybody_asks_who_is_calling(tmp_pat
 
 
 async def test_what_is_left_of_refused_bodies_is_read_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "LEFTOVER_SECONDS", 60)
+    monkeypatch.setattr(http_connection, "LEFTOVER_SECONDS", 60)
     slowed: list[object] = []
     slow = Leftovers.slow
 
@@ -206,7 +206,7 @@ async def test_half_sent_bodies_of_a_principal_are_held_within_one_limit(tmp_pat
 
 
 async def test_hundreds_of_half_sent_bodies_hold_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "LEFTOVER_SECONDS", 60)
+    monkeypatch.setattr(http_connection, "LEFTOVER_SECONDS", 60)
     async with serving(tmp_path, intake=(intake := Intake(300 * KIB))) as served:
         await served.session()
         streams = [await served.raw(posting(MIB)) for _ in range(200)]

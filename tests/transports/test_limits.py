@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 from anyio.abc import ByteReceiveStream
 
-from portico.transports import connection
+from portico.transports import http_connection
 from tests.support.accesslog import access_lines
 from tests.support.limits import HANG_SECONDS
 from tests.support.serving import get, serving
@@ -124,7 +124,7 @@ async def test_a_body_in_tiny_chunks_and_with_trailers_is_a_body_still(tmp_path:
 
 async def test_a_body_whose_chunks_never_end_is_timed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("portico.transports.body.GRACE_SECONDS", 0.3)
-    monkeypatch.setattr(connection, "LEFTOVER_SECONDS", 0.3)
+    monkeypatch.setattr(http_connection, "LEFTOVER_SECONDS", 0.3)
     async with serving(tmp_path) as served:
         stream = await served.raw(CHUNKED + b"2;")
         assert (await answer_to(stream)).startswith(b"HTTP/1.1 408 ")

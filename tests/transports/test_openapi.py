@@ -27,7 +27,7 @@ from portico.transports import models
 from portico.transports.asgi import Api, routes_of
 from portico.transports.codes import CODES
 from portico.transports.endpoint import route
-from portico.transports.gate import Gate
+from portico.transports.gate import CallerGate
 from portico.transports.openapi import document, operations_of
 from portico.transports.operation import Answer, operation
 from portico.transports.streams import Streams
@@ -45,7 +45,7 @@ def engine() -> Engine:
 
 def routes(prefix: str = "/claude", **api: Any) -> list[BaseRoute]:
     given = Api(prefix, 32 * 1024 * 1024, (), (), **api)
-    return routes_of(engine(), Gate(engine(), Callers(()), given.tickets), Streams(), given)
+    return routes_of(engine(), CallerGate(engine(), Callers(()), given.tickets), Streams(), given)
 
 
 def made(prefix: str = "/claude", **api: Any) -> Json:

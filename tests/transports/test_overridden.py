@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-import portico.gateway.gateway
+import portico.gateway.model_gateway
 import portico.http1.embedded
-from portico.gateway.connection import Connection as GatewayConnection
-from portico.plugins.demo.server import _Server as DemoServer
-from portico.transports.connection import Connection
+from portico.gateway.agent_connection import AgentConnection
+from portico.plugins.demo.model_server import _Server as DemoServer
+from portico.transports.http_connection import HttpConnection
 from portico.transports.server import _Server
 from portico.transports.websocket_connection import WebSocketConnection
 
@@ -74,8 +74,8 @@ USED: Mapping[str, str] = {
 }
 
 OURS = {
-    Connection: "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol",
-    GatewayConnection: "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol",
+    HttpConnection: "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol",
+    AgentConnection: "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol",
     WebSocketConnection: "uvicorn.protocols.websockets.websockets_sansio_impl:WebSocketsSansIOProtocol",
     _Server: "uvicorn.server:Server",
     DemoServer: "uvicorn.server:Server",
@@ -157,7 +157,7 @@ def test_every_option_that_uvicorn_is_given_is_known() -> None:
     given: set[str] = set()
     for module in (
         portico.http1.embedded,
-        portico.gateway.gateway,
+        portico.gateway.model_gateway,
         inspect.getmodule(_Server),
         inspect.getmodule(DemoServer),
     ):

@@ -13,7 +13,7 @@ import httpcore
 import httpx
 from websockets.asyncio.client import connect
 
-from portico.ziti.overlay import DialFailed, Dialler, Overlay, _Backend
+from portico.ziti.overlay import DialFailed, Overlay, OverlayDialler, _Backend
 from tests.support.limits import HANG_SECONDS
 from tests.support.server import RunningServer, running_server
 from tests.support.websocket import Client
@@ -69,8 +69,8 @@ class Dark:
             yield server
 
     @asynccontextmanager
-    async def dialler(self, name: str = "alice", service: str = "portico") -> AsyncIterator[Dialler]:
-        dialler = Dialler(Overlay(self._people[name], service, {"PATH": os.environ["PATH"]}))
+    async def dialler(self, name: str = "alice", service: str = "portico") -> AsyncIterator[OverlayDialler]:
+        dialler = OverlayDialler(Overlay(self._people[name], service, {"PATH": os.environ["PATH"]}))
         try:
             yield dialler
         finally:

@@ -22,7 +22,7 @@ import pytest
 from portico.cli.client.api import Client, Event
 from portico.cli.client.connection import find_endpoint
 from portico.cli.client.errors import ClientError, ProblemError, Unreachable
-from portico.ziti.overlay import DialFailed, Dialler, Overlay, transport
+from portico.ziti.overlay import DialFailed, Overlay, OverlayDialler, transport
 from tests.support.agents import gone_soon
 from tests.support.enrolled import identity, write
 from tests.support.limits import HANG_SECONDS
@@ -128,7 +128,7 @@ def dialling(of: psutil.Process | None = None) -> list[psutil.Process]:
     return [
         child
         for child in (of or psutil.Process()).children(recursive=True)
-        if child.is_running() and "portico.ziti.dialler" in " ".join(child.cmdline())
+        if child.is_running() and "portico.ziti.dialling_process" in " ".join(child.cmdline())
     ]
 
 
@@ -170,7 +170,9 @@ async def test_a_connection_that_ends_before_any_answer_is_one_to_nobody(reads: 
     async with anyio.create_task_group() as tasks:
         if reads:
             tasks.start_soon(leave)
-        async with httpx.AsyncClient(transport=transport(cast(Dialler, Dialled())), timeout=HANG_SECONDS) as client:
+        async with httpx.AsyncClient(
+            transport=transport(cast(OverlayDialler, Dialled())), timeout=HANG_SECONDS
+        ) as client:
             with pytest.raises(httpx.ConnectError, match="has a server bound the service"):
                 await client.get("http://service/")
 
@@ -306,8 +308,8 @@ async def test_connections_that_were_closed_leave_nothing_behind(dark: Dark) -> 
 
 
 @asynccontextmanager
-async def dialler(dark: Dark) -> AsyncIterator[Dialler]:
-    made = Dialler(dark.overlay())
+async def dialler(dark: Dark) -> AsyncIterator[OverlayDialler]:
+    made = OverlayDialler(dark.overlay())
     try:
         await made.start()
         yield made

@@ -198,7 +198,7 @@ async def test_many_connections_leave_nothing_behind(dark: Dark) -> None:
 
         for _ in range(10):
             await request()
-        (child,) = [one for one in psutil.Process().children() if "portico.ziti.dialler" in one.cmdline()]
+        (child,) = [one for one in psutil.Process().children() if "portico.ziti.dialling_process" in one.cmdline()]
         processes = [listener(server), child]
         before = [process.num_fds() for process in processes]
         ours = psutil.Process(server.process.pid)

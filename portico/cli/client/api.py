@@ -17,7 +17,7 @@ from httpx_sse import EventSource
 
 from portico.cli.client.connection import Endpoint, explain
 from portico.cli.client.errors import HistoryLost, ProblemError, Unreachable
-from portico.ziti.overlay import DialFailed, Dialler, transport
+from portico.ziti.overlay import DialFailed, OverlayDialler, transport
 
 Event = dict[str, Any]
 """An event of the HTTP API, unchanged."""
@@ -56,7 +56,7 @@ class Client:
         self._on_trouble = on_trouble
         headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
         self._stream_timeout = httpx.Timeout(CALL_SECONDS, connect=10, read=silence)
-        self._dialler = Dialler(endpoint.overlay) if endpoint.overlay else None
+        self._dialler = OverlayDialler(endpoint.overlay) if endpoint.overlay else None
         through: httpx.AsyncHTTPTransport | None = None
         if self._dialler:
             through = transport(self._dialler)
@@ -89,7 +89,7 @@ class Client:
             if self._dialler:
                 await self._dialler.close()
 
-    async def _log_in(self, dialler: Dialler) -> None:
+    async def _log_in(self, dialler: OverlayDialler) -> None:
         """Log in before any request: requests have time limits of their own, which the login would use up."""
         try:
             await dialler.start()

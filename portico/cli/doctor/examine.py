@@ -8,23 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import anyio
 
-from portico.cli.doctor import (
-    address,
-    audit_log,
-    authenticators,
-    cli,
-    containment,
-    credentials,
-    data_folder,
-    exposure,
-    lease,
-    plugins,
-    sandbox,
-    tls,
-    tokens,
-    workspaces,
-    ziti,
-)
+from portico.cli.doctor import agent_checks, caller_checks, folder_checks, network_checks, plugin_checks
 from portico.cli.doctor.finding import Finding, Place, failure
 
 CHECK_SECONDS = 20.0
@@ -32,21 +16,21 @@ CHECK_SECONDS = 20.0
 Check = Callable[[Place], Awaitable[Finding]]
 
 CHECKS: Mapping[str, Check] = {
-    "plugins": plugins.check,
-    "data folder": data_folder.check,
-    "workspaces": workspaces.check,
-    "lease": lease.check,
-    "claude program": cli.check,
-    "credentials": credentials.check,
-    "containment": containment.check,
-    "sandbox": sandbox.check,
-    "address": address.check,
-    "tokens": tokens.check,
-    "authenticators": authenticators.check,
-    "audit log": audit_log.check,
-    "exposure": exposure.check,
-    "tls": tls.check,
-    "ziti": ziti.check,
+    "plugins": plugin_checks.check_plugins,
+    "data folder": folder_checks.check_data_folder,
+    "workspaces": folder_checks.check_workspaces,
+    "lease": folder_checks.check_lease,
+    "claude program": agent_checks.check_claude_program,
+    "credentials": agent_checks.check_credentials,
+    "containment": agent_checks.check_containment,
+    "sandbox": agent_checks.check_sandbox,
+    "address": network_checks.check_address,
+    "tokens": caller_checks.check_tokens,
+    "authenticators": caller_checks.check_authenticators,
+    "audit log": folder_checks.check_audit_log,
+    "exposure": caller_checks.check_exposure,
+    "tls": network_checks.check_tls,
+    "ziti": network_checks.check_ziti,
 }
 
 log = logging.getLogger("portico.doctor")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import anyio
 
 from portico.core.agent import AgentOptions, AgentSpec
-from portico.plugins.claude_code.agent import ClaudeAgent
-from portico.plugins.claude_code.changes import fixed_options
+from portico.plugins.claude_code.claude_agent import ClaudeAgent
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.host import CliHost
+from portico.plugins.claude_code.option_changes import fixed_options
 from portico.plugins.claude_code.process import CliProcess
 from portico.plugins.context import Context
 

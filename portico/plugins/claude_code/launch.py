@@ -15,15 +15,15 @@ from portico.core.short import remove_short
 from portico.core.threads import in_thread
 from portico.plugins.claude_code.arguments import Argument
 from portico.plugins.claude_code.cli import find_cli
-from portico.plugins.claude_code.command import build_command
-from portico.plugins.claude_code.config import DriverConfig
-from portico.plugins.claude_code.containment import Containment
-from portico.plugins.claude_code.conversation import (
+from portico.plugins.claude_code.cli_conversation import (
     current_conversation,
     has_transcript,
     keep_conversation,
     set_transcripts_aside,
 )
+from portico.plugins.claude_code.command import build_command
+from portico.plugins.claude_code.config import DriverConfig
+from portico.plugins.claude_code.containment import Containment
 from portico.plugins.claude_code.environment import build_environment, make_folders
 from portico.plugins.claude_code.process import CliProcess
 

@@ -20,13 +20,13 @@ from portico.core.events import (
     PermissionWithdrawn,
     ToolResult,
 )
+from portico.plugins.claude_code.cli_failures import turn_failure
+from portico.plugins.claude_code.cli_permissions import CliPermissions, permission_request
 from portico.plugins.claude_code.content import user_line
-from portico.plugins.claude_code.failures import turn_failure
 from portico.plugins.claude_code.framer import Oversized
 from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken
 from portico.plugins.claude_code.lines import decode_line, encode_line
 from portico.plugins.claude_code.mode_hook import MODES, reply
-from portico.plugins.claude_code.permissions import Permissions, permission_request
 from portico.plugins.claude_code.stream import MessageStream
 
 Json = dict[str, Any]
@@ -64,7 +64,7 @@ class Protocol:
         self._interrupts: set[str] = set()
         self._interrupt_again = False
         self._controls = 0
-        self._permissions = Permissions()
+        self._permissions = CliPermissions()
         self._streams: dict[str | None, MessageStream] = {}
         self._subagents: dict[str, str] = {}  # agent_id -> parent_tool_use_id
         self._lost = False  # a line of this turn was too long, and may have been its result

@@ -10,7 +10,7 @@ import anyio.to_thread
 
 from portico.core.directory import Directory
 from portico.core.short import clear_short
-from portico.plugins.claude_code.files import open_folder
+from portico.plugins.claude_code.agent_files import open_folder
 from portico.plugins.claude_code.killing import kill_agents
 from portico.plugins.claude_code.processes import marked
 from portico.plugins.claude_code.record import NAME, ProcessRecord

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from portico.plugins.claude_code.files import open_folder
+from portico.plugins.claude_code.agent_files import open_folder
 from portico.plugins.claude_code.processes import start_time
 
 NAME = "process.json"

@@ -26,10 +26,10 @@ import anyio.to_thread
 
 from portico.core.errors import AgentUnavailable
 from portico.core.workspaces import OWN_WORKSPACES
+from portico.plugins.claude_code.agent_files import open_folder
 from portico.plugins.claude_code.arguments import Argument, PrivateArgument, opened
 from portico.plugins.claude_code.devices import NODES
 from portico.plugins.claude_code.environment import SUBFOLDERS
-from portico.plugins.claude_code.files import open_folder
 from portico.plugins.claude_code.visible import named_paths, program_paths, system_folders, unreadable
 
 PROBE_TIME = 10.0

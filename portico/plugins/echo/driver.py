@@ -5,7 +5,7 @@ from __future__ import annotations
 from weakref import WeakSet
 
 from portico.core.agent import AgentOptions, AgentSpec
-from portico.plugins.echo.agent import EchoAgent
+from portico.plugins.echo.echo_agent import EchoAgent
 
 
 class EchoDriver:

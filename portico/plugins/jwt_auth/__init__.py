@@ -32,6 +32,6 @@ def portico_authenticators() -> Mapping[str, Callable[[Context], Authenticator]]
 
 @hookimpl
 def portico_settings() -> Mapping[str, type[BaseModel]]:
-    from portico.plugins.jwt_auth.settings import JwtSettings
+    from portico.plugins.jwt_auth.jwt_settings import JwtSettings
 
     return {"jwt": JwtSettings}

@@ -10,8 +10,8 @@ import jwt
 
 from portico.core.errors import Unavailable
 from portico.core.principal import Principal
+from portico.plugins.jwt_auth.jwt_settings import JwtSettings
 from portico.plugins.jwt_auth.keyset import KeySet, fits, parse, read_file, reader_of
-from portico.plugins.jwt_auth.settings import JwtSettings
 
 if TYPE_CHECKING:
     from portico.plugins.context import Context

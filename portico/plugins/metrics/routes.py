@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 from portico.core.engine import Engine
 from portico.metrics.metrics import Metrics
-from portico.plugins.metrics.engine import engine_families
+from portico.plugins.metrics.engine_metrics import engine_families
 from portico.transports.operation import Answer, operation
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate, chain, groupby, pairwise, repeat
 
 from portico.core.events import Event
-from portico.plugins.sqlite_store.failures import Damaged
+from portico.plugins.sqlite_store.sqlite_failures import Damaged
 
 BLOCK_BYTES = 256 * 1024
 """The largest size of a block before compression; a larger event gets a block of its own."""

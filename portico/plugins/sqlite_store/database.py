@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from portico.core.errors import StoreFailed
-from portico.plugins.sqlite_store.failures import Damaged, store_failed
+from portico.plugins.sqlite_store.sqlite_failures import Damaged, store_failed
 
 Sync = Literal["normal", "full"]
 

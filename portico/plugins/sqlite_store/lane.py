@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import anyio
 
-from portico.plugins.sqlite_store.failures import is_busy, store_failed
+from portico.plugins.sqlite_store.sqlite_failures import is_busy, store_failed
 
 T = TypeVar("T")
 

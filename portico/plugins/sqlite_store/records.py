@@ -10,7 +10,7 @@ from portico.core.agent import AgentOptions
 from portico.core.events import encode_json
 from portico.core.state import State
 from portico.core.store import SessionRecord
-from portico.plugins.sqlite_store.failures import Damaged
+from portico.plugins.sqlite_store.sqlite_failures import Damaged
 
 _RECORD = tuple(field.name for field in fields(SessionRecord))
 _OPTIONS = tuple(field.name for field in fields(AgentOptions))

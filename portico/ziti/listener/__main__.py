@@ -6,15 +6,15 @@ import os
 import signal
 import sys
 
-from portico.ziti.listener.control import Control
 from portico.ziti.listener.listener import Listener
+from portico.ziti.listener.listener_control import ListenerControl
 
 
 def main(descriptor: int, parent: int) -> None:
     # A service manager or terminal signals all processes, but connections must work until the server has ended them.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    control = Control(descriptor, parent)
+    control = ListenerControl(descriptor, parent)
     if (task := control.receive_task()) is not None:
         try:
             Listener(control, task).run()

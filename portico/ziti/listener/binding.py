@@ -8,7 +8,7 @@ import select
 import threading
 import time
 
-from portico.ziti.listener.control import Control
+from portico.ziti.listener.listener_control import ListenerControl
 from portico.ziti.listener.steps import Steps
 from portico.ziti.native.library import Library, LibraryError
 
@@ -35,7 +35,9 @@ class Binding:
 
     _one_at_a_time = threading.Lock()
 
-    def __init__(self, service: str, library: Library, control: Control, steps: Steps, bind_seconds: float) -> None:
+    def __init__(
+        self, service: str, library: Library, control: ListenerControl, steps: Steps, bind_seconds: float
+    ) -> None:
         self.service = service
         self.accepted = 0
         self.refusing = False

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from portico.ziti.listener.binding import Binding, Lost
-from portico.ziti.listener.control import HEARTBEAT_SECONDS, Control, Task
+from portico.ziti.listener.listener_control import HEARTBEAT_SECONDS, ListenerControl, Task
 from portico.ziti.listener.probe import Probe
 from portico.ziti.listener.spin import Spin
 from portico.ziti.listener.steps import Steps
@@ -29,7 +29,7 @@ GRACE_SECONDS = 2.0
 class Listener:
     """Runs the threads. The main thread never calls Ziti's library, so it can end the process if the others hang."""
 
-    def __init__(self, control: Control, task: Task) -> None:
+    def __init__(self, control: ListenerControl, task: Task) -> None:
         self._control = control
         self._task = task
         self._steps = Steps()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from portico.ziti.listener.binding import Binding, Lost
-from portico.ziti.listener.control import Control
+from portico.ziti.listener.listener_control import ListenerControl
 from portico.ziti.listener.steps import Steps
 from portico.ziti.native.library import Library, LibraryError
 
@@ -31,7 +31,7 @@ class Probe:
         self,
         library: Library,
         bindings: Sequence[Binding],
-        control: Control,
+        control: ListenerControl,
         steps: Steps,
         *,
         path: str,

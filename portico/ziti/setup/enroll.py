@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from portico.ziti.identity import IdentityError, check_content
-from portico.ziti.native.child import Child, ChildFailed, ChildHung
+from portico.ziti.native.library_process import Child, ChildFailed, ChildHung
 from portico.ziti.native.limits import ENROLL_SECONDS
-from portico.ziti.setup.errors import EnrollFailed
+from portico.ziti.setup.setup_errors import EnrollFailed
 from portico.ziti.setup.token import read_token
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 
-from portico.ziti.native.control import Control
+from portico.ziti.native.child_control import ChildControl
 from portico.ziti.native.library import Library, LibraryError
 
 
 def main(fd: int, parent: int) -> None:
-    control = Control(fd, parent)
+    control = ChildControl(fd, parent)
     control.end_with_parent()
     if (asked := control.receive()) is None:
         return

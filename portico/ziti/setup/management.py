@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from portico.ziti.setup.errors import SetupFailed
+from portico.ziti.setup.setup_errors import SetupFailed
 
 PATH = "/edge/management/v1"
 PAGE = 500

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from portico.ziti.setup.errors import SetupFailed
 from portico.ziti.setup.management import Entity, Kind, Management
 from portico.ziti.setup.plan import Plan
+from portico.ziti.setup.setup_errors import SetupFailed
 
 ALL = "#all"
 NEITHER_ROUTER = "no edge router is online: until one is, nothing can be bound or dialled"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from portico.ziti.setup.errors import EnrollFailed
+from portico.ziti.setup.setup_errors import EnrollFailed
 
 LARGEST = 64 * 1024
 """Bytes of a token's file."""

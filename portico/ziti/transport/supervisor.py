@@ -14,9 +14,9 @@ from anyio.abc import ObjectSendStream, TaskStatus
 from portico.core.threads import in_thread
 from portico.transports.base import TransportFailed
 from portico.transports.dialler import Dialler
-from portico.ziti.listener.control import Task
-from portico.ziti.transport.child import LEAVE_SECONDS, Listener
-from portico.ziti.transport.failures import NEVER_SAID, ListenerFailed, ended, failed, refused, unprobed
+from portico.ziti.listener.listener_control import Task
+from portico.ziti.transport.listener_process import LEAVE_SECONDS, ListenerProcess
+from portico.ziti.transport.network_failures import NEVER_SAID, ListenerFailed, ended, failed, refused, unprobed
 from portico.ziti.transport.status import Status
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
@@ -60,7 +60,7 @@ class Supervisor:
         self._changed = changed
         self._first_delay = first_delay
         self._scope = anyio.CancelScope(shield=True)
-        self._child: Listener | None = None
+        self._child: ListenerProcess | None = None
         self._bound_since: float | None = None
         self._over = anyio.Event()
 
@@ -114,7 +114,7 @@ class Supervisor:
         self.status.starts += 1
         self.status.refused.clear()
         self._enter("loading", self.status.reason)
-        child = self._child = Listener.listen(self._task, self._environment)
+        child = self._child = ListenerProcess.listen(self._task, self._environment)
         failure: ListenerFailed | None = None
         status = 0
         try:
@@ -130,7 +130,7 @@ class Supervisor:
             status = await child.close(LEAVE_SECONDS if failure is None else 0.0)
         raise failure or ended(status, child.last_words)
 
-    async def _listen(self, child: Listener) -> None:
+    async def _listen(self, child: ListenerProcess) -> None:
         """Handle messages until the listener ends without a last one. Raises `ListenerFailed`."""
         while (received := await child.hear()) is not None:
             message, connection = received

@@ -26,10 +26,10 @@ from portico.transports.hosts import ANY, LOOPBACK
 from portico.transports.server import Limits, limits, serve_app
 from portico.transports.streams import Streams
 from portico.ziti.identity import IdentityError, check_identity
-from portico.ziti.listener.control import Task
-from portico.ziti.transport.metrics import Open, ziti_families
+from portico.ziti.listener.listener_control import Task
 from portico.ziti.transport.status import Status
 from portico.ziti.transport.supervisor import Supervisor
+from portico.ziti.transport.ziti_metrics import Open, ziti_families
 
 if TYPE_CHECKING:
     from portico.config.settings import Settings

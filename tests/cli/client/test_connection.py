@@ -12,7 +12,7 @@ import pytest
 from portico.cli.client.api import Client
 from portico.cli.client.connection import Endpoint, find_endpoint
 from portico.cli.client.errors import EndpointError, ProblemError, Unreachable
-from portico.plugins.demo.server import serve_model
+from portico.plugins.demo.model_server import serve_model
 from tests.support.server import RunningServer
 
 

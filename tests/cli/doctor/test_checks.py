@@ -13,24 +13,13 @@ from typing import Any
 
 import pytest
 
-from portico.cli.doctor import (
-    address,
-    audit_log,
-    authenticators,
-    cli,
-    containment,
-    credentials,
-    data_folder,
-    exposure,
-    lease,
-    plugins,
-    sandbox,
-    tls,
-    tokens,
-    workspaces,
-    ziti,
-)
+from portico.cli.doctor import network_checks
+from portico.cli.doctor.agent_checks import check_claude_program, check_containment, check_credentials, check_sandbox
+from portico.cli.doctor.caller_checks import check_authenticators, check_exposure, check_tokens
 from portico.cli.doctor.finding import Place
+from portico.cli.doctor.folder_checks import check_audit_log, check_data_folder, check_lease, check_workspaces
+from portico.cli.doctor.network_checks import check_address, check_pair, check_ziti
+from portico.cli.doctor.plugin_checks import check_plugins
 from portico.config.load import agent_environment, load
 from portico.plugins.claude_code.containment import detect
 from portico.plugins.manager import load_plugins
@@ -62,184 +51,184 @@ def places(tmp_path: Path) -> Places:
 
 
 async def test_plugins(places: Places) -> None:
-    assert (await plugins.check(places())).state == "ok"
+    assert (await check_plugins(places())).state == "ok"
     (places.folder / "broken_plugin_of_a_test.py").write_text("1 / 0")
-    broken = await plugins.check(places(("broken_plugin_of_a_test",)))
+    broken = await check_plugins(places(("broken_plugin_of_a_test",)))
     assert broken.state == "warning" and "division by zero" in broken.text
-    assert (await plugins.check(places(store="nowhere"))).state == "failure"
-    assert (await plugins.check(places(driver="claude-code,nobody"))).state == "failure"
+    assert (await check_plugins(places(store="nowhere"))).state == "failure"
+    assert (await check_plugins(places(driver="claude-code,nobody"))).state == "failure"
 
 
 async def test_authenticators(places: Places) -> None:
-    assert (await authenticators.check(places())).state == "ok"
-    unset = await authenticators.check(places(auth="token,jwt"))
+    assert (await check_authenticators(places())).state == "ok"
+    unset = await check_authenticators(places(auth="token,jwt"))
     assert unset.state == "failure" and "jwt_jwks" in unset.text
-    assert (await authenticators.check(places(auth="nobody"))).state == "failure"
+    assert (await check_authenticators(places(auth="nobody"))).state == "failure"
 
 
 async def test_audit_log(places: Places, tmp_path: Path) -> None:
     for good in ("off", str(tmp_path / "audit.jsonl")):
-        assert (await audit_log.check(places(audit_log=good))).state == "ok"
+        assert (await check_audit_log(places(audit_log=good))).state == "ok"
     for bad in (tmp_path, tmp_path / "none" / "audit.jsonl"):
-        assert (await audit_log.check(places(audit_log=str(bad)))).state == "failure"
+        assert (await check_audit_log(places(audit_log=str(bad)))).state == "failure"
     assert not (tmp_path / "audit.jsonl").exists()
 
 
 async def test_data_folder(places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (await data_folder.check(places())).state == "ok"
-    assert (await data_folder.check(places(data_dir=str(tmp_path / "new" / "folder")))).state == "ok"
+    assert (await check_data_folder(places())).state == "ok"
+    assert (await check_data_folder(places(data_dir=str(tmp_path / "new" / "folder")))).state == "ok"
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").write_text("")
-    assert (await data_folder.check(places(data_dir=str(tmp_path / "file" / "x")))).state == "failure"
-    assert (await data_folder.check(places(data_dir="/proc/portico"))).state == "failure"  # nobody can write there
+    assert (await check_data_folder(places(data_dir=str(tmp_path / "file" / "x")))).state == "failure"
+    assert (await check_data_folder(places(data_dir="/proc/portico"))).state == "failure"  # nobody can write there
     (tmp_path / "data").chmod(0o755)
-    assert (await data_folder.check(places())).state == "warning"
+    assert (await check_data_folder(places())).state == "warning"
     usage = namedtuple("usage", "total used free")
     for free, state in ((10 * 1024**2, "failure"), (100 * 1024**2, "warning")):
         with monkeypatch.context() as patch:
             patch.setattr(shutil, "disk_usage", lambda path, free=free: usage(1, 1, free))
-            assert (await data_folder.check(places())).state == state
+            assert (await check_data_folder(places())).state == state
     (tmp_path / "data" / "format").write_text("1000000\n")
-    newer = await data_folder.check(places())
+    newer = await check_data_folder(places())
     assert newer.state == "failure" and "newer version" in newer.text and "install that version" in str(newer.mend)
 
 
 async def test_workspaces(places: Places, tmp_path: Path) -> None:
-    assert (await workspaces.check(places())).state == "ok"
-    assert (await workspaces.check(places(workspace_roots=str(tmp_path / "new")))).state == "ok"
+    assert (await check_workspaces(places())).state == "ok"
+    assert (await check_workspaces(places(workspace_roots=str(tmp_path / "new")))).state == "ok"
     assert not (tmp_path / "new").exists() and not (tmp_path / "data" / "workspaces").exists()
-    assert (await workspaces.check(places(workspace_roots=f"{tmp_path},{tmp_path}/none"))).state == "warning"
+    assert (await check_workspaces(places(workspace_roots=f"{tmp_path},{tmp_path}/none"))).state == "warning"
     (tmp_path / "root").mkdir()
     for planted in ("link", "file"):
         own = tmp_path / "root" / ".portico-workspaces"
         own.symlink_to(tmp_path) if planted == "link" else own.write_text("")
-        found = await workspaces.check(places(workspace_roots=str(tmp_path / "root")))
+        found = await check_workspaces(places(workspace_roots=str(tmp_path / "root")))
         assert found.state == "failure" and str(own) in found.text and "move it away" in (found.mend or "")
         own.unlink()
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)  # for everybody, as the folders of this test are not
         for sandbox_setting, state in (("auto", "warning"), ("required", "failure")):
-            found = await workspaces.check(places(workspace_roots=name, sandbox=sandbox_setting))
+            found = await check_workspaces(places(workspace_roots=name, sandbox=sandbox_setting))
             assert found.state == state and "setuid" in found.text and f"chmod 700 {name}" in (found.mend or "")
         (tmp_path / "root" / "link").symlink_to(name)
-        found = await workspaces.check(places(workspace_roots=f"{tmp_path}/root,{tmp_path}/root/link"))
+        found = await check_workspaces(places(workspace_roots=f"{tmp_path}/root,{tmp_path}/root/link"))
         assert found.state == "failure" and name in (found.mend or "")
 
 
 async def test_lease(places: Places, tmp_path: Path) -> None:
-    assert (await lease.check(places())).state == "ok"
+    assert (await check_lease(places())).state == "ok"
     assert not (tmp_path / "data" / "lock").exists()
     (tmp_path / "data" / "lock").write_text("4711\n")
     with (tmp_path / "data" / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        held = await lease.check(places())
+        held = await check_lease(places())
     assert held.state == "warning" and "process 4711" in held.text
 
 
 async def test_claude_program(places: Places, tmp_path: Path) -> None:
-    real = await cli.check(places(claude_cli_path=str(real_cli())))
+    real = await check_claude_program(places(claude_cli_path=str(real_cli())))
     assert real.state == "ok" and "is version 2." in real.text
-    missing = await cli.check(places(claude_cli_path=str(tmp_path / "none")))
+    missing = await check_claude_program(places(claude_cli_path=str(tmp_path / "none")))
     assert missing.state == "failure" and "pip install" in missing.text
     (tmp_path / "claude").write_text("#!/bin/sh\necho 1.0.0")
     (tmp_path / "claude").chmod(0o755)
-    assert (await cli.check(places(claude_cli_path=str(tmp_path / "claude")))).state == "failure"
-    assert (await cli.check(places(claude_cli_path=str(tmp_path / "none"), driver="echo"))).state == "ok"
+    assert (await check_claude_program(places(claude_cli_path=str(tmp_path / "claude")))).state == "failure"
+    assert (await check_claude_program(places(claude_cli_path=str(tmp_path / "none"), driver="echo"))).state == "ok"
 
 
 async def test_credentials(places: Places) -> None:
-    assert (await credentials.check(places(anthropic_api_key="key"))).state == "ok"
-    assert (await credentials.check(places())).state == "warning"
-    assert (await credentials.check(places(driver="echo"))).state == "ok"
+    assert (await check_credentials(places(anthropic_api_key="key"))).state == "ok"
+    assert (await check_credentials(places())).state == "warning"
+    assert (await check_credentials(places(driver="echo"))).state == "ok"
 
 
 async def test_containment(places: Places, tmp_path: Path) -> None:
     best = await detect(os.environ["PATH"])
-    assert (await containment.check(places())).state == ("warning" if best.name == "best-effort" else "ok")
+    assert (await check_containment(places())).state == ("warning" if best.name == "best-effort" else "ok")
     (tmp_path / "bin").mkdir()
-    assert (await containment.check(places(path=str(tmp_path / "bin")))).state == "warning"
+    assert (await check_containment(places(path=str(tmp_path / "bin")))).state == "warning"
 
 
 async def test_sandbox(places: Places, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     nothing: Any = {"path": str(tmp_path / "bin")}
-    missing = await sandbox.check(places(**nothing))
+    missing = await check_sandbox(places(**nothing))
     assert missing.state == "warning" and missing.mend is not None and "apt install bubblewrap" in missing.mend
     assert "other sessions' workspaces" in missing.text  # what the same user can read
-    assert (await sandbox.check(places(**nothing, sandbox="required"))).state == "failure"
-    assert (await sandbox.check(places(sandbox="none"))).state == "warning"
+    assert (await check_sandbox(places(**nothing, sandbox="required"))).state == "failure"
+    assert (await check_sandbox(places(sandbox="none"))).state == "warning"
     await working_sandbox()
-    assert (await sandbox.check(places(sandbox="required"))).state == "ok"
+    assert (await check_sandbox(places(sandbox="required"))).state == "ok"
     (tmp_path / "root").mkdir()
     write_failing_bwrap(tmp_path / "bin" / "bwrap", tmp_path / "root", "no such luck")
     path = f"{tmp_path}/bin:{os.environ['PATH']}"
-    found = await sandbox.check(places(path=path, workspace_roots=str(tmp_path / "root")))
+    found = await check_sandbox(places(path=path, workspace_roots=str(tmp_path / "root")))
     assert found.state == "failure" and f"in {tmp_path}/root no agent would work" in found.text
     assert "no such luck" in found.text
 
 
 async def test_address(places: Places, tmp_path: Path) -> None:
-    assert (await address.check(places(port="0"))).state == "ok"
+    assert (await check_address(places(port="0"))).state == "ok"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert (await address.check(places(port=str(port)))).state == "failure"
+        assert (await check_address(places(port=str(port)))).state == "failure"
         (tmp_path / "data" / "server.json").write_text(f'{{"url": "http://127.0.0.1:{port}"}}')
         (tmp_path / "data" / "lock").touch()
         with (tmp_path / "data" / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            assert (await address.check(places(port=str(port)))).state == "ok"  # by the server that is there
-    assert (await address.check(places(uds=str(tmp_path / "socket")))).state == "ok"
+            assert (await check_address(places(port=str(port)))).state == "ok"  # by the server that is there
+    assert (await check_address(places(uds=str(tmp_path / "socket")))).state == "ok"
     assert not (tmp_path / "socket").exists()
-    assert (await address.check(places(uds=str(tmp_path / "none" / "socket")))).state == "failure"
+    assert (await check_address(places(uds=str(tmp_path / "none" / "socket")))).state == "failure"
 
 
 async def test_tokens(places: Places, tmp_path: Path) -> None:
-    assert (await tokens.check(places())).state == "ok"
+    assert (await check_tokens(places())).state == "ok"
     made = tmp_path / "data" / "token"
     made.write_text("a" * 43)
     made.chmod(0o600)
-    assert (await tokens.check(places())).state == "ok"
+    assert (await check_tokens(places())).state == "ok"
     made.chmod(0o644)
-    assert (await tokens.check(places())).state == "warning"
+    assert (await check_tokens(places())).state == "warning"
     made.write_text("")
-    assert (await tokens.check(places())).state == "failure"
-    assert (await tokens.check(places(auth_tokens=f"me:{'a' * 32}"))).state == "ok"
-    short = await tokens.check(places(auth_tokens="me:guess"))
+    assert (await check_tokens(places())).state == "failure"
+    assert (await check_tokens(places(auth_tokens=f"me:{'a' * 32}"))).state == "ok"
+    short = await check_tokens(places(auth_tokens="me:guess"))
     assert short.state == "warning" and "guess" not in short.text.replace("guessed", "")
     (tmp_path / "tokens").write_text(f"me:{'a' * 32}")
     (tmp_path / "tokens").chmod(0o644)
-    assert (await tokens.check(places(auth_tokens="@tokens"))).state == "warning"
+    assert (await check_tokens(places(auth_tokens="@tokens"))).state == "warning"
 
 
 async def test_exposure(places: Places) -> None:
-    assert (await exposure.check(places())).state == "ok"
-    assert (await exposure.check(places(auth="none"))).state == "warning"
-    assert (await exposure.check(places(host="0.0.0.0"))).state == "warning"  # noqa: S104 - it listens nowhere
+    assert (await check_exposure(places())).state == "ok"
+    assert (await check_exposure(places(auth="none"))).state == "warning"
+    assert (await check_exposure(places(host="0.0.0.0"))).state == "warning"  # noqa: S104 - it listens nowhere
 
 
 async def test_ziti(places: Places, tmp_path: Path) -> None:
     pytest.importorskip("openziti")
-    assert (await ziti.check(places())).state == "ok"
+    assert (await check_ziti(places())).state == "ok"
     file = write(tmp_path / "identity.json", identity())
     wanted: Any = {"networking_mode": "ziti", "ziti_identity_file": str(file), "ziti_service_name": "portico"}
-    assert (await ziti.check(places(**wanted))).state == "ok"
-    assert (await ziti.check(places(**wanted, ziti_trust_caller="true"))).state == "warning"
+    assert (await check_ziti(places(**wanted))).state == "ok"
+    assert (await check_ziti(places(**wanted, ziti_trust_caller="true"))).state == "warning"
     file.chmod(0o644)
-    assert (await ziti.check(places(**wanted))).state == "failure"
+    assert (await check_ziti(places(**wanted))).state == "failure"
 
 
 async def test_ziti_without_its_library(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ziti, "find_spec", lambda name: None)
+    monkeypatch.setattr(network_checks, "find_spec", lambda name: None)
     wanted: Any = {"networking_mode": "ziti", "ziti_identity_file": "/i.json", "ziti_service_name": "portico"}
-    missing = await ziti.check(places(**wanted))
+    missing = await check_ziti(places(**wanted))
     assert missing.state == "failure" and missing.mend == "pip install 'portico-server[ziti]'"
 
 
 async def test_tls(tmp_path: Path) -> None:
-    assert (await tls.examine(None, None)).state == "ok"
+    assert (await check_pair(None, None)).state == "ok"
     ours, others = identity()["id"], identity()["id"]
     for name, pem in (("cert", ours["cert"]), ("key", ours["key"]), ("other", others["key"])):
         (tmp_path / name).write_text(pem.removeprefix("pem:"))
-    assert (await tls.examine(tmp_path / "cert", tmp_path / "key")).state == "ok"
-    assert (await tls.examine(tmp_path / "cert", tmp_path / "other")).state == "failure"
-    assert (await tls.examine(tmp_path / "cert", tmp_path / "none")).state == "failure"
+    assert (await check_pair(tmp_path / "cert", tmp_path / "key")).state == "ok"
+    assert (await check_pair(tmp_path / "cert", tmp_path / "other")).state == "failure"
+    assert (await check_pair(tmp_path / "cert", tmp_path / "none")).state == "failure"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from portico.core.agent import AgentSpec
-from portico.plugins.claude_code.agent import ClaudeAgent
+from portico.plugins.claude_code.claude_agent import ClaudeAgent
 from portico.plugins.claude_code.driver import ClaudeDriver
-from portico.plugins.demo.server import ServedModel, serve_model
+from portico.plugins.demo.model_server import ServedModel, serve_model
 from tests.support.agents import real_cli
 from tests.support.claude import driving, new_spec, started
 

@@ -13,9 +13,9 @@ import pytest
 
 from portico.core.agent import Turn
 from portico.core.errors import AgentFailed, AgentUnavailable
-from portico.plugins.claude_code import agent as agent_module
+from portico.plugins.claude_code import claude_agent as agent_module
 from portico.plugins.claude_code import process as process_module
-from portico.plugins.claude_code.agent import ClaudeAgent
+from portico.plugins.claude_code.claude_agent import ClaudeAgent
 from tests.support.agents import live, no_descriptors, processes_of
 from tests.support.claude import driving, kinds, new_spec, started, text, turn
 from tests.support.fake_cli import fake_cli

@@ -14,10 +14,10 @@ import pytest
 
 from portico.core.agent import AgentOptions, AgentSpec
 from portico.core.errors import AgentFailed, InvalidRequest
-from portico.plugins.claude_code.agent import ClaudeAgent
-from portico.plugins.claude_code.changes import change_requests, claim_requests, fixed_options
+from portico.plugins.claude_code.claude_agent import ClaudeAgent
 from portico.plugins.claude_code.driver import ClaudeDriver
-from portico.plugins.demo.server import ServedModel
+from portico.plugins.claude_code.option_changes import change_requests, claim_requests, fixed_options
+from portico.plugins.demo.model_server import ServedModel
 from tests.support.agents import processes_of
 from tests.support.claude import driving, kill, kinds, new_spec, script, started, text, tool, turn
 from tests.support.limits import HANG_SECONDS
@@ -147,7 +147,7 @@ class TestClaim:
     async def test_one_that_hangs_fails_the_claim_in_time(
         self, driver: ClaudeDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("portico.plugins.claude_code.agent.CONTROL_TIME", 0.3)
+        monkeypatch.setattr("portico.plugins.claude_code.claude_agent.CONTROL_TIME", 0.3)
         spec = new_spec(tmp_path, permission_mode="plan")
         async with ahead(driver, spec) as agent:
             processes = processes_of(spec.folder)

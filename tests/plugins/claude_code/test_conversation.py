@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from portico.core.agent import AgentSpec, Turn
-from portico.plugins.claude_code.conversation import (
+from portico.plugins.claude_code.cli_conversation import (
     NAME,
     current_conversation,
     has_transcript,
@@ -18,7 +18,7 @@ from portico.plugins.claude_code.conversation import (
     set_transcripts_aside,
 )
 from portico.plugins.claude_code.driver import ClaudeDriver
-from portico.plugins.demo.server import ServedModel
+from portico.plugins.demo.model_server import ServedModel
 from tests.support.agents import processes_with
 from tests.support.claude import conversation, kill, new_spec, script, started, text, turn
 

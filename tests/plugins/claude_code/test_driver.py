@@ -14,9 +14,9 @@ import pytest
 
 from portico.core.agent import AgentSpec, Decision, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, InvalidRequest
-from portico.plugins.claude_code.agent import ClaudeAgent
+from portico.plugins.claude_code.claude_agent import ClaudeAgent
 from portico.plugins.claude_code.driver import ClaudeDriver
-from portico.plugins.demo.server import ServedModel
+from portico.plugins.demo.model_server import ServedModel
 from tests.support.agents import gone_soon, live, processes_of, processes_with, unique_seconds
 from tests.support.claude import (
     Event,

@@ -15,9 +15,9 @@ from portico.config.settings import Settings
 from portico.core.access import others_may_enter
 from portico.core.agent import AgentOptions, AgentSpec
 from portico.core.short import remove_short
-from portico.gateway.door import Door
-from portico.gateway.gateway import Gateway
+from portico.gateway.door import AgentDoor
 from portico.gateway.ledger import Ledger
+from portico.gateway.model_gateway import ModelGateway
 from portico.gateway.upstream import Upstream
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.environment import MAX_RUNTIME_DIR, build_environment, make_folders
@@ -167,8 +167,8 @@ def test_with_a_door_no_credential_is_left(tmp_path: Path) -> None:
     environment = {"PATH": "/bin", "ANTHROPIC_API_KEY": "named", "ANTHROPIC_AUTH_TOKEN": "named", "OTHER": "kept"}
     config = DriverConfig(agents=tmp_path, environment=environment, api_key="key", base_url="http://127.0.0.1:1")
     upstream = Upstream("http://127.0.0.1:1", api_key="key")
-    gateway = Gateway(upstream, Ledger(tmp_path / "spending.json", None))
-    door = Door(tmp_path / "api.sock", None, gateway.environment(tmp_path / "api.sock"), set())
+    gateway = ModelGateway(upstream, Ledger(tmp_path / "spending.json", None))
+    door = AgentDoor(tmp_path / "api.sock", None, gateway.environment(tmp_path / "api.sock"), set())
     found = build_environment(config, spec(tmp_path), tmp_path, door)
     assert not {"key", "named"} & set(found.values())
     assert found["ANTHROPIC_UNIX_SOCKET"] == str(tmp_path / "api.sock") and found["OTHER"] == "kept"

@@ -14,7 +14,7 @@ from portico.core.errors import AgentFailed, AgentUnavailable
 from portico.plugins.claude_code import process as process_module
 from portico.plugins.claude_code.framer import MAX_LINE, Oversized
 from portico.plugins.claude_code.process import CliProcess
-from portico.plugins.demo.server import serve_model
+from portico.plugins.demo.model_server import serve_model
 from tests.support.agents import (
     MECHANISMS,
     contained,

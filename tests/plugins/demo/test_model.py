@@ -8,7 +8,7 @@ import anyio
 import httpx
 import pytest
 
-from portico.plugins.demo.server import ServedModel, serve_model
+from portico.plugins.demo.model_server import ServedModel, serve_model
 from tests.support.limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio

@@ -11,9 +11,9 @@ import anyio
 import pytest
 
 from portico.core.agent import AgentOptions, AgentSpec, Decision, Turn
-from portico.plugins.echo.agent import EchoAgent
 from portico.plugins.echo.driver import EchoDriver
-from portico.plugins.echo.script import MAX_SIZE, read_query
+from portico.plugins.echo.echo_agent import EchoAgent
+from portico.plugins.echo.echo_script import MAX_SIZE, read_query
 from tests.support.claude import Event, kinds, streamed, text, turn
 from tests.support.limits import HANG_SECONDS
 

@@ -21,8 +21,8 @@ from portico.core.principal import Authenticator, Principal
 from portico.plugins.context import Context
 from portico.plugins.jwt_auth import keyset
 from portico.plugins.jwt_auth.authenticator import JwtAuthenticator, create
+from portico.plugins.jwt_auth.jwt_settings import JwtSettings
 from portico.plugins.jwt_auth.keyset import FRESH_SECONDS, RETRY_SECONDS, KeySet, reader_of
-from portico.plugins.jwt_auth.settings import JwtSettings
 from portico.testing.authenticator import AuthenticatorConformance
 from tests.support.issuer import AUDIENCE, NAME, Issuer, serving_keys
 from tests.support.limits import HANG_SECONDS

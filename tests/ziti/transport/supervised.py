@@ -17,7 +17,7 @@ import psutil
 
 from portico.testing.background import background
 from portico.transports.dialler import Dialler
-from portico.ziti.listener.control import Task
+from portico.ziti.listener.listener_control import Task
 from portico.ziti.transport.supervisor import Supervisor
 from tests.support.dark import identity_file
 from tests.support.limits import HANG_SECONDS

@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from portico.transports.base import TransportFailed
-from portico.ziti.transport import child, supervisor
+from portico.ziti.transport import listener_process, supervisor
 from tests.support.limits import HANG_SECONDS
 from tests.support.ziti import STANDIN, Network, Refused, Shape, network
 from tests.ziti.transport.supervised import Supervised, listener, supervised
@@ -192,7 +192,7 @@ async def test_a_listener_that_is_killed(tmp_path: Path, shape: Shape) -> None:
 
 
 async def test_a_listener_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "SILENCE_SECONDS", 1.5)
+    monkeypatch.setattr(listener_process, "SILENCE_SECONDS", 1.5)
     async with network(tmp_path, "0.6") as net, supervised(net) as running:
         await running.bound()
         listener().send_signal(signal.SIGSTOP)
