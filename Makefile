@@ -6,7 +6,7 @@ WORKERS := $(shell echo $$(( 2 * $$(nproc 2>/dev/null || echo 2) )))
 CHECKED := $(wildcard conftest.py portico tests examples benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-skipped test-long test-floors test-matrix check bench bench-compare clean
+.PHONY: help demo test test-fast test-skipped test-long test-floors test-matrix coverage check docs bench bench-compare clean
 
 help: ## this list
 	@sed -n 's/^\([a-z.-]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -26,7 +26,7 @@ help: ## this list
 	fi; \
 	echo "Making .venv with $$($$python --version)"; \
 	$$python -m venv --clear .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[claude,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[claude,dev,docs]'
 	@touch $@
 
 demo: .venv ## serve at once, without a key, on a scripted model
@@ -46,6 +46,21 @@ tested = pytest='$(or $(3),$(BIN)/pytest)'; $$pytest -n $(WORKERS) --dist workst
 
 test: .venv ## the tests, but for the long ones
 	@$(call tested,'not long')
+
+# Tests that start no program, and that notice most mistakes; those that try thousands of examples are left out.
+FAST := $(addprefix tests/,core config test_floors.py test_distribution.py \
+  $(addprefix plugins/,echo token_auth test_manager.py) \
+  $(addprefix transports/test_,models.py parse.py wire.py)) \
+  $(addprefix --ignore=tests/,core/test_life.py core/test_owners_at_random.py core/test_tool_rule.py) \
+  $(addprefix --deselect=tests/config/test_load.py::test_,arbitrary_text_loads_or_is_a_settings_error \
+  no_secret_is_shown_whatever_stands_around_it)
+quickly := $(BIN)/pytest -m 'not long and not real_cli and not fake_agent'
+
+test-fast: .venv ## a part of the tests that takes less than a minute, without the real CLI
+	@$(quickly) -n 4 --dist worksteal $(FAST)
+
+coverage: .venv ## a table of the lines that those tests run, and of those that none of them does
+	@$(quickly) -n 4 --dist worksteal --cov --cov-report=term-missing:skip-covered $(FAST)
 
 test-skipped: .venv ## the tests that were skipped when they were last run
 	@$(call tested,'',--last-skipped)
@@ -108,6 +123,10 @@ check: .venv ## style, types, and whether what is installed fits together
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/mypy --strict $(CHECKED)
+	$(BIN)/python -m tests.docstrings
+
+docs: .venv ## the documentation as web pages, in build/docs; a broken link stops it
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean: ## removes .venv, the others like it, and what the tools left
 	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -21,5 +21,10 @@ def test_the_command_is_named_after_the_import_and_not_after_the_distribution() 
 
 
 def test_the_extra_all_has_every_extra_that_a_server_can_use() -> None:
-    others = sorted(set(PROJECT["optional-dependencies"]) - {"all", "dev", "testing"})
+    others = sorted(set(PROJECT["optional-dependencies"]) - {"all", "dev", "docs", "testing"})
     assert PROJECT["optional-dependencies"]["all"] == [f"{DISTRIBUTION}[{','.join(others)}]"]
+
+
+def test_the_newest_changes_stand_under_the_version_of_the_program() -> None:
+    newest = next(line for line in (ROOT / "CHANGELOG.md").read_text().splitlines() if line.startswith("## "))
+    assert newest.split()[1] == __version__

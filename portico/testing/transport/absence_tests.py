@@ -56,7 +56,7 @@ class AbsenceTests(TransportHarness):
     async def test_a_client_that_reads_nothing_is_cut_off(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """A client that takes nothing for `write_timeout` seconds is cut off; until then its events are whole, no gap."""
+        """A client that takes nothing for `write_timeout` seconds is cut off; its events until then have no gap."""
         async with self._flooded(tmp_path, write_timeout=self.write_timeout) as server:
             stored = len(await server.history())
             async with self._stalled(server) as (events, seen):
