@@ -25,7 +25,7 @@ from portico.plugins.memory_store.store import MemoryStore
 from portico.testing.engine import generous_policy
 from portico.transports import models
 from portico.transports.asgi import Api, routes_of
-from portico.transports.codes import CODES
+from portico.transports.codes import CODES, TURN_CODES, WEBSOCKET_CODES
 from portico.transports.endpoint import route
 from portico.transports.gate import CallerGate
 from portico.transports.openapi import document, operations_of
@@ -107,12 +107,7 @@ def test_every_code_that_a_request_may_be_answered_with_is_in_the_document() -> 
     sources = [*(PACKAGE / "transports").glob("*.py"), *(PACKAGE / "core").glob("*.py")]
     found = {code for path in sources for code in re.findall(r'\bcode="(\w+)"', path.read_text())}
     found |= set(re.findall(r'HttpError\(\d+, "(\w+)"', "".join(path.read_text() for path in sources)))
-    # Of turns that fail, of transports that can't start, of WebSockets, and of calls that transports don't make.
-    elsewhere = {
-        *("agent_closed", "agent_error", "agent_stalled", "agent_mismatch", "driver_failed", "driver_hung"),
-        *("no_capacity", "no_result", "server_restarted", "turn_timeout", "binary_message", "bad_handshake"),
-        *("data_dir_unusable", "mode_not_allowed", "unknown_subprotocol"),
-    }
+    elsewhere = {*TURN_CODES, *WEBSOCKET_CODES, "data_dir_unusable"}  # the last one when a server starts
     assert found - elsewhere - set(CODES) == set()
 
 
