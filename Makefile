@@ -6,7 +6,7 @@ WORKERS := $(shell echo $$(( 2 * $$(nproc 2>/dev/null || echo 2) )))
 CHECKED := $(wildcard conftest.py portico tests examples benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-skipped test-long test-floors test-matrix check bench bench-compare clean
+.PHONY: help demo test test-stress test-skipped test-long test-floors test-matrix check bench bench-compare clean
 
 help: ## this list
 	@sed -n 's/^\([a-z.-]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -46,6 +46,15 @@ tested = pytest='$(or $(3),$(BIN)/pytest)'; $$pytest -n $(WORKERS) --dist workst
 
 test: .venv ## the tests, but for the long ones
 	@$(call tested,'not long')
+
+# As many as make each test take about five times as long on two cores.
+LOOPS := 8
+
+test-stress: .venv ## the tests beside eight busy loops, to find those that measure the machine
+	@loops=; \
+	trap 'kill $$loops' EXIT; trap 'exit 130' INT TERM; \
+	for n in $$(seq $(LOOPS)); do $(BIN)/python -c 'while True: pass' & loops="$$loops $$!"; done; \
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'not long' $(TESTS)
 
 test-skipped: .venv ## the tests that were skipped when they were last run
 	@$(call tested,'',--last-skipped)
