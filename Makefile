@@ -6,7 +6,7 @@ WORKERS := $(shell echo $$(( 2 * $$(nproc 2>/dev/null || echo 2) )))
 CHECKED := $(wildcard conftest.py portico tests examples benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-skipped test-long test-floors test-matrix coverage check docs bench bench-compare clean
+.PHONY: help demo test test-fast test-stress test-skipped test-long test-floors test-matrix coverage check docs bench bench-compare clean
 
 help: ## this list
 	@sed -n 's/^\([a-z.-]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -61,6 +61,15 @@ test-fast: .venv ## a part of the tests that takes less than a minute, without t
 
 coverage: .venv ## a table of the lines that those tests run, and of those that none of them does
 	@$(quickly) -n 4 --dist worksteal --cov --cov-report=term-missing:skip-covered $(FAST)
+
+# As many as make each test take about five times as long on two cores.
+LOOPS := 8
+
+test-stress: .venv ## the tests beside eight busy loops, to find those that measure the machine
+	@loops=; \
+	trap 'kill $$loops' EXIT; trap 'exit 130' INT TERM; \
+	for n in $$(seq $(LOOPS)); do $(BIN)/python -c 'while True: pass' & loops="$$loops $$!"; done; \
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'not long' $(TESTS)
 
 test-skipped: .venv ## the tests that were skipped when they were last run
 	@$(call tested,'',--last-skipped)

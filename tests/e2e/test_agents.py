@@ -11,46 +11,45 @@ import psutil
 import pytest
 
 from tests.support.agents import gone_soon, processes_with, unique_seconds
-from tests.support.server import running_server
-from tests.support.talk import only, script, talk, text
+from tests.support.server import RunningServer, running_server
+from tests.support.talk import Talk, only, script, talk, text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
 
-async def test_killed_in_mid_turn_the_turn_ends_in_an_error_and_the_next_one_remembers(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        await client.turn("s", "My name is Ada.")
-        await client.start("s", script({"words": 1000, "say": "w ", "gap_ms": 50}), turn_id="cut")
-        await client.until("s", "delta", turn_id="cut")
-        server.kill_agents()
-        complete = await client.until("s", "complete", turn_id="cut")
-        assert complete["stop_reason"] == "error"
-        assert only(await client.history("s"), "error")["code"] == "agent_exited"
-        turn = await client.turn("s", script({"say": "back"}))
-        assert text(turn) == "back"
-        assert only(turn, "notice")["name"] == "agent_restarted"
-        assert "My name is Ada." in str(server.model.requests[-1].body)
+async def test_killed_in_mid_turn_the_turn_ends_in_an_error_and_the_next_one_remembers(
+    server: RunningServer, client: Talk
+) -> None:
+    await client.open(session_id="s")
+    await client.turn("s", "My name is Ada.")
+    await client.start("s", script({"words": 1000, "say": "w ", "gap_ms": 50}), turn_id="cut")
+    await client.until("s", "delta", turn_id="cut")
+    server.kill_agents()
+    complete = await client.until("s", "complete", turn_id="cut")
+    assert complete["stop_reason"] == "error"
+    assert only(await client.history("s"), "error")["code"] == "agent_exited"
+    turn = await client.turn("s", script({"say": "back"}))
+    assert text(turn) == "back"
+    assert only(turn, "notice")["name"] == "agent_restarted"
+    assert "My name is Ada." in str(server.model.requests[-1].body)
 
 
-async def test_killed_in_its_first_turn_the_session_starts_afresh(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        await client.start("s", script({"words": 1000, "say": "w ", "gap_ms": 50}))
-        await client.until("s", "delta")
-        server.kill_agents()
-        await client.until("s", "complete")
-        assert text(await client.turn("s", script({"say": "back"}))) == "back"
+async def test_killed_in_its_first_turn_the_session_starts_afresh(server: RunningServer, client: Talk) -> None:
+    await client.open(session_id="s")
+    await client.start("s", script({"words": 1000, "say": "w ", "gap_ms": 50}))
+    await client.until("s", "delta")
+    server.kill_agents()
+    await client.until("s", "complete")
+    assert text(await client.turn("s", script({"say": "back"}))) == "back"
 
 
-async def test_killed_between_turns_the_session_says_so_and_goes_on(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        await client.turn("s", "My name is Ada.")
-        server.kill_agents()
-        await client.until("s", "notice", name="agent_exited")
-        assert text(await client.turn("s", script({"say": "back"}))) == "back"
-        assert "My name is Ada." in str(server.model.requests[-1].body)
+async def test_killed_between_turns_the_session_says_so_and_goes_on(server: RunningServer, client: Talk) -> None:
+    await client.open(session_id="s")
+    await client.turn("s", "My name is Ada.")
+    server.kill_agents()
+    await client.until("s", "notice", name="agent_exited")
+    assert text(await client.turn("s", script({"say": "back"}))) == "back"
+    assert "My name is Ada." in str(server.model.requests[-1].body)
 
 
 async def test_a_background_task_that_ends_starts_a_turn_of_its_own(tmp_path: Path) -> None:
@@ -131,33 +130,31 @@ async def test_closing_a_session_frees_its_slot_and_keeps_its_history(tmp_path: 
         assert [each["session_id"] for each in (await client.http.get("/sessions")).json()["sessions"]] == ["b"]
 
 
-async def test_a_purged_id_may_be_used_again_while_somebody_still_reads_the_old_one(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
+async def test_a_purged_id_may_be_used_again_while_somebody_still_reads_the_old_one(client: Talk) -> None:
+    await client.open(session_id="a")
+    await client.turn("a", script({"say": "old"}))
+    async with client.follow("a") as following:
+        assert (await anext(following))["seq"] == 1
+        assert (await client.http.delete("/sessions/a?purge=true")).status_code == 204
         await client.open(session_id="a")
-        await client.turn("a", script({"say": "old"}))
-        async with client.follow("a") as following:
-            assert (await anext(following))["seq"] == 1
-            assert (await client.http.delete("/sessions/a?purge=true")).status_code == 204
-            await client.open(session_id="a")
-            assert text(await client.turn("a", script({"say": "new"}))) == "new"
-            rest = [event async for event in following]
-        assert "new" not in text(rest)
-        history = await client.history("a")
-        assert [event["seq"] for event in history] == list(range(1, len(history) + 1))
+        assert text(await client.turn("a", script({"say": "new"}))) == "new"
+        rest = [event async for event in following]
+    assert "new" not in text(rest)
+    history = await client.history("a")
+    assert [event["seq"] for event in history] == list(range(1, len(history) + 1))
 
 
-async def test_closing_in_mid_turn_completes_what_was_accepted(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        await client.start("s", script({"words": 1000, "say": "w ", "gap_ms": 50}), turn_id="running")
-        await client.start("s", "later", turn_id="queued")
-        await client.until("s", "delta")
-        assert (await client.http.delete("/sessions/s")).status_code == 204
-        history = await client.history("s")
-        ends = {event["turn_id"]: event["stop_reason"] for event in history if event["type"] == "complete"}
-        assert ends == {"running": "interrupted", "queued": "error"}
-        assert only(history, "error")["code"] == "session_closed"
-        assert history[-1] | {"state": "closed", "type": "session"} == history[-1]
+async def test_closing_in_mid_turn_completes_what_was_accepted(client: Talk) -> None:
+    await client.open(session_id="s")
+    await client.start("s", script({"words": 1000, "say": "w ", "gap_ms": 50}), turn_id="running")
+    await client.start("s", "later", turn_id="queued")
+    await client.until("s", "delta")
+    assert (await client.http.delete("/sessions/s")).status_code == 204
+    history = await client.history("s")
+    ends = {event["turn_id"]: event["stop_reason"] for event in history if event["type"] == "complete"}
+    assert ends == {"running": "interrupted", "queued": "error"}
+    assert only(history, "error")["code"] == "session_closed"
+    assert history[-1] | {"state": "closed", "type": "session"} == history[-1]
 
 
 @pytest.mark.long

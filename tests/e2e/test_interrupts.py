@@ -37,27 +37,24 @@ async def test_while_a_tool_runs_its_children_die(tmp_path: Path) -> None:
         assert gone_soon(children)
 
 
-async def test_while_the_api_says_nothing(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        await client.turn("s", "hello")
-        await client.start("s", script({"say": "one two three", "stall": 2}), turn_id="t")
-        await client.until("s", "delta", turn_id="t")
-        await interrupted(client)
+async def test_while_the_api_says_nothing(client: Talk) -> None:
+    await client.open(session_id="s")
+    await client.turn("s", "hello")
+    await client.start("s", script({"say": "one two three", "stall": 2}), turn_id="t")
+    await client.until("s", "delta", turn_id="t")
+    await interrupted(client)
 
 
-async def test_while_the_api_is_asked_again(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        await client.turn("s", "hello")
-        await client.start("s", script({"error": 500}), turn_id="t")
-        await client.until("s", "notice", name="api_retry")
-        await interrupted(client)
+async def test_while_the_api_is_asked_again(client: Talk) -> None:
+    await client.open(session_id="s")
+    await client.turn("s", "hello")
+    await client.start("s", script({"error": 500}), turn_id="t")
+    await client.until("s", "notice", name="api_retry")
+    await interrupted(client)
 
 
-async def test_right_behind_the_query(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        await client.turn("s", "hello")
-        await client.start("s", script({"words": 1000, "say": "w ", "gap_ms": 50}), turn_id="t")
-        await interrupted(client)
+async def test_right_behind_the_query(client: Talk) -> None:
+    await client.open(session_id="s")
+    await client.turn("s", "hello")
+    await client.start("s", script({"words": 1000, "say": "w ", "gap_ms": 50}), turn_id="t")
+    await interrupted(client)

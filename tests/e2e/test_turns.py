@@ -8,9 +8,9 @@ import anyio
 import httpx
 import pytest
 
-from tests.support.server import running_server
+from tests.support.server import RunningServer, running_server
 from tests.support.sse import events
-from tests.support.talk import Event, only, script, talk, text
+from tests.support.talk import Event, Talk, only, script, talk, text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
@@ -51,69 +51,65 @@ async def test_a_session_remembers_and_keeps_its_process(tmp_path: Path) -> None
         assert states.count("starting") == 1
 
 
-async def test_a_turn_goes_on_when_its_client_leaves(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        body = {"query": script({"words": 40, "say": "w ", "gap_ms": 25})}
-        async with client.http.stream("POST", "/stream/s", json=body) as answer:
-            async for event in events(answer):
-                if event["type"] == "delta":
-                    break
-        complete = await client.until("s", "complete")
-        assert complete["stop_reason"] == "end_turn"
-        assert text(await client.history("s")).count("w") == 40
+async def test_a_turn_goes_on_when_its_client_leaves(client: Talk) -> None:
+    await client.open(session_id="s")
+    body = {"query": script({"words": 40, "say": "w ", "gap_ms": 25})}
+    async with client.http.stream("POST", "/stream/s", json=body) as answer:
+        async for event in events(answer):
+            if event["type"] == "delta":
+                break
+    complete = await client.until("s", "complete")
+    assert complete["stop_reason"] == "end_turn"
+    assert text(await client.history("s")).count("w") == 40
 
 
-async def test_a_turn_runs_with_no_client_at_all(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        turn = await client.start("s", script({"say": "alone"}), turn_id="t")
-        assert turn == {"turn_id": "t", "session_id": "s", "state": "running"}
-        await client.until("s", "complete", turn_id="t")
-        assert text(await client.history("s")) == "alone"
+async def test_a_turn_runs_with_no_client_at_all(client: Talk) -> None:
+    await client.open(session_id="s")
+    turn = await client.start("s", script({"say": "alone"}), turn_id="t")
+    assert turn == {"turn_id": "t", "session_id": "s", "state": "running"}
+    await client.until("s", "complete", turn_id="t")
+    assert text(await client.history("s")) == "alone"
 
 
-async def test_the_same_turn_id_again_attaches_and_never_runs_twice(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        await client.turn("s", "hello")
-        calls = len(server.model.requests)
-        query = script({"say": "once", "gap_ms": 100})
-        seen: list[list[Event]] = []
+async def test_the_same_turn_id_again_attaches_and_never_runs_twice(server: RunningServer, client: Talk) -> None:
+    await client.open(session_id="s")
+    await client.turn("s", "hello")
+    calls = len(server.model.requests)
+    query = script({"say": "once", "gap_ms": 100})
+    seen: list[list[Event]] = []
 
-        async def attach() -> None:
-            seen.append(await client.turn("s", query, turn_id="same"))
+    async def attach() -> None:
+        seen.append(await client.turn("s", query, turn_id="same"))
 
-        async with anyio.create_task_group() as tasks:
-            for _ in range(5):
-                tasks.start_soon(attach)
-        again = await client.http.get("/stream/s", params={"query": "another", "turn_id": "same"})
-        by_header = await client.http.post("/stream/s", json={"query": query}, headers={"Idempotency-Key": "same"})
-        assert all(turn == seen[0] for turn in seen)
-        assert again.text == by_header.text and '"once"' in again.text
-        assert len(server.model.requests) == calls + 1
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(attach)
+    again = await client.http.get("/stream/s", params={"query": "another", "turn_id": "same"})
+    by_header = await client.http.post("/stream/s", json={"query": query}, headers={"Idempotency-Key": "same"})
+    assert all(turn == seen[0] for turn in seen)
+    assert again.text == by_header.text and '"once"' in again.text
+    assert len(server.model.requests) == calls + 1
 
 
-async def test_an_event_source_that_reconnects_resumes_and_is_ended_with_204(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        url = httpx.QueryParams(query=script({"words": 30, "say": "w ", "gap_ms": 20}))
-        first: list[Event] = []
-        async with client.http.stream("GET", "/stream/s", params=url) as answer:
-            async for event in events(answer):
-                first.append(event)
-                if len([event for event in first if event["type"] == "delta"]) == 5:
-                    break
-        last = {"Last-Event-ID": str(first[-1]["seq"])}
-        async with client.http.stream("GET", "/stream/s", params=url, headers=last) as answer:
-            rest = [event async for event in events(answer)]
-        whole = [event for event in await client.history("s") if "turn_id" in event]
-        assert first + rest == whole
-        assert text(whole).split() == ["w"] * 30
-        over = {"Last-Event-ID": str(rest[-1]["seq"])}
-        answer = await client.http.get("/stream/s", params=url, headers=over)
-        assert (answer.status_code, answer.content) == (204, b"")
-        assert (await client.session("s"))["turns"] == 1
+async def test_an_event_source_that_reconnects_resumes_and_is_ended_with_204(client: Talk) -> None:
+    await client.open(session_id="s")
+    url = httpx.QueryParams(query=script({"words": 30, "say": "w ", "gap_ms": 20}))
+    first: list[Event] = []
+    async with client.http.stream("GET", "/stream/s", params=url) as answer:
+        async for event in events(answer):
+            first.append(event)
+            if len([event for event in first if event["type"] == "delta"]) == 5:
+                break
+    last = {"Last-Event-ID": str(first[-1]["seq"])}
+    async with client.http.stream("GET", "/stream/s", params=url, headers=last) as answer:
+        rest = [event async for event in events(answer)]
+    whole = [event for event in await client.history("s") if "turn_id" in event]
+    assert first + rest == whole
+    assert text(whole).split() == ["w"] * 30
+    over = {"Last-Event-ID": str(rest[-1]["seq"])}
+    answer = await client.http.get("/stream/s", params=url, headers=over)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert (await client.session("s"))["turns"] == 1
 
 
 async def test_turns_wait_in_a_queue_and_run_one_after_another(tmp_path: Path) -> None:
@@ -137,45 +133,41 @@ async def test_turns_wait_in_a_queue_and_run_one_after_another(tmp_path: Path) -
         assert not [event for event in history if event.get("turn_id") == "d"]
 
 
-async def test_interrupting_stops_the_turn_and_leaves_the_session_usable(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        idle = await client.http.post("/sessions/s/interrupt")
-        assert (idle.status_code, idle.json()["code"]) == (409, "not_running")
-        await client.start("s", script({"words": 1000, "say": "w ", "gap_ms": 50}), turn_id="long")
-        delta = await client.until("s", "delta")
-        assert (await client.http.post("/sessions/s/interrupt")).status_code == 202
-        complete = await client.until("s", "complete", after=delta["seq"])
-        assert complete["stop_reason"] == "interrupted"
-        assert text(await client.turn("s", script({"say": "fine"}))) == "fine"
+async def test_interrupting_stops_the_turn_and_leaves_the_session_usable(client: Talk) -> None:
+    await client.open(session_id="s")
+    idle = await client.http.post("/sessions/s/interrupt")
+    assert (idle.status_code, idle.json()["code"]) == (409, "not_running")
+    await client.start("s", script({"words": 1000, "say": "w ", "gap_ms": 50}), turn_id="long")
+    delta = await client.until("s", "delta")
+    assert (await client.http.post("/sessions/s/interrupt")).status_code == 202
+    complete = await client.until("s", "complete", after=delta["seq"])
+    assert complete["stop_reason"] == "interrupted"
+    assert text(await client.turn("s", script({"say": "fine"}))) == "fine"
 
 
-async def test_interrupting_before_the_agent_is_there_stops_the_turn_too(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        await client.start("s", script({"words": 1000, "say": "w ", "gap_ms": 50}), turn_id="long")
-        assert (await client.http.post("/sessions/s/interrupt")).status_code == 202
-        complete = await client.until("s", "complete")
-        assert complete["stop_reason"] == "interrupted"
-        assert text(await client.turn("s", script({"say": "fine"}))) == "fine"
+async def test_interrupting_before_the_agent_is_there_stops_the_turn_too(client: Talk) -> None:
+    await client.open(session_id="s")
+    await client.start("s", script({"words": 1000, "say": "w ", "gap_ms": 50}), turn_id="long")
+    assert (await client.http.post("/sessions/s/interrupt")).status_code == 202
+    complete = await client.until("s", "complete")
+    assert complete["stop_reason"] == "interrupted"
+    assert text(await client.turn("s", script({"say": "fine"}))) == "fine"
 
 
-async def test_an_api_error_is_an_error_event_and_the_session_goes_on(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        turn = await client.turn("s", script({"error": 400}))
-        assert only(turn, "error")["code"] == "invalid_request"
-        assert turn[-1]["stop_reason"] == "error"
-        assert text(await client.turn("s", script({"say": "fine"}))) == "fine"
+async def test_an_api_error_is_an_error_event_and_the_session_goes_on(client: Talk) -> None:
+    await client.open(session_id="s")
+    turn = await client.turn("s", script({"error": 400}))
+    assert only(turn, "error")["code"] == "invalid_request"
+    assert turn[-1]["stop_reason"] == "error"
+    assert text(await client.turn("s", script({"say": "fine"}))) == "fine"
 
 
-async def test_a_cut_stream_is_made_good_by_the_message(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        turn = await client.turn("s", script({"say": "one two three four", "cut": 2, "times": 1}))
-        messages = [event for event in turn if event["type"] == "message" and event["role"] == "assistant"]
-        assert [block["text"] for block in messages[-1]["content"]] == ["one two three four"]
-        assert turn[-1]["stop_reason"] == "end_turn"
+async def test_a_cut_stream_is_made_good_by_the_message(client: Talk) -> None:
+    await client.open(session_id="s")
+    turn = await client.turn("s", script({"say": "one two three four", "cut": 2, "times": 1}))
+    messages = [event for event in turn if event["type"] == "message" and event["role"] == "assistant"]
+    assert [block["text"] for block in messages[-1]["content"]] == ["one two three four"]
+    assert turn[-1]["stop_reason"] == "end_turn"
 
 
 async def test_a_reply_of_5_mb_arrives_whole(tmp_path: Path) -> None:
@@ -186,15 +178,14 @@ async def test_a_reply_of_5_mb_arrives_whole(tmp_path: Path) -> None:
         assert turn[-1]["stop_reason"] == "end_turn"
 
 
-async def test_a_query_is_plain_text_whatever_it_begins_with(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        for query in ("/clear", "--version", "@/etc/passwd", "!ls", "# remember", '{"type": "user"}', "\u2028\x00"):
-            turn = await client.turn("s", query)
-            assert turn[-1]["stop_reason"] == "end_turn", turn
-            asked = str(server.model.requests[-1].body)
-            assert "root:" not in asked
-        assert (await client.session("s"))["turns"] == 7
+async def test_a_query_is_plain_text_whatever_it_begins_with(server: RunningServer, client: Talk) -> None:
+    await client.open(session_id="s")
+    for query in ("/clear", "--version", "@/etc/passwd", "!ls", "# remember", '{"type": "user"}', "\u2028\x00"):
+        turn = await client.turn("s", query)
+        assert turn[-1]["stop_reason"] == "end_turn", turn
+        asked = str(server.model.requests[-1].body)
+        assert "root:" not in asked
+    assert (await client.session("s"))["turns"] == 7
 
 
 async def test_blocks_of_text_and_images_reach_the_model(tmp_path: Path) -> None:
@@ -208,16 +199,15 @@ async def test_blocks_of_text_and_images_reach_the_model(tmp_path: Path) -> None
         assert "image/png" in str(server.model.requests[-1].body)
 
 
-async def test_a_closed_sessions_stream_ends_and_a_browsers_coming_back_is_ended_with_204(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        await client.turn("s", "hello")
-        async with client.follow("s") as following:
-            assert (await client.http.delete("/sessions/s")).status_code == 204
-            seen = [event async for event in following]
-        assert seen[-1]["state"] == "closed"
-        last = {"Last-Event-ID": str(seen[-1]["seq"])}
-        assert (await client.http.get("/sessions/s/events", headers=last)).status_code == 204
-        before = {"Last-Event-ID": str(seen[-2]["seq"])}
-        async with client.http.stream("GET", "/sessions/s/events", headers=before) as answer:
-            assert [event async for event in events(answer)] == seen[-1:]
+async def test_a_closed_sessions_stream_ends_and_a_browsers_coming_back_is_ended_with_204(client: Talk) -> None:
+    await client.open(session_id="s")
+    await client.turn("s", "hello")
+    async with client.follow("s") as following:
+        assert (await client.http.delete("/sessions/s")).status_code == 204
+        seen = [event async for event in following]
+    assert seen[-1]["state"] == "closed"
+    last = {"Last-Event-ID": str(seen[-1]["seq"])}
+    assert (await client.http.get("/sessions/s/events", headers=last)).status_code == 204
+    before = {"Last-Event-ID": str(seen[-2]["seq"])}
+    async with client.http.stream("GET", "/sessions/s/events", headers=before) as answer:
+        assert [event async for event in events(answer)] == seen[-1:]

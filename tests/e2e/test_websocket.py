@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.limits import HANG_SECONDS
 from tests.support.server import RunningServer, running_server
-from tests.support.talk import Event, only, script, talk, text
+from tests.support.talk import Event, Talk, only, script, talk, text
 from tests.support.websocket import Client, talking
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
@@ -24,32 +24,30 @@ def write(path: Path) -> str:
     return script({"tool": tool}, {"say": "after"})
 
 
-async def test_a_plain_query_is_answered_with_its_turn(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        async with talking(server.url, token=server.token) as socket:
-            await socket.send(script({"think": "hm", "say": "one two three"}))
-            turn = await socket.until("complete")
-        assert text(turn) == "one two three"
-        assert (turn[0]["type"], turn[-1]["stop_reason"]) == ("query", "end_turn")
-        assert turn == [event for event in await client.history("s") if "turn_id" in event]
+async def test_a_plain_query_is_answered_with_its_turn(server: RunningServer, client: Talk) -> None:
+    await client.open(session_id="s")
+    async with talking(server.url, token=server.token) as socket:
+        await socket.send(script({"think": "hm", "say": "one two three"}))
+        turn = await socket.until("complete")
+    assert text(turn) == "one two three"
+    assert (turn[0]["type"], turn[-1]["stop_reason"]) == ("query", "end_turn")
+    assert turn == [event for event in await client.history("s") if "turn_id" in event]
 
 
-async def test_cuts_in_mid_turn_lose_double_and_change_nothing(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        await client.start("s", script(SLOW), turn_id="t")
-        seen: list[Event] = []
-        while not seen or seen[-1].get("state") != "idle" or len(seen) < 3:
-            after = seen[-1]["seq"] if seen else 0
-            async with talking(server.url, f"/claude/ws/s?after={after}", token=server.token, v1=True) as socket:
-                for _ in range(7):
-                    seen.append(await socket.receive())
-                    if seen[-1].get("state") == "idle" and len(seen) > 2:
-                        break
-                socket.connection.transport.abort()
-        assert seen == await client.history("s")
-        assert text(seen).split() == ["w"] * 40
+async def test_cuts_in_mid_turn_lose_double_and_change_nothing(server: RunningServer, client: Talk) -> None:
+    await client.open(session_id="s")
+    await client.start("s", script(SLOW), turn_id="t")
+    seen: list[Event] = []
+    while not seen or seen[-1].get("state") != "idle" or len(seen) < 3:
+        after = seen[-1]["seq"] if seen else 0
+        async with talking(server.url, f"/claude/ws/s?after={after}", token=server.token, v1=True) as socket:
+            for _ in range(7):
+                seen.append(await socket.receive())
+                if seen[-1].get("state") == "idle" and len(seen) > 2:
+                    break
+            socket.connection.transport.abort()
+    assert seen == await client.history("s")
+    assert text(seen).split() == ["w"] * 40
 
 
 async def test_two_clients_answer_one_permission_and_both_see_who(tmp_path: Path) -> None:
@@ -87,48 +85,46 @@ async def test_two_clients_answer_one_permission_and_both_see_who(tmp_path: Path
             assert target.read_text() == "written"
 
 
-async def test_a_denial_and_an_interrupt_over_the_socket(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        session = await client.open(session_id="s")
-        target = Path(session["cwd"]) / "file.txt"
-        async with talking(server.url, token=server.token, v1=True) as socket:
-            await socket.send({"type": "query", "content": write(target)})
-            request = (await socket.until("permission_request"))[-1]
-            denied = {"request_id": request["request_id"], "behavior": "deny", "message": "not on a Sunday"}
-            assert await socket.ask({"type": "permission", **denied}) == {"type": "ack"}
-            await socket.until("session", state="idle")
-            assert not target.exists()
-            await socket.send({"type": "query", "content": script(ENDLESS)})
-            await socket.until("delta")
-            assert await socket.ask({"type": "interrupt"}) == {"type": "ack"}
-            assert (await socket.until("complete"))[-1]["stop_reason"] == "interrupted"
-            await socket.send({"type": "query", "content": script({"say": "fine"})})
-            assert text(await socket.until("complete")) == "fine"
+async def test_a_denial_and_an_interrupt_over_the_socket(server: RunningServer, client: Talk) -> None:
+    session = await client.open(session_id="s")
+    target = Path(session["cwd"]) / "file.txt"
+    async with talking(server.url, token=server.token, v1=True) as socket:
+        await socket.send({"type": "query", "content": write(target)})
+        request = (await socket.until("permission_request"))[-1]
+        denied = {"request_id": request["request_id"], "behavior": "deny", "message": "not on a Sunday"}
+        assert await socket.ask({"type": "permission", **denied}) == {"type": "ack"}
+        await socket.until("session", state="idle")
+        assert not target.exists()
+        await socket.send({"type": "query", "content": script(ENDLESS)})
+        await socket.until("delta")
+        assert await socket.ask({"type": "interrupt"}) == {"type": "ack"}
+        assert (await socket.until("complete"))[-1]["stop_reason"] == "interrupted"
+        await socket.send({"type": "query", "content": script({"say": "fine"})})
+        assert text(await socket.until("complete")) == "fine"
 
 
-async def test_all_see_the_same_over_sse_and_websocket(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        seen: list[list[Event]] = []
+async def test_all_see_the_same_over_sse_and_websocket(server: RunningServer, client: Talk) -> None:
+    await client.open(session_id="s")
+    seen: list[list[Event]] = []
 
-        async def over_sse() -> None:
-            async with client.follow("s") as following:
-                found: list[Event] = []
-                async for event in following:
-                    found.append(event)
-                    if event["type"] == "complete":
-                        seen.append(found)
-                        return
+    async def over_sse() -> None:
+        async with client.follow("s") as following:
+            found: list[Event] = []
+            async for event in following:
+                found.append(event)
+                if event["type"] == "complete":
+                    seen.append(found)
+                    return
 
-        async def over_websocket() -> None:
-            async with talking(server.url, "/claude/ws/s?after=0", token=server.token, v1=True) as socket:
-                seen.append(await socket.until("complete"))
+    async def over_websocket() -> None:
+        async with talking(server.url, "/claude/ws/s?after=0", token=server.token, v1=True) as socket:
+            seen.append(await socket.until("complete"))
 
-        async with anyio.create_task_group() as tasks:
-            for watch in (over_sse, over_websocket, over_sse, over_websocket):
-                tasks.start_soon(watch)
-            await client.start("s", script(SLOW))
-        assert len(seen) == 4 and all(found == seen[0] for found in seen)
+    async with anyio.create_task_group() as tasks:
+        for watch in (over_sse, over_websocket, over_sse, over_websocket):
+            tasks.start_soon(watch)
+        await client.start("s", script(SLOW))
+    assert len(seen) == 4 and all(found == seen[0] for found in seen)
 
 
 async def test_a_drain_lets_the_turn_end_and_closes_with_1001(tmp_path: Path) -> None:
@@ -160,18 +156,17 @@ async def status_of_sessions(server: RunningServer) -> int:
         return (await http.get(f"{url}/claude/sessions")).status_code
 
 
-async def test_who_joins_while_something_is_being_asked_learns_what(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
-        session = await client.open(session_id="s")
-        target = Path(session["cwd"]) / "file.txt"
-        await client.start("s", write(target))
-        asked = await client.until("s", "permission_request")
-        async with talking(server.url, token=server.token, v1=True) as socket:
-            assert await socket.receive() == asked
-            answer = {"type": "permission", "id": 1, "request_id": asked["request_id"], "behavior": "allow"}
-            await socket.send(answer)
-            await socket.until("complete")
-        assert target.read_text() == "written"
-        async with talking(server.url, token=server.token, v1=True) as socket:
-            await socket.send({"type": "query", "id": 2, "content": "hello"})
-            assert (await socket.receive())["type"] != "permission_request"
+async def test_who_joins_while_something_is_being_asked_learns_what(server: RunningServer, client: Talk) -> None:
+    session = await client.open(session_id="s")
+    target = Path(session["cwd"]) / "file.txt"
+    await client.start("s", write(target))
+    asked = await client.until("s", "permission_request")
+    async with talking(server.url, token=server.token, v1=True) as socket:
+        assert await socket.receive() == asked
+        answer = {"type": "permission", "id": 1, "request_id": asked["request_id"], "behavior": "allow"}
+        await socket.send(answer)
+        await socket.until("complete")
+    assert target.read_text() == "written"
+    async with talking(server.url, token=server.token, v1=True) as socket:
+        await socket.send({"type": "query", "id": 2, "content": "hello"})
+        assert (await socket.receive())["type"] != "permission_request"
