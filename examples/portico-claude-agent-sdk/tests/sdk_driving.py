@@ -65,7 +65,7 @@ async def started(driver: SdkDriver, spec: AgentSpec) -> AsyncIterator[Agent]:
         await agent.close()
 
 
-async def turn(agent: Agent, content: Any, within: float = 30) -> list[Event]:
+async def turn(agent: Agent, content: Any, within: float = 120) -> list[Event]:
     """Return all events of one turn."""
     asked = content if isinstance(content, Turn | OwnTurn) else Turn("turn", content)
     events: list[Event] = []
@@ -143,7 +143,7 @@ def live(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
-def gone_soon(processes: Sequence[psutil.Process], within: float = 5) -> bool:
+def gone_soon(processes: Sequence[psutil.Process], within: float = 120) -> bool:
     """Wait until all of them have ended; return whether they did within so many seconds."""
     end = time.monotonic() + within
     while live(processes):
@@ -155,7 +155,7 @@ def gone_soon(processes: Sequence[psutil.Process], within: float = 5) -> bool:
 
 def kill(spec: AgentSpec) -> None:
     """SIGKILL all processes of this agent."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + 120
     while not (killed := processes_of(spec.folder)):  # a process shows no environment for a moment during exec
         assert time.monotonic() < end
         time.sleep(0.005)

@@ -50,7 +50,7 @@ class Client:
     async def until(self, turn_id: str, wanted: str) -> list[Event]:
         """Return the events of a turn, up to the first one of this type."""
         events = []
-        with anyio.fail_after(60):
+        with anyio.fail_after(120):
             async for event in self.follow():
                 if event.get("turn_id") == turn_id:
                     events.append(event)
@@ -104,14 +104,14 @@ async def serving(folder: Path, **settings: str) -> AsyncIterator[Client]:
                 url = await _address(data / "server.json", process, log)
                 headers = {"Authorization": f"Bearer {TOKEN}"}
                 async with httpx.AsyncClient(
-                    base_url=f"{url}/claude", headers=headers, timeout=60, trust_env=False
+                    base_url=f"{url}/claude", headers=headers, timeout=120, trust_env=False
                 ) as http:
                     made = await http.post("/sessions", json={"session_id": "s"})
                     assert made.status_code == 201, made.text
                     yield Client(http, "/sessions/s")
                 children = psutil.Process(process.pid).children(recursive=True)
                 process.send_signal(signal.SIGTERM)
-                with anyio.fail_after(20):
+                with anyio.fail_after(120):
                     assert await process.wait() == 0
                 assert gone_soon(children), children
             finally:
@@ -120,7 +120,7 @@ async def serving(folder: Path, **settings: str) -> AsyncIterator[Client]:
 
 
 async def _address(path: Path, process: anyio.abc.Process, log: Path) -> str:
-    with anyio.move_on_after(60):
+    with anyio.move_on_after(120):
         while process.returncode is None:
             if path.exists():
                 return str(json.loads(path.read_text())["url"])

@@ -38,7 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         process = subprocess.Popen([sys.executable, "-m", "portico", "serve"], env=env, cwd=folder, stderr=log)
     try:
         found = folder / "server.json"
-        for _ in range(400):
+        for _ in range(2400):
             if found.exists() or process.poll() is not None:
                 break
             time.sleep(0.05)
@@ -47,7 +47,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     finally:
         process.terminate()
         try:
-            assert process.wait(20) == 0
+            assert process.wait(120) == 0
         finally:
             process.kill()
             process.wait()
@@ -55,14 +55,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[Any]:
-    with openai.OpenAI(base_url=f"{server['url']}/v1", api_key=server["token"], max_retries=0, timeout=20) as client:
+    with openai.OpenAI(base_url=f"{server['url']}/v1", api_key=server["token"], max_retries=0, timeout=120) as client:
         yield client
 
 
 @pytest.fixture
 def api(server: Server) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {server['token']}"}
-    with httpx.Client(base_url=f"{server['url']}/claude", headers=headers, trust_env=False) as client:
+    with httpx.Client(base_url=f"{server['url']}/claude", headers=headers, trust_env=False, timeout=120) as client:
         yield client
 
 
@@ -71,8 +71,8 @@ def user(content: Any) -> dict[str, Any]:
 
 
 def none_left(api: httpx.Client) -> bool:
-    """Tell whether all sessions disappear within seconds."""
-    for _ in range(200):
+    """Tell whether all sessions disappear within two minutes."""
+    for _ in range(2400):
         if not api.get("/sessions").json()["sessions"]:
             return True
         time.sleep(0.05)
@@ -179,11 +179,16 @@ def test_a_stranger_is_refused(server: Server) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_turn_that_fails_is_an_error_that_nobody_retries(server: Server, api: httpx.Client, stream: bool) -> None:
-    with openai.OpenAI(base_url=f"{server['url']}/v1", api_key=server["token"], max_retries=5) as client:
-        start = time.monotonic()
+    asked: list[httpx.Request] = []
+    with (
+        httpx.Client(trust_env=False, timeout=120, event_hooks={"request": [asked.append]}) as http,
+        openai.OpenAI(
+            base_url=f"{server['url']}/v1", api_key=server["token"], max_retries=5, http_client=http
+        ) as client,
+    ):
         with pytest.raises(openai.APIError, match="as was asked") as failed:
             list(client.chat.completions.create(model="portico", messages=[user('{"fail": true}')], stream=stream))
-        assert failed.value.code == "api_error" and time.monotonic() - start < 0.5
+        assert failed.value.code == "api_error" and len(asked) == 1
     assert none_left(api)
 
 

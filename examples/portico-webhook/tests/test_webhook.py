@@ -91,7 +91,7 @@ async def ask(engine: Engine, session_id: str = "s") -> Sequence[Event]:
     await engine.create(ADA, NewSession(session_id=session_id))
     turn = await engine.query(ADA, session_id, NewTurn("two words"))
     reader = await engine.reader(ADA, session_id, turn_id=turn.turn_id)
-    with anyio.fail_after(10):
+    with anyio.fail_after(120):
         while await reader.read():
             pass
         while (await engine.session(ADA, session_id))["state"] != "idle":
@@ -161,7 +161,7 @@ async def test_what_is_never_taken_is_given_up_and_said(
 async def test_who_is_not_there_is_nobodys_trouble(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with Receiver() as receiver:
         pass
-    with anyio.fail_after(10):
+    with anyio.fail_after(120):
         async with observed(tmp_path, receiver.url, attempts=2) as engine:
             assert (await ask(engine))[-1].type == "session"
     assert "were not delivered: ConnectError" in caplog.text

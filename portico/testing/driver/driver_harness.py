@@ -67,10 +67,10 @@ class DriverHarness:
 
     pytestmark = pytest.mark.anyio
 
-    turn_seconds = 30.0
+    turn_seconds = 120.0
     """How long a start, or a turn, may take."""
 
-    soon_seconds = 10.0
+    soon_seconds = 30.0
     """How long an interrupt, a close and all the rest may take: the engine waits no longer."""
 
     other_model = "other-model"

@@ -38,7 +38,7 @@ class StoreHarness:
     durable = True
     """True if `create`, called again with the same folder, gives a store with the contents of the one before."""
 
-    call_seconds = 10.0
+    call_seconds = 60.0
     """How long any call may take."""
 
     def create(self, folder: Path) -> EventStore:

@@ -37,7 +37,7 @@ class TransportHarness:
 
     pytestmark = pytest.mark.anyio
 
-    seconds = 10.0
+    seconds = 60.0
     """How long anything may take, also a stop."""
 
     write_timeout = 0.5
