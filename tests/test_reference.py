@@ -19,6 +19,7 @@ from portico.plugins.claude_code import cli_failures
 from portico.transports.codes import CODES, PLUGIN_CODES, TURN_CODES, WEBSOCKET_CODES
 from portico.transports.models import PermissionBody, SessionBody, SessionPatch, TicketBody, TurnBody
 from tests import cli_page, errors_page
+from tests.support.limits import HANG_SECONDS
 from tests.support.programs import needs
 from tests.support.server import running_server
 
@@ -134,12 +135,12 @@ async def test_every_curl_of_the_reference_runs_as_printed(tmp_path: Path) -> No
 
         async def bash(text: str) -> str:
             setup = f"TOKEN={server.token}\nAPI={server.api}\n"
-            with anyio.fail_after(60):
+            with anyio.fail_after(HANG_SECONDS):
                 done = await anyio.run_process(["bash", "-euc", setup + text], env=server.client_env, stderr=None)
             return done.stdout.decode()
 
         async def seen(pattern: str) -> str:
-            with anyio.fail_after(60):
+            with anyio.fail_after(HANG_SECONDS):
                 while not (found := re.findall(pattern, await bash(TALK))):
                     await anyio.sleep(0.1)
             return str(found[0])

@@ -468,7 +468,7 @@ async def test_a_turn_of_the_agents_own_that_meets_the_stop_is_interrupted(tmp_p
         await quiet(engine, "s", 1)
         store.delay = 0.3
         driver.agents[0].begin("a task has ended")
-        with anyio.fail_after(20):
+        with anyio.fail_after(HANG_SECONDS):
             while (await engine.session(ADA, "s"))["turns"] < 2:  # its beginning is being stored
                 await anyio.sleep(0.01)
         await engine.drain(0)
