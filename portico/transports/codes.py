@@ -288,7 +288,7 @@ ANYWHERE = frozenset(
         "too_many_connections",
     }
 )
-"""What may be wrong with any request."""
+"""The codes that any request may be answered with."""
 
 OPEN = frozenset({500, 503})
 """The statuses at which plugins (drivers, stores, authenticators) have codes of their own."""
