@@ -24,7 +24,7 @@ help: ## this list
 	if ! $$python -c 'import venv, ensurepip' 2>/dev/null; then \
 	  echo "$$python has no venv module: install it (on Debian and Ubuntu the package python3-venv)." >&2; exit 1; \
 	fi; \
-	echo "Making .venv with $$($$python --version)"; \
+	echo "Making .venv with $$($$python --version): this takes a minute or two"; \
 	$$python -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[claude,dev,docs]'
 	@touch $@

@@ -10,8 +10,8 @@ from portico.transports.wire import CLOSE_CODES, POLICY
 HEAD = """# Errors
 
 Every refused request is answered with a problem document (`application/problem+json`, RFC 9457). Decide by `code`: it
-is stable. `detail` is for people, and may change. The examples use `TOKEN` and `API`, see [Try the
-examples](index.md#try-the-examples).
+is stable, and `type` is `urn:portico:problem:` with the code. `detail` is for people, and may change. The examples use
+`TOKEN` and `API`, see [Try the examples](index.md#try-the-examples).
 
 ```sh
 curl -sS -H "Authorization: Bearer $TOKEN" $API/sessions/nobody
@@ -19,7 +19,7 @@ curl -sS -H "Authorization: Bearer $TOKEN" $API/sessions/nobody
 
 ```json
 {
-  "type": "about:blank",
+  "type": "urn:portico:problem:session_not_found",
   "title": "Not Found",
   "status": 404,
   "detail": "there is no session 'nobody'",
@@ -27,7 +27,8 @@ curl -sS -H "Authorization: Bearer $TOKEN" $API/sessions/nobody
 }
 ```
 
-A 422 has `errors`, one for each wrong value: `loc` says where it stands, `msg` what is wrong with it.
+A 422 with the code `invalid` has `errors`, one for each wrong value: `loc` says where it stands, `msg` what is wrong
+with it, and `type` is a short name of the mistake.
 
 ```sh
 curl -sS -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' $API/sessions -d '{"max_turns": 0}'
