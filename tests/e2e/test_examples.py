@@ -53,7 +53,7 @@ with openai.OpenAI(base_url=url + "/v1", api_key=token, max_retries=0) as client
 def test_an_example_is_one_short_module(name: str) -> None:
     (module,) = (EXAMPLES / name).glob("*.py")
     assert module.name == f"{name.replace('-', '_')}.py"
-    assert len(module.read_text().splitlines()) < 200
+    assert len(module.read_text().splitlines()) < 210
 
 
 @pytest.mark.parametrize("name", ["portico-openai", "portico-webhook"])

@@ -79,7 +79,7 @@ async def test_an_old_one_is_refused(tmp_path: Path) -> None:
     [
         ("echo 'cannot find module' >&2; exit 1", "cannot find module"),
         ("echo hello", "hello"),
-        ("exec yes", "far too much"),
+        ("exec yes", "far too long"),
         ("kill -9 $$", "-9"),
     ],
 )

@@ -143,7 +143,7 @@ def test_the_settings_reach_the_driver(tmp_path: Path) -> None:
         max_tokens=77,
         cli_path=Path("/opt/claude"),
         sandbox="auto",
-        hidden=(tmp_path, tmp_path / "workspaces", Path("/.env")),
+        hidden=(tmp_path, tmp_path / "agents", tmp_path / "workspaces", Path("/.env")),
         roots=(tmp_path / "workspaces",),
         permission_modes=frozenset({"default", "acceptEdits", "plan", "dontAsk"}),
     )
