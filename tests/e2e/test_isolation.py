@@ -89,10 +89,12 @@ async def test_in_the_sandbox_a_tool_finds_no_secret_and_nothing_of_another_sess
 async def test_outside_of_the_sandbox_a_tool_finds_what_the_log_says_and_no_more(tmp_path: Path) -> None:
     async with two_sessions(tmp_path, PORTICO_SANDBOX="none") as (server, client):
         found = (await tool(client, "thief", look(server))).split()
-        readable = {f"{MARK}workspace", f"{MARK}history", f"{MARK}home", server.token}
+        readable = {f"{MARK}workspace", f"{MARK}history", f"{MARK}home", server.token, "looked"}
+        perhaps = set()
         if os.geteuid() == 0 and (await detect(os.environ["PATH"])).name in ("cgroup", "best-effort"):
-            readable.add(f"{MARK}operators")  # without a PID namespace root reads the server's environment
-        assert set(found) == readable | {"looked"}
+            # Without a PID namespace root reads the server's environment, if it has CAP_SYS_PTRACE.
+            perhaps.add(f"{MARK}operators")
+        assert readable <= set(found) <= readable | perhaps
         (warning,) = [line for line in log(server).splitlines() if "not in a sandbox (sandbox=none)" in line]
         assert "other sessions' workspaces and folders, the history, tokens in files, and this user's home" in warning
 

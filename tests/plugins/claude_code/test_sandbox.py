@@ -148,7 +148,8 @@ async def test_where_there_is_none_auto_goes_on_and_says_what_that_means(
     config = DriverConfig(agents=tmp_path, environment={"PATH": str(tmp_path)}, sandbox="auto")
     containment = await isolate(config)
     assert containment.sandbox is None
-    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    (warning,) = [message for message in messages if "not in a sandbox" in message]
     assert "not in a sandbox (there is no program bwrap (on Debian and Ubuntu, `apt install bubblewrap`))" in warning
 
 
