@@ -403,7 +403,7 @@ async def test_retention_mb_and_retention_days_delete_what_is_too_much_or_too_ol
         whole = (await client.session("s"))["last_seq"]
     for n, limit in enumerate(({"PORTICO_RETENTION_MB": "1"}, {"PORTICO_RETENTION_DAYS": "0.000001"})):
         folder = tmp_path / str(n)
-        shutil.copytree(server.data_dir, folder / "data")
+        shutil.copytree(server.data_dir, folder / "data", ignore=shutil.ignore_patterns("devices"))
         async with running_server(folder, **limit) as again, talk(again) as client:
             with anyio.fail_after(HANG_SECONDS):
                 while (first := (await client.history("s"))[0])["type"] != "gap":
