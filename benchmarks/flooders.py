@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from benchmarks.servers import HEADERS
 
 SIZE = 31 * 1024 * 1024
-CONNECTIONS = 4
+CONNECTIONS = 1
 """Of one client that sends bodies without their ends."""
 PAUSE = 0.05
 """Seconds between two requests on one connection."""
