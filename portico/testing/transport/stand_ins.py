@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from inspect import iscoroutinefunction
 from types import coroutine
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import anyio.lowlevel
@@ -18,47 +18,30 @@ from portico.core.engine import Engine
 from portico.core.events import Event
 from portico.core.store import READ_BYTES
 from portico.plugins.memory_store.store import MemoryStore
-from portico.testing.following import bounded
+from portico.testing.following import Followed, bounded
 from portico.testing.transport.transport_client import KNOWN, ROOT, TransportClient
 from portico.transports.base import Transport
 
 
-class Watch:
-    """The ``events`` that a client has seen so far. Once it is `over`, ``failure`` is what it has raised, if it did."""
+class Watch(Followed[Mapping[str, Any]]):
+    """The events that a client has seen."""
 
     def __init__(self, seconds: float) -> None:
-        self.events: list[Mapping[str, Any]] = []
-        self.failure: Exception | None = None
-        self.over = anyio.Event()
-        self._seconds = seconds
-        self._changed = anyio.Event()
+        super().__init__(seconds)
         self._reading = anyio.CancelScope()
 
     async def run(self, client: AbstractAsyncContextManager[TransportClient], session_id: str, after: int) -> None:
-        try:
+        with self._until_over():
             async with client as connected:
                 with self._reading:  # so that whatever ends the reading, the client is left in peace
                     async for event in connected.events(session_id, after):
-                        self.events.append(event)
-                        self._wake()
-        except Exception as failure:
-            self.failure = failure
-        finally:
-            self.over.set()
-            self._wake()
+                        self._add(event)
 
-    async def until(self, found: Callable[[Mapping[str, Any]], bool], what: str) -> Mapping[str, Any]:
-        """The first event that ``found`` is true of; fails the test where none comes."""
-        with bounded(self._seconds, f"waiting for {what} (the client has seen {len(self.events)} events)"):
-            seen = 0
-            while True:
-                for event in self.events[seen:]:
-                    if found(event):
-                        return event
-                seen = len(self.events)
-                if self.over.is_set():
-                    raise self.failure or AssertionError(f"the events ended before {what}")
-                await self._changed.wait()
+    def _waiting_for(self, what: str) -> str:
+        return f"waiting for {what} (the client has seen {len(self.events)} events)"
+
+    def _fail_without(self, what: str) -> NoReturn:
+        raise self.failure or AssertionError(f"the events ended before {what}")
 
     async def seq(self, seq: int) -> None:
         await self.until(lambda event: event.get("seq") == seq, f"event {seq}")
@@ -79,10 +62,6 @@ class Watch:
         self._reading.cancel()
         with bounded(self._seconds, "the client's leaving"):
             await self.over.wait()
-
-    def _wake(self) -> None:
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
 
 
 @dataclass(slots=True)
