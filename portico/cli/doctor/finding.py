@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from portico.config.load import Loaded
@@ -27,7 +28,7 @@ class Finding:
     mend: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Place:
     """The environment of `portico serve`: everything it would be started with. Checks change nothing in it."""
 
@@ -50,7 +51,7 @@ class Place:
             settings_files=self.loaded.files,
         )
 
-    @property
+    @cached_property  # it makes every driver
     def needs_credentials(self) -> bool:
         """Tell whether sessions run the `claude` program, which asks the model API."""
         return any(map(self._needs_credentials, self.settings.driver))
