@@ -18,7 +18,7 @@ from portico.plugins.context import Context
 from portico.plugins.registry import PluginError, Registry
 from portico.transports.base import Routes, Transport
 
-KINDS: Mapping[str, type] = {
+PROTOCOLS: Mapping[str, type] = {
     "transport": Transport,
     "routes": Routes,
     "driver": AgentDriver,
@@ -88,7 +88,7 @@ def made(kind: str, name: str, make: Callable[[Context], T], context: Context) -
     if isinstance(part, Coroutine):
         part.close()
         raise PluginError(f"the {kind} {name} can't be made: its factory is async")
-    lacking = [member for member in _members(KINDS[kind]) if not hasattr(part, member)]
+    lacking = [member for member in _members(PROTOCOLS[kind]) if not hasattr(part, member)]
     if lacking and (part is not None or kind not in ("routes", "observer")):
         found = type(part).__name__
         raise PluginError(
