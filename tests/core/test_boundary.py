@@ -200,7 +200,7 @@ def test_nobody_works_where_the_kernels_own_is_mounted(place: Place) -> None:
 
 
 def in_mounts(orders: Sequence[str], said: str) -> list[str]:
-    """What `LOOK` says where these commands have been run."""
+    """Return what `LOOK` prints after these commands."""
     script = " && ".join([*orders, f'exec \'{sys.executable}\' -c "$0" "$1"'])
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, LOOK, said],

@@ -1,4 +1,4 @@
-"""What makes values of JSON: it takes what Python's own decoder does, and stops where there is too much."""
+"""The reader that makes values of JSON: it takes what Python's own decoder does, and stops where there is too much."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a running server shows of itself to others on the machine."""
+"""The traces of a running server that others on the machine can see."""
 
 from __future__ import annotations
 

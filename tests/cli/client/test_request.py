@@ -1,4 +1,4 @@
-"""What a permission request says: nothing that would be allowed is hidden."""
+"""The text of a permission request: it hides nothing that would be allowed."""
 
 from typing import Any
 

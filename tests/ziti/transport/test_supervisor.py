@@ -27,7 +27,7 @@ both = pytest.mark.parametrize("shape", ["0.6", "1.x"])
 
 
 async def works(net: Network, service: str = "portico") -> bool:
-    """Whether somebody at the other end answers."""
+    """Tell whether somebody at the other end answers."""
     with anyio.fail_after(HANG_SECONDS):
         try:
             with await net.dial(service) as connection:
