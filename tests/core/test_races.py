@@ -445,7 +445,7 @@ async def test_an_answer_that_is_not_stored_leaves_no_request_behind_once_the_tu
 async def test_a_turn_of_the_agents_own_that_meets_the_close_does_not_hold_it_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("portico.core.engine.STOP_SECONDS", 1.0)
+    monkeypatch.setattr("portico.core.session_calls.CLOSE_SECONDS", 1.0)
     store = MoodyStore()
     driver = ScriptedDriver([turn(), turn(Gate())])
     async with scripted_engine(tmp_path, driver=driver, store=store) as engine:
