@@ -16,6 +16,8 @@ from portico.config.load import Loaded, SettingsError, agent_environment, data_d
 from portico.config.origins import BARE_NAMES
 from portico.config.settings import Settings, accepts
 
+ONCE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
 SECRET = "s3cret-VALUE-0815"
 Load = Callable[..., Loaded]
 Refused = Callable[..., list[str]]
@@ -479,7 +481,7 @@ PIECES = st.sampled_from(
 ANYTHING = st.text() | st.lists(PIECES, max_size=6).map("".join) | st.text(st.characters(categories=["Cs", "Nd", "Cc"]))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=ONCE)
 @example({"PORTICO_MAX_BODY": "9" * 400 + "KiB"}, {}, "")
 @example({"PORTICO_AUTH_TOKENS": "@a\0b"}, {}, "")
 @example({"PORTICO_UDS": "\ud800"}, {}, "")
@@ -499,7 +501,7 @@ def test_arbitrary_text_loads_or_is_a_settings_error(
         assert all(line.isprintable() for line in error.lines)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=ONCE)
 @given(
     st.sampled_from(["ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "PORTICO_AUTH_TOKENS", "PORTICO_AGENT_ENV"]),
     ANYTHING,
