@@ -6,37 +6,23 @@ unknown types, or not readable are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from portico.core.agent import Decision, OwnTurn
-from portico.core.events import (
-    AgentMode,
-    Complete,
-    Content,
-    ErrorEvent,
-    Notice,
-    PermissionRequest,
-    PermissionWithdrawn,
-    ToolResult,
-)
-from portico.plugins.claude_code.cli_failures import turn_failure
+from portico.core.events import Complete, Content, ErrorEvent, PermissionRequest, PermissionWithdrawn
 from portico.plugins.claude_code.cli_permissions import CliPermissions, permission_request
+from portico.plugins.claude_code.condition import Condition
 from portico.plugins.claude_code.content import user_line
 from portico.plugins.claude_code.framer import Oversized
 from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken
 from portico.plugins.claude_code.lines import decode_line, encode_line
-from portico.plugins.claude_code.mode_hook import MODES, reply
-from portico.plugins.claude_code.stream import MessageStream
+from portico.plugins.claude_code.mode_hook import reply
+from portico.plugins.claude_code.notices import notice
+from portico.plugins.claude_code.results import Results, no_usage
+from portico.plugins.claude_code.speech import Speech
 
 Json = dict[str, Any]
-
-MAX_SPEAKERS = 64
-"""Subagents whose messages are followed at once."""
-
-PLAN = "plan"
-
-USAGE = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
 class Protocol:
@@ -56,20 +42,16 @@ class Protocol:
         self._steered: set[str] = set()  # uuids of messages that wait for a turn to take them up
         self._conversation = conversation
         self._allowed_modes = allowed_modes
-        self._mode = mode
-        self._mode_before_plan = "default" if mode == PLAN else mode
-        self._mode_told = True
+        self._condition = Condition(mode)
+        self._speech = Speech()
+        self._results = Results()
         self._own = False  # a turn that the agent began by itself is open
         self._asking = False  # ... only to ask for a permission
         self._interrupts: set[str] = set()
         self._interrupt_again = False
         self._controls = 0
         self._permissions = CliPermissions()
-        self._streams: dict[str | None, MessageStream] = {}
-        self._subagents: dict[str, str] = {}  # agent_id -> parent_tool_use_id
         self._lost = False  # a line of this turn was too long, and may have been its result
-        self._cost = 0.0
-        self._cli_error: str | None = None
         self._why = ""
 
     @property
@@ -112,7 +94,7 @@ class Protocol:
 
     def forget_told(self) -> None:
         """Report the permission mode again: nobody heard the earlier report."""
-        self._mode_told = False
+        self._condition.forget_told()
 
     def interrupt(self) -> tuple[str, list[Item]]:
         """Return the id of the request to stop the running turn, and the items that go with it."""
@@ -157,17 +139,17 @@ class Protocol:
         items: list[Item] = [ErrorEvent(type="error", error=text, code="agent_line_too_long")]
         # For our own messages more lines follow (see `_lifecycle`). Inside a string the quotes would be escaped.
         if self._mine is None and self._own and b'"type":"result"' in line.tail:
-            items += self._done(None, _empty("end_turn"))
+            items += self._done(None, no_usage("end_turn"))
         return items
 
     def _take(self, message: Json) -> Iterator[Item]:
         match message.get("type"):
-            case "stream_event" if isinstance(event := message.get("event"), dict):
-                yield from self._stream(message).streamed(event)
-            case "assistant" if isinstance(said := message.get("message"), dict):
-                yield from self._assistant(message, said)
-            case "user" if isinstance(said := message.get("message"), dict):
-                yield from self._tool_results(message, said)
+            case "stream_event":
+                yield from self._speech.streamed(message)
+            case "assistant":
+                yield from self._speech.said(message)
+            case "user":
+                yield from self._speech.tool_results(message)
             case "system":
                 yield from self._system(message)
             case "result":
@@ -181,72 +163,23 @@ class Protocol:
             case "control_response" if isinstance(response := message.get("response"), dict):
                 yield from self._answered(response)
             case "rate_limit_event":
-                yield Notice(type="notice", name="rate_limit", detail=message.get("rate_limit_info"))
-
-    # --- what is said
-
-    def _stream(self, message: Json) -> MessageStream:
-        parent = message.get("parent_tool_use_id")
-        parent = parent if isinstance(parent, str) else None
-        if isinstance(agent := message.get("agent_id"), str) and parent is not None:
-            self._subagents[agent] = parent
-            _forget_oldest(self._subagents)
-        if parent not in self._streams:
-            self._streams[parent] = MessageStream(parent)
-            _forget_oldest(self._streams)
-        return self._streams[parent]
-
-    def _assistant(self, message: Json, said: Json) -> Iterator[Item]:
-        if not message.get("is_api_error_message"):
-            yield from self._stream(message).finished(said)
-        elif message.get("parent_tool_use_id") is None:
-            # Its text comes again in the result, which says whether the turn failed because of it.
-            self._cli_error = str(message.get("error"))
-
-    def _tool_results(self, message: Json, said: Json) -> Iterator[Item]:
-        """Yield the tool results of a ``user`` line: its texts are the CLI's own notes to the model."""
-        content = said.get("content")
-        parent = message.get("parent_tool_use_id")
-        for block in content if isinstance(content, list) else ():
-            if isinstance(block, dict) and block.get("type") == "tool_result":
-                output = block.get("content")
-                result = ToolResult(
-                    type="tool_result",
-                    tool_use_id=str(block.get("tool_use_id")),
-                    content=output if isinstance(output, str | list) else "",
-                    is_error=block.get("is_error") is True,
-                )
-                if isinstance(parent, str):
-                    result["parent_tool_use_id"] = parent
-                yield result
+                yield from self._notice(message)
 
     def _system(self, message: Json) -> Iterator[Item]:
         match message.get("subtype"):
             case "init":
                 yield from self._turn_begins(message)
-                yield from self._mode_is(message)
+                yield from self._condition.reported(message)
             case "status":
-                yield from self._mode_is(message)
+                yield from self._condition.reported(message)
             case "task_notification":
                 self._why = str(message.get("summary") or "")
-            case "api_retry":
-                names = ("attempt", "max_retries", "retry_delay_ms", "error_status", "error")
-                yield Notice(type="notice", name="api_retry", detail={n: message[n] for n in names if n in message})
-            case "compact_boundary":
-                yield Notice(type="notice", name="compacted", detail=message.get("compact_metadata"))
-            case "informational":
-                yield Notice(type="notice", name="informational", detail=message.get("content"))
+            case _:
+                yield from self._notice(message)
 
-    def _mode_is(self, message: Json) -> Iterator[Item]:
-        mode = message.get("permissionMode")
-        if not isinstance(mode, str):
-            return
-        mode = MODES.get(mode, mode)
-        if mode == PLAN != self._mode:
-            self._mode_before_plan = self._mode
-        if mode != self._mode or not self._mode_told:
-            self._mode, self._mode_told = mode, True
-            yield AgentMode(type="permission_mode", permission_mode=mode)
+    def _notice(self, message: Json) -> Iterator[Item]:
+        if (found := notice(message)) is not None:
+            yield found
 
     # --- turns
 
@@ -263,9 +196,9 @@ class Protocol:
             # These come after the result. Without a result, the message was withdrawn before it began, or the result
             # was too long. (A message that a running turn took in is completed before its result, but not cancelled.)
             case "cancelled" | "discarded" | "refused":
-                yield from self._done(self._mine, _empty("interrupted"))
+                yield from self._done(self._mine, no_usage("interrupted"))
             case "completed" if self._lost:
-                yield from self._done(self._mine, _empty("end_turn"))
+                yield from self._done(self._mine, no_usage("end_turn"))
 
     def _steered_on(self, uuid: str, state: Any) -> Iterator[Item]:
         if state != "started":
@@ -303,35 +236,14 @@ class Protocol:
             ours = self._mine in uuids
         else:
             ours = self._started and not (isinstance(origin, dict) and "kind" in origin)
-        cost = self._cost_since_last(message)
-        usage = message.get("usage")
-        usage = usage if isinstance(usage, dict) else {}
-        stop_reason = yield from self._stop_reason(message)
-        self._cli_error = None
-        complete = Complete(
-            type="complete",
-            stop_reason=stop_reason,
-            usage={name: usage[name] for name in USAGE if isinstance(usage.get(name), int)},
-            cost_usd=cost,
-        )
+        error, complete = self._results.completed(message, self._speech.error)
+        self._speech.error = None
+        if error is not None and self.busy:
+            yield error
         if self._mine is not None and ours:
             yield from self._done(self._mine, complete)
         elif self._own or self._mine is not None:
             yield from self._done(None, complete)
-
-    def _stop_reason(self, result: Json) -> Generator[Item, None, str]:
-        """Yield the error, if there was one; return the reason why the turn stopped."""
-        reason = result.get("stop_reason")
-        if result.get("is_error") is not True:
-            return reason if isinstance(reason, str) and reason != "tool_use" else "end_turn"
-        if str(result.get("terminal_reason")).startswith("aborted"):
-            return "interrupted"
-        if result.get("subtype") == "error_max_turns":
-            return "max_turns"
-        if self.busy:
-            code, text = turn_failure(result, self._cli_error)
-            yield ErrorEvent(type="error", error=text, code=code)
-        return "refusal" if reason == "refusal" else "error"
 
     def _done(self, uuid: str | None, complete: Complete) -> Iterator[Item]:
         """End a turn. A permission request that a background agent still waits for moves into a turn of its own."""
@@ -340,27 +252,11 @@ class Protocol:
             yield PermissionWithdrawn(type="permission_withdrawn", request_id=request_id)
         yield Done(uuid, complete)
         self._own = self._asking = False
-        self._streams.pop(None, None)
+        self._speech.end_turn()
         if uuid is not None:
             self._mine, self._started = None, False
         for cli_id, event in waiting.values():
             yield from self._ask(cli_id, event)
-
-    def _cost_since_last(self, result: Json) -> float:
-        """Return the cost since the last result.
-
-        ``total_cost_usd`` is cumulative, and a resumed process continues from where the last one ended, if that ended
-        well (after a SIGKILL it begins at 0). So the difference is used only if the CLI does not report the cost
-        itself.
-        """
-        total = result.get("total_cost_usd")
-        total = float(total) if isinstance(total, int | float) else self._cost
-        before, self._cost = self._cost, total
-        models = result.get("model_usage_since_last_result")
-        if isinstance(models, dict):
-            costs = (model.get("costUSD") for model in models.values() if isinstance(model, dict))
-            return float(sum(cost for cost in costs if isinstance(cost, int | float)))
-        return max(0.0, total - before)
 
     # --- control
 
@@ -368,8 +264,8 @@ class Protocol:
         if (line := reply(cli_id, request, self._allowed_modes)) is not None:
             yield Send(line)
             return
-        after_plan = self._mode_before_plan if self._mode == PLAN else self._mode
-        event = permission_request(request, self._subagents.get(str(request.get("agent_id"))), after_plan)
+        parent = self._speech.parent_of(request.get("agent_id"))
+        event = permission_request(request, parent, self._condition.mode_after_plan)
         if event is not None:
             yield from self._ask(cli_id, event)
         else:  # the CLI waits for an answer: refuse requests that are not known
@@ -390,7 +286,7 @@ class Protocol:
     def _stop_asking(self, stop_reason: str) -> Iterator[Item]:
         """End a turn that was opened only to ask, once the last request is answered."""
         if self._asking and not self._permissions:
-            yield from self._done(None, _empty(stop_reason))
+            yield from self._done(None, no_usage(stop_reason))
 
     def _answered(self, response: Json) -> Iterator[Item]:
         request_id = str(response.get("request_id"))
@@ -400,12 +296,3 @@ class Protocol:
         self._interrupts.discard(request_id)
         failed = response.get("subtype") != "success"
         yield Answered(request_id, str(response.get("error")) if failed else None)
-
-
-def _empty(stop_reason: str) -> Complete:
-    return Complete(type="complete", stop_reason=stop_reason, usage={}, cost_usd=0.0)
-
-
-def _forget_oldest(followed: dict[Any, Any]) -> None:
-    if len(followed) > MAX_SPEAKERS:
-        del followed[next(iter(followed))]
