@@ -14,6 +14,7 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict  # pydantic makes schemas of these, and needs it before Python 3.12
 
 from portico.core.state import State
+from portico.core.tool_details import ToolDetails, Why
 
 Content = str | list[dict[str, Any]]
 """Text, or a list of Messages API content blocks."""
@@ -71,19 +72,21 @@ class ToolUse(TypedDict):
 
 
 class ToolResult(TypedDict):
-    """The result that a tool has returned."""
+    """The result that a tool has returned. ``details`` has what the agent knows of it in a structured form."""
 
     type: Literal["tool_result"]
     tool_use_id: str
     content: Content
     is_error: bool
+    details: NotRequired[ToolDetails]
     parent_tool_use_id: NotRequired[str]
 
 
 class PermissionRequest(TypedDict):
     """A request for permission to use a tool; the agent waits for it. The session sets ``expires_at`` (RFC 3339).
 
-    ``permission_mode`` is the mode to which the agent changes once the request is allowed, if it changes.
+    ``permission_mode`` is the mode to which the agent changes once the request is allowed, if it changes. ``why`` says
+    why the tool needs permission.
     """
 
     type: Literal["permission_request"]
@@ -91,6 +94,7 @@ class PermissionRequest(TypedDict):
     tool_name: str
     input: dict[str, Any]
     tool_use_id: NotRequired[str]
+    why: NotRequired[Why]
     suggestions: NotRequired[list[dict[str, Any]]]
     permission_mode: NotRequired[str]
     expires_at: NotRequired[str]

@@ -5,7 +5,7 @@ Values are plain; transports have checked their form.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -44,6 +44,14 @@ class NewTurn:
     turn_id: str | None = None
     if_busy: Literal["queue", "reject", "interrupt", "steer"] = "queue"
     commands: bool = False
+
+    @property
+    def needs(self) -> Iterator[str]:
+        """The capabilities that the driver must have."""
+        if self.if_busy in ("interrupt", "steer"):
+            yield self.if_busy
+        if isinstance(self.content, list) and any(block.get("type") == "document" for block in self.content):
+            yield "documents"
 
 
 @dataclass(frozen=True, slots=True)

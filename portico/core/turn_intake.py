@@ -116,8 +116,8 @@ class TurnIntake:
             raise Retired
         if self._wishes.close or self._journal.record.state in (State.CLOSED, State.FAILED):
             raise Conflict("the session is closed", code="session_closed")
-        if request.if_busy in ("interrupt", "steer"):
-            require(self._driver, request.if_busy)
+        for capability in request.needs:
+            require(self._driver, capability)
         if request.if_busy == "reject" and self.busy:
             raise Conflict("a turn is running", code="busy")
         if (self.running is not None) + len(self.queue) > self._policy.max_queued_turns:

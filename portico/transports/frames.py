@@ -12,7 +12,8 @@ from starlette.types import Scope
 from portico.core.errors import MalformedRequest
 from portico.core.intake import Intake
 from portico.core.json_reader import SLICE_BYTES, JsonReader
-from portico.transports.models import WHOLE, Line, PermissionBody, Query, TurnBody
+from portico.transports.content_blocks import Query
+from portico.transports.models import WHOLE, Line, PermissionBody, TurnBody
 from portico.transports.parse import close_object, parse_object
 from portico.transports.peer import Pieces
 

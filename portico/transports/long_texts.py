@@ -58,6 +58,12 @@ def base64(text: str) -> Steps:
         raise PydanticCustomError("base64", "must be valid base64")
 
 
+def pdf(text: str) -> Steps:
+    if not text.startswith("JVBERi0"):  # %PDF-
+        raise PydanticCustomError("pdf", "must be the base64 of a PDF")
+    yield from base64(text)
+
+
 def place_of(text: str, value: Any) -> list[int | str]:
     """Return the path of the very object ``text`` in ``value``, which is JSON; empty if it is not in there."""
     places: list[tuple[list[int | str], Any]] = [([], value)]

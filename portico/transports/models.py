@@ -19,7 +19,6 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
-    ValidationInfo,
     model_validator,
 )
 from pydantic.config import JsonDict
@@ -30,7 +29,7 @@ from portico.core.events import Content
 from portico.core.requests import NewSession, NewTurn, SessionChanges
 from portico.core.state import State
 from portico.core.tool_rule import MAX_LENGTH, PATTERN, ToolRule
-from portico.transports.long_texts import base64, look, not_blank
+from portico.transports.content_blocks import NonBlank, Query, told
 
 KIB = 1024
 MAX_DEPTH = 32
@@ -38,15 +37,7 @@ MAX_TTL = 86_400
 """The longest life of a ticket: a day."""
 
 
-# The characters that Python counts as blank (`str.strip`), for readers of the OpenAPI document.
-NOT_BLANK = r"[^\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 NO_NUL = r"^[^\x00]*$"
-BASE64 = r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
-
-
-def _told(**schema: Any) -> Any:
-    """Put a validator's check into the JSON Schema."""
-    return Field(json_schema_extra=schema)
 
 
 def _passable(text: str) -> str:
@@ -73,17 +64,9 @@ def _tool_rule(text: str) -> str:
     return text
 
 
-def _not_blank(text: str, info: ValidationInfo) -> str:
-    return look(text, not_blank, info)
-
-
 def _integral(value: Any) -> Any:
     # JSON has no integers: to JSON Schema 1.0 is one, and some languages write them so.
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _base64(text: str, info: ValidationInfo) -> str:
-    return look(text, base64, info)
 
 
 def _bounded(max_bytes: int, *, separators: tuple[str, str] = (",", ":")) -> AfterValidator:
@@ -115,17 +98,6 @@ def _arguments(texts: list[str]) -> list[str]:
     return texts
 
 
-# These tell which form of a query, a block or servers is meant, so that a mistake is reported for that form alone.
-def _query_form(value: Any) -> str | None:
-    if isinstance(value, str):
-        return "<text>"
-    return "<blocks>" if isinstance(value, list) else None
-
-
-def _block_form(value: Any) -> str | None:
-    return f"<{value.get('type')}>" if isinstance(value, dict) else None
-
-
 def _servers_form(value: Any) -> str | None:
     if isinstance(value, list):
         return "<names>"
@@ -136,22 +108,21 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,6
 TurnId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 RequestId = Annotated[str, StringConstraints(min_length=1)]
 EventId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")]
-_Passable = Annotated[str, AfterValidator(_passable), _told(pattern=NO_NUL)]
+_Passable = Annotated[str, AfterValidator(_passable), told(pattern=NO_NUL)]
 Line = Annotated[_Passable, StringConstraints(min_length=1, max_length=256)]
 PermissionMode = Literal["default", "acceptEdits", "plan", "dontAsk", "bypassPermissions"]
 Folder = Annotated[_Passable, StringConstraints(min_length=1, max_length=4096)]
-Prompt = Annotated[str, AfterValidator(_argument), _told(pattern=NO_NUL, maxLength=100 * KIB)]
-OneRule = Annotated[str, AfterValidator(_tool_rule), _told(pattern=PATTERN, maxLength=MAX_LENGTH)]
+Prompt = Annotated[str, AfterValidator(_argument), told(pattern=NO_NUL, maxLength=100 * KIB)]
+OneRule = Annotated[str, AfterValidator(_tool_rule), told(pattern=PATTERN, maxLength=MAX_LENGTH)]
 ToolRules = Annotated[list[OneRule], Field(max_length=512, fail_fast=True), AfterValidator(_arguments)]
 WHOLE = BeforeValidator(_integral)
 """For whole numbers. It must come after their limits, or pydantic would leave these out of the schema."""
-NonBlank = Annotated[str, AfterValidator(_not_blank), _told(pattern=NOT_BLANK)]
 # Measured with blanks after separators, as in the agent's command line.
 OwnServers = Annotated[
     dict[Name, dict[str, Any]],
     Field(max_length=64),
     _bounded(100 * KIB, separators=(", ", ": ")),
-    _told(additionalProperties=False),
+    told(additionalProperties=False),
 ]
 McpServers = Annotated[
     Annotated[list[Name], Field(max_length=64), Tag("<names>")] | Annotated[OwnServers, Tag("<servers>")],
@@ -171,33 +142,6 @@ class _Parameters(BaseModel):
     """A URL has text only: "1" is a number in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TextBlock(_Strict):
-    type: Literal["text"]
-    text: NonBlank
-
-
-class ImageSource(_Strict):
-    type: Literal["base64"]
-    media_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
-    data: Annotated[str, AfterValidator(_base64), _told(pattern=BASE64, minLength=4, contentEncoding="base64")]
-
-
-class ImageBlock(_Strict):
-    type: Literal["image"]
-    source: ImageSource
-
-
-Block = Annotated[
-    Annotated[TextBlock, Tag("<text>")] | Annotated[ImageBlock, Tag("<image>")],
-    Discriminator(_block_form, custom_error_type="block", custom_error_message="must be a text or an image block"),
-]
-Query = Annotated[
-    Annotated[NonBlank, Tag("<text>")]
-    | Annotated[list[Block], Field(min_length=1, max_length=100, fail_fast=True), Tag("<blocks>")],
-    Discriminator(_query_form, custom_error_type="query", custom_error_message="must be text or a list of blocks"),
-]
 
 
 class SessionBody(_Strict):
@@ -251,7 +195,7 @@ class TurnBody(_Strict):
 
     def request(self) -> NewTurn:
         query = self.query
-        content: Content = query if isinstance(query, str) else [block.model_dump() for block in query]
+        content: Content = query if isinstance(query, str) else [each.model_dump(exclude_none=True) for each in query]
         return NewTurn(content, self.turn_id, self.if_busy, self.commands)
 
 

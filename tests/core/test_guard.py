@@ -138,6 +138,7 @@ async def test_what_a_driver_cannot_is_refused_and_never_called(tmp_path: Path) 
             lambda: engine.interrupt(ADA, "s"),
             lambda: engine.query(ADA, "s", NewTurn("x", if_busy="interrupt")),
             lambda: engine.query(ADA, "s", NewTurn("x", if_busy="steer")),
+            lambda: engine.query(ADA, "s", NewTurn([{"type": "document"}])),
             lambda: engine.answer(ADA, "s", "r", Decision("deny")),
         ]
         for call in refused:

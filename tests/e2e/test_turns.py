@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import anyio
@@ -188,15 +189,20 @@ async def test_a_query_is_plain_text_whatever_it_begins_with(server: RunningServ
     assert (await client.session("s"))["turns"] == 7
 
 
-async def test_blocks_of_text_and_images_reach_the_model(tmp_path: Path) -> None:
+async def test_blocks_of_text_images_and_documents_reach_the_model(tmp_path: Path) -> None:
     pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": pixel}}
     async with running_server(tmp_path) as server, talk(server) as client:
         await client.open(session_id="s")
-        blocks = [{"type": "text", "text": "what is this?"}, image]
+        pdf = {"type": "base64", "media_type": "application/pdf", "data": base64.b64encode(b"%PDF-1.4 ...").decode()}
+        plain = {"type": "text", "media_type": "text/plain", "data": "words of a document"}
+        documents = [{"type": "document", "source": source, "title": "A title"} for source in (pdf, plain)]
+        blocks = [{"type": "text", "text": "what is this?"}, image, *documents]
         answer = await client.http.post("/stream/s", json={"query": blocks})
         assert '"stop_reason":"end_turn"' in answer.text
-        assert "image/png" in str(server.model.requests[-1].body)
+        asked = [block for message in server.model.requests[-1].body["messages"] for block in message["content"]]
+        assert "image/png" in str(asked)
+        assert [block for block in asked if block["type"] == "document"] == documents
 
 
 async def test_a_closed_sessions_stream_ends_and_a_browsers_coming_back_is_ended_with_204(client: Talk) -> None:

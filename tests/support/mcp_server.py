@@ -1,4 +1,5 @@
-"""An MCP server with one tool, ``hello``, which says what token the server was given.
+"""An MCP server with the tool ``hello``, which says what token the server was given, and ``count``, whose result has
+structure.
 
 As a program it is one on stdin and stdout, and its token is the variable TOKEN; `serving_mcp` has it over HTTP, with a
 header for the token. https://modelcontextprotocol.io/specification/
@@ -27,7 +28,11 @@ def _answer(method: str, params: dict[str, Any], token: str) -> dict[str, Any]:
         about = {"name": "hello", "version": "1"}
         return {"protocolVersion": params["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": about}
     if method == "tools/list":
-        return {"tools": [{"name": "hello", "description": "Says hello", "inputSchema": {"type": "object"}}]}
+        about = {"hello": "Says hello", "count": "Counts"}
+        return {"tools": [{"name": n, "description": d, "inputSchema": {"type": "object"}} for n, d in about.items()]}
+    if params["name"] == "count":
+        link = {"type": "resource_link", "uri": "file:///numbers", "name": "numbers"}
+        return {"content": [{"type": "text", "text": "three"}, link], "structuredContent": {"number": 3}}
     said = f"hello from the operator's server {token}".rstrip()
     return {"content": [{"type": "text", "text": said}]}
 

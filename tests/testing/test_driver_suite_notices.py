@@ -168,6 +168,14 @@ class TakesTextOnly(Good):
             yield event
 
 
+class ReadsNoDocuments(Good):
+    async def run(self, turn: Turn | OwnTurn) -> Said:
+        if any(block["type"] == "document" for block in turn.content if isinstance(block, dict)):
+            raise InvalidRequest("no documents, please")
+        async for event in super().run(turn):
+            yield event
+
+
 class SumsUp(Good):
     async def run(self, turn: Turn | OwnTurn) -> Said:
         async for event in super().run(turn):
@@ -471,9 +479,10 @@ VARIANTS: dict[type[Good] | type[GoodDriver], set[str]] = {
     TidiesWhiteSpace: {"test_an_answer_comes_whole"},
     StreamsForAnotherBlock: {"test_an_answer_comes_whole"},
     StutteringAgent: {"test_turns_come_one_after_another"},
-    TakesTextOnly: {"test_a_query_may_be_blocks"},
+    TakesTextOnly: {"test_a_query_may_be_blocks", "test_a_query_may_have_documents"},
+    ReadsNoDocuments: {"test_a_query_may_have_documents"},
     SumsUp: {"test_usage_is_of_the_turn"},
-    ChokesOnNonsense: {"test_what_makes_no_sense_is_refused"},
+    ChokesOnNonsense: {"test_what_makes_no_sense_is_refused", "test_a_query_may_have_documents"},
     DiesOfNonsense: {"test_what_makes_no_sense_is_refused"},
     MixesItsAgents: {"test_two_agents_do_not_mix"},
     IsOfNoUseOnceInterrupted: INTERRUPTS,

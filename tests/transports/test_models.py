@@ -23,6 +23,17 @@ IMAGE = {
 }
 
 
+PDF_SOURCE = {"type": "base64", "media_type": "application/pdf", "data": base64.b64encode(b"%PDF-1.4 ...").decode()}
+DOCUMENTS = [
+    {"type": "document", "source": PDF_SOURCE, "title": "A title", "context": "More about it"},
+    {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Words"}},
+]
+
+
+def document(**source: str) -> dict[str, Any]:
+    return {"query": [{"type": "document", "source": {**PDF_SOURCE, **source}}]}
+
+
 def test_clients_may_name_the_permission_modes_that_operators_may() -> None:
     assert models.PermissionMode == settings.PermissionMode
 
@@ -74,6 +85,12 @@ def nested(depth: int) -> dict[str, Any]:
             {"query": [{**IMAGE, "source": {**IMAGE["source"], "media_type": "image/svg+xml"}}]},  # type: ignore[dict-item]
             ["query", 0, "source", "media_type"],
         ),
+        (TurnBody, document(data=base64.b64encode(b"<html>").decode()), ["query", 0, "source", "data"]),
+        (TurnBody, document(data="JVBERi0"), ["query", 0, "source", "data"]),
+        (TurnBody, document(media_type="text/html"), ["query", 0, "source", "media_type"]),
+        (TurnBody, document(type="text", data="a"), ["query", 0, "source", "media_type"]),
+        (TurnBody, document(type="url"), ["query", 0, "source"]),
+        (TurnBody, {"query": [{**DOCUMENTS[0], "title": ""}]}, ["query", 0, "title"]),
         (TurnBody, {"query": "a", "turn_id": "-"}, ["turn_id"]),
         (TurnBody, {"query": "a", "turn_id": "a" * 129}, ["turn_id"]),
         (TurnBody, {"query": "a", "if_busy": "shout"}, ["if_busy"]),
@@ -128,7 +145,7 @@ def test_nothing_and_null_leave_the_defaults() -> None:
 
 
 def test_blocks_pass_as_they_are() -> None:
-    blocks = [{"type": "text", "text": "What is this?"}, IMAGE]
+    blocks = [{"type": "text", "text": "What is this?"}, IMAGE, *DOCUMENTS]
     assert check(TurnBody, {"query": blocks}).request().content == blocks
 
 

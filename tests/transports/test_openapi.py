@@ -24,7 +24,7 @@ from portico.core.engine import Engine
 from portico.core.principal import Callers
 from portico.plugins.memory_store.store import MemoryStore
 from portico.testing.engine import generous_policy
-from portico.transports import models
+from portico.transports import content_blocks, models
 from portico.transports.asgi import Api, routes_of
 from portico.transports.codes import CODES, TURN_CODES, WEBSOCKET_CODES
 from portico.transports.endpoint import route
@@ -174,7 +174,7 @@ async def test_what_is_answered_is_as_the_document_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("type_", "schema"),
     [
-        (models.NonBlank, {"type": "string", "pattern": models.NOT_BLANK}),
+        (content_blocks.NonBlank, {"type": "string", "pattern": content_blocks.NOT_BLANK}),
         (models.Line, {"type": "string", "pattern": models.NO_NUL, "minLength": 1, "maxLength": 256}),
     ],
     ids=["NonBlank", "Line"],

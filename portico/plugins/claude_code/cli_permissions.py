@@ -10,6 +10,7 @@ from portico.core.agent import Decision
 from portico.core.errors import Conflict
 from portico.core.events import PermissionRequest
 from portico.core.suggestions import chosen
+from portico.plugins.claude_code.cli_details import why_asked
 from portico.plugins.claude_code.lines import encode_line
 
 DENIED = "The user doesn't want this to be done."
@@ -91,6 +92,8 @@ def permission_request(
     )
     if isinstance(tool_use_id := request.get("tool_use_id"), str):
         event["tool_use_id"] = tool_use_id
+    if (why := why_asked(request)) is not None:
+        event["why"] = why
     if isinstance(suggestions := request.get("permission_suggestions"), list):
         event["suggestions"] = [suggestion for suggestion in suggestions if isinstance(suggestion, dict)]
     if event["tool_name"] == PLANNED:

@@ -45,10 +45,10 @@ async def encoded(content: Content) -> Sequence[bytes] | None:
 
 
 def check_content(content: Content) -> None:
-    """Check the content. Raises `InvalidRequest` (``invalid_content``) unless it is text, or a list of text and image
-    blocks.
+    """Check the content. Raises `InvalidRequest` (``invalid_content``) unless it is text, or a list of text, image and
+    document blocks.
 
-    https://docs.claude.com/en/api/messages: the shapes of blocks and of image sources.
+    https://docs.claude.com/en/api/messages: the shapes of blocks and of their sources.
     """
     if isinstance(content, str):
         return
@@ -62,8 +62,12 @@ def check_content(content: Content) -> None:
                 pass
             case {"type": "image", "source": {"type": "url", "url": str()}}:
                 pass
+            case {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": str()}}:
+                pass
+            case {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": str()}}:
+                pass
             case _:
-                raise _invalid("a block is text, or an image with a source (base64 or url)", index)
+                raise _invalid("a block is text, an image (base64 or url) or a document (a PDF or text)", index)
 
 
 def _invalid(message: str, index: int | None) -> InvalidRequest:

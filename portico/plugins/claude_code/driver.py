@@ -19,7 +19,7 @@ class ClaudeDriver:
     name = "claude-code"
     needs_credentials = True
     capabilities = frozenset(
-        {"interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode"}
+        {"interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode", "documents"}
     )
 
     def __init__(self, config: DriverConfig) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from portico.core.events import AgentEvent, ToolResult
+from portico.plugins.claude_code.cli_details import details
 from portico.plugins.claude_code.stream import MessageStream
 
 Json = dict[str, Any]
@@ -55,18 +56,21 @@ class Speech:
         message = line.get("message")
         content = message.get("content") if isinstance(message, dict) else None
         parent = line.get("parent_tool_use_id")
-        for block in content if isinstance(content, list) else ():
-            if isinstance(block, dict) and block.get("type") == "tool_result":
-                output = block.get("content")
-                result = ToolResult(
-                    type="tool_result",
-                    tool_use_id=str(block.get("tool_use_id")),
-                    content=output if isinstance(output, str | list) else "",
-                    is_error=block.get("is_error") is True,
-                )
-                if isinstance(parent, str):
-                    result["parent_tool_use_id"] = parent
-                yield result
+        blocks = content if isinstance(content, list) else []
+        results = [block for block in blocks if isinstance(block, dict) and block.get("type") == "tool_result"]
+        for block in results:
+            output = block.get("content")
+            result = ToolResult(
+                type="tool_result",
+                tool_use_id=str(block.get("tool_use_id")),
+                content=output if isinstance(output, str | list) else "",
+                is_error=block.get("is_error") is True,
+            )
+            if len(results) == 1 and (known := details(line, result["tool_use_id"])) is not None:
+                result["details"] = known
+            if isinstance(parent, str):
+                result["parent_tool_use_id"] = parent
+            yield result
 
     def _stream(self, line: Json) -> MessageStream:
         parent = line.get("parent_tool_use_id")

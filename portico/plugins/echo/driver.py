@@ -14,7 +14,7 @@ class EchoDriver:
     name = "echo"
     needs_credentials = False
     capabilities = frozenset(
-        {"interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode"}
+        {"interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode", "documents"}
     )
 
     def __init__(self) -> None:

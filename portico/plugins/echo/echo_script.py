@@ -114,7 +114,7 @@ def _text(content: Content) -> str:
         texts = [_block(block) for block in content]
         if None not in texts:
             return "".join(filter(None, texts))
-    raise InvalidRequest("a query is text, or a list of text and image blocks", code="invalid_content")
+    raise InvalidRequest("a query is text, or a list of blocks of text, images and documents", code="invalid_content")
 
 
 def _block(block: object) -> str | None:
@@ -122,7 +122,7 @@ def _block(block: object) -> str | None:
     match block:
         case {"type": "text", "text": str(text)}:
             return text
-        case {"type": "image"}:
+        case {"type": "image" | "document"}:
             return ""
         case _:
             return None

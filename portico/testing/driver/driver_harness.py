@@ -19,7 +19,9 @@ from portico.core.events import AgentEvent, Content
 from portico.testing.driver.outcomes import ended, text_of, unraised, watched
 from portico.testing.following import Following, bounded, following
 
-CAPABILITIES = frozenset({"interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode"})
+CAPABILITIES = frozenset(
+    {"interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode", "documents"}
+)
 
 
 WORDS = "two words,\n  and more: \N{LATIN SMALL LETTER A WITH DIAERESIS}\N{GRINNING FACE}"

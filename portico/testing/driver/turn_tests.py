@@ -145,6 +145,16 @@ class TurnTests(DriverHarness):
             said = text_of(await self.turn(agent, blocks))
         assert said == "one two", f"text blocks were answered with {said!r} for 'one two'"
 
+    async def test_a_query_may_have_documents(self, stage: Stage) -> None:
+        """A query of a document and text blocks is answered like its text."""
+        stage.needs("documents")
+        source = {"type": "text", "media_type": "text/plain", "data": "A document."}
+        query = self.says("one two")
+        blocks: Content = [{"type": "text", "text": query}] if isinstance(query, str) else query
+        async with self.agent(stage) as agent:
+            said = text_of(await self.turn(agent, [{"type": "document", "source": source}, *blocks]))
+        assert said == "one two", f"a document before 'one two' was answered with {said!r}"
+
     async def test_usage_is_of_the_turn(self, stage: Stage) -> None:
         """Usage and cost are those of the turn, and no sums over the turns before."""
         async with self.agent(stage) as agent:
