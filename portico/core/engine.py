@@ -7,6 +7,7 @@ from collections import Counter
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
+from portico.core.ability_calls import AbilityCalls
 from portico.core.lifecycle import keep_tidy, run_parts
 from portico.core.occupancy import Occupancy
 from portico.core.pool import Pool
@@ -20,7 +21,7 @@ STOP_SECONDS = 15.0
 """The time that interrupted turns may take to end."""
 
 
-class Engine(SessionCalls, TurnCalls, ReadingCalls):
+class Engine(SessionCalls, TurnCalls, AbilityCalls, ReadingCalls):
     """All sessions of this server. Every method takes the caller first, and treats another owner's session as unknown.
 
     The owner is checked once, in `_allow`, which returns the session's `Life`. Whatever a method does after a wait goes

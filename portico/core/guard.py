@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 
+from portico.core.abilities import AgentAbilities, CommandInfo, ContextUse, McpServer, Rewind
 from portico.core.agent import Agent, AgentDriver, AgentOptions, AgentSpec, Decision, OwnTurn, Turn, needs_credentials
 from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError
 from portico.core.events import AgentEvent
@@ -24,6 +26,7 @@ class GuardedAgent:
 
     def __init__(self, agent: Agent, driver: str) -> None:
         self._agent = agent
+        self._able = cast(AgentAbilities, agent)  # as far as its driver's capabilities say so
         self._driver = driver
 
     def run(self, turn: Turn | OwnTurn) -> AsyncIterator[AgentEvent]:
@@ -52,6 +55,22 @@ class GuardedAgent:
     async def answer(self, request_id: str, decision: Decision) -> None:
         async with _kept(self._driver, "answer", AgentFailed, CALL_SECONDS):
             await self._agent.answer(request_id, decision)
+
+    async def context(self) -> ContextUse:
+        async with _kept(self._driver, "context", AgentFailed, CALL_SECONDS):
+            return await self._able.context()
+
+    async def commands(self) -> Sequence[CommandInfo]:
+        async with _kept(self._driver, "commands", AgentFailed, CALL_SECONDS):
+            return await self._able.commands()
+
+    async def mcp(self) -> Sequence[McpServer]:
+        async with _kept(self._driver, "mcp", AgentFailed, CALL_SECONDS):
+            return await self._able.mcp()
+
+    async def rewind(self, turn_id: str, *, dry_run: bool) -> Rewind:
+        async with _kept(self._driver, "rewind", AgentFailed, CALL_SECONDS):
+            return await self._able.rewind(turn_id, dry_run=dry_run)
 
     async def close(self) -> None:
         try:

@@ -22,6 +22,11 @@ class Seat:
         self._hurried = False
         self._options: AgentOptions | None = None
 
+    @property
+    def ready(self) -> Agent | None:
+        """The agent, unless it was started ahead and is not claimed yet."""
+        return None if self._options is None else self.agent
+
     async def start(self, spec: AgentSpec) -> Agent:
         """Fill the seat, and wait for a process slot if none is free. Raises `AgentUnavailable`."""
         await self._slots.take(self._wait)

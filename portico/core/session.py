@@ -8,12 +8,14 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 
 from portico.core.agent import Decision, OwnTurn, Turn
 from portico.core.answers import judge
-from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, NotFound, StoreFailed
+from portico.core.calls import CALL_SECONDS, Calls
+from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, NotFound, PorticoError, StoreFailed
 from portico.core.events import EventBody, Notice
 from portico.core.feed import Feed
 from portico.core.journal import Journal
@@ -27,7 +29,7 @@ from portico.core.slots import ProcessSlots
 from portico.core.state import State, Step, Wishes, next_step
 from portico.core.store import SessionRecord
 from portico.core.turn_executor import TurnExecutor
-from portico.core.turn_intake import TurnIntake
+from portico.core.turn_intake import Retired, TurnIntake
 from portico.core.wakeup import Broadcast, Wakeup
 
 TAIL_SECONDS = 2.0
@@ -70,10 +72,19 @@ class Session:
         self._idle_since = anyio.current_time()
         self._wakeup = Wakeup()
         self._news = Broadcast()  # a turn is over, or a write that must succeed has failed
+        self._calls = Calls(seat, self._wishes, self._wakeup)
         self._journal = Journal(allowed, feed, self.permissions, self._news)
         self._turns = TurnIntake(self._journal, self._wishes, seat.driver, policy, wakeup=self._wakeup, news=self._news)
         self._executor = TurnExecutor(
-            self, self._journal, self._wishes, self.permissions, policy, seat=seat, slots=slots, folder=folder
+            self,
+            self._journal,
+            self._wishes,
+            self.permissions,
+            policy,
+            seat=seat,
+            slots=slots,
+            folder=folder,
+            calls=self._calls,
         )
 
     # Methods for any task.
@@ -145,6 +156,20 @@ class Session:
                 raise
             run.decide(request_id, decision)
 
+    async def call(self, ability: str, arguments: Mapping[str, Any], *, alone: bool = False) -> Any:
+        """Have the agent's method ``ability`` called, started for it if there is none. ``alone``: between two turns.
+
+        Raises as `Calls.ask`, `Conflict` (``session_closed``; ``busy`` if a turn runs and it must be alone), or
+        `Retired`.
+        """
+        if self._wishes.retired:
+            raise Retired
+        if self._wishes.close or self.finished.is_set():
+            raise Conflict("the session is closed", code="session_closed")
+        if alone and self._turns.busy:
+            raise Conflict("a turn is running", code="busy")
+        return await self._calls.ask(ability, arguments, alone=alone)
+
     async def closed(self) -> None:
         """Wait until a session ends after `close`. Raises `StoreFailed` if its end cannot be written."""
         while not self.finished.is_set():
@@ -155,6 +180,7 @@ class Session:
     def close(self) -> None:
         """Start to close: stop the running turn, refuse those that wait, stop the agent, then set `finished`."""
         self._wishes.close = True
+        self._calls.starting.cancel()
         self._turns.interrupt()
         self._wakeup.set()
 
@@ -172,6 +198,7 @@ class Session:
         The next server process ends the turns whose end cannot be written now.
         """
         self._wishes.stop = True
+        self._calls.starting.cancel()
         try:
             await self._turns.refuse_queued(*_STOPPED)
         except StoreFailed as failure:
@@ -182,17 +209,18 @@ class Session:
 
     async def run(self) -> None:
         """Run until the session is closed or goes dormant, or the server cancels it."""
-        try:
-            while (step := self._next_step()) is not Step.LEAVE:
-                await self._carry_out(step)
-                self._wishes.fulfil(step)
-        except Exception:
-            log.exception("session %s failed", self.record.session_id)
-            self._journal.fail()
-        finally:
-            await self._executor.put_away()
-            self.finished.set()
-            self._news.tell()
+        async with self._calls.serving():
+            try:
+                while (step := self._next_step()) is not Step.LEAVE:
+                    await self._carry_out(step)
+                    self._wishes.fulfil(step)
+            except Exception:
+                log.exception("session %s failed", self.record.session_id)
+                self._journal.fail()
+            finally:
+                await self._executor.put_away()
+                self.finished.set()
+                self._news.tell()
 
     def _next_step(self) -> Step:
         return next_step(self.record.state, self._wishes, self._turns.queue)
@@ -208,6 +236,8 @@ class Session:
                 await self._executor.note_exit(self._wishes.agent_exit or "")
             case Step.FOLLOW:
                 await self._follow(OwnTurn(self._wishes.own_turn or ""))
+            case Step.CALL:
+                await self._call()
             case Step.CLOSE:
                 await self._end()
             case Step.REFUSE:
@@ -225,6 +255,19 @@ class Session:
                 await self._rest()
             case Step.LEAVE:
                 pass
+
+    async def _call(self) -> None:
+        while self._calls.waiting:
+            if self._wishes.stop:
+                self._calls.refuse()
+                break
+            self._slots.stir(self)
+            self._calls.starting = anyio.CancelScope(deadline=anyio.current_time() + CALL_SECONDS)
+            try:
+                await self._calls.pass_on(await self._executor.agent(self._calls.starting))
+            except PorticoError as failure:
+                self._calls.refuse(failure)
+            self._idle_since = anyio.current_time()
 
     async def _end(self) -> None:
         await self._executor.put_away()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from portico.core.abilities import CommandInfo, ContextUse, McpServer
 from portico.core.agent import Decision
 from portico.core.audit import Audit
 from portico.core.events import Event
@@ -59,6 +60,12 @@ class Sessions(Protocol):
     async def interrupt(self, principal: Principal, session_id: str) -> None: ...
 
     async def answer(self, principal: Principal, session_id: str, request_id: str, decision: Decision) -> None: ...
+
+    async def context(self, principal: Principal, session_id: str) -> ContextUse: ...
+
+    async def commands(self, principal: Principal, session_id: str) -> Sequence[CommandInfo]: ...
+
+    async def mcp(self, principal: Principal, session_id: str) -> Sequence[McpServer]: ...
 
     async def pending(self, principal: Principal, session_id: str) -> Sequence[Event]: ...
 

@@ -58,6 +58,7 @@ class Wishes:
     claim: bool = False  # the agent was started ahead, and the session has not claimed it yet
     agent_exit: str | None = None  # the agent exited between two turns; says in words how
     own_turn: str | None = None  # the agent has begun a turn by itself; says in words why
+    call: bool = False  # a call waits for an agent, or for the end of a turn
     close: bool = False
     retired: bool = False  # the session is dormant; the engine makes a new one for the next query
     stop: bool = False  # the server stops: no queued turn may begin
@@ -79,7 +80,9 @@ class Wishes:
             setattr(self, wish, None if wish in ("agent_exit", "own_turn") else False)
 
 
-Wish = Literal["mode_untold", "claim", "agent_exit", "own_turn", "close", "retired", "stop", "give_up_process", "idle"]
+Wish = Literal[
+    "mode_untold", "claim", "agent_exit", "own_turn", "call", "close", "retired", "stop", "give_up_process", "idle"
+]
 """A field of `Wishes` that may cause a step."""
 
 
@@ -91,6 +94,7 @@ class Step(Enum):
     NOTE_EXIT = auto()  # stop the rest of an agent that exited, and record that it exited
     FOLLOW = auto()  # follow the turn that the agent has begun by itself
     CLOSE = auto()  # stop the agent, refuse the queued turns, write ``closed``
+    CALL = auto()  # start an agent if there is none, and pass the calls that wait on to it
     REFUSE = auto()  # refuse the queued turns, because the server stops
     BEGIN = auto()  # run the first queued turn
     SETTLE = auto()  # write ``idle``: the next turn was withdrawn
@@ -128,6 +132,7 @@ TABLE: Sequence[Row] = (
     Row(Step.CLOSE, "close"),
     Row(Step.LEAVE, "retired"),
     Row(Step.REFUSE, "stop", waiting=True),
+    Row(Step.CALL, "call"),
     Row(Step.BEGIN, waiting=True),
     Row(Step.SETTLE, states=UNDER_WAY),
     Row(Step.HIBERNATE, "give_up_process", states=frozenset({State.IDLE})),
@@ -141,6 +146,7 @@ FULFILS: Mapping[Step, Sequence[Wish]] = {
     Step.CLAIM: ("claim",),
     Step.NOTE_EXIT: ("agent_exit",),
     Step.FOLLOW: ("own_turn", "give_up_process", "idle"),
+    Step.CALL: ("call",),
     Step.BEGIN: ("give_up_process", "idle"),
     Step.HIBERNATE: ("give_up_process",),
     Step.RETIRE: ("idle",),

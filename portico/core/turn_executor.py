@@ -6,8 +6,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from portico.core.agent import AgentOptions, AgentSpec, OwnTurn, Turn
-from portico.core.errors import PorticoError
+import anyio
+
+from portico.core.agent import Agent, AgentOptions, AgentSpec, OwnTurn, Turn
+from portico.core.calls import Calls
+from portico.core.errors import AgentUnavailable, PorticoError
 from portico.core.events import Complete, ErrorEvent, EventBody, Notice
 from portico.core.journal import Journal
 from portico.core.permissions import Permissions
@@ -34,6 +37,7 @@ class TurnExecutor:
         seat: Seat,
         slots: ProcessSlots,
         folder: Path,
+        calls: Calls,
     ) -> None:
         """``holder`` is the session, as `ProcessSlots` knows it."""
         self._holder = holder
@@ -44,6 +48,7 @@ class TurnExecutor:
         self._seat = seat
         self._slots = slots
         self._folder = folder
+        self._calls = calls
 
     async def claim(self) -> None:
         """Claim the agent that was started ahead, for this session."""
@@ -71,6 +76,7 @@ class TurnExecutor:
             if run.interrupted or self._seat.agent is None:
                 return [], unused("interrupted")
             run.begin(self._seat.agent)
+            self._calls.begin(self._seat.agent)
             await self._journal.write([], state=State.RUNNING)
             last = await run.run()
             if run.failure is not None:
@@ -101,17 +107,33 @@ class TurnExecutor:
         if self._seat.agent is not None:
             await self._seat.prepare(self._spec(), surely=surely)
             return
+        await self._start(run.starting, run.turn_id)
+
+    async def agent(self, starting: anyio.CancelScope) -> Agent:
+        """Return the session's agent between two turns, for its calls; start it if there is none.
+
+        Raises `AgentUnavailable`, also when ``starting`` is cancelled.
+        """
+        if self._seat.ready is None:
+            await self._start(starting, None)
+        if self._seat.agent is None:
+            raise AgentUnavailable("no process could be started in time")
+        return self._seat.agent
+
+    async def _start(self, scope: anyio.CancelScope, turn_id: str | None) -> None:
+        """Start the agent, for this turn or (None) for calls between two turns."""
+        wishes, earlier = self._wishes, self._journal.record.turns - (turn_id is not None)
         reason = None if self._slots.free else "no_process"
         await self._journal.write([], state=State.STARTING, reason=reason)
-        with run.starting:
+        with scope:
             wishes.mode_asked = False
             await self._seat.start(self._spec())
-        if self._journal.record.turns > 1 and "resume" not in self._seat.driver.capabilities:
+        if earlier and "resume" not in self._seat.driver.capabilities:
             notice = Notice(type="notice", name="context_lost", detail="The agent is new, and knows of no turn before.")
-            await self._journal.write([notice], turn_id=run.turn_id)
-        elif wishes.agent_lost and not run.interrupted:
+            await self._journal.write([notice], turn_id=turn_id)
+        elif wishes.agent_lost and not scope.cancel_called:
             notice = Notice(type="notice", name="agent_restarted", detail="The agent had exited; its context is kept.")
-            await self._journal.write([notice], turn_id=run.turn_id)
+            await self._journal.write([notice], turn_id=turn_id)
         wishes.agent_lost = False
 
     async def write(self, bodies: Sequence[EventBody], *, turn_id: str, state: State | None = None) -> None:

@@ -18,12 +18,15 @@ from uuid import uuid4
 
 import anyio
 
+from portico.core.abilities import ABILITIES
 from portico.core.agent import AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, Conflict
 from portico.core.events import AgentEvent, Complete, Notice, PermissionRequest, PermissionWithdrawn
 from portico.testing.background import background
 
-CAPABILITIES = frozenset({"interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode"})
+CAPABILITIES = ABILITIES | {
+    *("interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode"),
+}
 
 
 class Gate:
@@ -78,16 +81,20 @@ def turn(*steps: Step, stop_reason: str = "end_turn", **usage: int) -> Sequence[
 class ScriptedAgent:
     """Implements `portico.core.agent.Agent`, and keeps what was asked of it, in the order of the calls."""
 
-    def __init__(self, spec: AgentSpec, script: deque[Sequence[Step]]) -> None:
+    def __init__(
+        self, spec: AgentSpec, script: deque[Sequence[Step]], abilities: Mapping[str, Any] | None = None
+    ) -> None:
         self.spec = spec
         self.turns: list[Turn | OwnTurn] = []
         self.steered: list[Turn] = []
         self.decisions: list[tuple[str, Decision]] = []
         self.claims: list[AgentSpec] = []
         self.configured: list[AgentOptions] = []
+        self.called: list[str] = []
         self.interrupts = 0
         self.closes = 0
         self._script = script
+        self._abilities = abilities or {}
         self._own: deque[OwnTurn] = deque()
         self._handed: deque[Turn] = deque()
         self._asked: str | None = None
@@ -179,6 +186,29 @@ class ScriptedAgent:
         self._asked = None
         self._wake()
 
+    async def context(self) -> Any:
+        return await self._be_able("context")
+
+    async def commands(self) -> Any:
+        return await self._be_able("commands")
+
+    async def mcp(self) -> Any:
+        return await self._be_able("mcp")
+
+    async def _be_able(self, ability: str) -> Any:
+        self._check()
+        self.called.append(ability)
+        match step := self._abilities.get(ability):
+            case Fail(error):
+                raise error
+            case Hang():
+                await self._until(lambda: False)
+            case Gate():
+                step.reached.set()
+                await step.opened.wait()
+                self._check()
+        return {} if isinstance(step, Gate) else step
+
     async def close(self) -> None:
         self.closes += 1
         self.die(AgentFailed("The agent was closed.", code="agent_closed"))
@@ -213,7 +243,8 @@ class ScriptedDriver:
 
     ``turns`` are done in this order, by whichever agent is asked next. ``starts`` are what a start does first, one for
     each (None, as all later ones: nothing). ``specs`` are the starts that were asked for, ``agents`` those that came
-    up, ``closes`` counts the calls.
+    up, ``closes`` counts the calls. ``abilities`` has an answer for each method of `AgentAbilities`, or a `Gate`,
+    `Fail` or `Hang`.
     """
 
     def __init__(
@@ -223,6 +254,7 @@ class ScriptedDriver:
         name: str = "scripted",
         capabilities: Collection[str] = CAPABILITIES,
         starts: Iterable[Gate | Fail | Hang | None] = (),
+        abilities: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.capabilities = frozenset(capabilities)
@@ -232,6 +264,7 @@ class ScriptedDriver:
         self.closes = 0
         self._script = deque(turns)
         self._starts = deque(starts)
+        self.abilities = abilities
 
     def fixed(self, options: AgentOptions) -> AgentOptions:
         return AgentOptions()
@@ -250,7 +283,7 @@ class ScriptedDriver:
             case Gate() as gate:
                 gate.reached.set()
                 await gate.opened.wait()
-        agent = ScriptedAgent(spec, self._script)
+        agent = ScriptedAgent(spec, self._script, self.abilities)
         self.agents.append(agent)
         return agent
 

@@ -33,6 +33,8 @@ DEFAULT = Admission()
 PUBLIC = Admission(public=True)
 READ = Admission(ticket="read")
 QUERY = Admission(ticket="query")
+CALL = Admission(ticket="query", changes=True)
+"""A GET for which an agent may be started."""
 
 
 def admitting(admission: Admission) -> Callable[[H], H]:

@@ -6,6 +6,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from portico.core.abilities import CommandInfo, McpServer
 from portico.core.requests import SessionView, TurnState
 
 
@@ -22,6 +23,14 @@ class TurnAnswer(TypedDict):
     turn_id: str
     session_id: str
     state: TurnState
+
+
+class CommandList(TypedDict):
+    commands: list[CommandInfo]
+
+
+class McpList(TypedDict):
+    servers: list[McpServer]
 
 
 class PermissionAnswer(TypedDict):

@@ -20,6 +20,7 @@ from portico.core.principal import Callers
 from portico.core.sessions import Sessions
 from portico.core.tickets import KEY_BYTES, Tickets
 from portico.metrics.metrics import OTHER, Metrics
+from portico.transports.ability_routes import AbilityRoutes
 from portico.transports.access_log import AccessLog, Ended
 from portico.transports.admission import Admission
 from portico.transports.answer_bodies import Health
@@ -89,6 +90,7 @@ def routes_of(engine: Engine, gate: CallerGate, streams: Streams, api: Api) -> l
     plugins: list[BaseRoute] = []
     if api.rest:
         routes += SessionRoutes(engine, api.prefix, api.max_body, api.tickets).routes()
+        routes += AbilityRoutes(engine, api.prefix).routes()
         routes += EventRoutes(engine, streams, api.prefix, api.max_body).routes()
         plugins = list(_of_plugins(engine, api.routes))
     return [*routes, *Documentation([*routes, *plugins]).routes(), *plugins]

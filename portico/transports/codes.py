@@ -147,6 +147,7 @@ CODES: Mapping[str, Code] = {
         "the caller is sending more at once, over all its requests, than one caller may",
         "Send fewer large requests at once; wait for the seconds of `Retry-After`.",
     ),
+    "too_many_calls": Code(429, "8 calls of this session's agent are under way", "Wait for their answers."),
     "queue_full": Code(
         429,
         "the limit on waiting turns of the session is reached (`max_queued_turns`)",
@@ -173,6 +174,11 @@ CODES: Mapping[str, Code] = {
         503,
         "new work would be refused; `reasons` says why",
         "Try again later; tell the operator what `reasons` says.",
+    ),
+    "agent_busy": Code(
+        503,
+        "the agent has not answered within 10 s, or waits for a process as long",
+        "Try again, when the session or the server has less to do.",
     ),
     "agent_unavailable": Code(503, "no agent can be started", "Try again later, and tell the operator."),
     "driver_not_loaded": Code(

@@ -92,7 +92,7 @@ class SessionRoutes:
         """Its agent starts with the first turn, unless one is ready. Without `session_id` the server makes an id."""
         session = await self._engine.create(principal_of(request), body.request())
         location = f"{mount_of(request.scope)}{self._prefix}/sessions/{session['session_id']}"
-        return await _json(session, 201, {"location": location})
+        return await json_answer(session, 201, {"location": location})
 
     @operation(
         "listSessions", "List the caller's sessions", Answer(200, "A page.", SessionPage), codes=("invalid_cursor",)
@@ -102,11 +102,11 @@ class SessionRoutes:
         sessions, cursor = await self._engine.sessions(
             principal_of(request), state=query.state, limit=query.limit, cursor=query.cursor
         )
-        return await _json(SessionPage(sessions=sessions, next_cursor=cursor))
+        return await json_answer(SessionPage(sessions=sessions, next_cursor=cursor))
 
     @operation("getSession", "Look at a session", Answer(200, "The session.", SessionView), admission=READ)
     async def _get(self, request: Request) -> Response:
-        return await _json(await self._engine.session(principal_of(request), request.path_params["session_id"]))
+        return await json_answer(await self._engine.session(principal_of(request), request.path_params["session_id"]))
 
     @operation(
         "changeSession",
@@ -117,7 +117,7 @@ class SessionRoutes:
     async def _patch(self, request: Request, body: SessionPatch) -> Response:
         """A new model or permission mode takes effect with the next turn."""
         session_id = request.path_params["session_id"]
-        return await _json(await self._engine.change(principal_of(request), session_id, body.changes()))
+        return await json_answer(await self._engine.change(principal_of(request), session_id, body.changes()))
 
     @operation(
         "closeSession",
@@ -141,7 +141,7 @@ class SessionRoutes:
     async def _query(self, request: Request, body: TurnBody) -> Response:
         """Its events are among those of the session. A known `turn_id` does not start a second turn."""
         turn = await self._engine.query(principal_of(request), request.path_params["session_id"], body.request())
-        return await _json(TurnAnswer(turn_id=turn.turn_id, session_id=turn.session_id, state=turn.state), 202)
+        return await json_answer(TurnAnswer(turn_id=turn.turn_id, session_id=turn.session_id, state=turn.state), 202)
 
     @operation(
         "withdrawTurn",
@@ -177,7 +177,7 @@ class SessionRoutes:
         """The first answer wins; later ones learn whose it was."""
         request_id = request.path_params["request_id"]
         await self._engine.answer(principal_of(request), request.path_params["session_id"], request_id, body.decision())
-        return await _json(PermissionAnswer(request_id=request_id, behavior=body.behavior))
+        return await json_answer(PermissionAnswer(request_id=request_id, behavior=body.behavior))
 
     @operation(
         "createTicket",
@@ -191,8 +191,9 @@ class SessionRoutes:
         identity = await self._engine.identity(principal, session_id)
         self._engine.audit.note("ticket.create", OK, principal, session_id=session_id, scope=body.scope)
         ticket, expires_at = self._tickets.make(principal, session_id, identity, body.scope, body.ttl)
-        return await _json(TicketAnswer(ticket=ticket, expires_at=expires_at), 201, {"cache-control": "no-store"})
+        return await json_answer(TicketAnswer(ticket=ticket, expires_at=expires_at), 201, {"cache-control": "no-store"})
 
 
-async def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+async def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer with this value as JSON."""
     return Response(b"".join(await encode_in_turns(value)), status, headers, JSON)

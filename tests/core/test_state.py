@@ -142,6 +142,10 @@ def wrong(course: Course, state: State, names: set[Wish], queue: list[str]) -> I
     for wish, step in (("agent_exit", Step.NOTE_EXIT), ("own_turn", Step.FOLLOW)):
         if (wish in names) != (step in steps):
             yield f"{wish} is lost, or invented"
+    if (Step.CALL in steps) != ("call" in names and not names & {"close", "retired"}):
+        yield "a call is lost, or invented"
+    if Step.CALL in steps and Step.BEGIN in steps and steps.index(Step.CALL) > steps.index(Step.BEGIN):
+        yield "a call that must be alone waits for turns that came after it"
     settled = [Step.TELL_MODE, Step.CLAIM, Step.NOTE_EXIT, Step.FOLLOW]
     if [step for step in steps if step in settled] != steps[: len(set(steps) & set(settled))]:
         yield "something is done before it is written what has happened"
@@ -167,8 +171,9 @@ def test_no_session_does_what_it_must_not() -> None:
     assert list(itertools.islice(faults(TABLE), 5)) == []
 
 
-INDEPENDENT = {(Step.LEAVE, Step.REFUSE), (Step.SETTLE, Step.HIBERNATE)}
-"""Neighbours that never hold both: nothing waits in a session that is retired; one is idle or has a turn to do."""
+INDEPENDENT = {(Step.LEAVE, Step.REFUSE), (Step.REFUSE, Step.CALL), (Step.SETTLE, Step.HIBERNATE)}
+"""Neighbours whose order is the same to everybody: nothing waits in a session that is retired; one is idle or has a
+turn to do; the turns that are refused are nothing to a call."""
 
 
 def broken_tables() -> Iterator[tuple[str, Sequence[Row]]]:

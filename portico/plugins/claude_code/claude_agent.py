@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -11,9 +11,11 @@ from uuid import uuid4
 
 import anyio
 
+from portico.core.abilities import CommandInfo, ContextUse, McpServer
 from portico.core.agent import AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError
 from portico.core.events import AgentEvent, Complete, Notice
+from portico.plugins.claude_code import cli_answers
 from portico.plugins.claude_code.buffer import EventBuffer
 from portico.plugins.claude_code.cli_failures import exit_text, start_failure
 from portico.plugins.claude_code.content import encoded
@@ -159,6 +161,18 @@ class ClaudeAgent:
         """See `Agent.answer`. Raises `Conflict` (``already_resolved``) if nobody waits for the answer any more."""
         await self._act(self._protocol.answer(request_id, decision))
 
+    async def context(self) -> ContextUse:
+        """See `AgentAbilities.context`. Until its first reply, the CLI asks the API to count tokens: 0.1 to 1 s."""
+        return cli_answers.context_use(await self._asked("get_context_usage", within=CHANGE_TIME))
+
+    async def commands(self) -> Sequence[CommandInfo]:
+        """See `AgentAbilities.commands`. The CLI takes prompts and hooks from its first ``initialize`` alone."""
+        return cli_answers.commands(await self._asked("initialize"))
+
+    async def mcp(self) -> Sequence[McpServer]:
+        """See `AgentAbilities.mcp`."""
+        return cli_answers.mcp_servers(await self._asked("mcp_status"))
+
     async def close(self) -> None:
         self._closing = True
         try:
@@ -195,8 +209,16 @@ class ClaudeAgent:
         if lines:
             await self._ask([request_id for request_id, _ in lines], [Send(line) for _, line in lines], within)
 
-    async def _ask(self, request_ids: list[str], items: list[Item], within: float) -> None:
-        """Send the requests, and wait for the answers to all of them."""
+    async def _asked(self, subtype: str, within: float = CONTROL_TIME, **members: Any) -> Mapping[str, Any]:
+        """Make one control request, and return the answer. Raises as `_request`."""
+        request_id, line = self._protocol.control(subtype, **members)
+        if not self._protocol.heard:
+            self._unheard.append(line)
+        (answer,) = await self._ask([request_id], [Send(line)], within)
+        return answer.response
+
+    async def _ask(self, request_ids: list[str], items: list[Item], within: float) -> list[Answered]:
+        """Send the requests, and return the answers to all of them."""
         self._controls.update(dict.fromkeys(request_ids))
         try:
             with self._said.unlimited(), anyio.fail_after(within):
@@ -207,11 +229,14 @@ class ClaudeAgent:
             raise AgentFailed("The agent does not answer.", code="agent_stalled") from None
         finally:
             answers = [self._controls.pop(request_id) for request_id in request_ids]
+        given = []
         for answer in answers:
             if answer is None:
                 raise AgentFailed("The agent has ended.")
             if answer.error is not None:
                 raise AgentFailed(f"The agent refuses: {answer.error}.", code="agent_error")
+            given.append(answer)
+        return given
 
     async def _stop_turn(self) -> None:
         await self._interrupt()

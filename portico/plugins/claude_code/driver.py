@@ -19,7 +19,10 @@ class ClaudeDriver:
     name = "claude-code"
     needs_credentials = True
     capabilities = frozenset(
-        {"interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode", "documents"}
+        {
+            *("interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode"),
+            *("documents", "context", "commands", "mcp"),
+        }
     )
 
     def __init__(self, config: DriverConfig) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from portico.core.agent import OwnTurn
 from portico.core.events import AgentEvent, Complete
@@ -51,6 +52,7 @@ class Answered:
 
     request_id: str
     error: str | None
+    response: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 Item = AgentEvent | Send | Done | Taken | Refused | Moved | Answered | OwnTurn

@@ -295,4 +295,8 @@ class Protocol:
             self._interrupt_again = self._mine in (details.get("still_queued") or ())
         self._interrupts.discard(request_id)
         failed = response.get("subtype") != "success"
-        yield Answered(request_id, str(response.get("error")) if failed else None)
+        yield Answered(
+            request_id,
+            str(response.get("error")) if failed else None,
+            details if isinstance(details, dict) else {},
+        )

@@ -13,15 +13,16 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from portico.core.abilities import ABILITIES
 from portico.core.agent import Agent, AgentDriver, AgentOptions, AgentSpec, Decision, Turn
 from portico.core.errors import AgentFailed, InvalidRequest
 from portico.core.events import AgentEvent, Content
 from portico.testing.driver.outcomes import ended, text_of, unraised, watched
 from portico.testing.following import Following, bounded, following
 
-CAPABILITIES = frozenset(
-    {"interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode", "documents"}
-)
+CAPABILITIES = ABILITIES | {
+    *("interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode", "documents"),
+}
 
 
 WORDS = "two words,\n  and more: \N{LATIN SMALL LETTER A WITH DIAERESIS}\N{GRINNING FACE}"

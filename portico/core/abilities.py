@@ -1,0 +1,98 @@
+"""Abilities of agents beyond turns, each with its answer: a driver names in its ``capabilities`` those that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NotRequired, Protocol
+
+from typing_extensions import TypedDict
+
+ABILITIES = frozenset({"context", "commands", "mcp"})
+"""Those that this file describes."""
+
+
+class ContextPart(TypedDict):
+    """A part of the context window: ``tokens`` in it, and whether they are used, kept free, or loaded when needed."""
+
+    id: str
+    name: str
+    tokens: int
+    kind: Literal["used", "free", "reserved", "deferred"]
+
+
+class ContextUse(TypedDict):
+    """The use of the context window, in tokens. ``compacts_at`` is where the agent compacts by itself, or null."""
+
+    model: str
+    tokens: int
+    max_tokens: int
+    percent: float
+    compacts_at: int | None
+    parts: list[ContextPart]
+
+
+class CommandInfo(TypedDict):
+    """A command: with ``commands: true``, the text ``/NAME ARGUMENTS`` of a turn runs it."""
+
+    name: str
+    description: str
+    arguments: str
+
+
+class McpTool(TypedDict):
+    name: str
+    description: str
+
+
+class McpServer(TypedDict):
+    """An MCP server of a session. Its ``status`` is ``connected``, ``pending``, ``failed``, ``needs-auth`` or
+    ``disabled``.
+    """
+
+    name: str
+    status: str
+    version: NotRequired[str]
+    tools: list[McpTool]
+
+
+class Rewind(TypedDict):
+    """The files that a rewind has changed or, with ``dry_run``, would change, and the lines that come and go."""
+
+    turn_id: str
+    dry_run: bool
+    files: list[str]
+    insertions: int
+    deletions: int
+
+
+class ModelInfo(TypedDict):
+    """A model that sessions may use: ``model`` is the value for it, ``stands_for`` what that means today."""
+
+    model: str
+    stands_for: str
+    name: str
+    description: str
+    efforts: list[str]
+
+
+class AgentAbilities(Protocol):
+    """Further methods of an agent, for the abilities of the same name. All raise as those of `Agent` do.
+
+    The session's own task starts them. Each may be called at any time from the first turn, claim or start on, also
+    while `Agent.run` or another of them goes on. Each must end within some seconds.
+    """
+
+    async def context(self) -> ContextUse:
+        """Return the use of the context window."""
+
+    async def commands(self) -> Sequence[CommandInfo]:
+        """Return the commands that the agent knows."""
+
+    async def mcp(self) -> Sequence[McpServer]:
+        """Return the agent's MCP servers, and their state."""
+
+    async def rewind(self, turn_id: str, *, dry_run: bool) -> Rewind:
+        """Set the files that the agent has changed since the start of this turn back. Called between turns only.
+
+        Raises `Conflict` (``no_checkpoint``) if the agent does not know how they were.
+        """
