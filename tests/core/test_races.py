@@ -1,4 +1,4 @@
-"""What must not fall between two things that happen at once. The engine is real, and the store takes its time."""
+"""Calls that must not fall between two things that happen at once. The engine is real; the store takes its time."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def engine_on(store: MoodyStore, folder: Path, **limits: Any) -> AsyncIter
 
 
 async def ends(engine: Engine, session_id: str) -> dict[str, str]:
-    """How each turn has ended, each once."""
+    """Return the end of each turn; each ends once."""
     events, _ = await engine.history(ADA, session_id, after=0, limit=100_000)
     completes = [json.loads(event.data) for event in events if event.type == "complete"]
     found = {event["turn_id"]: event["stop_reason"] for event in completes}
@@ -355,11 +355,11 @@ async def test_a_stop_does_not_wait_for_a_store_that_fails_since_an_idle_agent_h
                 while not engine.readiness():
                     await anyio.sleep(0.01)
 
-            async def mend() -> None:
+            async def fix() -> None:
                 await anyio.sleep(2)
                 store.failing = False
 
-            tasks.start_soon(mend)
+            tasks.start_soon(fix)
         assert store.failing
         tasks.cancel_scope.cancel()
 

@@ -121,8 +121,8 @@ def explain(error: httpx.RequestError, endpoint: Endpoint) -> str:
         return f"can't reach {where}: {error}"
     if isinstance(cause, ssl.SSLCertVerificationError):
         reason = cause.verify_message.rstrip(".")
-        mend = "use a name that it holds" if "mismatch" in reason else "--cafile names whom to trust"
-        return f"{where} can't prove who it is: {reason}; {mend}"
+        fix = "use a name that it holds" if "mismatch" in reason else "--cafile names whom to trust"
+        return f"{where} can't prove who it is: {reason}; {fix}"
     if isinstance(cause, ssl.SSLError):
         return f"{where} does not speak TLS properly ({cause.reason or cause}): is it an http:// address?"
     if isinstance(error, httpx.ConnectTimeout):

@@ -32,8 +32,8 @@ async def check_credentials(place: Place) -> Finding:
         return ok(f"{', '.join(name.upper() for name in given)} is set")
     if not place.needs_credentials:
         return ok("no driver needs credentials for the model API")
-    mend = "set ANTHROPIC_API_KEY, or CLAUDE_CODE_OAUTH_TOKEN (from `claude setup-token`)"
-    return warning("there are no credentials for the model API", mend)
+    fix = "set ANTHROPIC_API_KEY, or CLAUDE_CODE_OAUTH_TOKEN (from `claude setup-token`)"
+    return warning("there are no credentials for the model API", fix)
 
 
 async def check_containment(place: Place) -> Finding:
@@ -45,8 +45,8 @@ async def check_containment(place: Place) -> Finding:
 
     found = await detect(DriverConfig.from_context(place.context).search_path)
     if found.name == "best-effort":
-        mend = "let this user make PID namespaces (as root, or with user namespaces), or give it a control group"
-        return warning(found.describe(), mend)
+        fix = "let this user make PID namespaces (as root, or with user namespaces), or give it a control group"
+        return warning(found.describe(), fix)
     return ok(found.describe())
 
 

@@ -1,4 +1,4 @@
-"""Checks of who can call, and with what."""
+"""Checks of the callers that the server knows, and of their credentials."""
 
 from __future__ import annotations
 

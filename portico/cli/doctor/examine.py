@@ -58,14 +58,14 @@ def as_text(findings: Mapping[str, Finding]) -> Iterator[str]:
     width = max(map(len, findings))
     for name, finding in findings.items():
         yield f"{finding.state:7}  {name:{width}}  {finding.text}"
-        if finding.mend is not None:
-            yield f"{'':7}  {'':{width}}  -> {finding.mend}"
+        if finding.fix is not None:
+            yield f"{'':7}  {'':{width}}  -> {finding.fix}"
 
 
 def as_json(findings: Mapping[str, Finding]) -> Iterator[str]:
-    """Yield one JSON object per check: ``check``, ``state``, ``text``, ``mend``."""
+    """Yield one JSON object per check: ``check``, ``state``, ``text``, ``fix``."""
     for name, finding in findings.items():
-        yield json.dumps({"check": name, "state": finding.state, "text": finding.text, "mend": finding.mend})
+        yield json.dumps({"check": name, "state": finding.state, "text": finding.text, "fix": finding.fix})
 
 
 def settings_failures(lines: Sequence[str]) -> dict[str, Finding]:

@@ -19,13 +19,13 @@ State = Literal["ok", "warning", "failure"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of a check. ``failure``: `portico serve` would not start, or no session could open. ``mend`` says what
+    """The result of a check. ``failure``: `portico serve` would not start, or no session could open. ``fix`` says what
     to do.
     """
 
     state: State
     text: str
-    mend: str | None = None
+    fix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def ok(text: str) -> Finding:
     return Finding("ok", text)
 
 
-def warning(text: str, mend: str | None = None) -> Finding:
-    return Finding("warning", text, mend)
+def warning(text: str, fix: str | None = None) -> Finding:
+    return Finding("warning", text, fix)
 
 
-def failure(text: str, mend: str | None = None) -> Finding:
-    return Finding("failure", text, mend)
+def failure(text: str, fix: str | None = None) -> Finding:
+    return Finding("failure", text, fix)

@@ -97,8 +97,8 @@ async def check_lease(place: Place) -> Finding:
         return failure(f"{data_dir / 'lock'} can't be used: {error.strerror}", "give it to this user")
     if process is None:
         return ok("no server is on the data folder")
-    mend = "to start a second one, give it a folder of its own with PORTICO_DATA_DIR"
-    return warning(f"a server is on the data folder already: process {process}", mend)
+    fix = "to start a second one, give it a folder of its own with PORTICO_DATA_DIR"
+    return warning(f"a server is on the data folder already: process {process}", fix)
 
 
 async def check_audit_log(place: Place) -> Finding:

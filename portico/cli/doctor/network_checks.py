@@ -34,8 +34,8 @@ async def check_address(place: Place) -> Finding:
     except TransportFailed as error:
         if _is_of(settings.data_dir, settings.port, settings.uds):
             return ok(f"{where} is taken by the server on this data folder")
-        mend = "stop what listens there, or choose another: PORTICO_PORT, PORTICO_HOST or PORTICO_UDS"
-        return failure(str(error), mend)
+        fix = "stop what listens there, or choose another: PORTICO_PORT, PORTICO_HOST or PORTICO_UDS"
+        return failure(str(error), fix)
     return ok(f"{where} is free")
 
 

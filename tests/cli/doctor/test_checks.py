@@ -90,7 +90,7 @@ async def test_data_folder(places: Places, tmp_path: Path, monkeypatch: pytest.M
             assert (await check_data_folder(places())).state == state
     (tmp_path / "data" / "format").write_text("1000000\n")
     newer = await check_data_folder(places())
-    assert newer.state == "failure" and "newer version" in newer.text and "install that version" in str(newer.mend)
+    assert newer.state == "failure" and "newer version" in newer.text and "install that version" in str(newer.fix)
 
 
 async def test_workspaces(places: Places, tmp_path: Path) -> None:
@@ -103,16 +103,16 @@ async def test_workspaces(places: Places, tmp_path: Path) -> None:
         own = tmp_path / "root" / ".portico-workspaces"
         own.symlink_to(tmp_path) if planted == "link" else own.write_text("")
         found = await check_workspaces(places(workspace_roots=str(tmp_path / "root")))
-        assert found.state == "failure" and str(own) in found.text and "move it away" in (found.mend or "")
+        assert found.state == "failure" and str(own) in found.text and "move it away" in (found.fix or "")
         own.unlink()
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)  # for everybody, as the folders of this test are not
         for sandbox_setting, state in (("auto", "warning"), ("required", "failure")):
             found = await check_workspaces(places(workspace_roots=name, sandbox=sandbox_setting))
-            assert found.state == state and "setuid" in found.text and f"chmod 700 {name}" in (found.mend or "")
+            assert found.state == state and "setuid" in found.text and f"chmod 700 {name}" in (found.fix or "")
         (tmp_path / "root" / "link").symlink_to(name)
         found = await check_workspaces(places(workspace_roots=f"{tmp_path}/root,{tmp_path}/root/link"))
-        assert found.state == "failure" and name in (found.mend or "")
+        assert found.state == "failure" and name in (found.fix or "")
 
 
 async def test_lease(places: Places, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ async def test_sandbox(places: Places, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     nothing: Any = {"path": str(tmp_path / "bin")}
     missing = await check_sandbox(places(**nothing))
-    assert missing.state == "warning" and missing.mend is not None and "apt install bubblewrap" in missing.mend
+    assert missing.state == "warning" and missing.fix is not None and "apt install bubblewrap" in missing.fix
     assert "other sessions' workspaces" in missing.text  # what the same user can read
     assert (await check_sandbox(places(**nothing, sandbox="required"))).state == "failure"
     assert (await check_sandbox(places(sandbox="none"))).state == "warning"
@@ -221,7 +221,7 @@ async def test_ziti_without_its_library(places: Places, monkeypatch: pytest.Monk
     monkeypatch.setattr(network_checks, "find_spec", lambda name: None)
     wanted: Any = {"networking_mode": "ziti", "ziti_identity_file": "/i.json", "ziti_service_name": "portico"}
     missing = await check_ziti(places(**wanted))
-    assert missing.state == "failure" and missing.mend == "pip install 'portico-server[ziti]'"
+    assert missing.state == "failure" and missing.fix == "pip install 'portico-server[ziti]'"
 
 
 async def test_tls(tmp_path: Path) -> None:
