@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from portico.core.principal import Authenticator, Callers, Principal
     from portico.core.reader import Reader
     from portico.core.requests import NewSession, NewTurn, SessionView, TurnView
+    from portico.core.sessions import Sessions
     from portico.core.store import EventStore, SessionRecord, TurnSpan
     from portico.plugins.context import Context
     from portico.transports.base import Routes, Transport, TransportFailed
@@ -51,6 +52,7 @@ __all__ = [
     "Routes",
     "SessionRecord",
     "SessionView",
+    "Sessions",
     "Settings",
     "Transport",
     "TransportFailed",
@@ -71,6 +73,7 @@ _FROM = {
     "portico.core.principal": "Authenticator Callers Principal",
     "portico.core.reader": "Reader",
     "portico.core.requests": "NewSession NewTurn SessionView TurnView",
+    "portico.core.sessions": "Sessions",
     "portico.core.store": "EventStore SessionRecord TurnSpan",
     "portico.plugins.context": "Context",
     "portico.transports.base": "Routes Transport TransportFailed",

@@ -24,7 +24,7 @@ from anyio.abc import SocketStream, TaskGroup, TaskStatus
 from anyio.streams.buffered import BufferedByteReceiveStream
 from pydantic import BaseModel, ConfigDict, Field
 
-from portico import Context, Engine, PorticoError, Transport, TransportFailed, hookimpl
+from portico import Context, PorticoError, Sessions, Transport, TransportFailed, hookimpl
 from portico.config.values import is_loopback
 from portico.core.errors import MalformedRequest, TooLarge, Unauthenticated, Unavailable
 from portico.core.events import encode_json
@@ -113,7 +113,7 @@ class JsonLinesTransport:
         self._callers, self._quota, self._listen = context.callers, context.stream_quota, listen
         self._max_line, self._write_timeout = context.settings.max_frame, context.settings.write_timeout
 
-    async def serve(self, engine: Engine, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def serve(self, engine: Sessions, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         streams = Streams(self._quota)
         with ExitStack() as stack:
             listeners, address = await self._open(stack)
@@ -139,7 +139,7 @@ class JsonLinesTransport:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # connections inherit it: a peer may vanish
         return sockets, address
 
-    async def _accept(self, listener: socket.socket, tasks: TaskGroup, engine: Engine, streams: Streams) -> None:
+    async def _accept(self, listener: socket.socket, tasks: TaskGroup, engine: Sessions, streams: Streams) -> None:
         while True:
             try:
                 # anyio's own streams over Unix sockets fail on a client that leaves while data is sent to it.
@@ -151,7 +151,7 @@ class JsonLinesTransport:
                 log.warning("no connection can be accepted: %s", error)
                 await anyio.sleep(1)
 
-    async def _talk(self, stream: SocketStream, engine: Engine, streams: Streams) -> None:
+    async def _talk(self, stream: SocketStream, engine: Sessions, streams: Streams) -> None:
         # This outlives the cancellation of serve() by a moment, to finish what it is sending.
         with streams.finishing():
             async with stream:
@@ -164,7 +164,7 @@ class JsonLinesTransport:
                 except Exception:
                     log.exception("a fault in the server")
 
-    async def _converse(self, lines: Lines, engine: Engine, streams: Streams) -> None:
+    async def _converse(self, lines: Lines, engine: Sessions, streams: Streams) -> None:
         try:
             frame = None
             with streams.waiting(), anyio.move_on_after(OPEN_SECONDS):

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from portico import Context, Engine, NewSession, PorticoError, Reader, Routes, hookimpl
+from portico import Context, NewSession, PorticoError, Reader, Routes, Sessions, hookimpl
 from portico.core.errors import InvalidRequest, Unavailable
 from portico.transports.auth import principal_of
 from portico.transports.body import read_object
@@ -149,7 +149,7 @@ class ChatCompletions:
     def __init__(self, context: Context) -> None:
         self._max_body = context.settings.max_body
 
-    def routes(self, engine: Engine) -> Sequence[BaseRoute]:
+    def routes(self, engine: Sessions) -> Sequence[BaseRoute]:
         self._engine = engine
         return [Route("/v1/models", _models), Route("/v1/chat/completions", self, methods=["POST"])]
 

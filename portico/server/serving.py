@@ -10,8 +10,8 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from portico.core.engine import Engine
 from portico.core.errors import PorticoError
+from portico.core.sessions import Sessions
 from portico.core.stranger import strangers
 from portico.transports.base import Transport, TransportFailed
 
@@ -24,7 +24,7 @@ log = logging.getLogger("portico.transports")
 class Serving:
     """The transports of one server. ``over`` is set once none of them is left; ``failures`` has the reason for each."""
 
-    def __init__(self, engine: Engine, transports: Mapping[str, Transport]) -> None:
+    def __init__(self, engine: Sessions, transports: Mapping[str, Transport]) -> None:
         self.over = anyio.Event()
         self.failures: dict[str, str] = {}
         self._engine = engine

@@ -12,7 +12,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Scope
 
-from portico.core.engine import Engine
 from portico.core.errors import Unavailable
 from portico.core.events import encode_json
 from portico.core.intake import Intake
@@ -70,7 +69,7 @@ class Api:
     intake: Intake = field(default_factory=Intake)
 
 
-def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
+def create_app(engine: Sessions, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
     gate = CallerGate(engine, callers, api.tickets)
     routes = routes_of(engine, gate, streams, api)
     # Starlette's app class is not used: it would answer errors itself, in its own way.
@@ -81,7 +80,7 @@ def create_app(engine: Engine, callers: Callers, streams: Streams, api: Api) -> 
     return Mounted(ProxyHeaders(app, api.proxies) if api.proxies else app)
 
 
-def routes_of(engine: Engine, gate: CallerGate, streams: Streams, api: Api) -> list[BaseRoute]:
+def routes_of(engine: Sessions, gate: CallerGate, streams: Streams, api: Api) -> list[BaseRoute]:
     """Return all routes. Those of plugins come last, so that they can't take over a path of the API."""
     routes: list[BaseRoute] = [
         *WebSocketRoutes(engine, streams, gate, api.prefix, api.intake).routes(),
@@ -112,7 +111,7 @@ def _counting(templates: Mapping[int, str], metrics: Metrics) -> Ended:
     return ended
 
 
-def _of_plugins(engine: Engine, plugins: Mapping[str, Routes]) -> Iterator[BaseRoute]:
+def _of_plugins(engine: Sessions, plugins: Mapping[str, Routes]) -> Iterator[BaseRoute]:
     for name, plugin in plugins.items():
         try:
             yield from plugin.routes(engine)

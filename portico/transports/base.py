@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskStatus
     from starlette.routing import BaseRoute
 
-    from portico.core.engine import Engine
+    from portico.core.sessions import Sessions
 
 
 class TransportFailed(Unavailable):
@@ -25,7 +25,7 @@ class Transport(Protocol):
 
     name: str
 
-    async def serve(self, engine: Engine, *, task_status: TaskStatus[str]) -> None:
+    async def serve(self, engine: Sessions, *, task_status: TaskStatus[str]) -> None:
         """Serve until cancelled; call ``task_status.started(address)`` once reachable.
 
         Raises `TransportFailed` if it cannot start. When the engine begins to drain, go on serving; the cancellation
@@ -36,7 +36,7 @@ class Transport(Protocol):
 class Routes(Protocol):
     """Routes beside the API, on every HTTP-speaking transport."""
 
-    def routes(self, engine: Engine) -> Sequence[BaseRoute]:
+    def routes(self, engine: Sessions) -> Sequence[BaseRoute]:
         """Return the routes. Called once for each transport that serves them.
 
         `portico.transports.auth.principal_of` returns the caller of a request. Each route needs credentials and takes

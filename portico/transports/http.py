@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.abc import TaskStatus
 
-from portico.core.engine import Engine
 from portico.core.principal import Callers
 from portico.core.quota import StreamQuota
+from portico.core.sessions import Sessions
 from portico.transports.asgi import Api, create_app
 from portico.transports.base import TransportFailed
 from portico.transports.hosts import ANY, allowed_names
@@ -53,7 +53,7 @@ class HttpTransport:
         self._limits = limits
         self._loopback_only = loopback_only
 
-    async def serve(self, engine: Engine, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def serve(self, engine: Sessions, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         with ExitStack() as stack:
             if self._uds is not None:
                 sockets, address = [stack.enter_context(listen_unix(self._uds))], f"unix:{self._uds}"

@@ -17,6 +17,7 @@ from portico.core.errors import StoreFailed, Unavailable
 from portico.core.events import Delta, Event
 from portico.core.principal import Callers, Principal
 from portico.core.requests import NewSession, NewTurn, SessionView
+from portico.core.sessions import Sessions
 from portico.core.store import SessionRecord
 from portico.core.stranger import Strange, strangers
 from portico.plugins.echo.driver import EchoDriver
@@ -139,7 +140,7 @@ async def test_a_transport(tmp_path: Path, error: BaseException) -> None:
     class Odd:
         name = "odd"
 
-        async def serve(self, engine: Engine, *, task_status: TaskStatus[str]) -> None:
+        async def serve(self, engine: Sessions, *, task_status: TaskStatus[str]) -> None:
             task_status.started("odd:here")
             await anyio.lowlevel.checkpoint()
             raise error
@@ -147,7 +148,7 @@ async def test_a_transport(tmp_path: Path, error: BaseException) -> None:
     class Good:
         name = "good"
 
-        async def serve(self, engine: Engine, *, task_status: TaskStatus[str]) -> Any:
+        async def serve(self, engine: Sessions, *, task_status: TaskStatus[str]) -> Any:
             task_status.started("good:here")
             await anyio.sleep_forever()
 

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from anyio.abc import TaskStatus
 
-from portico.core.engine import Engine
+from portico.core.sessions import Sessions
 from portico.server import serving
 from portico.server.serving import Serving
 from portico.testing.engine import scripted_engine
@@ -28,7 +28,7 @@ class Odd:
         self._what = what
         self.die = anyio.Event()
 
-    async def serve(self, engine: Engine, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def serve(self, engine: Sessions, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         match self._what:
             case "refuses":
                 raise TransportFailed("the port is taken")

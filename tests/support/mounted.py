@@ -11,7 +11,7 @@ from anyio.abc import TaskStatus
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from portico import Callers, Context, Engine, Transport, hookimpl
+from portico import Callers, Context, Sessions, Transport, hookimpl
 from portico.core.quota import StreamQuota
 from portico.transports.asgi import Api, create_app
 from portico.transports.hosts import allowed_names
@@ -37,7 +37,7 @@ class MountedTransport:
     loopback_only: bool = False
     name: str = "mounted"
 
-    async def serve(self, engine: Engine, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def serve(self, engine: Sessions, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         streams = Streams(self.quota, self.api.metrics)
         app = Starlette(routes=[Mount(MOUNT, app=create_app(engine, self.callers, streams, self.api))])
         with ExitStack() as stack:

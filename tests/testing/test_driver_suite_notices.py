@@ -280,7 +280,7 @@ class TakesUpAndForgets(Good):
 
 
 class SaysItAgain(Good):
-    """What a turn has not taken up is said in the next one, also where that is it."""
+    """Say in the next turn everything that a turn has not taken up, also where that is it."""
 
     async def run(self, turn: Turn | OwnTurn) -> Said:
         left = list(self._steered)
@@ -521,7 +521,7 @@ VARIANTS: dict[type[Good] | type[GoodDriver], set[str]] = {
     ChangesItsModelForOneTurn: {"test_a_change_of_model_holds_from_the_next_turn_on"},
     KeepsItsMode: {"test_a_change_of_mode_holds_from_the_next_turn_on"},
 }
-"""What breaks which rules, and no other."""
+"""The rules that each broken driver breaks; it breaks no other."""
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.__name__)

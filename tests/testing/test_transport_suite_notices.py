@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -19,11 +19,11 @@ from anyio import TypedAttributeProvider
 from anyio.abc import ByteStream, Listener, SocketAttribute, SocketStream, TaskStatus
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from portico.core.engine import Engine
 from portico.core.errors import Exhausted, NotFound, PorticoError, Unauthenticated, Unavailable
 from portico.core.principal import Principal
 from portico.core.reader import Reader
 from portico.core.requests import NewTurn
+from portico.core.sessions import Sessions
 from portico.plugins.context import Context
 from portico.testing.transport import Refused, TransportConformance
 from portico.transports.base import Transport, TransportFailed
@@ -59,7 +59,7 @@ class Good:
         self.write_timeout = context.settings.write_timeout
         self.streams = Streams()
 
-    async def serve(self, engine: Engine, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def serve(self, engine: Sessions, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         listener = await self.listen()
         async with anyio.create_task_group() as connections:
             try:
@@ -75,10 +75,10 @@ class Good:
         except OSError as error:
             raise TransportFailed(f"cannot listen on port {self.port}: {error}") from error
 
-    async def stop(self, engine: Engine) -> None:
+    async def stop(self, engine: Sessions) -> None:
         self.streams.stop()
 
-    async def talk(self, engine: Engine, stream: SocketStream) -> None:
+    async def talk(self, engine: Sessions, stream: SocketStream) -> None:
         with self.streams.finishing():
             async with stream:
                 try:
@@ -88,7 +88,7 @@ class Good:
                 except Exception:
                     log.exception("a fault in the server")
 
-    async def answer(self, engine: Engine, stream: SocketStream) -> None:
+    async def answer(self, engine: Sessions, stream: SocketStream) -> None:
         received = BufferedByteReceiveStream(stream)
         try:
             with self.streams.waiting():
@@ -104,10 +104,10 @@ class Good:
     def parse(self, line: bytes) -> Mapping[str, Any]:
         return parse_object(line)
 
-    async def who(self, engine: Engine, line: Mapping[str, Any]) -> Principal:
+    async def who(self, engine: Sessions, line: Mapping[str, Any]) -> Principal:
         return await self.callers.principal(line.get("secret"))
 
-    async def do(self, engine: Engine, principal: Principal, line: Mapping[str, Any], stream: SocketStream) -> None:
+    async def do(self, engine: Sessions, principal: Principal, line: Mapping[str, Any], stream: SocketStream) -> None:
         session_id = str(line.get("session_id"))
         match line.get("do"):
             case "create":
@@ -126,17 +126,17 @@ class Good:
                 raise Unauthenticated("do is missing", code="malformed")
         await self.send(stream, [b"{}"])
 
-    async def create(self, engine: Engine, principal: Principal, session_id: str) -> None:
+    async def create(self, engine: Sessions, principal: Principal, session_id: str) -> None:
         await engine.create(principal, check(SessionBody, {"session_id": session_id}).request())
 
     def turn(self, line: Mapping[str, Any]) -> NewTurn:
         return check(TurnBody, {"query": line["content"], "turn_id": line["turn_id"]}).request()
 
-    async def interrupt(self, engine: Engine, principal: Principal, session_id: str) -> None:
+    async def interrupt(self, engine: Sessions, principal: Principal, session_id: str) -> None:
         await engine.interrupt(principal, session_id)
 
     async def events(
-        self, engine: Engine, principal: Principal, session_id: str, after: int, stream: SocketStream
+        self, engine: Sessions, principal: Principal, session_id: str, after: int, stream: SocketStream
     ) -> None:
         await self.tell(await engine.reader(principal, session_id, after=after), stream)
 
@@ -228,7 +228,7 @@ class Suite(TransportConformance):
 
 
 class TestGood(Suite):
-    """What the broken ones differ from passes."""
+    """The transport from which the broken ones are derived passes."""
 
 
 class Nameless(Good):
@@ -236,7 +236,7 @@ class Nameless(Good):
 
 
 class SpeaksTooEarly(Good):
-    async def serve(self, engine: Engine, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def serve(self, engine: Sessions, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         async with await self.listen() as listener:
             self.port = port_of(listener)
         task_status.started(f"good://127.0.0.1:{self.port}")
@@ -273,14 +273,14 @@ class SharesOneReader(Good):
 
 
 class OpensForNobody(Good):
-    async def create(self, engine: Engine, principal: Principal, session_id: str) -> None:
+    async def create(self, engine: Sessions, principal: Principal, session_id: str) -> None:
         await super().create(engine, Principal("nobody"), session_id)
 
 
 class EndsTheEngine(Good):
-    async def stop(self, engine: Engine) -> None:
+    async def stop(self, engine: Sessions) -> None:
         await super().stop(engine)
-        engine.draining = True
+        cast(Any, engine).draining = True
 
 
 class CutsWhatIsLong(Good):
@@ -301,7 +301,7 @@ class StripsQueries(Good):
 
 class GoesOneTooFar(Good):
     async def events(
-        self, engine: Engine, principal: Principal, session_id: str, after: int, stream: SocketStream
+        self, engine: Sessions, principal: Principal, session_id: str, after: int, stream: SocketStream
     ) -> None:
         last = (await engine.session(principal, session_id))["last_seq"]
         await super().events(engine, principal, session_id, min(after + (after > 0), last), stream)
@@ -309,14 +309,14 @@ class GoesOneTooFar(Good):
 
 class RepeatsWhileATurnRuns(Good):
     async def events(
-        self, engine: Engine, principal: Principal, session_id: str, after: int, stream: SocketStream
+        self, engine: Sessions, principal: Principal, session_id: str, after: int, stream: SocketStream
     ) -> None:
         running = (await engine.session(principal, session_id))["state"] == "running"
         await super().events(engine, principal, session_id, max(after - running, 0), stream)
 
 
 class ClosesSessionsAtItsEnd(Good):
-    async def stop(self, engine: Engine) -> None:
+    async def stop(self, engine: Sessions) -> None:
         await super().stop(engine)
         with anyio.CancelScope(shield=True):
             for session in (await engine.sessions(Principal("", admin=True)))[0]:
@@ -325,7 +325,7 @@ class ClosesSessionsAtItsEnd(Good):
 
 class InterruptsWhenAClientLeaves(Good):
     async def events(
-        self, engine: Engine, principal: Principal, session_id: str, after: int, stream: SocketStream
+        self, engine: Sessions, principal: Principal, session_id: str, after: int, stream: SocketStream
     ) -> None:
         await super().events(engine, principal, session_id, after, stream)
         await engine.interrupt(principal, session_id)
@@ -358,19 +358,19 @@ class ReadsAllAtOnce(Good):
 
 
 class KeepsConnections(Good):
-    async def talk(self, engine: Engine, stream: SocketStream) -> None:
+    async def talk(self, engine: Sessions, stream: SocketStream) -> None:
         kept = raw(stream).dup()
         await super().talk(engine, stream)
         self.__dict__.setdefault("kept", []).append(kept)
 
-    async def stop(self, engine: Engine) -> None:
+    async def stop(self, engine: Sessions) -> None:
         await super().stop(engine)
         for kept in self.__dict__.pop("kept", []):
             kept.close()
 
 
 class KeepsTasks(Good):
-    async def talk(self, engine: Engine, stream: SocketStream) -> None:
+    async def talk(self, engine: Sessions, stream: SocketStream) -> None:
         await super().talk(engine, stream)
         with self.streams.waiting():
             await anyio.sleep_forever()
@@ -383,7 +383,7 @@ class StumblesOverGarbage(Good):
 
 
 class DiesOfGarbage(Good):
-    async def talk(self, engine: Engine, stream: SocketStream) -> None:
+    async def talk(self, engine: Sessions, stream: SocketStream) -> None:
         async with stream:
             await self.answer(engine, stream)
 
@@ -393,7 +393,7 @@ class DiesOfGarbage(Good):
 
 
 class TakesGarbageForQueries(Good):
-    async def answer(self, engine: Engine, stream: SocketStream) -> None:
+    async def answer(self, engine: Sessions, stream: SocketStream) -> None:
         try:
             await super().answer(engine, stream)
         except anyio.IncompleteRead:
@@ -407,17 +407,17 @@ class ForgetsTurnIds(Good):
 
 
 class InterruptsNothing(Good):
-    async def interrupt(self, engine: Engine, principal: Principal, session_id: str) -> None:
+    async def interrupt(self, engine: Sessions, principal: Principal, session_id: str) -> None:
         await engine.session(principal, session_id)
 
 
 class AllowsEverything(Good):
-    async def do(self, engine: Engine, principal: Principal, line: Mapping[str, Any], stream: SocketStream) -> None:
+    async def do(self, engine: Sessions, principal: Principal, line: Mapping[str, Any], stream: SocketStream) -> None:
         await super().do(engine, principal, {**line, "behavior": "allow"}, stream)
 
 
 class SaysNothingOfWhatIsNotThere(Good):
-    async def do(self, engine: Engine, principal: Principal, line: Mapping[str, Any], stream: SocketStream) -> None:
+    async def do(self, engine: Sessions, principal: Principal, line: Mapping[str, Any], stream: SocketStream) -> None:
         try:
             await super().do(engine, principal, line, stream)
         except NotFound:
@@ -425,31 +425,31 @@ class SaysNothingOfWhatIsNotThere(Good):
 
 
 class LetsStrangersIn(Good):
-    async def who(self, engine: Engine, line: Mapping[str, Any]) -> Principal:
+    async def who(self, engine: Sessions, line: Mapping[str, Any]) -> Principal:
         return await self.callers.find(line.get("secret")) or Principal("guest")
 
 
 class TellsStrangersWhatIsThere(Good):
-    async def who(self, engine: Engine, line: Mapping[str, Any]) -> Principal:
+    async def who(self, engine: Sessions, line: Mapping[str, Any]) -> Principal:
         await engine.session(Principal("", admin=True), str(line.get("session_id")))
         return await super().who(engine, line)
 
 
 class LooksAgain(Good):
     async def events(
-        self, engine: Engine, principal: Principal, session_id: str, after: int, stream: SocketStream
+        self, engine: Sessions, principal: Principal, session_id: str, after: int, stream: SocketStream
     ) -> None:
         await engine.session(principal, session_id)
         await super().events(engine, principal, session_id, after, stream)
 
 
 class MakesEverybodyAdmin(Good):
-    async def who(self, engine: Engine, line: Mapping[str, Any]) -> Principal:
+    async def who(self, engine: Sessions, line: Mapping[str, Any]) -> Principal:
         return Principal((await super().who(engine, line)).name, admin=True)
 
 
 class MakesNobodyAdmin(Good):
-    async def who(self, engine: Engine, line: Mapping[str, Any]) -> Principal:
+    async def who(self, engine: Sessions, line: Mapping[str, Any]) -> Principal:
         return Principal((await super().who(engine, line)).name)
 
 
@@ -459,7 +459,7 @@ class TakesAnything(Good):
 
 
 class HasOneCode(Good):
-    async def do(self, engine: Engine, principal: Principal, line: Mapping[str, Any], stream: SocketStream) -> None:
+    async def do(self, engine: Sessions, principal: Principal, line: Mapping[str, Any], stream: SocketStream) -> None:
         try:
             await super().do(engine, principal, line, stream)
         except Exhausted as error:
@@ -473,14 +473,14 @@ class NeverEnds(Good):
 
 
 class ServesNobodyWhileItDrains(Good):
-    async def do(self, engine: Engine, principal: Principal, line: Mapping[str, Any], stream: SocketStream) -> None:
+    async def do(self, engine: Sessions, principal: Principal, line: Mapping[str, Any], stream: SocketStream) -> None:
         if engine.draining:
             raise Unavailable("the server is stopping", code="draining")
         await super().do(engine, principal, line, stream)
 
 
 class RefusesNothingWhileItDrains(Good):
-    async def do(self, engine: Engine, principal: Principal, line: Mapping[str, Any], stream: SocketStream) -> None:
+    async def do(self, engine: Sessions, principal: Principal, line: Mapping[str, Any], stream: SocketStream) -> None:
         try:
             await super().do(engine, principal, line, stream)
         except Unavailable:
@@ -488,11 +488,11 @@ class RefusesNothingWhileItDrains(Good):
 
 
 class WaitsForItsClients(Good):
-    async def talk(self, engine: Engine, stream: SocketStream) -> None:
+    async def talk(self, engine: Sessions, stream: SocketStream) -> None:
         with anyio.move_on_after(3, shield=True):
             await super().talk(engine, stream)
 
-    async def stop(self, engine: Engine) -> None: ...
+    async def stop(self, engine: Sessions) -> None: ...
 
 
 class StaysOpen(Good):
@@ -503,7 +503,7 @@ class StaysOpen(Good):
 
 
 class CutsAtOnce(Good):
-    async def talk(self, engine: Engine, stream: SocketStream) -> None:
+    async def talk(self, engine: Sessions, stream: SocketStream) -> None:
         async with stream:
             with suppress(*GONE):
                 await self.answer(engine, stream)

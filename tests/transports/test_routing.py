@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from portico.core.engine import Engine
+from portico.core.sessions import Sessions
 from portico.transports.admission import PUBLIC, READ, Admission
 from portico.transports.auth import principal_of
 from portico.transports.endpoint import route
@@ -34,7 +34,7 @@ class CatchAll:
         self._first = first
         self.reached: list[str] = []
 
-    def routes(self, engine: Engine) -> list[BaseRoute]:
+    def routes(self, engine: Sessions) -> list[BaseRoute]:
         return [
             *self._first,
             WebSocketRoute("/{rest:path}", self._accept),

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from portico.core.engine import Engine
+from portico.core.sessions import Sessions
 from portico.metrics.metrics import Metrics
 from portico.plugins.metrics.engine_metrics import engine_families
 from portico.transports.operation import Answer, operation
@@ -19,9 +19,9 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"
 class MetricsRoutes:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._told_of: Engine | None = None
+        self._told_of: Sessions | None = None
 
-    def routes(self, engine: Engine) -> Sequence[BaseRoute]:
+    def routes(self, engine: Sessions) -> Sequence[BaseRoute]:
         if self._told_of is None:  # each transport calls this; the engine is the same
             self._told_of = engine
             self._metrics.add(*engine_families(engine))

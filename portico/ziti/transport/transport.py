@@ -16,9 +16,9 @@ from anyio.abc import TaskStatus
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from portico.core.engine import Engine
 from portico.core.principal import Callers, Principal
 from portico.core.quota import StreamQuota
+from portico.core.sessions import Sessions
 from portico.transports.asgi import Api, create_app
 from portico.transports.base import TransportFailed
 from portico.transports.dialler import Dialler
@@ -89,7 +89,7 @@ class ZitiTransport:
         self._open = Open(task.services)
         api.metrics.add(*ziti_families(task.services, self._status, self._open))
 
-    async def serve(self, engine: Engine, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
+    async def serve(self, engine: Sessions, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         if self._diallers.trust:
             log.warning("ziti_trust_caller: anybody who may dial can make up a name, and act as its owner")
         key = f"transport {self.name}"
