@@ -1,1 +1,1 @@
-"""How fast and how small, as ratios to something bare in the same run: `python -m benchmarks` (or `make bench`)."""
+"""Speed and size, as ratios to something bare in the same run: `python -m benchmarks` (or `make bench`)."""

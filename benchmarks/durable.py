@@ -1,4 +1,4 @@
-"""What keeping every event in SQLite costs, against keeping it in memory."""
+"""The cost of keeping every event in SQLite, against keeping it in memory."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Flooder:
             Thread(target=self._again_and_again, args=(request,), daemon=True).start()
 
     def small(self) -> None:
-        """What is no flood: small queries whose turn is known."""
+        """Send small queries whose turn is known: no flood."""
         self._again_and_again(self._post(b'{"turn_id":"known","query":"x"}'))
 
     def _again_and_again(self, *parts: bytes) -> None:

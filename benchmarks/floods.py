@@ -127,7 +127,7 @@ def _flooding(server: Server, ticket: str, shape: str) -> Iterator[Sequence[Clie
 
 
 def _stop(client: Client) -> int:
-    """How often it has sent what it sends."""
+    """Return the number of times that it has sent its bytes."""
     assert client.stdin is not None
     client.stdin.close()
     return int(_read(client))

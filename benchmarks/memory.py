@@ -1,4 +1,4 @@
-"""What an idle session without a process costs the server."""
+"""The memory that an idle session without a process costs the server."""
 
 from __future__ import annotations
 

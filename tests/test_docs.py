@@ -1,4 +1,4 @@
-"""What the documentation says is so."""
+"""The documentation tells the truth."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ async def running_demo(folder: Path, *options: str) -> AsyncIterator[Process]:
 
 
 async def said(demo: Process, text: str) -> str:
-    """What the demo says up to ``text``, and what came with it."""
+    """Return the demo's output up to ``text``, and the match."""
     assert demo.stdout is not None
     found = ""
     with anyio.fail_after(HANG_SECONDS):

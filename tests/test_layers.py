@@ -1,4 +1,4 @@
-"""Which room may import which: the shape of the code, read from its imports."""
+"""The imports that each room may have: the shape of the code, read from its imports."""
 
 from __future__ import annotations
 

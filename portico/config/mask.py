@@ -1,4 +1,4 @@
-"""How values are shown to people: in the form that they are written in, and secrets masked."""
+"""The form in which values are shown to people: as they are written, and secrets masked."""
 
 from typing import Any
 

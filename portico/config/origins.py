@@ -54,7 +54,7 @@ def from_variables(
 
 
 def option(name: str) -> str:
-    """How a setting is spelled on the command line."""
+    """Return the spelling of a setting on the command line."""
     return "--" + name.replace("_", "-")
 
 

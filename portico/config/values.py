@@ -1,4 +1,4 @@
-"""How the values of settings are written: text in, checked values out. No I/O.
+"""The form in which the values of settings are written: text in, checked values out. No I/O.
 
 Every function raises ValueError for what it refuses. Its message never quotes a value: it may be a secret.
 """

@@ -37,7 +37,7 @@ STRANGE: tuple[str, ...] = (
 
 
 class AuthenticatorConformance:
-    """Subclass it; say in `create` how the authenticator is made, and in `known` whom it knows.
+    """Subclass it: `create` makes the authenticator, and `known` lists the callers that it knows.
 
     Needs pytest and anyio's plugin for it, which comes with anyio. An authenticator that knows everybody (such as the
     built-in ``none``) has no secrets, and nothing to prove here.
@@ -46,7 +46,7 @@ class AuthenticatorConformance:
     pytestmark = pytest.mark.anyio
 
     call_seconds = ANSWER_SECONDS
-    """How long any answer may take."""
+    """The longest time that an answer may take."""
 
     def create(self) -> Authenticator:
         """A new authenticator, which knows the secrets in `known`."""

@@ -42,7 +42,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A step: asks for leave to use a tool, and waits for the answer, which `ScriptedAgent.decisions` then holds.
+    """A step: asks for permission to use a tool, and waits for the answer, which `ScriptedAgent.decisions` then holds.
 
     ``more`` are further members of the request: ``suggestions``, ``permission_mode`` ...
     """

@@ -1,4 +1,4 @@
-"""When a row is worse, and when it is only another round."""
+"""The difference between a row that is worse and one that is only another round."""
 
 from __future__ import annotations
 

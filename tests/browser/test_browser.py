@@ -68,7 +68,7 @@ class World:
         return await self.page.locator("output").text_content() or ""
 
     def calls(self) -> int:
-        """How often the model was asked something."""
+        """Return the number of requests that the model got."""
         return sum(call.path == "/v1/messages" for call in self.server.model.requests)
 
     def times_called(self, path: str) -> int:
@@ -308,7 +308,7 @@ async url => {
   await new Promise(done => Object.assign(new Image(), {onerror: done, onload: done, src: `${url}?query=hello`}))
 }
 """
-"""What a page may send without the browser asking the server beforehand."""
+"""Requests that a page may send without a preflight request of the browser."""
 
 
 async def test_a_page_of_a_foreign_origin_can_do_and_read_nothing(tmp_path: Path) -> None:

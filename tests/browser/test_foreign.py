@@ -1,4 +1,4 @@
-"""What a page of another origin can do to a server, in a real browser: nothing, whether or not it asks for tokens."""
+"""A page of another origin can do nothing to a server, in a real browser, whether or not the server asks for tokens."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ pytestmark = [
 ]
 
 BLIND = {"form", "form_get", "beacon"}
-"""What a page may send, and never sees the answer of."""
+"""Requests that a page may send, and whose answers it never sees."""
 EVIL = "evil.example"
 
 
 def told(found: dict[str, str]) -> dict[str, str]:
-    """What the page has learnt, but for the refusals that a browser makes of it."""
+    """Return everything that the page has learnt, except the refusals of the browser itself."""
     refused = {"error", "TypeError", "SecurityError", "opaque:", "nothing to see"}
     return {name: seen for name, seen in found.items() if name not in BLIND and seen not in refused}
 

@@ -1,4 +1,4 @@
-"""How every command ends: its exit status, and what it says instead of a traceback."""
+"""The end of every command: its exit status, and its message instead of a traceback."""
 
 from __future__ import annotations
 

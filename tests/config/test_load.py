@@ -1,4 +1,4 @@
-"""Where the values of settings come from, and what is said about wrong ones."""
+"""The sources of settings' values, and the messages about wrong ones."""
 
 import os
 import traceback

@@ -1,4 +1,4 @@
-"""What each setting accepts."""
+"""The values that each setting accepts."""
 
 from pathlib import Path
 from typing import Any

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 async def answered(
     folder: Path, ask: Ask, decision: Decision, *, session: NewSession | None = None, **policy: Any
 ) -> tuple[Decision, list[dict[str, Any]]]:
-    """What the agent is told, and the notices. Raises what the answer raises; the request waits then as before."""
+    """Return the agent's decision, and the notices. Raises as the answer does; the request then still waits."""
     driver = ScriptedDriver([turn(ask)])
     async with scripted_engine(folder, driver=driver, **policy) as engine:
         await engine.create(ADA, session or NewSession(session_id="s"))

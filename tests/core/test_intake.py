@@ -1,4 +1,4 @@
-"""What is held of one principal's messages, and who has the event loop meanwhile."""
+"""The memory that one principal's messages take, and the share of the event loop that others keep meanwhile."""
 
 from __future__ import annotations
 

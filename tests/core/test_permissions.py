@@ -1,4 +1,4 @@
-"""A request is settled once, and everybody can learn by whom."""
+"""A request is resolved once, and everybody can learn who resolved it."""
 
 from __future__ import annotations
 

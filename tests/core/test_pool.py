@@ -1,4 +1,4 @@
-"""What the pool does about a driver whose agents do not last."""
+"""The pool's behaviour with a driver whose agents do not last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator allows can't be passed by the way in which rules are written."""
+"""The operator's rules can't be passed by the way in which rules are written."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_operators_may_write_the_rules_that_clients_may(text: str) -> None:
 
 @st.composite
 def attacks(draw: st.DrawFn) -> tuple[list[str], list[str]]:
-    """What the operator allows, and what a client asks for, who knows that and adds to it."""
+    """Return the operator's rules, and a request of a client who knows them and adds to them."""
     allowed = draw(st.lists(good.filter(valid), min_size=1, max_size=3))
     theirs = st.sampled_from(allowed)
     tools = theirs.map(lambda text: text.partition("(")[0])

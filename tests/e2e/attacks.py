@@ -1,4 +1,4 @@
-"""What strangers, clients and web pages may try: what is sent, and what must come back."""
+"""Attacks of strangers, clients and web pages: the bytes that are sent, and the answer that must come back."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Attack:
 
     @property
     def endless(self) -> bool:
-        """Whether the server stops reading in the middle of it."""
+        """Tell whether the server stops reading in the middle of it."""
         return bool(self.more) or len(self.sent) > 64 * KIB
 
 

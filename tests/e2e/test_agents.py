@@ -1,4 +1,4 @@
-"""What becomes of agents: they die, cannot start, leave children behind. Real server, real CLI."""
+"""Agents that die, that can't start, or that leave children behind. Real server, real CLI."""
 
 from __future__ import annotations
 

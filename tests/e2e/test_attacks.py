@@ -83,7 +83,7 @@ def _is_whole(raw: bytes, *, head: bool) -> bool:
 
 
 async def outcome(server: RunningServer, client: Talk, attack: Attack) -> str | None:
-    """What is wrong with what comes of the attack."""
+    """Return the differences between the attack's answer and the right one."""
     upgrades = attack in SOCKETS
     try:
         with anyio.fail_after(HANG_SECONDS):

@@ -113,7 +113,7 @@ async def test_callers_come_with_tokens_of_an_issuer_or_with_their_own(tmp_path:
 
 
 def refusal(folder: Path, **variables: str) -> str:
-    """What a server says that does not start."""
+    """Return the output of a server that does not start."""
     env = environment(folder, PORTICO_DATA_DIR=str(folder / "data"), PORTICO_PORT="0", **variables)
     done = subprocess.run(
         [*PORTICO, "serve", "--driver", "echo"],

@@ -1,4 +1,4 @@
-"""What may be said to a busy session: interrupt, steer, withdraw; and what may be changed of it while it lives."""
+"""Requests to a busy session: interrupt, steer, withdraw; and changes of it while it lives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def of(history: list[Event], turn_id: str) -> list[Event]:
 
 
 def ends(history: list[Event]) -> dict[str, str]:
-    """How each turn ended; each ends once."""
+    """Return the end of each turn; each ends once."""
     completes = [event for event in history if event["type"] == "complete"]
     found = {event["turn_id"]: event["stop_reason"] for event in completes}
     assert len(found) == len(completes)

@@ -1,4 +1,4 @@
-"""What a session was given is on no command line, while it does what it was given for."""
+"""The secrets and prompts of a session are on no command line, and take effect."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def servers(mark: str, url: str) -> dict[str, Any]:
 
 
 def told(server: RunningServer, mark: str) -> set[str]:
-    """What the model was last told of the prompts."""
+    """Return the prompts of the model's last request."""
     body = server.model.requests[-1].body
     assert body is not None
     system = json.dumps(body["system"])
@@ -39,7 +39,7 @@ def told(server: RunningServer, mark: str) -> set[str]:
 
 
 async def call_both(client: Talk, session_id: str) -> str:
-    """What the MCP servers answer."""
+    """Return the answers of the MCP servers."""
     uses = [{"tool": {"name": f"mcp__{name}__hello", "input": {}}} for name in ("program", "remote")]
     turn = await client.turn(session_id, script(*uses, {"say": "done"}))
     return json.dumps([event["content"] for event in turn if event["type"] == "tool_result"])

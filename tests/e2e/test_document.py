@@ -1,4 +1,4 @@
-"""What real sessions tell is as the OpenAPI document says, and holds nothing that it does not name."""
+"""The events and answers of real sessions are as the OpenAPI document says, and hold nothing that it does not name."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ VARIABLES = {
 
 
 async def tool(client: Talk, session_id: str, command: str) -> str:
-    """What a Bash tool prints."""
+    """Return the output of a Bash tool."""
     turn = await client.turn(
         session_id, script({"tool": {"name": "Bash", "input": {"command": command}}}, {"say": "x"})
     )

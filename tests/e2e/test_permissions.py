@@ -1,4 +1,4 @@
-"""Leave to use a tool, proven on the file system: real server, real CLI, scripted model."""
+"""Permission to use a tool, proven on the file system: real server, real CLI, scripted model."""
 
 from __future__ import annotations
 

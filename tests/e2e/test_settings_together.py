@@ -182,7 +182,7 @@ async def test_claude_code_oauth_token_reaches_the_model(other: RunningServer, m
 
 
 async def environment_of_a_tool(client: Talk) -> dict[str, str]:
-    """What a Bash tool of a new session has in its environment."""
+    """Return the environment of a Bash tool of a new session."""
     session = await client.open(permission_mode="acceptEdits", allowed_tools=["Bash"])
     command = {"command": "env -0 | tr '\\0' '\\n' > env.txt"}
     await client.turn(session["session_id"], script({"tool": {"name": "Bash", "input": command}}, {"say": "x"}))

@@ -1,4 +1,4 @@
-"""How a server stops, and what is left of it."""
+"""The stop of a server, and everything that it leaves."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def write(path: Path) -> str:
 
 
 class Watcher:
-    """What one viewer of a whole session has got: the bytes of each event."""
+    """The bytes of each event that one viewer of a whole session has got."""
 
     def __init__(self) -> None:
         self.seen: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Where sessions work: nothing that an agent plants there leads the server, or another session's agent, elsewhere."""
+"""The folders of sessions: nothing that an agent plants there leads the server, or another agent, elsewhere."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ECHO = {"PORTICO_DRIVER": "echo"}
 
 
 async def tool(client: Talk, session_id: str, command: str) -> str:
-    """What a Bash tool prints."""
+    """Return the output of a Bash tool."""
     turn = await client.turn(
         session_id, script({"tool": {"name": "Bash", "input": {"command": command}}}, {"say": "x"})
     )

@@ -1,4 +1,4 @@
-"""What schemathesis can't know of a Portico whose agents are echoes: which values lead on, and a check of our own.
+"""Hooks for schemathesis: values that lead further in a Portico whose agents are echoes, and a check of our own.
 
 It is loaded by the `st` command, see tests/fuzz/test_api.py.
 """
@@ -24,7 +24,7 @@ QUERIES = (
     json.dumps({"deltas": 3, "size": 1000}),
 )
 RARE = frozenset("0123456")
-"""What the ids of one in nine cases begin with."""
+"""The beginning of the ids of one in nine cases."""
 OTHER = {
     "Bearer secret-of-alice": "Bearer secret-of-bob",
     "Bearer secret-of-bob": "Bearer secret-of-alice",
@@ -63,11 +63,11 @@ def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -
 
 
 owners: dict[str, str | bytes | None] = {}
-"""Whose a session is: by its id the credentials with which it was made."""
+"""The owner of each session: by its id, the credentials with which it was made."""
 
 
 def _owner(response: Response) -> str | bytes | None:
-    """Whose the session is that was asked for, if one was that exists."""
+    """Return the owner of the session that a case asks for, if that session exists."""
     found = re.search(r"/claude/(?:sessions|stream|ws)/([^/?]+)", response.request.url or "")
     return owners.get(found[1]) if found else None
 
@@ -84,7 +84,7 @@ def after_call(context: HookContext, case: Case[Any], response: Response) -> Non
 
 @schemathesis.hook
 def filter_failure(context: HookContext, failure: Failure, case: Case[Any], response: Response) -> bool:
-    """What is otherwise than schemathesis expects.
+    """Tell whether a failure counts: False for an expectation of schemathesis that does not hold here.
 
     What one caller has made is not there for another, and who comes with wrong credentials again and again has to wait.
     """
@@ -95,7 +95,7 @@ def filter_failure(context: HookContext, failure: Failure, case: Case[Any], resp
 
 @schemathesis.check
 def a_session_is_its_owners(context: CheckContext, response: Response, case: Case[Any]) -> None:
-    """What its owner is answered, the other caller, who asks for the same, is told that it is not there."""
+    """Check that another caller gets 404 for the session whose owner gets an answer."""
     sent = response.request
     if response.status_code >= 400 or _owner(response) is None:
         return

@@ -51,7 +51,7 @@ auth:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What the server has, once nobody asks it anything: descriptors, processes below it, and memory in MiB."""
+    """Return the resources of an idle server: descriptors, processes below it, and memory in MiB."""
 
     descriptors: int
     children: int
@@ -107,7 +107,7 @@ def faults(server: RunningServer) -> list[str]:
 
 
 async def warmed_up(server: RunningServer) -> Left:
-    """What a server has that has seen each kind of thing once."""
+    """Return the resources of a server that has seen each kind of request once."""
     async with server.http() as client:
         client.headers["authorization"] = "Bearer secret-of-alice"
         await client.post("/sessions", json={"session_id": "first"})

@@ -1,4 +1,4 @@
-"""What was spent, over days and restarts."""
+"""The record of spending, over days and restarts."""
 
 from __future__ import annotations
 

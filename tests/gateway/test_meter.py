@@ -1,4 +1,4 @@
-"""What is counted of a reply, wherever its bytes are cut."""
+"""The count of a reply's tokens, wherever its bytes are cut."""
 
 from __future__ import annotations
 

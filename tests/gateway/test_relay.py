@@ -1,4 +1,4 @@
-"""What passes the gateway, and how. The agent's side is a plain HTTP client; the model's is the scripted one."""
+"""Requests and replies that pass the gateway. The agent is a plain HTTP client; the model is the scripted one."""
 
 from __future__ import annotations
 

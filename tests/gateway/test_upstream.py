@@ -1,4 +1,4 @@
-"""How the model API is reached: proxies and CA files that agents would have gone by."""
+"""The way to the model API: the proxies and CA files that agents would have used."""
 
 from __future__ import annotations
 

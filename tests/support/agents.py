@@ -90,7 +90,7 @@ def live(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
 
 
 def gone_soon(processes: Sequence[psutil.Process], within: float = HANG_SECONDS) -> bool:
-    """Whether none of them is left after so many seconds at most."""
+    """Tell whether all of them end within so many seconds."""
     end = time.monotonic() + within
     while live(processes):
         if time.monotonic() > end:

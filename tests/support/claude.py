@@ -74,7 +74,7 @@ def tool(name: str, **inputs: Any) -> dict[str, Any]:
 
 
 def conversation(model: ServedModel) -> str:
-    """What the model was last asked with."""
+    """Return the last request of the model's."""
     return json.dumps(model.model.requests[-1].body["messages"])
 
 
@@ -91,7 +91,7 @@ def kill(spec: AgentSpec) -> None:
 
 
 def text(events: list[Event]) -> str:
-    """What the user reads: all finished text."""
+    """Return the text that the user reads: all finished text."""
     blocks = [b for e in events if e["type"] == "message" for b in e["content"]]
     return "".join(block["text"] for block in blocks if block["type"] == "text")
 

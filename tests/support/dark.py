@@ -20,7 +20,7 @@ from tests.support.ziti import STANDIN, Network
 
 @cache
 def enrolled(port: int = 1280, *, days: int = 30) -> str:
-    """What enrolling makes: a key, and a certificate that is valid for so many days more. It is of no use."""
+    """Return the JSON of an enrolment: a key, and a certificate that is valid for ``days`` more. It opens nothing."""
     return json.dumps(identity(f"https://127.0.0.1:{port}", days=days))
 
 
@@ -32,7 +32,7 @@ def identity_file(net: Network, name: str = "server") -> Path:
 
 
 def standin_environment(folder: Path, net: Network) -> dict[str, str]:
-    """What a server needs so that its listener has the stand-in for ``openziti``.
+    """Return the environment in which a server's listener finds the stand-in for ``openziti``.
 
     Its own variables don't reach the listener, but its module path does: Python runs the ``sitecustomize`` on it.
     """

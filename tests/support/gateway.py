@@ -35,7 +35,7 @@ class Gate:
     async def ask(
         self, *steps: Mapping[str, Any], stream: bool = False, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
-        """What the model says to a request for messages."""
+        """Answer a request for messages as the model does."""
         return await self.http.post("/v1/messages?beta=true", json=asking(*steps, stream=stream), headers=headers)
 
 

@@ -1,4 +1,4 @@
-"""How long the event loop is kept from others."""
+"""The time for which the event loop is kept from others."""
 
 from __future__ import annotations
 

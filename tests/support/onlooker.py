@@ -1,4 +1,4 @@
-"""Somebody else on the machine, who reads the command lines of all processes over and over."""
+"""Another user of the machine, who reads the command lines of all processes again and again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Onlooker:
                 await anyio.sleep(0.02)
 
     def seen(self) -> set[str]:
-        """What was seen, with a decoy that shows that nothing of the kind is overlooked."""
+        """Return the text that was seen, with a decoy that shows that nothing of the kind is overlooked."""
         return {line.removeprefix(self._mark) for line in self._lines() if line.startswith(self._mark)}
 
     def _rounds(self) -> int:

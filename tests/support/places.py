@@ -1,4 +1,4 @@
-"""Where a server of a test is: alone, or mounted in another app. What keeps strangers out must hold in both places."""
+"""The places of a server in tests: alone, or mounted in another app. The guards must hold in both."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How the CLI reads a list of tool rules: a model of it, which `plugins/claude_code/test_rules.py` compares with it."""
+"""A model of the CLI's reading of tool rules, which `plugins/claude_code/test_rules.py` compares with the CLI."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(piece: str) -> Rule:
 
 
 def heard(rules: Iterable[str]) -> list[Rule]:
-    """What the CLI makes of these, which it is given in one argument."""
+    """Return the rules that the CLI reads in one argument."""
     return [read(piece) for piece in split(",".join(rules))]
 
 

@@ -37,7 +37,7 @@ async def working_sandbox(
 
 
 async def run_wrapped(command: Sequence[Argument], **options: Any) -> CompletedProcess[bytes]:
-    """What `Sandbox.wrap` or `Containment.wrap` has made, run to its end; ``options`` are `anyio.run_process`'s."""
+    """Run the result of `Sandbox.wrap` or `Containment.wrap` to its end; ``options`` are for `anyio.run_process`."""
     with opened(command) as (argv, files):
         return await anyio.run_process(argv, check=False, pass_fds=files, **options)
 

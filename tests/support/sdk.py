@@ -11,4 +11,4 @@ SDK_DRIVER = {
     "PORTICO_PLUGINS": "portico_claude_agent_sdk",
     "PYTHONPATH": os.pathsep.join(map(str, (ROOT, SDK_PACKAGE))),
 }
-"""What a server needs in its environment to have this driver."""
+"""The environment in which a server has this driver."""

@@ -44,7 +44,7 @@ class RunningServer:
 
     @property
     def client_env(self) -> dict[str, str]:
-        """What a client on this machine needs to find the server."""
+        """Return the variables with which a client on this machine finds the server."""
         return environment(self.home, PORTICO_DATA_DIR=str(self.data_dir))
 
     def http(self) -> httpx.AsyncClient:
@@ -120,7 +120,7 @@ async def running_server(folder: Path, *arguments: str, **variables: str) -> Asy
 
 
 async def _ready(process: Process, path: Path, log: Path) -> Mapping[str, Any]:
-    """What the server says of itself once it can be reached."""
+    """Return the server's own description once it can be reached."""
     with anyio.move_on_after(HANG_SECONDS):
         while process.returncode is None:
             if await anyio.Path(path).exists():

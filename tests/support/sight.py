@@ -30,5 +30,5 @@ sees_servers = pytest.mark.skipif(
 
 
 def count_descriptors(server: psutil.Process) -> int:
-    """How many files a server has open; 0 for those who may not look."""
+    """Return the number of files that a server has open; 0 for a user who may not look."""
     return server.num_fds() if SEES_SERVERS else 0

@@ -82,7 +82,7 @@ async def talk(server: RunningServer, token: str | None = None) -> AsyncIterator
 
 
 def text(found: list[Event]) -> str:
-    """What was streamed as text."""
+    """Return the streamed text."""
     return "".join(event["content"] for event in found if event["type"] == "delta")
 
 

@@ -41,7 +41,7 @@ class Terminal:
     _raw: bytearray = field(default_factory=bytearray)
 
     async def until(self, text: str, within: float = HANG_SECONDS) -> str:
-        """What the program writes from here up to ``text``, without what steers the terminal."""
+        """Return the program's output from here up to ``text``, without control sequences."""
         with anyio.move_on_after(within):
             while (found := self.text.find(text, self._seen)) < 0:
                 if not await self._read():

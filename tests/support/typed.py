@@ -1,4 +1,4 @@
-"""What is typed after `portico`, run within the test: a process for each would take longer than what it does."""
+"""Commands as typed after `portico`, run within the test: a process for each would take longer than the command."""
 
 from __future__ import annotations
 

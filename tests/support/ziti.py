@@ -142,7 +142,7 @@ class Network:
         self._write()
 
     def environment(self) -> dict[str, str]:
-        """What a process needs beside ``os.environ`` to have the stand-in for ``openziti``."""
+        """Return the variables that a process needs beside ``os.environ`` to have the stand-in for ``openziti``."""
         path = os.pathsep.join(filter(None, [str(STANDIN), os.environ.get("PYTHONPATH")]))
         return {"PYTHONPATH": path, "ZITI_STANDIN_NETWORK": str(self.folder), "ZITI_STANDIN_SHAPE": self.shape}
 
@@ -281,7 +281,7 @@ class _Stream(httpcore.AsyncNetworkStream):
 
 
 def _readable(stream: socket.socket) -> bool:
-    """Whether something came, or the end: httpcore throws such a connection away when nothing was asked on it."""
+    """Tell whether data or the end has come: httpcore drops such a connection if nothing was requested on it."""
     try:
         stream.recv(1, socket.MSG_PEEK)
     except BlockingIOError:

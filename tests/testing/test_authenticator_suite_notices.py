@@ -183,7 +183,7 @@ BROKEN: dict[type[Good], set[str]] = {
 
 
 async def noticed(variant: type[Good], rule: str, caplog: pytest.LogCaptureFixture) -> str | None:
-    """What the test that states ``rule`` says of the authenticator; None: it has passed."""
+    """Return the failure of the test that states ``rule``; None if it passes."""
     suite = Suite(variant)
     if variant in (ThinksLongAboutHugeOnes, StaysLocked):
         suite.call_seconds = 0.1

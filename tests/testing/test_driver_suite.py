@@ -98,6 +98,6 @@ class TestClaudeCode(DriverConformance):
         return live([process for agent in (folder / "agents").glob("*") for process in processes_of(agent)])
 
     def _asked(self) -> dict[str, Any]:
-        """What the model was last asked with."""
+        """Return the last request of the model's."""
         body: dict[str, Any] = self.model.model.requests[-1].body
         return body

@@ -447,7 +447,7 @@ BROKEN: dict[type[Good], set[str]] = {
 
 
 async def noticed(variant: type[Good], rule: str, folder: Path) -> str | None:
-    """What the test that states ``rule`` says of the store; None: it has passed."""
+    """Return the failure of the test that states ``rule``; None if it passes."""
     suite = Suite(variant)
     if variant is HangsOverTheUnknown:
         suite.call_seconds = 0.05

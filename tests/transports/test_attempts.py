@@ -1,4 +1,4 @@
-"""Who guesses credentials is slowed down, and nobody else."""
+"""A caller who guesses credentials is slowed down, and nobody else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose credentials do not hold any more is neither told anything nor heard, however it delays the end."""
+"""A caller whose credentials are no longer valid gets nothing more and is not heard, however it delays the end."""
 
 from __future__ import annotations
 

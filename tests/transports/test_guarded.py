@@ -1,4 +1,4 @@
-"""What every answer tells a browser."""
+"""The headers that every answer has for a browser."""
 
 from __future__ import annotations
 

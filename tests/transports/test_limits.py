@@ -1,4 +1,4 @@
-"""What there can be too much of. What is refused at once is in tests/e2e/test_attacks.py."""
+"""Limits of numbers. Requests that are refused at once are in tests/e2e/test_attacks.py."""
 
 from __future__ import annotations
 

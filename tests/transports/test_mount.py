@@ -38,7 +38,7 @@ class Around:
 
     @property
     def mount(self) -> str:
-        """Where clients of the proxy find the API."""
+        """Return the URL at which clients of the proxy find the API."""
         return self.taken + self.base
 
 

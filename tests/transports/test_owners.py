@@ -1,4 +1,4 @@
-"""What has begun with one session does not go over to the next one of the same id, over any transport.
+"""A call that began with one session does not go on with the next one of the same id, over any transport.
 
 An admin's requests show it best: an admin may use both sessions, and means one of them.
 """

@@ -1,4 +1,4 @@
-"""Whose word the server takes for who is calling."""
+"""The proxies that the server believes about the caller's address."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_through_a_unix_socket_only_if_that_is_said() -> None:
 async def taken(
     trusted: tuple[str, ...], client: tuple[str, int] | None, headers: list[tuple[bytes, bytes]], kind: str = "http"
 ) -> dict[str, Any]:
-    """What the app gets to see."""
+    """Return the request as the app sees it."""
     seen: dict[str, Any] = {}
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

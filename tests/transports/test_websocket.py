@@ -1,4 +1,4 @@
-"""What is said over a WebSocket, by both sides."""
+"""The messages of a WebSocket, in both directions."""
 
 import json
 from pathlib import Path

@@ -57,7 +57,7 @@ def frames(draw: st.DrawFn) -> bytes:
 
 
 class Faults(logging.Handler):
-    """What is logged as a fault of ours."""
+    """Return the faults of the server that are in the log."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -31,7 +31,7 @@ NO_LIBRARY = "openziti is not installed (pip install 'portico-server[ziti]')"
 
 
 class Network:
-    """What `ziti edge quickstart` makes: every identity may use the router, the router serves every service.
+    """A network as `ziti edge quickstart` makes it: every identity may use the router, which serves every service.
 
     It lies in a network namespace where that can be had, else on this machine's loopback. Its methods work from
     anywhere; whatever else is to reach it has to be started `inside`. What is made here is named by its id, and deleted
@@ -109,7 +109,7 @@ class Network:
             self.withdraw(made)
 
     def terminators(self, service: str) -> int:
-        """How many have bound this service, as far as the controller knows."""
+        """Return the number of hosts that have bound this service, as far as the controller knows."""
         found: list[Any] = self.api("GET", "terminators", params={"filter": f'service.name="{service}"'})
         return len(found)
 

@@ -1,4 +1,4 @@
-"""What `portico ziti setup` has made on a network is not the network's to forget."""
+"""The objects that `portico ziti setup` has made on a network; the network must not forget them."""
 
 from __future__ import annotations
 

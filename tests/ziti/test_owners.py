@@ -1,4 +1,4 @@
-"""Who somebody is, by the service that was dialled, and by nothing that a caller says of itself."""
+"""A caller's identity follows from the dialled service, and from nothing that the caller says of itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `docs/ziti.md` prints works as printed."""
+"""The commands of `docs/ziti.md` work as printed."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ async def test_a_stop_takes_it_off_the_network_at_once(dark: Dark) -> None:
 
 
 async def refusal(dark: Dark, service: str = "portico") -> str:
-    """What a server says that does not start."""
+    """Return the output of a server that does not start."""
     home = dark.folder / "home"
     home.mkdir()
     settings = dark.settings(f"{service}=alice")

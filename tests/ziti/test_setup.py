@@ -37,7 +37,7 @@ def setup(edge: Controller, typed: Typed) -> Typed:
 
 
 def steps(output: str) -> dict[str, str]:
-    """What was done to what; two blanks come before each."""
+    """Return the state of each object, from the lines of the output that begin with two blanks."""
     return {what: state.strip() for state, what in re.findall(r"^  (\S.{16}) (\S.*)$", output, re.MULTILINE)}
 
 

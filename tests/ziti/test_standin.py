@@ -83,7 +83,7 @@ class Child:
             return await self.process.wait()
 
     async def silent(self, seconds: float = 0.3) -> bool:
-        """Whether it neither says anything nor ends for so long."""
+        """Tell whether it neither says anything nor ends for so long."""
         with anyio.move_on_after(seconds):
             self._rest += await self._text.receive()
         return not self._rest

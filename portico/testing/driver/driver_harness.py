@@ -71,10 +71,10 @@ class DriverHarness:
     pytestmark = pytest.mark.anyio
 
     turn_seconds = 120.0
-    """How long a start, or a turn, may take."""
+    """The longest time that a start, or a turn, may take."""
 
     soon_seconds = 30.0
-    """How long an interrupt, a close and all the rest may take: the engine waits no longer."""
+    """The longest time for an interrupt, a close and everything else: the engine waits no longer."""
 
     other_model = "other-model"
     """A model that is not the default one."""

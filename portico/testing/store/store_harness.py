@@ -39,7 +39,7 @@ class StoreHarness:
     """True if `create`, called again with the same folder, gives a store with the contents of the one before."""
 
     call_seconds = 60.0
-    """How long any call may take."""
+    """The longest time that a call may take."""
 
     def create(self, folder: Path) -> EventStore:
         """A store that was not opened yet, and drops nothing while the test runs (no retention, or a long one).

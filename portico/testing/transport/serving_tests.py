@@ -166,7 +166,7 @@ class ServingTests(TransportHarness):
             compare(seen, stored, "a client that was cut again and again")
 
     async def test_it_goes_on_after_a_restart(self, tmp_path: Path) -> None:
-        """When the transport is stopped and another one is started there, clients come back with after=N."""
+        """Clients come back with after=N once the transport is stopped and another one is started there."""
         port = free_port()
         async with self._serving(tmp_path, port=port) as server:
             await self._query(server, "one two three")

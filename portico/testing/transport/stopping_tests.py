@@ -72,7 +72,7 @@ class StoppingTests(TransportHarness):
     async def test_a_stop_takes_seconds_whoever_is_there(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """When it is cancelled, serve() ends within seconds, whoever is connected, and leaves nothing open."""
+        """A cancelled serve() ends within seconds, whoever is connected, and leaves nothing open."""
         async with self._flooded(tmp_path) as server, AsyncExitStack() as watching, AsyncExitStack() as stalling:
             serving = possessions()
             for size in (0, 100, 100_000):
@@ -108,7 +108,7 @@ class StoppingTests(TransportHarness):
             compare(watch.events, stored, "a client that read until the stop")
 
     async def test_an_address_that_is_taken(self, tmp_path: Path) -> None:
-        """Where somebody serves already, the start fails with TransportFailed and a sentence, and the other goes on."""
+        """A start on a taken address fails with TransportFailed and a sentence, and the other server goes on."""
         port = free_port()
         async with self._serving(tmp_path, port=port) as server:
             second = self.create(self._context(tmp_path, port))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from portico.core.principal import Principal
 
 ALICE, BOB, ROOT = (f"{name}-secret-0123456789" for name in ("alice", "bob", "root"))
-"""The secrets of the callers whom the suite's `Context` knows. The last one is an admin."""
+"""The secrets of the callers that the suite's `Context` knows. The last one is an admin."""
 
 
 KNOWN: Mapping[str, Principal] = {ALICE: Principal("alice"), BOB: Principal("bob"), ROOT: Principal("root", admin=True)}

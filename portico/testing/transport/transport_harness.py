@@ -38,7 +38,7 @@ class TransportHarness:
     pytestmark = pytest.mark.anyio
 
     seconds = 60.0
-    """How long anything may take, also a stop."""
+    """The longest time that anything may take, a stop included."""
 
     write_timeout = 0.5
     """The setting, in the test of a client that reads nothing."""
@@ -51,7 +51,7 @@ class TransportHarness:
         raise NotImplementedError
 
     def connect(self, address: str, secret: str | None) -> AbstractAsyncContextManager[TransportClient]:
-        """A client of who has ``secret`` (None: shows nothing). At its end connections are cut, without a good-bye."""
+        """Return a client that shows ``secret`` (None: no credentials). At its end it cuts its connections."""
         raise NotImplementedError
 
     def cannot(self) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""Where a client finds its server, and what it says when there is none."""
+"""The address of a client's server, and the message when there is none."""
 
 import json
 import os

@@ -47,7 +47,7 @@ class Asked:
 
 
 async def shown(events: AsyncGenerator[Event, None], asked: Asked) -> tuple[str | None, str]:
-    """How the turn ended, and what was printed. There is no server, so that an answer to one is told of."""
+    """Return the end of the turn, and the printed text. There is no server, so each answer to one is printed too."""
     out = io.StringIO()
     send, presses = anyio.create_memory_object_stream[None](2)
     async with Client(Endpoint("http://127.0.0.1:1")) as client:

@@ -1,4 +1,4 @@
-"""What an agent does about a CLI that misbehaves as the real one can't be made to."""
+"""The agent on a CLI that misbehaves as the real one can't be made to."""
 
 from __future__ import annotations
 

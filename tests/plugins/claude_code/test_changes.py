@@ -1,4 +1,4 @@
-"""What a running agent can be told: as requests, and what the real CLI makes of them."""
+"""Changes of a running agent: as requests, and with the real CLI."""
 
 from __future__ import annotations
 

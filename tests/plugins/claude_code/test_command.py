@@ -1,4 +1,4 @@
-"""What is asked of an agent, as arguments: nothing that a client says can become a flag, or is read by others."""
+"""The arguments of an agent: nothing that a client says can become a flag, or is read by others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which mechanism is taken, and what it is like inside."""
+"""The mechanism that contains agents: the choice of it, and the view from inside."""
 
 import os
 import sys

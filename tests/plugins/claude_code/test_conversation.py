@@ -1,4 +1,4 @@
-"""Which conversation an agent is in: what its folder says, and what the real CLI makes of a /clear."""
+"""The conversation that an agent is in: by its folder, and after a /clear of the real CLI."""
 
 from __future__ import annotations
 

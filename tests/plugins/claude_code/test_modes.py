@@ -1,4 +1,4 @@
-"""The CLI's permission mode: how it is told, where leave to do what was planned leads, and what is remembered of it."""
+"""The permission mode of the CLI: its reports, the mode after a plan, and what is remembered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is to be seen in the sandbox, and what an agent can't do to the next start."""
+"""The files that the sandbox shows, and the things that an agent can't do to the next start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an echo makes of a query; that it keeps the rules of drivers is shown in tests/testing."""
+"""The echo of a query; tests/testing shows that the driver keeps the rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is a token of the issuer's, and what only looks like one. Real keys, and a real server that gives them."""
+"""Tokens of the issuer, and texts that only look like one. Real keys, and a real server that serves them."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 
 
 class Numbers:
-    """What ``/metrics`` answers."""
+    """Return the text of ``/metrics``."""
 
     def __init__(self, answer: httpx.Response) -> None:
         assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/plain; version=0.0.4")

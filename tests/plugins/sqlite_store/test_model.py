@@ -109,7 +109,7 @@ class Run:
             assert model.turn is None or first <= model.turn_began
 
     def latest(self, model: Model, index: int) -> bool:
-        """Whether the event was old enough to go at any time until now."""
+        """Tell whether the event was old enough to be deleted at any time until now."""
         return model.times[index] < self.newest - KEEP_DAYS * DAY
 
     newest = 20_000.0 * DAY

@@ -30,7 +30,7 @@ CODES: Mapping[str, Mapping[str, int]] = {
 }
 EBADF, EAGAIN, EINVAL = 9, 11, 22
 NAGLE_SECONDS = 0.042
-"""What a response waits where nobody has set TCP_NODELAY on the connection to the router."""
+"""The delay of a response if nobody has set TCP_NODELAY on the connection to the router."""
 TICK = 0.02
 
 
@@ -77,7 +77,7 @@ class Binding:
     ends: set[socket.socket] = field(default_factory=set)
 
     def lose(self) -> None:
-        """What libziti does where a binding fails: who waits in accept is forgotten, and waits on."""
+        """Do as libziti does when a binding fails: it forgets the caller in accept, and the caller waits on."""
         self.gone, self.present = True, False
         self.notify.close()
         self.waiting.clear()

@@ -1,4 +1,4 @@
-"""What is C in the real library: everything runs on a thread of its own, and whoever calls waits for it in C.
+"""The C part of the real library: everything runs on a thread of its own, and each caller waits for it in C.
 
 So a wait lets other threads run and no Python signal handler, and nothing ends it but the library. Like the real one
 it goes by the numbers of descriptors, and remembers them until their connection is closed from the other side.
@@ -178,7 +178,7 @@ def _ziti_lasterr() -> int:
 
 
 def _fail(code: int) -> int:
-    """What most of libziti does with an error. The later one puts even its own codes into errno, and there only."""
+    """Do as most of libziti does with an error. The later one puts even its own codes into errno, and there only."""
     if EARLY:
         _set_error(code)
     else:
