@@ -72,7 +72,14 @@ class ModelSettings(SettingsGroup):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,255}$",
         bare=True,
     )
-    max_tokens: int = whole_number("Output tokens of one model reply.", 4096, 1, 1_000_000, bare=True)
+    max_tokens: int | None = whole_number(
+        "Output tokens of one model reply. Default: the CLI's own limit, which is 32,000 or more; an agent can't write "
+        "a file that is longer than this.",
+        None,
+        1,
+        1_000_000,
+        bare=True,
+    )
 
     @field_validator("budget_usd_per_day")
     @classmethod

@@ -8,7 +8,7 @@ from . import values
 from .fields import AbsolutePath, Name, SettingsGroup, one_of, seconds, setting, whole_number
 
 PermissionMode = Literal["default", "acceptEdits", "plan", "dontAsk", "bypassPermissions"]
-SettingSource = Literal["user", "project", "local"]
+SettingSource = Literal["project", "local"]
 ToolRule = Annotated[str, AfterValidator(values.tool_rule)]
 
 Sandbox = Literal["auto", "bubblewrap", "none", "required"]
@@ -94,8 +94,8 @@ class SessionSettings(SettingsGroup):
         tuple[SettingSource, ...], BeforeValidator(values.split), AfterValidator(values.distinct)
     ] = setting(
         "Setting sources that clients may ask for: with `project`, a workspace's CLAUDE.md, skills, commands and hooks "
-        "act. Default: none.",
-        "user, project and local, comma-separated",
+        "act. Default: none. `user` is none of them: an agent has a home of its own, which is not the operator's.",
+        "project and local, comma-separated",
         (),
     )
     allowed_tools: Annotated[tuple[ToolRule, ...], BeforeValidator(values.split), AfterValidator(values.distinct)] = (

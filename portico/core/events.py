@@ -15,6 +15,7 @@ from typing_extensions import TypedDict  # pydantic makes schemas of these, and 
 
 from portico.core.state import State
 from portico.core.tool_details import ToolDetails, Why
+from portico.core.usage import CostBasis, ModelUsage, flaw_of_usage
 
 Content = str | list[dict[str, Any]]
 """Text, or a list of Messages API content blocks."""
@@ -145,13 +146,31 @@ class ErrorEvent(TypedDict):
 
 
 class Complete(TypedDict):
-    """The end of a turn. ``usage`` (tokens) and ``cost_usd`` are of this turn; the session sets ``duration_ms``."""
+    """The end of a turn. ``usage`` (tokens) and ``cost_usd`` are of this turn, all models together.
+
+    ``usage_by_model`` has the same by model; the agent may leave it out. The session sets ``duration_ms``.
+    """
 
     type: Literal["complete"]
     stop_reason: str
     usage: dict[str, Any]
+    usage_by_model: NotRequired[dict[str, ModelUsage]]
     cost_usd: float
+    cost_basis: NotRequired[CostBasis]
     duration_ms: NotRequired[int]
+
+
+def unused(stop_reason: str) -> Complete:
+    """Return the end of a turn that has used no tokens and no time."""
+    return Complete(
+        type="complete",
+        stop_reason=stop_reason,
+        usage={},
+        usage_by_model={},
+        cost_usd=0.0,
+        cost_basis="reported",
+        duration_ms=0,
+    )
 
 
 class Query(TypedDict):
@@ -252,6 +271,8 @@ def flaw(event: Any) -> str | None:
     if not _OURS.isdisjoint(event):
         return f"an event of the type {kind} has members that are not the agent's: {sorted(_OURS & event.keys())}"
     if kind == "complete":
+        if (fault := flaw_of_usage(event.get("usage_by_model", {}))) is not None:
+            return f"an event of the type complete has no good usage_by_model: {fault}"
         try:
             encode_json(event)
         except (TypeError, ValueError, RecursionError) as error:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
@@ -18,7 +18,7 @@ from portico.core.permissions import Permissions
 from portico.core.requests import SessionChanges
 from portico.core.state import State, follow
 from portico.core.store import SessionRecord
-from portico.core.usage import add_usage
+from portico.core.usage import UsageByModel, add_usage, least_certain
 from portico.core.wakeup import Broadcast
 
 RETRY_SECONDS = 1.0
@@ -101,13 +101,17 @@ class Journal:
         await self.persist(self.write, [query], turn_id=turn_id)
 
     def count(self, complete: Complete) -> None:
-        """Add the usage and cost of a turn to the record."""
+        """Add the usage and cost of a turn to the record. Add to ``complete`` what the agent has left out."""
+        complete.setdefault("usage_by_model", {})
+        complete.setdefault("cost_basis", "reported")
         cost = self.record.cost_usd + complete["cost_usd"]
         self.record = replace(
             self.record,
             last_active_at=rfc3339(),
             usage=add_usage(self.record.usage, complete["usage"]),
+            usage_by_model=cast(UsageByModel, add_usage(self.record.usage_by_model, complete["usage_by_model"])),
             cost_usd=cost if math.isfinite(cost) else self.record.cost_usd,
+            cost_basis=least_certain((self.record.cost_basis, complete["cost_basis"])),
         )
 
     async def change(self, changes: SessionChanges) -> None:

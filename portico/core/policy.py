@@ -81,6 +81,7 @@ class Policy:
             permission_mode=mode if mode in self.permission_modes else self._first_mode,
             allowed_tools=tuple(text for text in options.allowed_tools if self._covers_text(text)),
             disallowed_tools=self._disallowed(options.disallowed_tools),
+            setting_sources=tuple(source for source in options.setting_sources if source in self.setting_sources),
         )
 
     @property

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from portico.core.events import Complete, Draft, ErrorEvent, PermissionResolved, SessionChange
+from portico.core.events import Draft, ErrorEvent, PermissionResolved, SessionChange, unused
 from portico.core.feed import Feed
 from portico.core.life import Life
 from portico.core.state import OPEN, State
@@ -46,8 +46,7 @@ async def _settle(store: EventStore, record: SessionRecord, turns: list[str]) ->
             drafts += await _withdrawn(store, record, turn_id)
         text = "the server was stopped before this turn was over"
         drafts.append(Draft(ErrorEvent(type="error", error=text, code="server_restarted"), turn_id))
-        complete = Complete(type="complete", stop_reason="error", usage={}, cost_usd=0.0, duration_ms=0)
-        drafts.append(Draft(complete, turn_id))
+        drafts.append(Draft(unused("error"), turn_id))
     if record.state in OPEN and record.state is not State.HIBERNATED:
         record = replace(record, state=State.HIBERNATED)
         drafts.append(Draft(SessionChange(type="session", state=State.HIBERNATED, reason="server_restarted")))

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from portico.core.events import Content, Draft, PermissionRequest, SessionChange
 from portico.core.state import State
 from portico.core.store import SessionRecord
+from portico.core.usage import CostBasis, ModelUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class TurnView:
 
 
 class SessionView(TypedDict):
-    """A session. Times are RFC 3339 in UTC; ``usage`` (tokens) and ``cost_usd`` are of all its turns."""
+    """A session. Times are RFC 3339 in UTC; ``usage`` (tokens), by model too, and ``cost_usd`` are of all its turns."""
 
     session_id: str
     title: str | None
@@ -105,7 +106,9 @@ class SessionView(TypedDict):
     queued: int
     pending_permissions: list[PermissionRequest]
     usage: dict[str, Any]
+    usage_by_model: dict[str, ModelUsage]
     cost_usd: float
+    cost_basis: CostBasis
     metadata: dict[str, Any]
 
 
@@ -133,6 +136,8 @@ def session_view(
         queued=queued,
         pending_permissions=pending or [],
         usage=dict(record.usage),
+        usage_by_model=dict(record.usage_by_model),
         cost_usd=record.cost_usd,
+        cost_basis=record.cost_basis,
         metadata=dict(record.metadata),
     )

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from portico.core.agent import AgentOptions
 from portico.core.events import Event
 from portico.core.state import State
+from portico.core.usage import CostBasis, UsageByModel
 
 READ_BYTES = 2 * 1024 * 1024
 LIST_BYTES = 256 * 1024
@@ -40,7 +41,9 @@ class SessionRecord:
     last_seq: int = 0
     turns: int = 0
     usage: Mapping[str, Any] = field(default_factory=dict)
+    usage_by_model: UsageByModel = field(default_factory=dict)
     cost_usd: float = 0.0
+    cost_basis: CostBasis = "reported"
 
 
 @dataclass(frozen=True, slots=True)

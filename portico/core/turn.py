@@ -12,7 +12,7 @@ import anyio
 
 from portico.core.agent import Agent, AgentOptions, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, InvalidRequest, PorticoError, StoreFailed
-from portico.core.events import AgentEvent, Complete, ErrorEvent, EventBody, flaw
+from portico.core.events import AgentEvent, Complete, ErrorEvent, EventBody, flaw, unused
 from portico.core.inbox import Inbox
 from portico.core.permissions import Permissions
 from portico.core.state import State
@@ -188,15 +188,15 @@ class TurnRun:
                 return self._end([], complete)
         if self._refusal is not None:
             error = ErrorEvent(type="error", error=self._refusal.detail, code=self._refusal.code)
-            return self._end([error], Complete(type="complete", stop_reason="error", usage={}, cost_usd=0.0))
+            return self._end([error], unused("error"))
         failure = self.failure = (
             self._fault or self.failure or AgentFailed("the agent ended the turn without a result", code="no_result")
         )
         if self._stop_reason is not None:
             # It was stopped because it did not end its turn in time, so its exit is not an error of its own.
-            return self._end([], Complete(type="complete", stop_reason=self._stop_reason, usage={}, cost_usd=0.0))
+            return self._end([], unused(self._stop_reason))
         error = ErrorEvent(type="error", error=failure.detail, code=failure.code)
-        return self._end([error], Complete(type="complete", stop_reason="error", usage={}, cost_usd=0.0))
+        return self._end([error], unused("error"))
 
     def _admit(self, event: AgentEvent) -> list[EventBody]:
         if event["type"] == "permission_request":
@@ -317,11 +317,6 @@ class TurnRun:
         self._stopped = True
         await self._agent.close()
         self._deadline = time.monotonic() + INTERRUPT_GRACE
-
-
-def unused(stop_reason: str) -> Complete:
-    """Return the end of a turn that has used no tokens and no time."""
-    return Complete(type="complete", stop_reason=stop_reason, usage={}, cost_usd=0.0, duration_ms=0)
 
 
 def _first(group: ExceptionGroup[StoreFailed]) -> StoreFailed:

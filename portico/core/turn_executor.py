@@ -11,14 +11,14 @@ import anyio
 from portico.core.agent import Agent, AgentOptions, AgentSpec, OwnTurn, Turn
 from portico.core.calls import Calls
 from portico.core.errors import AgentUnavailable, PorticoError
-from portico.core.events import Complete, ErrorEvent, EventBody, Notice
+from portico.core.events import Complete, ErrorEvent, EventBody, Notice, unused
 from portico.core.journal import Journal
 from portico.core.permissions import Permissions
 from portico.core.policy import Policy
 from portico.core.seat import Seat
 from portico.core.slots import Holder, ProcessSlots
 from portico.core.state import State, Wishes
-from portico.core.turn import TurnRun, unused
+from portico.core.turn import TurnRun
 
 log = logging.getLogger("portico.session")
 

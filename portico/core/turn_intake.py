@@ -11,7 +11,7 @@ import anyio
 from portico.core.agent import AgentDriver, Turn, require
 from portico.core.encoding import encode_in_turns, is_large
 from portico.core.errors import Conflict, Exhausted, NotFound, StoreFailed, Unavailable
-from portico.core.events import ErrorEvent, EventBody, Query
+from portico.core.events import ErrorEvent, EventBody, Query, unused
 from portico.core.journal import Journal
 from portico.core.policy import Policy
 from portico.core.principal import Principal
@@ -19,7 +19,7 @@ from portico.core.queue import TurnQueue
 from portico.core.quota import TurnRate
 from portico.core.requests import NewTurn, TurnState, TurnView
 from portico.core.state import State, Wishes
-from portico.core.turn import TurnRun, unused
+from portico.core.turn import TurnRun
 from portico.core.wakeup import Broadcast, Wakeup
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from portico.gateway.prices import cost
+from portico.core.prices import LIST_PRICES, PriceTable
 
 MAX_LINE = 64 * 1024
 """Bytes. Lines about usage have some hundred; longer lines are content, and are not kept."""
@@ -23,7 +23,8 @@ class StreamMeter:
     quotes would be escaped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prices: PriceTable = LIST_PRICES) -> None:
+        self._prices = prices
         self._model = ""
         self._usage: dict[str, Any] = {}
         self._rest = b""
@@ -72,13 +73,14 @@ class StreamMeter:
             return {}, 0.0
         told = self._usage.get("output_tokens")
         usage = {**self._usage, "output_tokens": max(told if isinstance(told, int) else 0, self._deltas)}
-        return usage, cost(self._model, usage)
+        return usage, self._prices.cost(self._model, usage)
 
 
 class JsonMeter:
     """A meter for a reply that does not stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, prices: PriceTable = LIST_PRICES) -> None:
+        self._prices = prices
         self._body = bytearray()
 
     def feed(self, chunk: bytes) -> None:
@@ -89,7 +91,9 @@ class JsonMeter:
         """See `StreamMeter.total`."""
         message = _decoded(bytes(self._body))
         usage = message.get("usage")
-        return (usage, cost(str(message.get("model")), usage)) if isinstance(usage, dict) else ({}, 0.0)
+        if not isinstance(usage, dict):
+            return {}, 0.0
+        return usage, self._prices.cost(str(message.get("model")), usage)
 
 
 def _decoded(data: bytes) -> dict[str, Any]:

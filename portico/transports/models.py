@@ -159,7 +159,7 @@ class SessionBody(_Strict):
     disallowed_tools: ToolRules | None = None
     mcp_servers: McpServers | None = None
     max_turns: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = None
-    setting_sources: Annotated[list[Literal["user", "project", "local"]], Field(max_length=3)] | None = None
+    setting_sources: Annotated[list[Literal["project", "local"]], Field(max_length=2)] | None = None
     metadata: Annotated[dict[str, Any], _bounded(16 * KIB)] | None = None
 
     def request(self) -> NewSession:

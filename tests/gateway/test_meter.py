@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from portico.core.prices import LIST_PRICES
 from portico.gateway.meter import MAX_LINE, JsonMeter, StreamMeter
-from portico.gateway.prices import cost
 from portico.plugins.demo.reply import events, message
 from portico.plugins.demo.script import Step
 
@@ -35,7 +35,7 @@ def test_it_counts_the_same_wherever_the_stream_is_cut(cuts: list[int], text: st
     chunks = [whole[a:b] for a, b in zip([0, *places], places, strict=False)]
     usage, usd = total(*chunks)
     assert (usage["input_tokens"], usage["output_tokens"]) == (70, 40)
-    assert usd == cost("claude-opus-5-5", usage) == (70 * 4 + 40 * 20) / 1e6
+    assert usd == LIST_PRICES.cost("claude-opus-5-5", usage) == (70 * 4 + 40 * 20) / 1e6
 
 
 def test_a_stream_that_was_cut_costs_its_prompt_and_a_token_a_delta() -> None:

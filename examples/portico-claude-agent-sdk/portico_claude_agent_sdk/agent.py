@@ -79,7 +79,7 @@ class SdkAgent:
         if needs_mode_hook(launch.spec.options):
             options.hooks = {"PreToolUse": [HookMatcher(hooks=[self._look_at_mode])]}
         self._client = ClaudeSDKClient(options, self._transport)
-        self._protocol = Protocol(launch.conversation, launch.spec.options.permission_mode)
+        self._protocol = Protocol(launch.conversation, launch.spec.options.permission_mode, prices=launch.config.prices)
         self._callbacks = Callbacks(lambda line: self._act(self._protocol.take(line)))
         self._said = EventBuffer()
         self._running: str | None = None  # uuid of the message that `run` follows

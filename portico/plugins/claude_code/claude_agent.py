@@ -20,13 +20,14 @@ from portico.plugins.claude_code.buffer import EventBuffer
 from portico.plugins.claude_code.cli_failures import exit_text, start_failure
 from portico.plugins.claude_code.content import encoded
 from portico.plugins.claude_code.framer import Oversized
-from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken, summed
+from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken
 from portico.plugins.claude_code.launch import Launch
 from portico.plugins.claude_code.lines import decode_in_turns
 from portico.plugins.claude_code.mode_hook import hooks, needs_mode_hook
 from portico.plugins.claude_code.option_changes import Request, change_requests, claim_requests, fixed_options
 from portico.plugins.claude_code.process import CliProcess
 from portico.plugins.claude_code.protocol import Protocol
+from portico.plugins.claude_code.spending import summed
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class ClaudeAgent:
         self._launch = launch
         self._process = process
         modes = launch.spec.options.permission_mode, launch.config.permission_modes
-        self._protocol = Protocol(launch.conversation, *modes)
+        self._protocol = Protocol(launch.conversation, *modes, prices=launch.config.prices)
         self._introduction: str | None = None  # a request that the CLI must accept before it may work
         self._said = EventBuffer()
         self._unheard: list[bytes] = []  # messages, while they may have to be sent to another process

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from portico.core.gateway import Gateway
+from portico.core.prices import LIST_PRICES, PriceTable
 from portico.core.workspaces import own_workspaces
 from portico.plugins.claude_code.visible import server_paths
 from portico.plugins.context import Context
@@ -39,6 +40,7 @@ class DriverConfig:
     roots: tuple[Path, ...] = ()
     withheld_tools: tuple[str, ...] = ()
     permission_modes: frozenset[str] = frozenset({"default"})
+    prices: PriceTable = LIST_PRICES
 
     @property
     def search_path(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,13 +56,3 @@ class Answered:
 
 
 Item = AgentEvent | Send | Done | Taken | Refused | Moved | Answered | OwnTurn
-
-
-def summed(complete: Complete, others: Iterable[Complete]) -> Complete:
-    """Return the end of a turn, with the spending of the agent's own turns that it took in."""
-    usage = dict(complete["usage"])
-    for other in others:
-        for name, tokens in other["usage"].items():
-            usage[name] = usage.get(name, 0) + tokens
-    cost = complete["cost_usd"] + sum(other["cost_usd"] for other in others)
-    return Complete(type="complete", stop_reason=complete["stop_reason"], usage=usage, cost_usd=cost)

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from portico.core.agent import Decision, OwnTurn
-from portico.core.events import Complete, Content, ErrorEvent, PermissionRequest, PermissionWithdrawn
+from portico.core.events import Complete, Content, ErrorEvent, PermissionRequest, PermissionWithdrawn, unused
+from portico.core.prices import LIST_PRICES, PriceTable
 from portico.plugins.claude_code.cli_permissions import CliPermissions, permission_request
 from portico.plugins.claude_code.condition import Condition
 from portico.plugins.claude_code.content import user_line
@@ -19,7 +20,7 @@ from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refus
 from portico.plugins.claude_code.lines import decode_line, encode_line
 from portico.plugins.claude_code.mode_hook import reply
 from portico.plugins.claude_code.notices import notice
-from portico.plugins.claude_code.results import Results, no_usage
+from portico.plugins.claude_code.results import Results
 from portico.plugins.claude_code.speech import Speech
 
 Json = dict[str, Any]
@@ -33,7 +34,12 @@ class Protocol:
     """
 
     def __init__(
-        self, conversation: str, mode: str = "default", allowed_modes: Collection[str] = frozenset({"default"})
+        self,
+        conversation: str,
+        mode: str = "default",
+        allowed_modes: Collection[str] = frozenset({"default"}),
+        *,
+        prices: PriceTable = LIST_PRICES,
     ) -> None:
         self.ignored = 0
         self.heard = False  # whether it has taken a message, or begun a turn
@@ -44,7 +50,7 @@ class Protocol:
         self._allowed_modes = allowed_modes
         self._condition = Condition(mode)
         self._speech = Speech()
-        self._results = Results()
+        self._results = Results(prices)
         self._own = False  # a turn that the agent began by itself is open
         self._asking = False  # ... only to ask for a permission
         self._interrupts: set[str] = set()
@@ -139,7 +145,7 @@ class Protocol:
         items: list[Item] = [ErrorEvent(type="error", error=text, code="agent_line_too_long")]
         # For our own messages more lines follow (see `_lifecycle`). Inside a string the quotes would be escaped.
         if self._mine is None and self._own and b'"type":"result"' in line.tail:
-            items += self._done(None, no_usage("end_turn"))
+            items += self._done(None, unused("end_turn"))
         return items
 
     def _take(self, message: Json) -> Iterator[Item]:
@@ -196,9 +202,9 @@ class Protocol:
             # These come after the result. Without a result, the message was withdrawn before it began, or the result
             # was too long. (A message that a running turn took in is completed before its result, but not cancelled.)
             case "cancelled" | "discarded" | "refused":
-                yield from self._done(self._mine, no_usage("interrupted"))
+                yield from self._done(self._mine, unused("interrupted"))
             case "completed" if self._lost:
-                yield from self._done(self._mine, no_usage("end_turn"))
+                yield from self._done(self._mine, unused("end_turn"))
 
     def _steered_on(self, uuid: str, state: Any) -> Iterator[Item]:
         if state != "started":
@@ -244,6 +250,8 @@ class Protocol:
             yield from self._done(self._mine, complete)
         elif self._own or self._mine is not None:
             yield from self._done(None, complete)
+        else:
+            self._results.keep(complete)
 
     def _done(self, uuid: str | None, complete: Complete) -> Iterator[Item]:
         """End a turn. A permission request that a background agent still waits for moves into a turn of its own."""
@@ -286,7 +294,7 @@ class Protocol:
     def _stop_asking(self, stop_reason: str) -> Iterator[Item]:
         """End a turn that was opened only to ask, once the last request is answered."""
         if self._asking and not self._permissions:
-            yield from self._done(None, no_usage(stop_reason))
+            yield from self._done(None, unused(stop_reason))
 
     def _answered(self, response: Json) -> Iterator[Item]:
         request_id = str(response.get("request_id"))

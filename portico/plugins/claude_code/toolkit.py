@@ -10,12 +10,13 @@ from portico.plugins.claude_code.cli_failures import exit_text, start_failure
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.framer import Oversized
 from portico.plugins.claude_code.host import CliHost
-from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken, summed
+from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken
 from portico.plugins.claude_code.launch import Launch
 from portico.plugins.claude_code.lines import decode_in_turns
 from portico.plugins.claude_code.mode_hook import mode_ruling, needs_mode_hook
 from portico.plugins.claude_code.process import CliProcess
 from portico.plugins.claude_code.protocol import Protocol
+from portico.plugins.claude_code.spending import summed
 
 __all__ = [
     "CHANGE_TIME",

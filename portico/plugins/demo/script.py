@@ -43,7 +43,7 @@ class Step(BaseModel):
     chunk: int | None = Field(default=None, ge=1)
     gap_ms: float = Field(default=0, ge=0)
     tool: tuple[ToolUse, ...] = ()
-    usage: dict[str, int] = {}
+    usage: dict[str, int | dict[str, int]] = {}
     stop_reason: Literal["end_turn", "max_tokens", "refusal", "stop_sequence", "tool_use"] | None = None
     error: int | None = Field(default=None, ge=400, le=599)
     error_type: str | None = None

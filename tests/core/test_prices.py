@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from portico.gateway.prices import cost
+from portico.core.prices import LIST_PRICES
 
 MILLION = 1_000_000
 
@@ -37,4 +37,4 @@ MILLION = 1_000_000
     ],
 )
 def test_what_it_costs(model: str, usage: dict[str, Any], usd: float) -> None:
-    assert cost(model, usage) == pytest.approx(usd)
+    assert LIST_PRICES.cost(model, usage) == pytest.approx(usd)

@@ -1,0 +1,121 @@
+"""The tokens and the cost of a turn, as the CLI's ``result`` lines report them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+from portico.core.events import Complete
+from portico.core.prices import PriceTable
+from portico.core.usage import TOKENS, ModelUsage, add_usage, cost, least_certain, tokens
+
+Json = dict[str, Any]
+
+_OF_A_MODEL = {
+    "input_tokens": "inputTokens",
+    "output_tokens": "outputTokens",
+    "cache_creation_input_tokens": "cacheCreationInputTokens",
+    "cache_read_input_tokens": "cacheReadInputTokens",
+}
+MOST = 2.0**53
+"""The largest number that is believed, of tokens or of dollars; above it, not every integer is a JSON number."""
+
+_IF_ANY = {
+    "cache_creation_1h_input_tokens": "cacheCreationEphemeral1hInputTokens",
+    "web_search_requests": "webSearchRequests",
+}
+
+
+class Spending:
+    """The spending of one CLI process, turn by turn.
+
+    The ``usage`` of a result is only of the main conversation: without subagents and compaction, and 0 for a turn that
+    was interrupted. ``model_usage_since_last_result`` has everything (2.1.330).
+    """
+
+    def __init__(self, prices: PriceTable) -> None:
+        self._prices = prices
+        self._total = 0.0
+        self._kept: list[Complete] = []
+
+    def end(self, stop_reason: str, result: Json) -> Complete:
+        """Return the end of a turn, with everything used since the last result."""
+        kept, self._kept = self._kept, []
+        return summed(self._end(stop_reason, result), kept)
+
+    def keep(self, complete: Complete) -> None:
+        """Keep the spending of a result that ends no turn for the next one that does."""
+        self._kept.append(complete)
+
+    def _end(self, stop_reason: str, result: Json) -> Complete:
+        difference = self._since_last(result)
+        models = result.get("model_usage_since_last_result")
+        if not isinstance(models, dict):
+            usage = result.get("usage")
+            usage = usage if isinstance(usage, dict) else {}
+            counted = {name: usage[name] for name in TOKENS if isinstance(usage.get(name), int)}
+            return Complete(type="complete", stop_reason=stop_reason, usage=counted, cost_usd=difference)
+        by_model = {
+            str(name): self._prices.priced(str(name), _read(model))
+            for name, model in models.items()
+            if isinstance(model, dict)
+        }
+        return _complete(stop_reason, by_model)
+
+    def _since_last(self, result: Json) -> float:
+        """Return the difference of two totals.
+
+        A resumed process continues from where the last one ended, if that ended well (after a SIGKILL it begins at 0).
+        So the difference is used only if the CLI does not report the usage itself.
+        """
+        total = result.get("total_cost_usd")
+        total = _amount(total, self._total)
+        before, self._total = self._total, total
+        return max(0.0, total - before)
+
+
+def summed(complete: Complete, others: Iterable[Complete]) -> Complete:
+    """Return the end of a turn, with the spending of the agent's own turns that it took in."""
+    whole = complete
+    for other in others:
+        whole = Complete(
+            type="complete",
+            stop_reason=complete["stop_reason"],
+            usage=add_usage(whole["usage"], other["usage"]),
+            usage_by_model=cast(
+                dict[str, ModelUsage], add_usage(whole.get("usage_by_model", {}), other.get("usage_by_model", {}))
+            ),
+            cost_usd=whole["cost_usd"] + other["cost_usd"],
+            cost_basis=least_certain(end.get("cost_basis", "reported") for end in (whole, other)),
+        )
+    return whole
+
+
+def _complete(stop_reason: str, by_model: dict[str, ModelUsage]) -> Complete:
+    return Complete(
+        type="complete",
+        stop_reason=stop_reason,
+        usage=tokens(by_model),
+        usage_by_model=by_model,
+        cost_usd=cost(by_model),
+        cost_basis=least_certain(model["cost_basis"] for model in by_model.values()),
+    )
+
+
+def _read(model: Json) -> ModelUsage:
+    """Read the usage of one model. The CLI guesses the cost of a model that it does not know (``costBasis``)."""
+    counts = {name: _count(model.get(theirs)) for name, theirs in _OF_A_MODEL.items()}
+    counts |= {name: count for name, theirs in _IF_ANY.items() if (count := _count(model.get(theirs)))}
+    basis = "unknown" if model.get("costBasis") == "unknown" else "reported"
+    return cast(ModelUsage, {**counts, "cost_usd": _amount(model.get("costUSD")), "cost_basis": basis})
+
+
+def _count(value: Any) -> int:
+    return int(_amount(value))
+
+
+def _amount(value: Any, otherwise: float = 0.0) -> float:
+    """Return a number of something that there can be, as the CLI may be of any version."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MOST:
+        return float(value)
+    return otherwise

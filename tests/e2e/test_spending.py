@@ -1,0 +1,113 @@
+"""Tokens and cost of turns and sessions, from the real CLI on a scripted model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from portico.core.usage import TOKENS
+from tests.support.server import RunningServer, running_server
+from tests.support.talk import Event, Talk, only, script, talk
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
+
+Step = dict[str, Any]
+
+
+def used(tokens: int) -> dict[str, int]:
+    return {"input_tokens": tokens, "output_tokens": 10}
+
+
+def subagent(*steps: Step, background: bool = False) -> Step:
+    given = {"description": "x", "subagent_type": "general-purpose", "run_in_background": background}
+    return {"name": "Agent", "input": {**given, "prompt": script(*steps)}}
+
+
+def adds_up(found: Event | dict[str, Any]) -> None:
+    """The models' numbers make those of the whole."""
+    models = found["usage_by_model"].values()
+    for name in TOKENS:
+        assert found["usage"][name] == sum(model[name] for model in models)
+    assert found["cost_usd"] == pytest.approx(sum(model["cost_usd"] for model in models))
+
+
+async def end(client: Talk, *steps: Step) -> Event:
+    complete = only(await client.turn("s", script(*steps)), "complete")
+    adds_up(complete)
+    return complete
+
+
+async def test_a_turn_counts_its_subagents_and_the_session_all_its_turns(client: Talk) -> None:
+    await client.open(session_id="s", allowed_tools=["Agent", "Task"])
+    helper = subagent({"say": "done", "usage": used(5000)})
+    first = await end(client, {"tool": [helper, helper], "usage": used(1000)}, {"say": "all", "usage": used(1000)})
+    assert first["usage"]["input_tokens"] == 12_000 and first["usage"]["output_tokens"] == 40
+    assert first["cost_basis"] == "reported" and first["cost_usd"] == pytest.approx(0.0488)
+    second = await end(client, {"say": "x", "usage": used(500)})
+    assert second["usage"]["input_tokens"] == 500
+    session = await client.session("s")
+    adds_up(session)
+    assert session["usage"]["input_tokens"] == 12_500 and session["cost_basis"] == "reported"
+    assert session["cost_usd"] == pytest.approx(first["cost_usd"] + second["cost_usd"])
+    (model,) = session["usage_by_model"]
+    assert list(first["usage_by_model"]) == [model] and model.startswith("claude-")
+
+
+async def test_without_max_tokens_a_reply_may_be_as_long_as_the_cli_lets_it(
+    client: Talk, server: RunningServer
+) -> None:
+    await client.open(session_id="s")
+    await client.turn("s", "hello")
+    body = server.model.requests[-1].body
+    assert body is not None and body["max_tokens"] >= 32_000
+
+
+async def test_an_interrupted_turn_and_a_compaction_are_counted(client: Talk, server: RunningServer) -> None:
+    await client.open(session_id="s")
+    await end(client, {"say": "x", "usage": used(100)})
+    started = await client.start("s", script({"say": "a b c", "stall": 2, "usage": used(3000)}))
+    await client.until("s", "delta", turn_id=started["turn_id"])
+    await client.http.post("/sessions/s/interrupt")
+    complete = await client.until("s", "complete", turn_id=started["turn_id"])
+    server.model.release()
+    assert complete["stop_reason"] == "interrupted" and complete["usage"]["input_tokens"] == 3000
+    compacted = only(await client.turn("s", "/compact", commands=True), "complete")
+    assert compacted["usage"]["output_tokens"] > 0 < compacted["cost_usd"]
+
+
+async def test_a_background_subagent_counts_in_the_turn_that_its_end_begins(client: Talk) -> None:
+    await client.open(session_id="s", allowed_tools=["Agent", "Task"])
+    helper = subagent({"say": "a b c d", "gap_ms": 100, "usage": used(7000)}, background=True)
+    before = await end(client, {"tool": helper, "usage": used(1000)}, {"say": "it runs", "usage": used(1000)})
+    own = await client.until("s", "complete", before["seq"])
+    session = await client.session("s")
+    assert before["usage"]["input_tokens"] + own["usage"]["input_tokens"] == session["usage"]["input_tokens"] > 9000
+
+
+async def test_the_cost_of_a_model_that_nobody_knows_is_a_guess_and_the_session_says_so(client: Talk) -> None:
+    await client.open(session_id="s", model="claude-nonsense-9")
+    complete = await end(client, {"say": "x", "usage": used(1000)})
+    assert complete["cost_basis"] == "unknown" and complete["cost_usd"] == pytest.approx(0.015 + 0.00075)
+    assert complete["usage_by_model"]["claude-nonsense-9"]["cost_basis"] == "unknown"
+    await client.http.patch("/sessions/s", json={"model": "claude-haiku-5-5"})
+    assert (await end(client, {"say": "x", "usage": used(1000)}))["cost_basis"] == "reported"
+    session = await client.session("s")
+    adds_up(session)
+    assert session["cost_basis"] == "unknown"
+    assert set(session["usage_by_model"]) == {"claude-nonsense-9", "claude-haiku-5-5"}
+
+
+async def test_the_sums_outlive_the_server(tmp_path: Path) -> None:
+    sessions: list[dict[str, Any]] = []
+    for place, tokens in (("one", 1000), ("two", 500)):
+        (tmp_path / place).mkdir()
+        data = str(tmp_path / "data")
+        async with running_server(tmp_path / place, PORTICO_DATA_DIR=data) as server, talk(server) as client:
+            if not sessions:
+                await client.open(session_id="s")
+            await end(client, {"say": "x", "usage": used(tokens)})
+            sessions.append(await client.session("s"))
+    adds_up(sessions[1])
+    assert [session["usage"]["input_tokens"] for session in sessions] == [1000, 1500]
