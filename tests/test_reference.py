@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from portico.core.events import WRITTEN, Gap, Head
 from portico.core.requests import SessionView
 from portico.core.state import State
-from portico.plugins.claude_code import cli_failures
+from portico.plugins.claude_code import cli_failures, stream
 from portico.transports.codes import CODES, PLUGIN_CODES, TURN_CODES, WEBSOCKET_CODES
 from portico.transports.models import PermissionBody, SessionBody, SessionPatch, TicketBody, TurnBody
 from tests import cli_page, errors_page
@@ -56,7 +56,7 @@ def test_every_code_that_a_client_may_see_is_in_the_tables() -> None:
     source = "".join(path.read_text() for room in rooms for path in (ROOT / "portico" / room).rglob("*.py"))
     found = set(re.findall(r'\bcode ?= ?"(\w+)"', source))
     found |= set(re.findall(r'\b(?:HttpError|Refused)\((?:\d+, )?"(\w+)"', source))
-    tables = cli_failures._BY_API_TYPE, cli_failures._BY_CLI_NAME, cli_failures._BY_REASON
+    tables = [table for name, table in vars(cli_failures).items() if name.startswith("_BY_")]
     found |= {code for table in tables for code in table.values()}
     known = {*CODES, *PLUGIN_CODES, *WEBSOCKET_CODES, *TURN_CODES}
     assert found - known - AT_START - NEVER_ALONE == set()
@@ -89,8 +89,8 @@ def test_every_event_has_an_example_that_is_one(body: Any) -> None:
 
 def test_every_notice_is_shown_under_its_name() -> None:
     source = "".join(path.read_text() for path in (ROOT / "portico").rglob("*.py"))
-    names = set(re.findall(r'Notice\(type="notice", name="(\w+)"', source))
-    assert len(names) > 8
+    names = set(re.findall(r'(?:Notice\(type="notice", name=|_notice\()"(\w+)"', source)) | set(stream.CUT.values())
+    assert len(names) > 20
     shown = dict(re.findall(r"\n### `(\w+)`\n.*?```json\n(.*?)```", section("events", "Notices"), re.DOTALL))
     assert shown.keys() == names
     assert all(json.loads(example)["name"] == name for name, example in shown.items())

@@ -22,7 +22,10 @@ Content = str | list[dict[str, Any]]
 
 
 class Head(TypedDict):
-    """The members that all events have. ``seq`` counts 1, 2, 3 ... in each session; ``time`` is RFC 3339 in UTC."""
+    """The members that all events have. ``seq`` counts 1, 2, 3 ... in each session; ``time`` is RFC 3339 in UTC.
+
+    Events of a subagent also have ``parent_tool_use_id``, the tool use that started it, and ``subagent``, its name.
+    """
 
     type: str
     session_id: str
@@ -39,6 +42,7 @@ class Delta(TypedDict):
     message_id: NotRequired[str]
     index: NotRequired[int]
     parent_tool_use_id: NotRequired[str]
+    subagent: NotRequired[str]
 
 
 class Thinking(TypedDict):
@@ -49,10 +53,14 @@ class Thinking(TypedDict):
     message_id: NotRequired[str]
     index: NotRequired[int]
     parent_tool_use_id: NotRequired[str]
+    subagent: NotRequired[str]
 
 
 class Message(TypedDict):
-    """The finished blocks of a message, from block ``index`` on. They replace the text streamed for them before."""
+    """The finished blocks of a message, from block ``index`` on. They replace the text streamed for them before.
+
+    Without ``content`` the message is taken back from block ``index`` on.
+    """
 
     type: Literal["message"]
     role: Literal["assistant", "user"]
@@ -60,6 +68,7 @@ class Message(TypedDict):
     message_id: NotRequired[str]
     index: NotRequired[int]
     parent_tool_use_id: NotRequired[str]
+    subagent: NotRequired[str]
 
 
 class ToolUse(TypedDict):
@@ -70,6 +79,7 @@ class ToolUse(TypedDict):
     tool_name: str
     input: dict[str, Any]
     parent_tool_use_id: NotRequired[str]
+    subagent: NotRequired[str]
 
 
 class ToolResult(TypedDict):
@@ -81,6 +91,7 @@ class ToolResult(TypedDict):
     is_error: bool
     details: NotRequired[ToolDetails]
     parent_tool_use_id: NotRequired[str]
+    subagent: NotRequired[str]
 
 
 class PermissionRequest(TypedDict):
@@ -100,6 +111,7 @@ class PermissionRequest(TypedDict):
     permission_mode: NotRequired[str]
     expires_at: NotRequired[str]
     parent_tool_use_id: NotRequired[str]
+    subagent: NotRequired[str]
 
 
 class PermissionWithdrawn(TypedDict):

@@ -6,13 +6,17 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from portico.core.events import Draft, ErrorEvent, PermissionResolved, SessionChange, unused
+from portico.core.events import Draft, ErrorEvent, EventBody, PermissionResolved, SessionChange, unused
 from portico.core.feed import Feed
 from portico.core.life import Life
+from portico.core.settling import unsettled
 from portico.core.state import OPEN, State
 from portico.core.store import EventStore, SessionRecord
 
 PAGE = 500
+
+TAIL = 500
+"""The last events of a turn that are searched for a message that was cut off: its last part is among the very last."""
 
 
 async def recover(store: EventStore) -> AsyncIterator[SessionRecord]:
@@ -44,6 +48,7 @@ async def _settle(store: EventStore, record: SessionRecord, turns: list[str]) ->
     for turn_id in turns:
         if record.state is State.WAITING:
             drafts += await _withdrawn(store, record, turn_id)
+        drafts += await _taken_back(store, record, turn_id)
         text = "the server was stopped before this turn was over"
         drafts.append(Draft(ErrorEvent(type="error", error=text, code="server_restarted"), turn_id))
         drafts.append(Draft(unused("error"), turn_id))
@@ -55,6 +60,16 @@ async def _settle(store: EventStore, record: SessionRecord, turns: list[str]) ->
         await feed.append(drafts, record)
         record = replace(record, last_seq=feed.last_seq)
     return record
+
+
+async def _taken_back(store: EventStore, record: SessionRecord, turn_id: str) -> list[Draft]:
+    """Return the events that take back what was streamed of a message that was cut off."""
+    after = max(0, record.last_seq - TAIL)
+    told: list[EventBody] = []
+    while events := await store.read(record.session_id, after, TAIL):
+        told += [json.loads(event.data) for event in events if event.turn_id == turn_id]
+        after = events[-1].seq
+    return [Draft(body, turn_id) for body in unsettled(told)]
 
 
 async def _withdrawn(store: EventStore, record: SessionRecord, turn_id: str) -> list[Draft]:

@@ -15,6 +15,7 @@ from portico.core.errors import AgentFailed, AgentUnavailable, InvalidRequest, P
 from portico.core.events import AgentEvent, Complete, ErrorEvent, EventBody, flaw, unused
 from portico.core.inbox import Inbox
 from portico.core.permissions import Permissions
+from portico.core.settling import Streamed
 from portico.core.state import State
 from portico.core.stranger import strangers
 from portico.core.wakeup import Wakeup
@@ -70,6 +71,7 @@ class TurnRun:
         self._timeout = timeout
         self._deadline: float | None = None
         self._inbox = Inbox()
+        self._streamed = Streamed()
         self._wakeup = Wakeup()
         self._decisions: list[tuple[str, Decision]] = []
         self._steers: list[Turn] = []  # messages not yet handed to the agent
@@ -199,6 +201,12 @@ class TurnRun:
         return self._end([error], unused("error"))
 
     def _admit(self, event: AgentEvent) -> list[EventBody]:
+        if event["type"] == "delta" or event["type"] == "thinking":
+            self._streamed.add(event)
+            return [event]
+        if event["type"] == "message":
+            self._streamed.finish(event)
+            return [event]
         if event["type"] == "permission_request":
             self._wakeup.set()  # its deadline may be the nearest now
             asked = self._permissions.add(event, time.monotonic())
@@ -226,6 +234,7 @@ class TurnRun:
         return self._permissions.resolve(request_id, "deny", "not_allowed")
 
     def _end(self, bodies: list[EventBody], complete: Complete) -> tuple[list[EventBody], Complete]:
+        bodies = self._streamed.settle() + bodies
         bodies += self._permissions.withdraw_all("agent_exited" if self.failure else "interrupted")
         if self._stop_reason == "timeout":
             bodies.append(ErrorEvent(type="error", error="the turn took longer than allowed", code="turn_timeout"))

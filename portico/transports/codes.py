@@ -245,7 +245,7 @@ TURN_CODES: Mapping[str, tuple[str, str]] = {
     ),
     "not_logged_in": ("the server has no credentials for the model", "Tell the operator."),
     "authentication_failed": ("the model API refuses the server's credentials", "Tell the operator."),
-    "billing_error": ("the model API refuses for reasons of payment", "Tell the operator."),
+    "billing": ("the model API refuses for reasons of payment", "Tell the operator."),
     "budget_exceeded": (
         "the caller has spent `budget_usd_per_day`",
         "Wait for the next day, or ask the operator for more.",
@@ -259,6 +259,17 @@ TURN_CODES: Mapping[str, tuple[str, str]] = {
     ),
     "request_too_large": ("the conversation is too large for the model API", "Send less, or use a new session."),
     "prompt_too_long": ("the conversation is longer than the model's context", "Send less, or use a new session."),
+    "context_window": (
+        "the model came to the end of its context in the middle of a reply",
+        "Ask for less at once, or use a new session.",
+    ),
+    "media_refused": (
+        "the model API can't read an image or a document of the conversation",
+        "Send it in another form, or smaller.",
+    ),
+    "history_broken": ("the model API no longer takes the conversation as it is", "Use a new session."),
+    "refusal": ("the model, or a safeguard before it, declines to answer", "Ask for something else."),
+    "api_unreachable": ("the connection to the model API was lost, or could not be made", "Try again later."),
     "max_tokens": ("a reply was longer than `max_tokens`", "Ask for a shorter answer."),
     "api_error": ("the model API failed", "Try again later."),
     "agent_error": ("the agent could not finish the turn", "Read the error's text, and try again."),

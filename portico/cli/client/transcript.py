@@ -13,6 +13,8 @@ SHORT = 100
 TELLING = ("command", "file_path", "notebook_path", "path", "pattern", "url", "query", "description", "prompt", "skill")
 """The inputs of a tool that say most; the first one present is shown."""
 
+TAKEN_BACK = "the agent takes back what it has just said"
+
 Kind = Literal["text", "thinking", "query", "tool", "result", "notice", "error"]
 
 
@@ -71,6 +73,9 @@ class Transcript:
         return [*pieces, Piece("text", text)]
 
     def _message(self, event: Mapping[str, Any]) -> list[Piece]:
+        if not event["content"]:
+            self._streamed.clear()
+            return [*self._end_line(), Piece("notice", TAKEN_BACK)]
         pieces: list[Piece] = []
         for number, block in enumerate(event["content"], event.get("index", 0)):
             if block.get("type") != "text":

@@ -12,6 +12,7 @@ from portico.core.events import PermissionRequest
 from portico.core.suggestions import chosen
 from portico.plugins.claude_code.cli_details import why_asked
 from portico.plugins.claude_code.lines import encode_line
+from portico.plugins.claude_code.stream import Speaker
 
 DENIED = "The user doesn't want this to be done."
 PLANNED = "ExitPlanMode"
@@ -78,9 +79,7 @@ class CliPermissions:
         return {request_id: (one.cli_id, one.event) for request_id, one in waiting.items()}
 
 
-def permission_request(
-    request: Mapping[str, Any], parent_tool_use_id: str | None, mode_after_plan: str
-) -> PermissionRequest | None:
+def permission_request(request: Mapping[str, Any], speaker: Speaker, mode_after_plan: str) -> PermissionRequest | None:
     """Return the request in a ``control_request`` of the CLI; None if it asks for something else."""
     if request.get("subtype") != "can_use_tool" or not isinstance(request.get("input"), dict):
         return None
@@ -98,9 +97,7 @@ def permission_request(
         event["suggestions"] = [suggestion for suggestion in suggestions if isinstance(suggestion, dict)]
     if event["tool_name"] == PLANNED:
         event["permission_mode"] = mode_after_plan
-    if parent_tool_use_id is not None:
-        event["parent_tool_use_id"] = parent_tool_use_id
-    return event
+    return {**event, **speaker}
 
 
 def _updates(request: PermissionRequest, decision: Decision) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ from portico.plugins.claude_code.framer import Oversized
 from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken
 from portico.plugins.claude_code.lines import decode_line, encode_line
 from portico.plugins.claude_code.mode_hook import reply
-from portico.plugins.claude_code.notices import notice
+from portico.plugins.claude_code.notices import Notices
 from portico.plugins.claude_code.results import Results
 from portico.plugins.claude_code.speech import Speech
 
@@ -51,6 +51,7 @@ class Protocol:
         self._condition = Condition(mode)
         self._speech = Speech()
         self._results = Results(prices)
+        self._notices = Notices()
         self._own = False  # a turn that the agent began by itself is open
         self._asking = False  # ... only to ask for a permission
         self._interrupts: set[str] = set()
@@ -168,8 +169,10 @@ class Protocol:
                 yield from self._withdrawn(message.get("request_id"))
             case "control_response" if isinstance(response := message.get("response"), dict):
                 yield from self._answered(response)
-            case "rate_limit_event":
-                yield from self._notice(message)
+            case "tombstone" if isinstance(gone := message.get("message"), dict):
+                yield from self._speech.take_back([gone.get("uuid")])
+            case "rate_limit_event" | "conversation_reset":
+                yield from self._notices.of(message)
 
     def _system(self, message: Json) -> Iterator[Item]:
         match message.get("subtype"):
@@ -178,14 +181,13 @@ class Protocol:
                 yield from self._condition.reported(message)
             case "status":
                 yield from self._condition.reported(message)
+            case "task_started":
+                self._speech.begun(message)
             case "task_notification":
                 self._why = str(message.get("summary") or "")
-            case _:
-                yield from self._notice(message)
-
-    def _notice(self, message: Json) -> Iterator[Item]:
-        if (found := notice(message)) is not None:
-            yield found
+            case "model_refusal_fallback" | "model_refusal_no_fallback":
+                yield from self._speech.refused(message)
+        yield from self._notices.of(message)
 
     # --- turns
 
@@ -242,9 +244,10 @@ class Protocol:
             ours = self._mine in uuids
         else:
             ours = self._started and not (isinstance(origin, dict) and "kind" in origin)
-        error, complete = self._results.completed(message, self._speech.error)
-        self._speech.error = None
-        if error is not None and self.busy:
+        error, complete = self._results.completed(message, self._speech.failure, self._speech.refusal)
+        if error is None:
+            yield from self._speech.went_on()
+        elif self.busy:
             yield error
         if self._mine is not None and ours:
             yield from self._done(self._mine, complete)
@@ -272,8 +275,8 @@ class Protocol:
         if (line := reply(cli_id, request, self._allowed_modes)) is not None:
             yield Send(line)
             return
-        parent = self._speech.parent_of(request.get("agent_id"))
-        event = permission_request(request, parent, self._condition.mode_after_plan)
+        speaker = self._speech.speaker(request.get("agent_id"))
+        event = permission_request(request, speaker, self._condition.mode_after_plan)
         if event is not None:
             yield from self._ask(cli_id, event)
         else:  # the CLI waits for an answer: refuse requests that are not known

@@ -18,9 +18,9 @@ class Results:
     def __init__(self, prices: PriceTable) -> None:
         self._spending = Spending(prices)
 
-    def completed(self, result: Json, cli_error: str | None) -> tuple[ErrorEvent | None, Complete]:
-        """Return the error of the turn, if there was one, and its end. ``cli_error`` is from an ``assistant`` line."""
-        error, stop_reason = _stop_reason(result, cli_error)
+    def completed(self, result: Json, failure: Json | None, refusal: Json | None) -> tuple[ErrorEvent | None, Complete]:
+        """Return the error of the turn, if there was one, and its end. See `turn_failure`."""
+        error, stop_reason = _stop_reason(result, failure, refusal)
         return error, self._spending.end(stop_reason, result)
 
     def keep(self, complete: Complete) -> None:
@@ -28,7 +28,7 @@ class Results:
         self._spending.keep(complete)
 
 
-def _stop_reason(result: Json, cli_error: str | None) -> tuple[ErrorEvent | None, str]:
+def _stop_reason(result: Json, failure: Json | None, refusal: Json | None) -> tuple[ErrorEvent | None, str]:
     """Return the error, if there was one, and the reason why the turn stopped."""
     reason = result.get("stop_reason")
     if result.get("is_error") is not True:
@@ -37,5 +37,5 @@ def _stop_reason(result: Json, cli_error: str | None) -> tuple[ErrorEvent | None
         return None, "interrupted"
     if result.get("subtype") == "error_max_turns":
         return None, "max_turns"
-    code, text = turn_failure(result, cli_error)
+    code, text = turn_failure(result, failure, refusal)
     return ErrorEvent(type="error", error=text, code=code), "refusal" if reason == "refusal" else "error"

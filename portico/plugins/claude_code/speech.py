@@ -5,34 +5,48 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from portico.core.events import AgentEvent, ToolResult
+from portico.core.events import AgentEvent, Message, Notice, ToolResult
 from portico.plugins.claude_code.cli_details import details
-from portico.plugins.claude_code.stream import MessageStream
+from portico.plugins.claude_code.notices import aside, error_notice
+from portico.plugins.claude_code.retractions import Retractions
+from portico.plugins.claude_code.stream import MessageStream, Speaker
 
 Json = dict[str, Any]
 
 MAX_SPEAKERS = 64
 """Subagents whose messages are followed at once."""
 
+FINAL = ("stop_sequence", "refusal")
+"""The ``stop_reason`` of an API error after which the turn may end. After others it goes on."""
+
 
 class Speech:
     """The messages of one CLI process, by speaker.
 
-    ``error`` is the CLI's name for an API failure in this turn, None if there was none.
+    ``failure`` is the line about an API error that the turn may end with, ``refusal`` the line that says why the model
+    has declined; None if there was none in this turn.
     """
 
     def __init__(self) -> None:
-        self.error: str | None = None
+        self.failure: Json | None = None
+        self.refusal: Json | None = None
         self._streams: dict[str | None, MessageStream] = {}
-        self._subagents: dict[str, str] = {}  # agent_id -> parent_tool_use_id
+        self._subagents: dict[str, Speaker] = {}  # by agent_id
+        self._retractions = Retractions()
 
-    def parent_of(self, agent_id: Any) -> str | None:
-        """Return the id of the tool use that started the subagent, if it is known."""
-        return self._subagents.get(str(agent_id))
+    def speaker(self, agent_id: Any) -> Speaker:
+        """Return the subagent as members of an event; none if it is not known."""
+        return self._subagents.get(str(agent_id), Speaker())
+
+    def begun(self, line: Json) -> None:
+        """Note the subagent that a ``system/task_started`` line is about."""
+        if isinstance(parent := line.get("tool_use_id"), str):
+            self._note(parent, line.get("task_id"), line.get("subagent_type"))
 
     def end_turn(self) -> None:
         """Forget the agent's own message: the next turn begins with another one."""
         self._streams.pop(None, None)
+        self.failure = self.refusal = None
 
     def streamed(self, line: Json) -> Iterator[AgentEvent]:
         """Yield the events for a ``stream_event`` line."""
@@ -45,19 +59,37 @@ class Speech:
         message = line.get("message")
         if not isinstance(message, dict):
             return
-        if not line.get("is_api_error_message"):
-            yield from self._stream(line).finished(message)
-        elif line.get("parent_tool_use_id") is None:
-            # Its text comes again in the result, which says whether the turn failed because of it.
-            self.error = str(line.get("error"))
+        if line.get("is_api_error_message"):
+            yield from self._failed(line, message)
+            return
+        yield from self._went_on(line)
+        yield from self.take_back(line.get("supersedes"))
+        uuid = line.get("uuid")
+        for event in self._stream(line).finished(message):
+            if event["type"] == "message" and event["content"]:
+                self._retractions.add(uuid, event)
+            yield event
+
+    def refused(self, line: Json) -> Iterator[Message]:
+        """Yield the messages that a ``system`` line about a refusal takes back."""
+        self.refusal = line
+        yield from self.take_back(line.get("retracted_message_uuids"))
+
+    def take_back(self, uuids: Any) -> Iterator[Message]:
+        """Yield the messages that take back what the lines with these uuids said."""
+        return self._retractions.take_back(uuids)
 
     def tool_results(self, line: Json) -> Iterator[AgentEvent]:
         """Yield the tool results of a ``user`` line: its texts are the CLI's own notes to the model."""
         message = line.get("message")
         content = message.get("content") if isinstance(message, dict) else None
-        parent = line.get("parent_tool_use_id")
+        if line.get("isSynthetic") is True:
+            yield from self._went_on(line)
+            yield from self.take_back(line.get("retracted_message_uuids"))
+            yield from aside(line, content)
         blocks = content if isinstance(content, list) else []
         results = [block for block in blocks if isinstance(block, dict) and block.get("type") == "tool_result"]
+        speaker = self._speaker_of(line) if results else Speaker()
         for block in results:
             output = block.get("content")
             result = ToolResult(
@@ -68,20 +100,58 @@ class Speech:
             )
             if len(results) == 1 and (known := details(line, result["tool_use_id"])) is not None:
                 result["details"] = known
-            if isinstance(parent, str):
-                result["parent_tool_use_id"] = parent
-            yield result
+            yield {**result, **speaker}
+
+    def went_on(self) -> Iterator[Notice]:
+        """Yield a notice for the API error that the turn did not end with, if there was one."""
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            yield error_notice(failure)
+
+    def _failed(self, line: Json, message: Json) -> Iterator[AgentEvent]:
+        if line.get("parent_tool_use_id") is not None:
+            return  # the subagent's tool result says it
+        yield from self.went_on()
+        if message.get("stop_reason") in FINAL:
+            self.failure = line  # its text comes again in the result, which says whether the turn failed because of it
+        else:
+            yield error_notice(line)
+
+    def _went_on(self, line: Json) -> Iterator[Notice]:
+        if self.failure is not None and line.get("parent_tool_use_id") is None:
+            yield from self.went_on()
+
+    def _speaker_of(self, line: Json) -> Speaker:
+        parent = line.get("parent_tool_use_id")
+        if not isinstance(parent, str):
+            return Speaker()
+        return self._note(parent, line.get("agent_id"), line.get("subagent_type"))
+
+    def _note(self, parent: str, agent_id: Any, name: Any) -> Speaker:
+        if not isinstance(agent_id, str):
+            stream = self._streams.get(parent)
+            return stream.speaker if stream is not None else Speaker(parent_tool_use_id=parent)
+        speaker = self._subagents.get(agent_id)
+        if speaker is None or (isinstance(name, str) and speaker.get("subagent") != name):
+            speaker = Speaker(parent_tool_use_id=parent)
+            if isinstance(name, str):
+                speaker["subagent"] = name
+            self._subagents[agent_id] = speaker
+            _forget_oldest(self._subagents)
+        return speaker
 
     def _stream(self, line: Json) -> MessageStream:
         parent = line.get("parent_tool_use_id")
-        parent = parent if isinstance(parent, str) else None
-        if isinstance(agent := line.get("agent_id"), str) and parent is not None:
-            self._subagents[agent] = parent
-            _forget_oldest(self._subagents)
-        if parent not in self._streams:
-            self._streams[parent] = MessageStream(parent)
+        if not isinstance(parent, str):
+            parent = None
+        speaker = self._speaker_of(line) if parent is not None else None
+        stream = self._streams.get(parent)
+        if stream is None:
+            stream = self._streams[parent] = MessageStream(speaker)
             _forget_oldest(self._streams)
-        return self._streams[parent]
+        elif speaker is not None:
+            stream.speaker = speaker
+        return stream
 
 
 def _forget_oldest(followed: dict[Any, Any]) -> None:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
-from portico.core.events import AgentEvent, Delta, Message, Thinking, ToolUse
+from portico.core.events import AgentEvent, Delta, Message, Notice, Thinking, ToolUse
 
 Json = Mapping[str, Any]
 
 
-class _Address(TypedDict, total=False):
+CUT = {"max_tokens": "max_tokens", "model_context_window_exceeded": "context_window"}
+"""The notice for each reason of the API to stop in the middle of a message."""
+
+
+class Speaker(TypedDict, total=False):
+    """Who speaks, as members of an event: empty for the agent itself."""
+
+    parent_tool_use_id: str
+    subagent: str
+
+
+class Address(Speaker, total=False):
     message_id: str
     index: int
-    parent_tool_use_id: str
 
 
 class MessageStream:
@@ -24,12 +34,13 @@ class MessageStream:
     again as a new message, often in one piece; then the streamed part of the old message is void.
     """
 
-    def __init__(self, parent_tool_use_id: str | None = None) -> None:
-        self._parent = parent_tool_use_id
+    def __init__(self, speaker: Speaker | None = None) -> None:
+        self.speaker: Speaker = speaker if speaker is not None else Speaker()
         self._message_id: str | None = None
         self._open: int | None = None  # the block being streamed
         self._next = 0  # the block of an assistant line when none is being streamed
         self._unconfirmed: int | None = None  # the first block that was streamed and never finished
+        self._tool_use: str | None = None  # the id of the last finished block, if that is a tool use
 
     def streamed(self, event: Json) -> Iterator[AgentEvent]:
         """Yield the events for a ``stream_event``, given the API's event in it."""
@@ -43,9 +54,11 @@ class MessageStream:
                 yield from self._delta(event.get("index"), delta)
             case "content_block_stop":
                 self._open = None
+            case "message_delta" if isinstance(delta := event.get("delta"), dict):
+                yield from self._cut(delta.get("stop_reason"))
 
     def finished(self, message: Json) -> Iterator[AgentEvent]:
-        """Yield the events for an ``assistant`` line, given the message in it."""
+        """Yield the events for an ``assistant`` line, given the message in it. The first one has its `Address`."""
         blocks = message.get("content")
         if not isinstance(blocks, list):
             return
@@ -56,6 +69,7 @@ class MessageStream:
         self._next = index + len(blocks)
         if self._unconfirmed is not None and index <= self._unconfirmed < self._next:
             self._unconfirmed = None
+        self._tool_use = str(blocks[-1].get("id")) if blocks and blocks[-1].get("type") == "tool_use" else None
         yield self._message(index, blocks)
         for block in blocks:
             if block.get("type") == "tool_use" and isinstance(block.get("input"), dict):
@@ -65,16 +79,25 @@ class MessageStream:
                     tool_name=str(block.get("name")),
                     input=block["input"],
                 )
-                if self._parent is not None:
-                    use["parent_tool_use_id"] = self._parent
-                yield use
+                yield {**use, **self.speaker}
 
     def _begin(self, message_id: Any) -> Iterator[AgentEvent]:
         if self._unconfirmed is not None:
             yield self._message(self._unconfirmed, [])
         self._message_id = message_id if isinstance(message_id, str) else None
-        self._open = self._unconfirmed = None
+        self._open = self._unconfirmed = self._tool_use = None
         self._next = 0
+
+    def _cut(self, stop_reason: Any) -> Iterator[AgentEvent]:
+        """Yield a notice if the API has cut the message: it names the setting, and the tool use that was cut."""
+        if not isinstance(stop_reason, str) or (name := CUT.get(stop_reason)) is None:
+            return
+        detail: dict[str, Any] = {"setting": "max_tokens"} if name == "max_tokens" else {}
+        if self._message_id is not None:
+            detail["message_id"] = self._message_id
+        if self._tool_use is not None:
+            detail["tool_use_id"] = self._tool_use
+        yield Notice(type="notice", name=name, detail=detail)
 
     def _delta(self, index: Any, delta: Json) -> Iterator[AgentEvent]:
         if not isinstance(index, int):
@@ -93,10 +116,8 @@ class MessageStream:
     def _message(self, index: int, blocks: list[dict[str, Any]]) -> Message:
         return Message(type="message", role="assistant", content=blocks, **self._address(index))
 
-    def _address(self, index: int) -> _Address:
-        address = _Address(index=index)
+    def _address(self, index: int) -> Address:
+        address = cast(Address, {"index": index, **self.speaker})
         if self._message_id is not None:
             address["message_id"] = self._message_id
-        if self._parent is not None:
-            address["parent_tool_use_id"] = self._parent
         return address

@@ -25,11 +25,13 @@ Delivery:
 - `gap_ms`: milliseconds before each delta. Default 0
 - `chunk`: characters per delta. Default: one word per delta; with `size`, 16,384 characters
 - `usage`: token counts to report, such as `{"input_tokens": 5, "output_tokens": 7}`
-- `stop_reason`: default `end_turn`, or `tool_use` if there is one; `max_tokens` makes the CLI continue
+- `stop_reason`: default `end_turn`, or `tool_use` if there is one; `max_tokens` makes the CLI continue, and cuts
+  off the last tool use in the middle of its input
+- `stop_details`: what the API says about a refusal, such as `{"type": "refusal", "category": "cyber"}`
 - `headers`: response headers
 
 Faults, at every call that this step answers, or only at the first `times` of them:
-- `error`: an HTTP status (400-599); `error_type`: default the API's own for that status
+- `error`: an HTTP status (400-599); `error_type`: default the API's own for that status; `error_text`: its message
 - `cut`: the connection closes after this many deltas; 0: right after the headers
 - `stall`: nothing follows after this many deltas (0: only headers), until `ScriptedModel.release()`
   or until the client leaves
@@ -130,7 +132,7 @@ class ScriptedModel:
             return _error(400, str(error))
         faulty = self._faulty((str(body.get("metadata")), text, replies), step)
         if faulty and step.error is not None:
-            return _error(step.error, "The script asks for this error.", step.error_type, step.headers)
+            return _error(step.error, step.error_text, step.error_type, step.headers)
         return _Reply(self, step, str(body.get("model")), bool(body.get("stream")), faulty)
 
     def _faulty(self, key: tuple[str, str, int], step: Step) -> bool:

@@ -60,8 +60,13 @@ def message(step: Step, model: str) -> Json:
         "content": content,
         "stop_reason": step.stop_reason or ("tool_use" if step.tool else "end_turn"),
         "stop_sequence": None,
+        **_details(step),
         "usage": usage,
     }
+
+
+def _details(step: Step) -> Json:
+    return {} if step.stop_details is None else {"stop_details": step.stop_details}
 
 
 def events(step: Step, model: str) -> Iterator[Json]:
@@ -72,20 +77,21 @@ def events(step: Step, model: str) -> Iterator[Json]:
     yield {"type": "message_start", "message": start}
     chunk = step.chunk if step.chunk or step.size is None else BLOCK
     for index, block in enumerate(whole["content"]):
-        empty, deltas = _stream(block, chunk)
+        cut = step.stop_reason == "max_tokens" and index == len(whole["content"]) - 1
+        empty, deltas = _stream(block, chunk, cut=cut)
         yield {"type": "content_block_start", "index": index, "content_block": empty}
         if index == 0:
             yield {"type": "ping"}
         for delta in deltas:
             yield {"type": "content_block_delta", "index": index, "delta": delta}
         yield {"type": "content_block_stop", "index": index}
-    ending = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
+    ending = {"stop_reason": whole["stop_reason"], "stop_sequence": None, **_details(step)}
     yield {"type": "message_delta", "delta": ending, "usage": {"output_tokens": usage["output_tokens"]}}
     yield {"type": "message_stop"}
 
 
-def _stream(block: Json, chunk: int | None) -> tuple[Json, Iterator[Json]]:
-    """Return a block as it starts, and the deltas that fill it."""
+def _stream(block: Json, chunk: int | None, *, cut: bool) -> tuple[Json, Iterator[Json]]:
+    """Return a block as it starts, and the deltas that fill it. A tool use that is ``cut`` ends in its input."""
     match block["type"]:
         case "thinking":
             deltas = [{"type": "thinking_delta", "thinking": p} for p in pieces(block["thinking"], chunk)]
@@ -93,6 +99,7 @@ def _stream(block: Json, chunk: int | None) -> tuple[Json, Iterator[Json]]:
             return {"type": "thinking", "thinking": "", "signature": ""}, iter(deltas)
         case "tool_use":
             text = json.dumps(block["input"])
+            text = text[: len(text) // 2] if cut else text
             parts = pieces(text, max(chunk or 0, 24))
             return {**block, "input": {}}, ({"type": "input_json_delta", "partial_json": p} for p in parts)
         case _:

@@ -11,10 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
 # Texts that the CLI writes in the user's name: they are not queries.
-SYNTHETIC = ("[Request interrupted by user", "Output token limit hit")
+SYNTHETIC = (
+    "[Request interrupted by user",
+    "Output token limit hit",
+    "Your response above was stopped by a safety",
+    "Your response above was cut off mid-stream",
+    "The model's tool call could not be parsed",
+    "[Image: ",
+    "[Image removed: ",
+)
 # A user's message during a turn reaches the API inside a message of role `system`.
 STEERED = re.compile(r"The user sent a new message while you were working:\n(.*?)\n\nThis is how Claude", re.DOTALL)
 SHORT = 200  # characters; in longer texts, such as the CLI's prompt to compact, plain words have no effect
+STOP_REASON = Literal["end_turn", "max_tokens", "model_context_window_exceeded", "refusal", "stop_sequence", "tool_use"]
 OPENING = re.compile(r"\[\[(?=\s*\{)")
 
 
@@ -44,9 +53,11 @@ class Step(BaseModel):
     gap_ms: float = Field(default=0, ge=0)
     tool: tuple[ToolUse, ...] = ()
     usage: dict[str, int | dict[str, int]] = {}
-    stop_reason: Literal["end_turn", "max_tokens", "refusal", "stop_sequence", "tool_use"] | None = None
+    stop_reason: STOP_REASON | None = None
+    stop_details: dict[str, Any] | None = None
     error: int | None = Field(default=None, ge=400, le=599)
     error_type: str | None = None
+    error_text: str = "The script asks for this error."
     headers: dict[str, str] = {}
     cut: int | None = Field(default=None, ge=0)
     stall: int | None = Field(default=None, ge=0)

@@ -144,8 +144,8 @@ def test_notices() -> None:
     assert retry["detail"]["error_status"] == 529 and retry["detail"]["attempt"] == 1
     (limit,) = events(replay("rate_limit"), "notice")
     assert (limit["name"], limit["detail"]["status"]) == ("rate_limit", "allowed_warning")
-    (compacted,) = events(replay("compact"), "notice")
-    assert (compacted["name"], compacted["detail"]["trigger"]) == ("compacted", "manual")
+    began, compacted = events(replay("compact"), "notice")
+    assert (began["name"], compacted["name"], compacted["detail"]["trigger"]) == ("compacting", "compacted", "manual")
 
 
 def test_a_cut_stream_is_voided_before_it_comes_again() -> None:
