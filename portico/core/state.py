@@ -1,4 +1,10 @@
-"""The state of a session, the wishes that it has to carry out, and the table of steps that follow from both."""
+"""The state of a session, the wishes that it has to carry out, and the table of steps that follow from both.
+
+Everything that decides the next step of a session is in this file: a flag elsewhere may never do so. Two tables say it
+all. `TRANSITIONS` checks each change of the visible state. `TABLE` gives the next step between two turns: any task may
+add a wish, the session's own task asks for the next step, carries it out, and clears the wishes that it has fulfilled.
+The order of the rows is the order of importance: the first row whose condition is true wins.
+"""
 
 from __future__ import annotations
 
