@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,8 @@ def test_the_example_of_a_session_has_every_field() -> None:
 @pytest.mark.real_cli
 @needs("curl")
 async def test_every_curl_of_the_reference_runs_as_printed(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server:
+    (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": {"booking": BOOKING}}))
+    async with running_server(tmp_path, PORTICO_MCP_SERVERS=f"@{tmp_path}/mcp.json") as server:
 
         async def bash(text: str) -> str:
             setup = f"TOKEN={server.token}\nAPI={server.api}\n"
@@ -139,9 +141,9 @@ async def test_every_curl_of_the_reference_runs_as_printed(tmp_path: Path) -> No
                 done = await anyio.run_process(["bash", "-euc", setup + text], env=server.client_env, stderr=None)
             return done.stdout.decode()
 
-        async def seen(pattern: str) -> str:
+        async def seen(pattern: str, session: str = TALK) -> str:
             with anyio.fail_after(HANG_SECONDS):
-                while not (found := re.findall(pattern, await bash(TALK))):
+                while not (found := re.findall(pattern, await bash(session))):
                     await anyio.sleep(0.1)
             return str(found[0])
 
@@ -150,6 +152,14 @@ async def test_every_curl_of_the_reference_runs_as_printed(tmp_path: Path) -> No
             blocks = re.findall(r"```sh\n(.*?)```", text_of(page), re.DOTALL)
             assert blocks, page
             for block in blocks:
+                if '"people"' in block:
+                    block = block.replace("/talk/", "/booking/")
+                    pattern = r'"request_id":"([^"]+)"'
+                    await bash(BOOKED)
+                    block = block.replace("REQUEST_ID", await seen(pattern, TALK.replace("/talk", "/booking")))
+                if '"acceptEdits"' in block and "REQUEST_ID" in block:
+                    await seen('"state":"idle"')
+                    await bash(PLANNED)
                 if "REQUEST_ID" in block:
                     block = block.replace("REQUEST_ID", await seen(r'"request_id":"([^"]+)"'))
                 if "/interrupt" in block:
@@ -166,3 +176,15 @@ async def test_every_curl_of_the_reference_runs_as_printed(tmp_path: Path) -> No
 TALK = 'curl -sS -H "Authorization: Bearer $TOKEN" $API/sessions/talk'
 RUNNING = f"""{TALK}/turns -H 'Content-Type: application/json' -d '{{"query": "[[{{\\"stall\\": 0}}]]"}}'"""
 """Starts a turn that goes on until it is interrupted."""
+JSON = "-H 'Content-Type: application/json' -d"
+EXIT = """'{"query": "[[{\\"tool\\": {\\"name\\": \\"ExitPlanMode\\", \\"input\\": {}}}]]"}'"""
+PLANNED = f"""{TALK} -X PATCH {JSON} '{{"permission_mode": "plan"}}'\n{TALK}/turns {JSON} {EXIT}"""
+"""Takes the session to the mode plan, and starts a turn that asks to carry out its plan."""
+BOOKING = {"command": sys.executable, "args": [str(ROOT / "tests" / "support" / "eliciting_server.py")]}
+BOOK = EXIT.replace("ExitPlanMode", "mcp__booking__book")
+BOOKED = f"""
+{TALK.removesuffix("/talk")} {JSON} \
+    '{{"session_id": "booking", "mcp_servers": ["booking"], "allowed_tools": ["mcp__booking__book"]}}'
+{TALK.replace("/talk", "/booking")}/turns {JSON} {BOOK}
+"""
+"""Opens a session, and starts a turn in which an MCP server asks for data."""

@@ -41,7 +41,15 @@ class SessionSettings(SettingsGroup):
     process_wait: float = seconds("Seconds that a turn waits for a process when all are busy.", 60.0)
     turn_timeout: float = seconds("Seconds; a longer turn is interrupted and ends in an error.", 3600.0)
     permission_timeout: float = seconds(
-        "Seconds that a permission request waits before it is denied; 0 waits for ever.", 300.0, zero=True
+        "Seconds that a request for permission to use a tool waits before it is denied; 0 waits for ever.",
+        300.0,
+        zero=True,
+    )
+    question_timeout: float = seconds(
+        "The same for a question of the agent, a plan to approve, and data that an MCP server asks for. Meanwhile "
+        "`turn_timeout` stands still.",
+        0.0,
+        zero=True,
     )
     max_queued_turns: int = whole_number("Turns that may wait in one session.", 8, 0, 10_000)
     drain_timeout: float = seconds(

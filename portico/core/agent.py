@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -63,6 +63,10 @@ class Turn:
 class Decision:
     """The answer to a permission request.
 
+    For a request of the kind ``question``, ``updated_input`` is the request's input with ``answers``: a text for each
+    question that was answered, where several choices are joined by ", ". For a ``plan``, ``permission_mode`` is the
+    mode to carry it out in, None for the one that the request names. For an ``elicitation``, ``content`` are the data.
+
     ``remember`` also allows, from now on, everything that the request suggests (see `suggestions.chosen`), or the whole
     tool if it suggests nothing. ``remembered`` lists those suggestions that the agent must remember, and no others. A
     driver that ignores ``remembered`` remembers too little, but never anything that is not allowed.
@@ -73,6 +77,9 @@ class Decision:
     message: str | None = None
     remember: bool = False
     remembered: tuple[Mapping[str, Any], ...] = ()
+    answers: Mapping[str, str | Sequence[str]] | None = None
+    content: Mapping[str, Any] | None = None
+    permission_mode: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

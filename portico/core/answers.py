@@ -24,8 +24,8 @@ def judge(
     """
     if decision.behavior == "deny":
         return decision, []
-    if "permission_mode" in request:
-        policy.check_mode(str(request["permission_mode"]))
+    if (mode := decision.permission_mode or request.get("permission_mode")) is not None:
+        policy.check_mode(str(mode))
     if decision.updated_input is not None:
         if decision.updated_input == request["input"]:
             decision = replace(decision, updated_input=None)

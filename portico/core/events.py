@@ -94,8 +94,30 @@ class ToolResult(TypedDict):
     subagent: NotRequired[str]
 
 
+class Choice(TypedDict):
+    """One of the answers that a question offers. ``preview`` shows what it would lead to."""
+
+    label: str
+    description: NotRequired[str]
+    preview: NotRequired[str]
+
+
+class Question(TypedDict):
+    """A question of the agent. It takes one answer or, with ``multi_select``, several; text of one's own is one too."""
+
+    question: str
+    header: NotRequired[str]
+    options: list[Choice]
+    multi_select: bool
+
+
 class PermissionRequest(TypedDict):
     """A request for permission to use a tool; the agent waits for it. The session sets ``expires_at`` (RFC 3339).
+
+    Some requests ask for more than permission: ``kind`` is ``question`` (``questions`` of the agent), ``plan`` (the
+    plan, whose text is ``plan``, is to be approved), or ``elicitation`` (the MCP server ``mcp_server`` asks for data
+    that fit the JSON Schema ``schema``, or wants the user to open ``url``; ``message`` says why). All others are
+    ``tool``, as is a request without ``kind``.
 
     ``permission_mode`` is the mode to which the agent changes once the request is allowed, if it changes. ``why`` says
     why the tool needs permission.
@@ -105,6 +127,13 @@ class PermissionRequest(TypedDict):
     request_id: str
     tool_name: str
     input: dict[str, Any]
+    kind: NotRequired[Literal["tool", "question", "plan", "elicitation"]]
+    questions: NotRequired[list[Question]]
+    plan: NotRequired[str]
+    mcp_server: NotRequired[str]
+    message: NotRequired[str]
+    schema: NotRequired[dict[str, Any]]
+    url: NotRequired[str]
     tool_use_id: NotRequired[str]
     why: NotRequired[Why]
     suggestions: NotRequired[list[dict[str, Any]]]
@@ -112,6 +141,18 @@ class PermissionRequest(TypedDict):
     expires_at: NotRequired[str]
     parent_tool_use_id: NotRequired[str]
     subagent: NotRequired[str]
+
+
+RequestKind = Literal["tool", "question", "plan", "elicitation"]
+
+
+def kind_of(request: PermissionRequest) -> RequestKind:
+    return request.get("kind", "tool")
+
+
+def asks_a_person(request: PermissionRequest) -> bool:
+    """Tell whether a request asks for more than permission, so that only a person can answer it."""
+    return kind_of(request) != "tool"
 
 
 class PermissionWithdrawn(TypedDict):

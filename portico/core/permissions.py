@@ -8,7 +8,7 @@ from typing import Literal, cast
 
 from portico.core.clock import rfc3339
 from portico.core.errors import Conflict, NotFound
-from portico.core.events import Event, PermissionRequest, PermissionResolved
+from portico.core.events import Event, PermissionRequest, PermissionResolved, asks_a_person, kind_of
 
 REMEMBERED = 1000
 """The number of resolved requests whose answers are kept."""
@@ -30,11 +30,13 @@ class _Request:
 class Permissions:
     """The requests of one session. Each is resolved once: the first answer wins, and later callers learn whose it was.
 
-    ``timeout`` is in seconds; 0 means that requests wait for ever.
+    ``timeout`` is in seconds, ``question_timeout`` the same for requests that ask for more than permission; 0 means
+    that requests wait for ever.
     """
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, question_timeout: float = 0.0) -> None:
         self._timeout = timeout
+        self._question_timeout = question_timeout
         self._pending: dict[str, _Request] = {}
         self._settled: dict[str, _Request] = {}
         self._turn = 0
@@ -44,15 +46,21 @@ class Permissions:
         return [request.body for request in self._pending.values()]
 
     @property
+    def questions(self) -> bool:
+        """Tell whether one of the pending requests asks for more than permission."""
+        return any(asks_a_person(request.body) for request in self._pending.values())
+
+    @property
     def events(self) -> list[Event]:
         """The stored events of the pending requests."""
         return [request.event for request in self._pending.values() if request.event is not None]
 
     def add(self, body: PermissionRequest, now: float) -> PermissionRequest:
-        """Add a request, and return it with the time when it expires. ``now`` is monotonic seconds."""
-        if self._timeout:
-            body = cast(PermissionRequest, {**body, "expires_at": rfc3339(seconds_from_now=self._timeout)})
-        deadline = now + self._timeout if self._timeout else None
+        """Add a request, and return it with its kind and the time when it expires. ``now`` is monotonic seconds."""
+        body = cast(PermissionRequest, {**body, "kind": kind_of(body)})
+        if timeout := self._question_timeout if asks_a_person(body) else self._timeout:
+            body["expires_at"] = rfc3339(seconds_from_now=timeout)
+        deadline = now + timeout if timeout else None
         self._pending[body["request_id"]] = _Request(body, self._turn, deadline)
         return body
 

@@ -22,6 +22,7 @@ from portico.core.journal import Journal
 from portico.core.permissions import Permissions
 from portico.core.policy import Policy
 from portico.core.principal import Principal
+from portico.core.questions import with_answers
 from portico.core.quota import TurnRate
 from portico.core.requests import NewTurn, SessionChanges, SessionView, TurnView, session_view
 from portico.core.seat import Seat
@@ -61,7 +62,7 @@ class Session:
         allowed = replace(record, options=policy.still(record.options))
         self.life = feed.life
         self.finished = anyio.Event()
-        self.permissions = Permissions(policy.permission_timeout)
+        self.permissions = Permissions(policy.permission_timeout, policy.question_timeout)
         self._wishes = Wishes(
             mode_untold=allowed.options.permission_mode != record.options.permission_mode,
             claim=seat.agent is not None,
@@ -143,6 +144,7 @@ class Session:
         notices: list[Notice] = []
         if (request := self.permissions.request(request_id)) is not None:
             decision, notices = judge(decision, request, self._policy, self.record.options, folders or {})
+            decision = with_answers(decision, request)
         resolved = self.permissions.resolve(request_id, decision.behavior, "answered", principal.name)
         run = self._turns.running
         if run is None or not run.live:

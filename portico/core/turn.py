@@ -70,6 +70,7 @@ class TurnRun:
         self._permissions = permissions
         self._timeout = timeout
         self._deadline: float | None = None
+        self._asked_at: float | None = None  # since when a question has waited, while which the time limit stands still
         self._inbox = Inbox()
         self._streamed = Streamed()
         self._wakeup = Wakeup()
@@ -214,6 +215,7 @@ class TurnRun:
         if event["type"] == "permission_mode":
             return self._follow_mode(event["permission_mode"])
         if event["type"] == "permission_withdrawn":
+            self._wakeup.set()  # the time limit may count again
             try:
                 return [self._permissions.resolve(event["request_id"], "deny", "interrupted")]
             except PorticoError:
@@ -253,11 +255,23 @@ class TurnRun:
                     self._wakeup.set()  # the rest, behind the call that failed, is still to be done
 
     def _seconds_to_next_deadline(self) -> float | None:
-        deadlines = [d for d in (self._deadline, self._permissions.next_deadline()) if d is not None]
+        limit = self._deadline if self._asked_at is None else None
+        deadlines = [d for d in (limit, self._permissions.next_deadline()) if d is not None]
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
+    def _mind_questions(self, now: float) -> None:
+        """Let the time limit stand still while a question waits for a person, unless the turn is to stop."""
+        asking = self._permissions.questions and self._stop_reason is None
+        if asking and self._asked_at is None:
+            self._asked_at = now
+        elif not asking and self._asked_at is not None:
+            if self._deadline is not None:
+                self._deadline += now - self._asked_at
+            self._asked_at = None
+
     async def _act(self, now: float) -> None:
-        if self._deadline is not None and now >= self._deadline:
+        self._mind_questions(now)
+        if self._deadline is not None and self._asked_at is None and now >= self._deadline:
             self._deadline = None
             if self._stopped:
                 log.error("turn %s goes on in an agent that was stopped: leaving it", self.turn_id)

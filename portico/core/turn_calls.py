@@ -8,6 +8,7 @@ from portico.core.agent import Decision, require
 from portico.core.audit import noting
 from portico.core.errors import Conflict, NotAllowed, NotFound
 from portico.core.principal import Principal
+from portico.core.questions import fitting
 from portico.core.reception import Reception
 from portico.core.requests import NewTurn, TurnView
 from portico.core.suggestions import open_folders
@@ -62,16 +63,18 @@ class TurnCalls(Reception):
             session.interrupt()
 
     async def answer(self, principal: Principal, session_id: str, request_id: str, decision: Decision) -> None:
-        """Answer a permission request. Raises as `Permissions.resolve`, and `NotAllowed`."""
+        """Answer a permission request. Raises as `Permissions.resolve` and `questions.fitting`, and `NotAllowed`."""
         action, remember = f"permission.{decision.behavior}", True if decision.remember else None
         with noting(self.audit, action, principal, session_id=session_id, request_id=request_id, remember=remember):
             life, record = await self._allow(principal, session_id)
             require(self._drivers.of(record), "permissions")
-            if decision.remember and principal.by_ticket:
-                raise NotAllowed("with a ticket nothing can be remembered: that changes the session")
+            if principal.by_ticket and (decision.remember or decision.permission_mode is not None):
+                raise NotAllowed("with a ticket nothing can be remembered, and no mode chosen")
             if (session := self._lives.session(life)) is None:
                 raise NotFound(f"there is no permission request {request_id!r}", code="request_not_found")
             folders: Mapping[str, str] = {}
-            if decision.remember and (request := session.permissions.request(request_id)) is not None:
-                folders = await open_folders(request, record.cwd, self._folders)
+            if (request := session.permissions.request(request_id)) is not None:
+                decision = await fitting(decision, request)
+                if decision.remember:
+                    folders = await open_folders(request, record.cwd, self._folders)
             await session.answer(principal, request_id, decision, folders)

@@ -137,6 +137,7 @@ def policy(settings: Settings, files: Sequence[Path] = ()) -> Policy:
         max_queued_turns=settings.max_queued_turns,
         turn_timeout=settings.turn_timeout,
         permission_timeout=settings.permission_timeout,
+        question_timeout=settings.question_timeout,
         session_timeout=settings.session_timeout,
         process_wait=settings.process_wait,
         setting_sources=frozenset(settings.setting_sources),

@@ -113,6 +113,11 @@ CODES: Mapping[str, Code] = {
         "the cursor is not from this server",
         "Begin the list again, without `cursor`.",
     ),
+    "invalid_answer": Code(
+        422,
+        "the answer does not fit what the agent asked; `errors` lists the mistakes",
+        "Correct the answer by the request's `kind`; the request still waits.",
+    ),
     "invalid_cwd": Code(422, "`cwd` is not a folder", "Name an existing folder on the server's machine."),
     "unknown_driver": Code(422, "there is no such driver here", "Leave `driver` out, or name one that the server has."),
     "after_too_large": Code(422, "the history ends before that event", "Use `last_seq` of the session, or begin at 0."),

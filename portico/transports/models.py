@@ -98,6 +98,12 @@ def _arguments(texts: list[str]) -> list[str]:
     return texts
 
 
+def _answer_form(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "<text>"
+    return "<texts>" if isinstance(value, list) else None
+
+
 def _servers_form(value: Any) -> str | None:
     if isinstance(value, list):
         return "<names>"
@@ -199,15 +205,26 @@ class TurnBody(_Strict):
         return NewTurn(content, self.turn_id, self.if_busy, self.commands)
 
 
+AnswerText = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[str], Field(max_length=100), Tag("<texts>")],
+    Discriminator(_answer_form, custom_error_type="answer", custom_error_message="must be text or a list of texts"),
+]
+
+
 # The members that go with each behavior, as JSON Schema; `PermissionBody` checks it.
+_OF_ALLOW = ("updated_input", "answers", "content", "permission_mode")
 _ALLOW: JsonDict = {"properties": {"behavior": {"const": "allow"}, "message": {"type": "null"}}}
-_DENY: JsonDict = {
-    "properties": {"behavior": {"const": "deny"}, "updated_input": {"type": "null"}, "remember": {"const": False}}
-}
+_NULLS: JsonDict = {name: {"type": "null"} for name in _OF_ALLOW}
+_DENY: JsonDict = {"properties": {"behavior": {"const": "deny"}, "remember": {"const": False}, **_NULLS}}
 
 
 class PermissionBody(_Strict):
-    """The answer to a permission request. ``updated_input`` and ``remember`` go with allow, ``message`` with deny."""
+    """The answer to a permission request. ``message`` goes with deny, all others with allow.
+
+    ``answers`` go with a request of the kind ``question``: for each question a text, or a list of them if it takes
+    several. ``permission_mode`` goes with a ``plan``: the mode to carry it out in. ``content`` goes with an
+    ``elicitation``: the data asked for. ``remember`` goes with a ``tool``.
+    """
 
     model_config = ConfigDict(json_schema_extra={"anyOf": [_ALLOW, _DENY]})
 
@@ -215,18 +232,29 @@ class PermissionBody(_Strict):
     updated_input: Annotated[dict[str, Any], _bounded(1024 * KIB)] | None = None
     message: Annotated[str, StringConstraints(max_length=10_000)] | None = None
     remember: bool = False
+    answers: Annotated[dict[str, AnswerText], Field(max_length=100), _bounded(256 * KIB)] | None = None
+    content: Annotated[dict[str, Any], _bounded(256 * KIB)] | None = None
+    permission_mode: PermissionMode | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> PermissionBody:
-        if self.behavior == "deny" and (self.updated_input is not None or self.remember):
-            raise PydanticCustomError("unfit", "updated_input and remember go with allow")
+        if self.behavior == "deny" and (self.remember or any(getattr(self, name) is not None for name in _OF_ALLOW)):
+            raise PydanticCustomError("unfit", f"{', '.join(_OF_ALLOW)} and remember go with allow")
         if self.behavior == "allow" and self.message is not None:
             raise PydanticCustomError("unfit", "message goes with deny")
         return self
 
     def decision(self) -> Decision:
         updated: Mapping[str, Any] | None = self.updated_input
-        return Decision(self.behavior, updated, self.message, self.remember)
+        return Decision(
+            self.behavior,
+            updated,
+            self.message,
+            self.remember,
+            answers=self.answers,
+            content=self.content,
+            permission_mode=self.permission_mode,
+        )
 
 
 class TicketBody(_Strict):

@@ -170,11 +170,14 @@ class SessionRoutes:
         "answerPermission",
         "Answer a permission request",
         Answer(200, "The answer counts.", PermissionAnswer),
-        codes=("request_not_found", "already_resolved", "not_supported", "driver_not_loaded"),
+        codes=(
+            *("request_not_found", "already_resolved", "invalid_answer", "not_allowed", "not_supported"),
+            "driver_not_loaded",
+        ),
         admission=QUERY,
     )
     async def _answer(self, request: Request, body: PermissionBody) -> Response:
-        """The first answer wins; later ones learn whose it was."""
+        """The first answer wins; later ones learn whose it was. It must fit what was asked, by the request's `kind`."""
         request_id = request.path_params["request_id"]
         await self._engine.answer(principal_of(request), request.path_params["session_id"], request_id, body.decision())
         return await json_answer(PermissionAnswer(request_id=request_id, behavior=body.behavior))

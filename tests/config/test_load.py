@@ -145,6 +145,7 @@ OTHER_VALUES = {
     "max_turns_per_minute": "1",
     "turn_timeout": "0.5",
     "permission_timeout": "0",
+    "question_timeout": "1",
     "max_queued_turns": "0",
     "write_timeout": "1",
     "session_timeout": "1",

@@ -97,6 +97,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runn
         "claude-model": "claude-opus-5-5",
         "max-tokens": "1234",
         "permission-timeout": "0.5",
+        "question-timeout": "0.75",
         "max-body": "10KiB",
         "max-frame": "10KiB",
         "allowed-hosts": "portico.example",
@@ -206,6 +207,15 @@ async def test_permission_timeout_denies(client: Talk) -> None:
     assert (resolved["behavior"], resolved["reason"], resolved.get("principal")) == ("deny", "timeout", None)
     assert turn[-1]["stop_reason"] == "end_turn"
     assert not target.exists()
+
+
+async def test_question_timeout_denies(client: Talk) -> None:
+    await client.open(session_id="s")
+    turn = await client.turn("s", "Ask me a question")
+    assert "expires_at" in only(turn, "permission_request")
+    resolved = only(turn, "permission_resolved")
+    assert (resolved["behavior"], resolved["reason"]) == ("deny", "timeout")
+    assert turn[-1]["stop_reason"] == "end_turn"
 
 
 async def test_permission_modes(client: Talk) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from portico.core.agent import Decision
 from portico.core.errors import Conflict
-from portico.core.events import PermissionRequest
+from portico.core.events import Choice, PermissionRequest, Question, kind_of
 from portico.core.suggestions import chosen
 from portico.plugins.claude_code.cli_details import why_asked
 from portico.plugins.claude_code.lines import encode_line
@@ -17,6 +17,10 @@ from portico.plugins.claude_code.stream import Speaker
 DENIED = "The user doesn't want this to be done."
 PLANNED = "ExitPlanMode"
 """The tool that asks for permission to carry out the plan."""
+ASKED = "AskUserQuestion"
+"""The tool that asks the user questions."""
+ELICITED = "elicitation"
+"""The name for what an MCP server asks of the user: it is no tool, but each request names one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,9 @@ class CliPermissions:
         if waiting is None:
             raise Conflict(f"No permission request {request_id} is open.", code="already_resolved")
         response: dict[str, Any] = {"behavior": "deny", "message": decision.message or DENIED, "interrupt": False}
-        if decision.behavior == "allow":
+        if kind_of(waiting.event) == "elicitation":
+            response = _elicited(decision)
+        elif decision.behavior == "allow":
             given = waiting.event["input"] if decision.updated_input is None else dict(decision.updated_input)
             response = {"behavior": "allow", "updatedInput": given}
             updates = list(_updates(waiting.event, decision))
@@ -81,6 +87,8 @@ class CliPermissions:
 
 def permission_request(request: Mapping[str, Any], speaker: Speaker, mode_after_plan: str) -> PermissionRequest | None:
     """Return the request in a ``control_request`` of the CLI; None if it asks for something else."""
+    if request.get("subtype") == "elicitation":
+        return _elicitation(request)
     if request.get("subtype") != "can_use_tool" or not isinstance(request.get("input"), dict):
         return None
     event = PermissionRequest(
@@ -88,6 +96,7 @@ def permission_request(request: Mapping[str, Any], speaker: Speaker, mode_after_
         request_id="",
         tool_name=str(request.get("tool_name")),
         input=request["input"],
+        kind="tool",
     )
     if isinstance(tool_use_id := request.get("tool_use_id"), str):
         event["tool_use_id"] = tool_use_id
@@ -96,14 +105,65 @@ def permission_request(request: Mapping[str, Any], speaker: Speaker, mode_after_
     if isinstance(suggestions := request.get("permission_suggestions"), list):
         event["suggestions"] = [suggestion for suggestion in suggestions if isinstance(suggestion, dict)]
     if event["tool_name"] == PLANNED:
+        event["kind"], event["plan"] = "plan", str(event["input"].get("plan", ""))
         event["permission_mode"] = mode_after_plan
+    if event["tool_name"] == ASKED and (questions := _questions(event["input"].get("questions"))):
+        event["kind"], event["questions"] = "question", questions
     return {**event, **speaker}
+
+
+def _questions(asked: Any) -> list[Question]:
+    """Return the questions; none if one of them has another form than that which the CLI's tool lets through."""
+    try:
+        return [
+            Question(
+                question=str(each["question"]),
+                header=str(each.get("header", "")),
+                options=[_choice(option) for option in each["options"]],
+                multi_select=each.get("multiSelect") is True,
+            )
+            for each in asked
+        ]
+    except (TypeError, KeyError, AttributeError):
+        return []
+
+
+def _choice(option: Mapping[str, Any]) -> Choice:
+    choice = Choice(label=str(option["label"]), description=str(option.get("description", "")))
+    if isinstance(preview := option.get("preview"), str):
+        choice["preview"] = preview
+    return choice
+
+
+def _elicitation(request: Mapping[str, Any]) -> PermissionRequest:
+    schema, url = request.get("requested_schema"), request.get("url")
+    event = PermissionRequest(
+        type="permission_request",
+        request_id="",
+        tool_name=ELICITED,
+        input={name: request[name] for name in ("message", "mode", "requested_schema", "url") if name in request},
+        kind="elicitation",
+        mcp_server=str(request.get("mcp_server_name")),
+        message=str(request.get("message", "")),
+    )
+    if isinstance(url, str):
+        event["url"] = url
+    else:
+        event["schema"] = schema if isinstance(schema, dict) else {}
+    return event
+
+
+def _elicited(decision: Decision) -> dict[str, Any]:
+    if decision.behavior == "deny":
+        return {"action": "decline"}
+    return {"action": "accept"} if decision.content is None else {"action": "accept", "content": dict(decision.content)}
 
 
 def _updates(request: PermissionRequest, decision: Decision) -> Iterator[dict[str, Any]]:
     """Yield the permissions that apply from now on, to this session only: otherwise settings files would change."""
-    if "permission_mode" in request:  # as announced, even if the CLI would switch to another mode
-        yield {"type": "setMode", "mode": request["permission_mode"], "destination": "session"}
+    # As announced or chosen, even if the CLI would switch to another mode.
+    if (mode := decision.permission_mode or request.get("permission_mode")) is not None:
+        yield {"type": "setMode", "mode": mode, "destination": "session"}
     suggestions = decision.remembered
     if decision.remember and not suggestions:
         suggestions = tuple(chosen(request.get("suggestions", ())))

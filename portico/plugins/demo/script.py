@@ -128,6 +128,26 @@ def parse(text: str) -> list[Step] | None:
     return steps if found else None
 
 
+QUESTIONS = [
+    {
+        "question": "Which colour?",
+        "header": "Colour",
+        "multiSelect": False,
+        "options": [
+            {"label": "Red", "description": "like a rose"},
+            {"label": "Blue", "description": "like the sea"},
+        ],
+    },
+    {
+        "question": "Which sizes?",
+        "header": "Sizes",
+        "multiSelect": True,
+        "options": [{"label": label, "description": f"the size {label}"} for label in ("S", "M", "L")],
+    },
+]
+"""The questions that the model asks at plain words."""
+
+
 def _plain(text: str) -> list[Step]:
     """Return the reply to a newcomer's plain words."""
     lower = text.lower() if len(text) <= SHORT else ""
@@ -137,10 +157,12 @@ def _plain(text: str) -> list[Step]:
     if "write a file" in lower or "tool" in words:
         tool = ToolUse(name="Write", input={"file_path": "hello.txt", "content": "Hello from Portico.\n"})
         return [Step(say="I'd like to write hello.txt. May I?", tool=(tool,), gap_ms=20)]
+    if "ask me a question" in lower:
+        return [Step(tool=(ToolUse(name="AskUserQuestion", input={"questions": QUESTIONS}),), gap_ms=20)]
     echo = text if len(text) <= SHORT else text[:SHORT] + "..."
     say = (
         f'You said: "{echo}" I am a scripted model inside Portico; around me everything is real. '
-        'Ask me to "think", to "write a file", which needs your permission, or to "fail".'
+        'Ask me to "think", to "write a file", which needs your permission, or to "fail"; or say "ask me a question".'
     )
     think = "The word is think, so I show what thinking looks like: it comes before the answer, bit by bit."
     return [Step(think=think if words & {"think", "thinking"} else None, say=say, gap_ms=20)]
