@@ -162,6 +162,8 @@ async def test_every_curl_of_the_reference_runs_as_printed(tmp_path: Path) -> No
                     await bash(PLANNED)
                 if "REQUEST_ID" in block:
                     block = block.replace("REQUEST_ID", await seen(r'"request_id":"([^"]+)"'))
+                if "/rewind" in block:
+                    await seen('"state":"idle"')
                 if "/interrupt" in block:
                     await seen('"state":"idle"')
                     await bash(RUNNING)

@@ -7,7 +7,7 @@ from typing import Literal, NotRequired, Protocol
 
 from typing_extensions import TypedDict
 
-ABILITIES = frozenset({"context", "commands", "mcp"})
+ABILITIES = frozenset({"context", "commands", "mcp", "models", "rewind"})
 """Those that this file describes."""
 
 
@@ -91,8 +91,12 @@ class AgentAbilities(Protocol):
     async def mcp(self) -> Sequence[McpServer]:
         """Return the agent's MCP servers, and their state."""
 
+    async def models(self) -> Sequence[ModelInfo]:
+        """Return the models that the agent could use."""
+
     async def rewind(self, turn_id: str, *, dry_run: bool) -> Rewind:
         """Set the files that the agent has changed since the start of this turn back. Called between turns only.
 
-        Raises `Conflict` (``no_checkpoint``) if the agent does not know how they were.
+        With ``dry_run`` nothing is changed. Raises `Conflict` (``no_checkpoint``) if the agent does not know how they
+        were.
         """

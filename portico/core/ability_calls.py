@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from portico.core.abilities import CommandInfo, ContextUse, McpServer
+from portico.core.abilities import CommandInfo, ContextUse, McpServer, ModelInfo, Rewind
 from portico.core.agent import require
+from portico.core.audit import noting
+from portico.core.errors import NotFound, Unavailable
 from portico.core.principal import Principal
-from portico.core.reception import Reception
+from portico.core.reception import Reception, refuse_bound
+from portico.core.requests import NewSession
 from portico.core.turn_intake import Retired
 
 
@@ -28,6 +31,34 @@ class AbilityCalls(Reception):
 
     async def mcp(self, principal: Principal, session_id: str) -> Sequence[McpServer]:
         return cast(Sequence[McpServer], await self._call(principal, session_id, "mcp"))
+
+    async def rewind(self, principal: Principal, session_id: str, turn_id: str, *, dry_run: bool = False) -> Rewind:
+        """Set the files that the agent has changed since this turn began back; with ``dry_run`` only say which.
+
+        Raises also `NotFound` (``turn_not_found``) and `Conflict` (``busy``, ``no_checkpoint``).
+        """
+        with noting(self.audit, "session.rewind", principal, session_id=session_id, turn_id=turn_id) as about:
+            if dry_run:
+                about.clear()
+            life, _ = await self._allow(principal, session_id)
+            if await life.turn(turn_id) is None:
+                raise NotFound(f"there is no turn {turn_id!r}", code="turn_not_found")
+            arguments = {"turn_id": turn_id, "dry_run": dry_run}
+            return cast(Rewind, await self._call(principal, session_id, "rewind", alone=True, **arguments))
+
+    async def models(self, principal: Principal, driver: str | None = None) -> tuple[str, Sequence[ModelInfo]]:
+        """Return the driver's name (None: the default), and the models that sessions of it may use.
+
+        Raises also `InvalidRequest` (``unknown_driver``).
+        """
+        refuse_bound(principal)
+        found = self._drivers.named(driver)
+        require(found, "models")
+        self._refuse_while_draining()
+        if self._starter.tasks is None:
+            raise Unavailable("the engine is not running", code="not_running")
+        options = self._policy.options(NewSession(), self._default_model)
+        return found.name, await self._models.of(found, options, self._starter.tasks)
 
     async def _call(
         self, principal: Principal, session_id: str, ability: str, *, alone: bool = False, **arguments: Any

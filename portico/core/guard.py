@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
-from portico.core.abilities import AgentAbilities, CommandInfo, ContextUse, McpServer, Rewind
+from portico.core.abilities import AgentAbilities, CommandInfo, ContextUse, McpServer, ModelInfo, Rewind
 from portico.core.agent import Agent, AgentDriver, AgentOptions, AgentSpec, Decision, OwnTurn, Turn, needs_credentials
 from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError
 from portico.core.events import AgentEvent
@@ -67,6 +67,10 @@ class GuardedAgent:
     async def mcp(self) -> Sequence[McpServer]:
         async with _kept(self._driver, "mcp", AgentFailed, CALL_SECONDS):
             return await self._able.mcp()
+
+    async def models(self) -> Sequence[ModelInfo]:
+        async with _kept(self._driver, "models", AgentFailed, CALL_SECONDS):
+            return await self._able.models()
 
     async def rewind(self, turn_id: str, *, dry_run: bool) -> Rewind:
         async with _kept(self._driver, "rewind", AgentFailed, CALL_SECONDS):

@@ -12,6 +12,7 @@ from portico.core.errors import Conflict, NotAllowed, SessionGone, SessionNotFou
 from portico.core.folders import Folders
 from portico.core.life import Life
 from portico.core.lives import Lives
+from portico.core.model_lists import ModelLists
 from portico.core.observer import Observations, Observer
 from portico.core.policy import Policy
 from portico.core.principal import Principal
@@ -69,6 +70,7 @@ class Reception:
             slots=self._slots,
             folders=self._folders,
         )
+        self._models = ModelLists(self._slots, self._folders)
         self._rate = TurnRate(policy.max_turns_per_minute)
 
     async def _allow(self, principal: Principal, session_id: str) -> tuple[Life, SessionRecord]:

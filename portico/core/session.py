@@ -170,7 +170,12 @@ class Session:
             raise Conflict("the session is closed", code="session_closed")
         if alone and self._turns.busy:
             raise Conflict("a turn is running", code="busy")
-        return await self._calls.ask(ability, arguments, alone=alone)
+        answer = await self._calls.ask(ability, arguments, alone=alone)
+        if ability == "rewind" and not answer["dry_run"]:
+            detail = {"turn_id": answer["turn_id"], "files": answer["files"]}
+            with anyio.CancelScope(shield=True):
+                await self._journal.write([Notice(type="notice", name="files_rewound", detail=detail)])
+        return answer
 
     async def closed(self) -> None:
         """Wait until a session ends after `close`. Raises `StoreFailed` if its end cannot be written."""

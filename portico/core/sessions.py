@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from portico.core.abilities import CommandInfo, ContextUse, McpServer
+from portico.core.abilities import CommandInfo, ContextUse, McpServer, ModelInfo, Rewind
 from portico.core.agent import Decision
 from portico.core.audit import Audit
 from portico.core.events import Event
@@ -66,6 +66,10 @@ class Sessions(Protocol):
     async def commands(self, principal: Principal, session_id: str) -> Sequence[CommandInfo]: ...
 
     async def mcp(self, principal: Principal, session_id: str) -> Sequence[McpServer]: ...
+
+    async def rewind(self, principal: Principal, session_id: str, turn_id: str, *, dry_run: bool = False) -> Rewind: ...
+
+    async def models(self, principal: Principal, driver: str | None = None) -> tuple[str, Sequence[ModelInfo]]: ...
 
     async def pending(self, principal: Principal, session_id: str) -> Sequence[Event]: ...
 

@@ -195,6 +195,12 @@ class ScriptedAgent:
     async def mcp(self) -> Any:
         return await self._be_able("mcp")
 
+    async def models(self) -> Any:
+        return await self._be_able("models")
+
+    async def rewind(self, turn_id: str, *, dry_run: bool) -> Any:
+        return {**await self._be_able("rewind"), "turn_id": turn_id, "dry_run": dry_run}
+
     async def _be_able(self, ability: str) -> Any:
         self._check()
         self.called.append(ability)

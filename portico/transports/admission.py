@@ -33,8 +33,9 @@ DEFAULT = Admission()
 PUBLIC = Admission(public=True)
 READ = Admission(ticket="read")
 QUERY = Admission(ticket="query")
+CHANGING = Admission(changes=True)
 CALL = Admission(ticket="query", changes=True)
-"""A GET for which an agent may be started."""
+"""GETs for which an agent may be started."""
 
 
 def admitting(admission: Admission) -> Callable[[H], H]:

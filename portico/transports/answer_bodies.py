@@ -6,7 +6,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from portico.core.abilities import CommandInfo, McpServer
+from portico.core.abilities import CommandInfo, McpServer, ModelInfo
 from portico.core.requests import SessionView, TurnState
 
 
@@ -27,6 +27,11 @@ class TurnAnswer(TypedDict):
 
 class CommandList(TypedDict):
     commands: list[CommandInfo]
+
+
+class ModelList(TypedDict):
+    driver: str
+    models: list[ModelInfo]
 
 
 class McpList(TypedDict):

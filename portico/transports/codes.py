@@ -74,6 +74,11 @@ CODES: Mapping[str, Code] = {
         "a turn is running, and `if_busy` is `reject`",
         "Wait for `complete`, or send `if_busy` as `queue`, `interrupt` or `steer`.",
     ),
+    "no_checkpoint": Code(
+        409,
+        "the agent does not know how the files were when that turn began",
+        "Name another turn. Those before a `/clear` or a fork, and those handed to a running turn, have no checkpoint.",
+    ),
     "not_running": Code(409, "no turn is running", "Do nothing: the turn is over already."),
     "not_queued": Code(409, "the turn runs already, or is over", "Interrupt the turn, if it is running."),
     "already_resolved": Code(

@@ -257,6 +257,19 @@ class PermissionBody(_Strict):
         )
 
 
+class RewindBody(_Strict):
+    """The turn at whose start the files were as they shall be again."""
+
+    turn_id: TurnId
+    dry_run: bool = False
+
+
+class ModelParameters(_Parameters):
+    """``GET /models``."""
+
+    driver: Line | None = None
+
+
 class TicketBody(_Strict):
     """A ticket to read, or also to query and answer (``query``); ``ttl`` is in seconds."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -76,3 +77,68 @@ async def test_a_call_needs_an_open_session_of_the_callers_own(server: RunningSe
     assert (await client.http.delete("/sessions/a")).status_code == 204
     refused = await client.http.get("/sessions/a/context")
     assert (refused.status_code, refused.json()["code"]) == (409, "session_closed")
+
+
+async def test_a_rewind_sets_the_files_back_to_the_start_of_a_turn(client: Talk) -> None:
+    session = await client.open(session_id="a", permission_mode="acceptEdits")
+    folder = Path(session["cwd"])
+    (folder / "old.txt").write_text("old\n")
+    await client.turn("a", writing(folder / "first.txt", "one"), turn_id="first")
+    reading = {"tool": {"name": "Read", "input": {"file_path": str(folder / "old.txt")}}}
+    await client.turn("a", script(reading, step(folder / "old.txt", "new\n")), turn_id="second")
+    assert (folder / "old.txt").read_text() == "new\n"
+
+    async def rewind(**body: Any) -> tuple[int, dict[str, Any]]:
+        answer = await client.http.post("/sessions/a/rewind", json=body)
+        return answer.status_code, answer.json()
+
+    status, would = await rewind(turn_id="second", dry_run=True)
+    assert (status, would["files"], would["dry_run"]) == (200, [str(folder / "old.txt")], True)
+    assert (would["insertions"], would["deletions"]) == (1, 1)
+    assert (folder / "old.txt").read_text() == "new\n"
+    assert (await rewind(turn_id="nobody"))[1]["code"] == "turn_not_found"
+    status, done = await rewind(turn_id="second")
+    assert (status, done["dry_run"]) == (200, False), done
+    assert (folder / "old.txt").read_text() == "old\n" and (folder / "first.txt").exists()
+    notice = await client.until("a", "notice", name="files_rewound")
+    assert notice["detail"] == {"turn_id": "second", "files": [str(folder / "old.txt")]}
+
+
+async def test_a_rewind_works_after_a_restart_of_the_agent_and_not_while_a_turn_runs(
+    client: Talk, server: RunningServer
+) -> None:
+    session = await client.open(session_id="a", permission_mode="acceptEdits")
+    made = Path(session["cwd"], "made.txt")
+    await client.turn("a", writing(made, "one"), turn_id="first")
+    server.kill_agents()
+    await client.until("a", "notice", name="agent_exited")
+    await client.start("a", script(SLOW), turn_id="second")
+    await client.until("a", "delta", turn_id="second")
+    busy = await client.http.post("/sessions/a/rewind", json={"turn_id": "first"})
+    assert (busy.status_code, busy.json()["code"]) == (409, "busy")
+    assert (await client.http.post("/sessions/a/interrupt")).status_code == 202
+    await client.until("a", "complete", turn_id="second")
+    assert (await client.http.post("/sessions/a/rewind", json={"turn_id": "first"})).status_code == 200
+    assert not made.exists()
+    await client.turn("a", "/clear", commands=True, turn_id="third")
+    gone = await client.http.post("/sessions/a/rewind", json={"turn_id": "first"})
+    assert (gone.status_code, gone.json()["code"]) == (409, "no_checkpoint")
+
+
+async def test_the_models_of_a_driver_are_listed_without_a_session(server: RunningServer, client: Talk) -> None:
+    answer = (await client.http.get("/models")).raise_for_status().json()
+    assert answer["driver"] == "claude-code"
+    assert {"sonnet", "opus"} <= {each["model"] for each in answer["models"]}
+    assert all(each["stands_for"] and each["name"] for each in answer["models"])
+    assert (await client.http.get("/models?driver=nobody")).json()["code"] == "unknown_driver"
+    with anyio.fail_after(HANG_SECONDS):
+        while server.count_agents():
+            await anyio.sleep(0.05)
+
+
+def step(path: Path, content: str) -> dict[str, Any]:
+    return {"tool": {"name": "Write", "input": {"file_path": str(path), "content": content}}}
+
+
+def writing(path: Path, content: str) -> str:
+    return script(step(path, content))

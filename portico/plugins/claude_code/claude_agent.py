@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
-from uuid import uuid4
 
 import anyio
 
-from portico.core.abilities import CommandInfo, ContextUse, McpServer
+from portico.core.abilities import CommandInfo, ContextUse, McpServer, ModelInfo, Rewind
 from portico.core.agent import AgentOptions, AgentSpec, Decision, OwnTurn, Turn
-from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError
+from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, PorticoError
 from portico.core.events import AgentEvent, Complete, Notice
 from portico.plugins.claude_code import cli_answers
 from portico.plugins.claude_code.buffer import EventBuffer
@@ -23,6 +22,7 @@ from portico.plugins.claude_code.framer import Oversized
 from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken
 from portico.plugins.claude_code.launch import Launch
 from portico.plugins.claude_code.lines import decode_in_turns
+from portico.plugins.claude_code.message_ids import message_id
 from portico.plugins.claude_code.mode_hook import hooks, needs_mode_hook
 from portico.plugins.claude_code.option_changes import Request, change_requests, claim_requests, fixed_options
 from portico.plugins.claude_code.process import CliProcess
@@ -89,7 +89,7 @@ class ClaudeAgent:
             async with self._beginning:
                 await self._settle()
                 content = await encoded(turn.content)
-                uuid = self._running = str(uuid4())
+                uuid = self._running = message_id(self._launch.spec.agent_id, turn.turn_id)
                 line = self._protocol.begin(uuid, turn.content, commands=turn.commands, encoded=content)
         others: list[Complete] = []
         finished = False
@@ -148,7 +148,7 @@ class ClaudeAgent:
         """See `Agent.steer`."""
         async with self._beginning:
             content = await encoded(turn.content)
-            uuid = str(uuid4())
+            uuid = message_id(self._launch.spec.agent_id, turn.turn_id, steered=True)
             line = self._protocol.steer(uuid, turn.content, commands=turn.commands, encoded=content)
             self._steered[turn.turn_id] = uuid
         await self._submit(line)
@@ -173,6 +173,20 @@ class ClaudeAgent:
     async def mcp(self) -> Sequence[McpServer]:
         """See `AgentAbilities.mcp`."""
         return cli_answers.mcp_servers(await self._asked("mcp_status"))
+
+    async def models(self) -> Sequence[ModelInfo]:
+        """See `AgentAbilities.models`. The CLI knows them without asking the API."""
+        return cli_answers.models(await self._asked("list_models"))
+
+    async def rewind(self, turn_id: str, *, dry_run: bool) -> Rewind:
+        """See `AgentAbilities.rewind`. The CLI knows what its own tools have changed, and nothing that Bash has."""
+        message = message_id(self._launch.spec.agent_id, turn_id)
+        would = await self._asked("rewind_files", user_message_id=message, dry_run=True)
+        if would.get("canRewind") is not True:
+            raise Conflict("the agent does not know how the files were when this turn began", code="no_checkpoint")
+        if not dry_run:
+            await self._asked("rewind_files", user_message_id=message)
+        return cli_answers.rewind(would, turn_id, dry_run=dry_run)
 
     async def close(self) -> None:
         self._closing = True

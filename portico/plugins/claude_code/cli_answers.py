@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from portico.core.abilities import CommandInfo, ContextPart, ContextUse, McpServer, McpTool, ModelInfo
+from portico.core.abilities import CommandInfo, ContextPart, ContextUse, McpServer, McpTool, ModelInfo, Rewind
 
 Json = Mapping[str, Any]
 
@@ -81,6 +81,18 @@ def models(response: Json) -> list[ModelInfo]:
         )
         for each in _objects(response, "models")
     ]
+
+
+def rewind(response: Json, turn_id: str, *, dry_run: bool) -> Rewind:
+    """Read the answer to a ``rewind_files`` that only looked."""
+    files = response.get("filesChanged")
+    return Rewind(
+        turn_id=turn_id,
+        dry_run=dry_run,
+        files=[str(file) for file in files] if isinstance(files, list) else [],
+        insertions=_number(response, "insertions"),
+        deletions=_number(response, "deletions"),
+    )
 
 
 def _objects(response: Json, name: str) -> Iterator[Json]:

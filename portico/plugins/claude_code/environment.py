@@ -63,6 +63,7 @@ def build_environment(config: DriverConfig, spec: AgentSpec, runtime: Path, door
         "XDG_RUNTIME_DIR": str(runtime),
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
+        "CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING": "1",  # for rewinding
         **(_credentials(config) if door is None else door.environment),
     }
     if config.max_tokens is not None:

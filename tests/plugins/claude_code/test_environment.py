@@ -112,6 +112,7 @@ def test_the_environment_is_what_is_given_and_nothing_else(tmp_path: Path) -> No
         "XDG_RUNTIME_DIR": f"{tmp_path}/run",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
+        "CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING": "1",
         "ANTHROPIC_API_KEY": "key",
         "CLAUDE_CODE_OAUTH_TOKEN": "token",
         "ANTHROPIC_BASE_URL": "http://127.0.0.1:1",
