@@ -51,6 +51,12 @@ class SessionSettings(SettingsGroup):
         0.0,
         zero=True,
     )
+    subagents: bool = setting(
+        "Keep what subagents say and do in histories. Without it clients see a subagent's report alone, and what it "
+        "asks permission for.",
+        "on or off",
+        True,
+    )
     max_queued_turns: int = whole_number("Turns that may wait in one session.", 8, 0, 10_000)
     drain_timeout: float = seconds(
         "Seconds that running turns get at a stop; then they are interrupted.", 30.0, zero=True

@@ -333,6 +333,16 @@ def flaw(event: Any) -> str | None:
     return None
 
 
+_OF_SUBAGENTS = frozenset({"delta", "thinking", "message", "tool_use", "tool_result"})
+
+
+def of_subagent(event: Event) -> bool:
+    """Tell whether this is what a subagent says or does. A request for permission is not: somebody has to answer it."""
+    if event.type not in _OF_SUBAGENTS or b'"parent_tool_use_id"' not in event.data:
+        return False
+    return "parent_tool_use_id" in json.loads(event.data)  # the bytes may be in the input of a tool
+
+
 def first_of(events: Sequence[Event], max_bytes: int) -> Sequence[Event]:
     """Return the first of ``events``: at most ``max_bytes`` of them, but at least one if there is any."""
     size = 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import anyio.lowlevel
 
 from portico.core.errors import InvalidRequest, NotFound
-from portico.core.events import Event, gap_event
+from portico.core.events import Event, gap_event, of_subagent
 from portico.core.feed import TAIL_BYTES, Feed
 
 BATCH_BYTES = 256 * 1024
@@ -20,8 +20,13 @@ class Reader:
         self.after = after
         self._feed = feed
         self._turn_id = turn_id
+        self._subagents = True
         self._over = False
         self._stopped = False
+
+    def leave_out_subagents(self) -> None:
+        """Return no events of subagents from now on (see `of_subagent`)."""
+        self._subagents = False
 
     def stop(self) -> None:
         """Let current and later calls of `read` return the events that are in memory, and then no more."""
@@ -60,6 +65,8 @@ class Reader:
             if self._turn_id is not None:
                 events = [event for event in events if event.turn_id == self._turn_id]
                 self._over = self._over or (bool(events) and events[-1].type == "complete")
+            if not self._subagents:
+                events = [event for event in events if not of_subagent(event)]
             if events:
                 return events
         return ()
@@ -97,15 +104,20 @@ async def resume_reader(feed: Feed, last_seq: int, turn_id: str | None) -> Reade
     return await open_reader(feed, last_seq, span.turn_id)
 
 
-async def read_page(feed: Feed, after: int, limit: int) -> tuple[Sequence[Event], bool]:
+async def read_page(feed: Feed, after: int, limit: int, *, subagents: bool = True) -> tuple[Sequence[Event], bool]:
     """Do as `Engine.history`."""
     _check_after(feed, after)
-    events = list(await feed.life.read(after, limit))
-    more = bool(events) and events[-1].seq < feed.last_seq
-    first = events[0].seq if events else feed.last_seq + 1
-    if first > after + 1:
-        events.insert(0, gap_event(feed.session_id, after, first))
-    return events, more
+    while True:
+        events = list(await feed.life.read(after, limit))
+        last = events[-1].seq if events else feed.last_seq
+        first = events[0].seq if events else feed.last_seq + 1
+        if not subagents:
+            events = [event for event in events if not of_subagent(event)]
+        if first > after + 1:
+            events.insert(0, gap_event(feed.session_id, after, first))
+        if events or last >= feed.last_seq:
+            return events, bool(events) and last < feed.last_seq
+        after = last
 
 
 def _check_after(feed: Feed, after: int) -> None:

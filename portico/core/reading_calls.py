@@ -40,8 +40,11 @@ class ReadingCalls(Reception):
         return await resume_reader(self._lives.feed(life, record), last_seq, turn_id)
 
     async def history(
-        self, principal: Principal, session_id: str, *, after: int, limit: int
+        self, principal: Principal, session_id: str, *, after: int, limit: int, subagents: bool = True
     ) -> tuple[Sequence[Event], bool]:
-        """Return at most ``limit`` events behind ``after``, and whether more follow; a gap event marks deleted ones."""
+        """Return at most ``limit`` events behind ``after``, and whether more follow; a gap event marks deleted ones.
+
+        Without ``subagents``, leave out what these say and do.
+        """
         life, record = await self._allow(principal, session_id)
-        return await read_page(self._lives.feed(life, record), after, limit)
+        return await read_page(self._lives.feed(life, record), after, limit, subagents=subagents)

@@ -82,5 +82,5 @@ class Sessions(Protocol):
     ) -> Reader | None: ...
 
     async def history(
-        self, principal: Principal, session_id: str, *, after: int, limit: int
+        self, principal: Principal, session_id: str, *, after: int, limit: int, subagents: bool = True
     ) -> tuple[Sequence[Event], bool]: ...

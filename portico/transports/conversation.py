@@ -38,8 +38,12 @@ class Conversation:
         *,
         caller: Caller | None = None,
         intake: Intake | None = None,
+        subagents: bool = True,
     ) -> None:
-        """``caller`` is the caller behind ``principal``, if it is known. ``intake`` is that of the whole server."""
+        """``caller`` is the caller behind ``principal``, if it is known. ``intake`` is that of the whole server.
+
+        Without ``subagents``, what these say and do is left out.
+        """
         self._peer = peer
         self._engine = engine
         self._streams = streams
@@ -47,6 +51,7 @@ class Conversation:
         self._caller = caller
         self._intake = intake or Intake()
         self._session_id = session_id
+        self._subagents = subagents
         self._reader: Reader | None = None
         self._next: tuple[Reader, Answer | None, anyio.Event] | None = None
         self._end: Exception | None = None
@@ -89,6 +94,8 @@ class Conversation:
 
     async def _follow(self, reader: Reader) -> None:
         self._reader = reader
+        if not self._subagents:
+            reader.leave_out_subagents()
         with self._streams.following(reader, "websocket"):
             while events := await reader.read():
                 if self._next is not None:

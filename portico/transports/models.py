@@ -282,9 +282,16 @@ class StreamParameters(_Parameters):
 
     query: NonBlank
     turn_id: TurnId | None = None
+    subagents: bool = True
 
     def request(self) -> NewTurn:
         return NewTurn(self.query, self.turn_id)
+
+
+class FollowParameters(_Parameters):
+    """``POST /stream/{id}``. Without ``subagents`` what these say and do is left out."""
+
+    subagents: bool = True
 
 
 class ListParameters(_Parameters):
@@ -306,6 +313,7 @@ class EventParameters(_Parameters):
 
     after: Annotated[int, Field(ge=0, le=10**18)] = 0
     live: bool = True
+    subagents: bool = True
     limit: Annotated[int, Field(ge=1, le=5000)] | None = None
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ from portico.transports.admission import QUERY, READ, Admission
 from portico.transports.auth import principal_of
 from portico.transports.endpoint import Handler, method_not_allowed, route
 from portico.transports.eventstream import EventStream
-from portico.transports.models import EventParameters, StreamParameters, TurnBody
+from portico.transports.models import EventParameters, FollowParameters, StreamParameters, TurnBody
 from portico.transports.operation import IDEMPOTENCY_KEY, JSON, LAST_EVENT_ID, Answer, operation
 from portico.transports.parse import parse_event_id
 from portico.transports.session_routes import TURN_CODES, visible
@@ -66,7 +66,7 @@ class EventRoutes:
         # This GET changes something, so a fetch that the user did not ask for must not trigger it.
         if any("prefetch" in request.headers.get(name, "").lower() for name in ("sec-purpose", "purpose")):
             raise method_not_allowed("GET", "POST")
-        return await self._turn(request, query.request())
+        return await self._turn(request, query.request(), query.subagents)
 
     @operation(
         "streamTurn",
@@ -76,24 +76,24 @@ class EventRoutes:
         headers=(LAST_EVENT_ID, IDEMPOTENCY_KEY),
         admission=QUERY,
     )
-    async def _post_turn(self, request: Request, body: TurnBody) -> Response:
+    async def _post_turn(self, request: Request, query: FollowParameters, body: TurnBody) -> Response:
         """The stream ends after the turn's `complete`. The turn goes on if the client disconnects."""
-        return await self._turn(request, body.request())
+        return await self._turn(request, body.request(), query.subagents)
 
-    async def _turn(self, request: Request, turn: NewTurn) -> Response:
+    async def _turn(self, request: Request, turn: NewTurn, subagents: bool) -> Response:
         principal, session_id = principal_of(request), request.path_params["session_id"]
         last_seq = parse_event_id(request.headers.get("last-event-id"))
         with ExitStack() as held:
             held.enter_context(self._streams.hold(principal))
             if last_seq is not None:  # a client is back after a cut: whatever the URL says, nothing runs again
                 resumed = await self._engine.resume(principal, session_id, last_seq, turn_id=turn.turn_id)
-                return self._stream(resumed, held, request) if resumed else Response(status_code=204)
+                return self._stream(resumed, held, request, subagents) if resumed else Response(status_code=204)
             principal = await self._engine.bind(principal, session_id)  # so we read the session that runs the turn
             accepted = await self._engine.query(principal, session_id, turn)
             reader = await self._engine.reader(
                 principal, session_id, after=accepted.first_seq - 1, turn_id=accepted.turn_id
             )
-            return self._stream(reader, held, request)
+            return self._stream(reader, held, request, subagents)
 
     @operation(
         "readEvents",
@@ -118,13 +118,15 @@ class EventRoutes:
             with ExitStack() as held:
                 held.enter_context(self._streams.hold(principal))
                 reader = await self._engine.reader(principal, session_id, after=after)
-                return self._stream(reader, held, request)
+                return self._stream(reader, held, request, query.subagents)
         events, has_more = await self._engine.history(
-            principal, session_id, after=after, limit=query.limit or PAGE_EVENTS
+            principal, session_id, after=after, limit=query.limit or PAGE_EVENTS, subagents=query.subagents
         )
         page = first_of(events, PAGE_BYTES)
         next_after = page[-1].seq if page else after
         return Response(wire.page(page, next_after, has_more or len(page) < len(events)), media_type=JSON)
 
-    def _stream(self, reader: Reader, held: ExitStack, request: Request) -> EventStream:
+    def _stream(self, reader: Reader, held: ExitStack, request: Request, subagents: bool) -> EventStream:
+        if not subagents:
+            reader.leave_out_subagents()
         return EventStream(reader, self._streams, held.pop_all(), request.scope)

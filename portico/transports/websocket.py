@@ -42,6 +42,7 @@ class SocketParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     after: Annotated[int, Field(ge=0, le=10**18)] | None = None
+    subagents: bool = True
 
 
 class WebSocketRoutes:
@@ -74,12 +75,13 @@ class WebSocketRoutes:
         session_id = socket.path_params["session_id"]
         asked = check(SocketParameters, parse_query(scope["query_string"]))
         parts = peer, self._engine, self._streams, caller.principal, session_id
+        shared = {"caller": caller, "intake": self._intake, "subagents": asked.subagents}
         if framed:
             callers, noting = self._gate.callers(scope), partial(note_refusal, self._engine.audit, scope)
-            talk = FramedConversation(*parts, caller=caller, intake=self._intake, callers=callers, note_refusal=noting)
+            talk = FramedConversation(*parts, **shared, callers=callers, note_refusal=noting)
             await talk.run(asked.after)
         else:
-            plain = PlainConversation(*parts, caller=caller, intake=self._intake, own_only=asked.after is None)
+            plain = PlainConversation(*parts, **shared, own_only=asked.after is None)
             await plain.run(asked.after)
         if caller.over:
             raise Unauthenticated("the credentials are not valid any more")

@@ -140,6 +140,7 @@ OTHER_VALUES = {
     "agent_env": "X=1",
     "claude_model": "sonnet",
     "max_tokens": "1",
+    "subagents": "off",
     "max_sessions": "1",
     "max_sessions_per_principal": "1",
     "max_turns_per_minute": "1",

@@ -33,6 +33,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "permission_timeout": 300,
         "question_timeout": 0,
         "max_queued_turns": 8,
+        "subagents": True,
         "write_timeout": 30,
         "session_timeout": 3600,
         "setting_sources": (),

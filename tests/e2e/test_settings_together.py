@@ -129,6 +129,7 @@ async def other(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runni
         "PORTICO_PORT": str(port),
         "PORTICO_PROXY_HEADERS": "true",
         "PORTICO_SANDBOX": "none",
+        "PORTICO_SUBAGENTS": "off",
         "PORTICO_TRUSTED_PROXIES": "10.0.0.0/8",
         "PYTHONPATH": f"{ROOT}:{folder}",
     }
@@ -180,6 +181,16 @@ async def test_claude_code_oauth_token_reaches_the_model(other: RunningServer, m
     await me.open(session_id="s", driver="claude-code")
     await me.turn("s", "hello")
     assert other.model.requests[-1].headers["authorization"] == "Bearer oauth-of-the-test"
+
+
+async def test_subagents_off_keeps_their_words_out_of_the_history(me: Talk) -> None:
+    task = script({"say": "I look", "tool": {"name": "Glob", "input": {"pattern": "*"}}}, {"say": "nothing there"})
+    use = {"description": "x", "subagent_type": "general-purpose", "run_in_background": False, "prompt": task}
+    await me.open(session_id="delegates", driver="claude-code", allowed_tools=["Agent", "Task"])
+    events = await me.turn("delegates", script({"tool": {"name": "Agent", "input": use}}, {"say": "done"}))
+    assert [e for e in events if "parent_tool_use_id" in e] == []
+    (result,) = [e for e in events if e["type"] == "tool_result"]
+    assert "nothing there" in json.dumps(result)
 
 
 async def environment_of_a_tool(client: Talk) -> dict[str, str]:

@@ -56,7 +56,8 @@ class ClaudeAgent:
         self._launch = launch
         self._process = process
         modes = launch.spec.options.permission_mode, launch.config.permission_modes
-        self._protocol = Protocol(launch.conversation, *modes, prices=launch.config.prices)
+        config = launch.config
+        self._protocol = Protocol(launch.conversation, *modes, prices=config.prices, subagents=config.subagents)
         self._introduction: str | None = None  # a request that the CLI must accept before it may work
         self._said = EventBuffer()
         self._unheard: list[bytes] = []  # messages, while they may have to be sent to another process

@@ -20,9 +20,10 @@ class DriverConfig:
     """The driver's settings. ``agents`` is the folder with the agents' folders of all sessions; remains of an earlier
     server process are looked for there. ``environment`` is the part of the server's environment that agents may have,
     PATH included. ``max_tokens`` is the output limit of one reply; None means the CLI's own. With a ``gateway`` agents
-    get no credential. ``sandbox`` is the setting. In the sandbox, ``visible`` paths can be seen beside the system and
-    the paths that ``environment`` names; ``hidden`` paths cannot; of ``roots`` each agent sees only its own workspace.
-    No agent has ``withheld_tools``. Subagents too may only be in ``permission_modes``.
+    get no credential. ``subagents`` tells whether these are heard. ``sandbox`` is the setting. In the sandbox,
+    ``visible`` paths can be seen beside the system and the paths that ``environment`` names; ``hidden`` paths
+    cannot; of ``roots`` each agent sees only its own workspace. No agent has ``withheld_tools``. Subagents too may
+    only be in ``permission_modes``.
     """
 
     agents: Path
@@ -34,6 +35,7 @@ class DriverConfig:
     max_tokens: int | None = None
     cli_path: Path | None = None
     gateway: Gateway | None = None
+    subagents: bool = True
     sandbox: str = "none"
     visible: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
@@ -62,6 +64,7 @@ class DriverConfig:
             max_tokens=settings.max_tokens,
             cli_path=settings.claude_cli_path,
             gateway=context.gateway,
+            subagents=settings.subagents,
             sandbox=settings.sandbox,
             visible=tuple(server_paths(settings.mcp_servers)),
             hidden=(

@@ -66,6 +66,8 @@ def build_environment(config: DriverConfig, spec: AgentSpec, runtime: Path, door
         "CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING": "1",  # for rewinding
         **(_credentials(config) if door is None else door.environment),
     }
+    if config.subagents:
+        environment["CLAUDE_CODE_FORWARD_SUBAGENT_TEXT"] = "1"  # else only those in the background are heard
     if config.max_tokens is not None:
         environment["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(config.max_tokens)
     if spec.options.permission_mode == "bypassPermissions" and os.geteuid() == 0:

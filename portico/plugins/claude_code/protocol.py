@@ -40,6 +40,7 @@ class Protocol:
         allowed_modes: Collection[str] = frozenset({"default"}),
         *,
         prices: PriceTable = LIST_PRICES,
+        subagents: bool = True,
     ) -> None:
         self.ignored = 0
         self.heard = False  # whether it has taken a message, or begun a turn
@@ -49,7 +50,7 @@ class Protocol:
         self._conversation = conversation
         self._allowed_modes = allowed_modes
         self._condition = Condition(mode)
-        self._speech = Speech()
+        self._speech = Speech(subagents)
         self._results = Results(prices)
         self._notices = Notices()
         self._own = False  # a turn that the agent began by itself is open

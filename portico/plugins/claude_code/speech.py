@@ -27,7 +27,9 @@ class Speech:
     has declined; None if there was none in this turn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, subagents: bool = True) -> None:
+        """Without ``subagents`` what these say and do is left out."""
+        self._with_subagents = subagents
         self.failure: Json | None = None
         self.refusal: Json | None = None
         self._streams: dict[str | None, MessageStream] = {}
@@ -40,8 +42,9 @@ class Speech:
 
     def begun(self, line: Json) -> None:
         """Note the subagent that a ``system/task_started`` line is about."""
-        if isinstance(parent := line.get("tool_use_id"), str):
-            self._note(parent, line.get("task_id"), line.get("subagent_type"))
+        parent, name = line.get("tool_use_id"), line.get("subagent_type")
+        if isinstance(parent, str) and isinstance(name, str):
+            self._note(parent, line.get("task_id"), name)
 
     def end_turn(self) -> None:
         """Forget the agent's own message: the next turn begins with another one."""
@@ -51,7 +54,7 @@ class Speech:
     def streamed(self, line: Json) -> Iterator[AgentEvent]:
         """Yield the events for a ``stream_event`` line."""
         event = line.get("event")
-        if isinstance(event, dict):
+        if isinstance(event, dict) and (self._with_subagents or line.get("parent_tool_use_id") is None):
             yield from self._stream(line).streamed(event)
 
     def said(self, line: Json) -> Iterator[AgentEvent]:
@@ -61,6 +64,8 @@ class Speech:
             return
         if line.get("is_api_error_message"):
             yield from self._failed(line, message)
+            return
+        if not self._hears(line):
             return
         yield from self._went_on(line)
         yield from self.take_back(line.get("supersedes"))
@@ -90,7 +95,7 @@ class Speech:
         blocks = content if isinstance(content, list) else []
         results = [block for block in blocks if isinstance(block, dict) and block.get("type") == "tool_result"]
         speaker = self._speaker_of(line) if results else Speaker()
-        for block in results:
+        for block in results if self._hears(line) else ():
             output = block.get("content")
             result = ToolResult(
                 type="tool_result",
@@ -120,6 +125,12 @@ class Speech:
     def _went_on(self, line: Json) -> Iterator[Notice]:
         if self.failure is not None and line.get("parent_tool_use_id") is None:
             yield from self.went_on()
+
+    def _hears(self, line: Json) -> bool:
+        if self._with_subagents or line.get("parent_tool_use_id") is None:
+            return True
+        self._speaker_of(line)  # it may ask for a permission
+        return False
 
     def _speaker_of(self, line: Json) -> Speaker:
         parent = line.get("parent_tool_use_id")

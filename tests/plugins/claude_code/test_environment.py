@@ -117,6 +117,7 @@ def test_the_environment_is_what_is_given_and_nothing_else(tmp_path: Path) -> No
         "CLAUDE_CODE_OAUTH_TOKEN": "token",
         "ANTHROPIC_BASE_URL": "http://127.0.0.1:1",
         "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "99",
+        "CLAUDE_CODE_FORWARD_SUBAGENT_TEXT": "1",
     }
     assert "key" not in repr(config) and "token=" not in repr(config).replace("max_tokens=", "")
 
