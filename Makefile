@@ -4,6 +4,8 @@ BIN := .venv/bin
 # Many tests wait for time limits rather than for a processor.
 WORKERS := $(shell echo $$(( 2 * $$(nproc 2>/dev/null || echo 2) )))
 CHECKED := $(wildcard conftest.py portico tests examples benchmarks)
+# Each worker would compile all tests anew where this is set.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast test-stress test-skipped test-long test-floors test-matrix coverage check docs bench bench-compare clean
