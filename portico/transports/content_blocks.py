@@ -50,7 +50,7 @@ NonBlank = Annotated[str, AfterValidator(_not_blank), told(pattern=NOT_BLANK)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class TextBlock(_Part):

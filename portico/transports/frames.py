@@ -42,7 +42,7 @@ class PermissionFrame(PermissionBody):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class InterruptFrame(_Strict):

@@ -141,13 +141,13 @@ McpServers = Annotated[
 class _Strict(BaseModel):
     """JSON has types: "1" is not a number in it."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class _Parameters(BaseModel):
     """A URL has text only: "1" is a number in it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class SessionBody(_Strict):

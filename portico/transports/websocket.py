@@ -39,7 +39,7 @@ AUTH_SECONDS = 10.0
 class SocketParameters(BaseModel):
     """``GET /ws/{id}``. Without ``after`` the client gets the events from now on."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     after: Annotated[int, Field(ge=0, le=10**18)] | None = None
     subagents: bool = True
