@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from contextlib import aclosing
 from pathlib import Path
 
@@ -37,15 +36,15 @@ async def turns_of(server: RunningServer, session_id: str) -> int:
 
 
 @pytest.mark.parametrize("after", [1, 100, 300, 700, 1500, 4000, 9000])
-async def test_a_cut_answer_comes_exactly_once(server: RunningServer, after: int) -> None:
-    session_id = uuid.uuid4().hex
+async def test_a_cut_answer_comes_exactly_once(server: RunningServer, real: str, after: int) -> None:
+    before = await turns_of(server, real)
     async with proxy(server.url, [None, after, after + 500, 3 * after]) as network:
         async with client_of(server, network.url) as client:
-            await client.create_session({"session_id": session_id})
+            await client.session(real)
         # A client anew, so that its stream is on a connection of its own: the second.
         async with (
             client_of(server, network.url) as client,
-            aclosing(client.query(session_id, SLOWLY)) as stream,
+            aclosing(client.query(real, SLOWLY)) as stream,
         ):
             events = [event async for event in stream]
         assert len(network.requests) > 2, "nothing was cut"
@@ -54,7 +53,7 @@ async def test_a_cut_answer_comes_exactly_once(server: RunningServer, after: int
     assert events[-1]["type"] == "complete"
     seqs = [event["seq"] for event in events]
     assert seqs == sorted(set(seqs))
-    assert await turns_of(server, session_id) == 1
+    assert await turns_of(server, real) == before + 1
 
 
 async def test_a_silent_connection_is_given_up_for_another(server: RunningServer) -> None:
@@ -104,12 +103,15 @@ async def test_it_gives_up_when_its_patience_is_over(server: RunningServer) -> N
 
 
 async def test_a_turn_that_a_stopped_server_has_cut_ends(tmp_path: Path) -> None:
-    async with running_server(tmp_path, "--drain-timeout", "0.5") as server, client_of(server, server.url, 2) as client:
+    async with (
+        running_server(tmp_path, "--drain-timeout", "0.5", "--driver", "echo") as server,
+        client_of(server, server.url, 2) as client,
+    ):
         session_id = (await client.create_session({}))["session_id"]
         seen: list[Event] = []
         with anyio.fail_after(HANG_SECONDS):
             try:
-                async for event in client.query(session_id, '[[{"say": "a b", "words": 5000, "gap_ms": 20}]]'):
+                async for event in client.query(session_id, '{"deltas": null, "gap": 0.02}'):
                     seen.append(event)
                     if len(seen) == 5:
                         await server.stop()
@@ -119,12 +121,11 @@ async def test_a_turn_that_a_stopped_server_has_cut_ends(tmp_path: Path) -> None
                 assert seen[-1]["stop_reason"] != "end_turn"
 
 
-async def test_following_a_turn_from_its_middle(server: RunningServer) -> None:
+async def test_following_a_turn_from_its_middle(server: RunningServer, real: str) -> None:
     async with client_of(server, server.url) as client:
-        session_id = (await client.create_session({}))["session_id"]
-        async with aclosing(client.query(session_id, SLOWLY, turn_id="t")) as stream:
+        async with aclosing(client.query(real, SLOWLY, turn_id="t")) as stream:
             first = [await anext(stream) for _ in range(10)]  # and leave it in the middle
-        async with aclosing(client.follow(session_id, "t", after=first[-1]["seq"])) as stream:
+        async with aclosing(client.follow(real, "t", after=first[-1]["seq"])) as stream:
             rest = [event async for event in stream]
     assert text_of(first + rest) == SAY
 
@@ -144,14 +145,13 @@ async def test_problems_carry_the_servers_code(server: RunningServer) -> None:
         assert raised.value.status == 404
 
 
-async def test_interrupting_a_turn_that_waits_leaves_the_running_one_alone(server: RunningServer) -> None:
+async def test_interrupting_a_turn_that_waits_leaves_the_running_one_alone(server: RunningServer, real: str) -> None:
     async with client_of(server, server.url) as client:
-        session_id = (await client.create_session({}))["session_id"]
-        async with aclosing(client.query(session_id, SLOWLY, turn_id="first")) as running:
+        async with aclosing(client.query(real, SLOWLY, turn_id="first")) as running:
             seen = [await anext(running) for _ in range(5)]
-            async with aclosing(client.query(session_id, "hello", turn_id="second")) as waiting:
+            async with aclosing(client.query(real, "hello", turn_id="second")) as waiting:
                 await anext(waiting)
-                await client.interrupt(session_id, "second", begun=False)
+                await client.interrupt(real, "second", begun=False)
                 rest = [event async for event in waiting]
                 assert [event.get("stop_reason") for event in rest] == ["withdrawn"]
             seen += [event async for event in running]
@@ -160,11 +160,14 @@ async def test_interrupting_a_turn_that_waits_leaves_the_running_one_alone(serve
 
 
 async def test_an_answer_that_was_deleted_is_told_from_one_that_is_empty(tmp_path: Path) -> None:
-    async with running_server(tmp_path, "--max-tokens", "1000000") as server, client_of(server, server.url) as client:
+    async with (
+        running_server(tmp_path, "--driver", "echo", "--max-body", "2MiB") as server,
+        client_of(server, server.url) as client,
+    ):
         session_id = (await client.create_session({}))["session_id"]
         for turn_id in ("early", "late"):
             incompressible = os.urandom(700_000).hex()
-            async for _ in client.query(session_id, f'[[{{"size": 10, "say": "{incompressible}"}}]]', turn_id=turn_id):
+            async for _ in client.query(session_id, incompressible, turn_id=turn_id):
                 pass
     (tmp_path / "again").mkdir()
     variables = {"PORTICO_RETENTION_MB": "1", "PORTICO_DATA_DIR": str(server.data_dir)}

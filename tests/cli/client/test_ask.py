@@ -22,7 +22,7 @@ from tests.support.terminal import CTRL_C, on_terminal
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
-ENDLESS = '[[{"say": "tick", "words": 5000, "gap_ms": 20}]]'
+ENDLESS = '{"deltas": null, "size": 4, "gap": 0.02}'
 WRITE = '[[{"say": "May I?", "tool": {"name": "Write", "input": {"file_path": "f.txt", "content": "x"}}}]]'
 QUESTION = "allow it? [y]es, [n]o, [a]lways: "
 
@@ -46,22 +46,23 @@ async def session_of(server: RunningServer, session_id: str) -> dict[str, object
         return found
 
 
-async def opened(server: RunningServer, name: str | None = None) -> str:
+async def opened(server: RunningServer, driver: str = "echo") -> str:
     """A session that is there already."""
     async with server.http() as http:
-        answer = await http.post("/sessions", json={"session_id": name or uuid.uuid4().hex})
+        answer = await http.post("/sessions", json={"driver": driver})
         return str(answer.raise_for_status().json()["session_id"])
 
 
-async def test_prints_the_answer_and_nothing_else(server: RunningServer) -> None:
-    done = await ask(server, '[[{"think": "hm", "say": "Caf\\u00e9 \\ud83d\\ude00\\n\\nsecond line"}]]')
+async def test_prints_the_answer_and_nothing_else(server: RunningServer, real: str) -> None:
+    query = '[[{"think": "hm", "say": "Caf\\u00e9 \\ud83d\\ude00\\n\\nsecond line"}]]'
+    done = await ask(server, query, "--session", real)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.decode() == "Caf\u00e9 \U0001f600\n\nsecond line\n"
 
 
 async def test_takes_its_text_from_standard_input(server: RunningServer) -> None:
-    done = await ask(server, "-", stdin=b'[[{"say": "from a pipe"}]]')
-    assert done.stdout == b"from a pipe\n"
+    done = await ask(server, "-", stdin=b"from a pipe")
+    assert (done.stdout, done.stderr) == (b"from a pipe\n", b"")
 
 
 @pytest.mark.parametrize(
@@ -83,16 +84,23 @@ async def test_a_session_id_that_can_be_none_is_wrong_usage(server: RunningServe
     assert b"letters, digits, dots, underscores and hyphens" in done.stderr and b"[A-Z" not in done.stderr
 
 
-async def test_a_session_of_its_own_is_closed_afterwards_unless_kept(server: RunningServer) -> None:
+async def test_a_session_of_its_own_is_closed_unless_kept_and_then_the_printed_line_goes_on_with_it(
+    server: RunningServer,
+) -> None:
     async with server.http() as http:
         before = {session["session_id"] for session in (await http.get("/sessions")).json()["sessions"]}
         await ask(server, "hello", "--title", "closed")
-        kept = await ask(server, "hello", "--title", "kept", "--keep")
+        kept = await ask(server, "hello", "--title", "kept", "--keep", "--server", server.url, "--token", server.token)
         now = (await http.get("/sessions")).json()["sessions"]
     states = {session["title"]: session["state"] for session in now if session["session_id"] not in before}
     assert states["closed"] == "closed"
     assert states["kept"] == "idle"
     assert any(session["session_id"].encode() in kept.stderr for session in now)
+    found = re.search(r"is kept: (.*) goes on with it", kept.stderr.decode())
+    assert found and server.url in found[1] and server.token not in kept.stderr.decode()
+    env = server.client_env | {"PORTICO_DATA_DIR": str(server.home), "PORTICO_TOKEN": server.token}
+    again = await anyio.run_process(["sh", "-c", found[1]], env=env, cwd=server.home, input=b"on it goes")
+    assert again.stdout.splitlines()[-1] == b"on it goes"
 
 
 async def test_a_named_session_goes_on(server: RunningServer) -> None:
@@ -134,47 +142,35 @@ async def test_a_closed_session_is_refused_and_says_how_to_read_it(server: Runni
     assert f"session {name} is closed" in done.stderr.decode() and f"sessions export {name}" in done.stderr.decode()
 
 
-async def test_the_line_that_goes_on_with_a_kept_session_works_as_printed(server: RunningServer) -> None:
-    done = await ask(server, "hello", "--keep", "--server", server.url, "--token", server.token)
-    found = re.search(r"is kept: (.*) goes on with it", done.stderr.decode())
-    assert found and server.url in found[1] and server.token not in done.stderr.decode()
-    env = server.client_env | {"PORTICO_DATA_DIR": str(server.home), "PORTICO_TOKEN": server.token}
-    again = await anyio.run_process(
-        ["sh", "-c", found[1]], env=env, cwd=server.home, input=b'[[{"say": "on it goes"}]]'
-    )
-    assert again.stdout.splitlines()[-1] == b"on it goes"
-
-
 async def test_raw_events(server: RunningServer) -> None:
-    done = await ask(server, '[[{"say": "one two"}]]', "--json")
+    done = await ask(server, "one two", "--json")
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert events[0]["type"] == "query" and events[-1]["type"] == "complete"
     assert "".join(event["content"] for event in events if event["type"] == "delta") == "one two"
 
 
-async def test_a_failed_turn_says_why(server: RunningServer) -> None:
-    done = await ask(server, '[[{"error": 400}]]')
+async def test_a_failed_turn_says_why(server: RunningServer, real: str) -> None:
+    done = await ask(server, '[[{"error": 400}]]', "--session", real)
     assert done.returncode == 1
     assert b"error: " in done.stderr and b"400" in done.stderr
     assert b"the turn ended with error" in done.stderr
 
 
-@pytest.mark.parametrize(("option", "allowed"), [((), False), (("--allow",), True)])
-async def test_permission_where_there_is_nobody_to_ask(
-    server: RunningServer, option: tuple[str, ...], allowed: bool
-) -> None:
-    name = f"leave-{uuid.uuid4().hex}"
-    done = await ask(server, WRITE, "--session", name, *option)
-    assert done.returncode == 0
-    assert done.stdout.startswith(b"May I?\n")
-    assert (b"--allow" in done.stderr) != allowed
-    assert await anyio.Path(str((await session_of(server, name))["cwd"]), "f.txt").exists() == allowed
+async def test_permission_where_there_is_nobody_to_ask(server: RunningServer, real: str) -> None:
+    file = anyio.Path(str((await session_of(server, real))["cwd"]), "f.txt")
+    for options, allowed in (((), False), (("--allow",), True)):
+        done = await ask(server, WRITE, "--session", real, *options)
+        assert done.returncode == 0
+        assert done.stdout.startswith(b"May I?\n")
+        assert (b"--allow" in done.stderr) != allowed
+        assert await file.exists() == allowed
+    await file.unlink()
 
 
-async def test_a_connection_that_is_cut_shows_nothing_twice(server: RunningServer) -> None:
+async def test_a_connection_that_is_cut_shows_nothing_twice(server: RunningServer, real: str) -> None:
     say = "".join(f"w{number} " for number in range(300))
     async with proxy(server.url, [3000, 7000, 20_000]) as network:
-        done = await ask(server, f'[[{{"say": "{say}", "gap_ms": 2}}]]', PORTICO_URL=network.url)
+        done = await ask(server, f'[[{{"say": "{say}", "gap_ms": 2}}]]', "--session", real, PORTICO_URL=network.url)
         assert len(network.requests) > 1, "nothing was cut"
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode() == say + "\n"
@@ -192,7 +188,7 @@ async def test_a_reader_that_leaves_is_no_drama(server: RunningServer) -> None:
     done = await anyio.run_process(
         ["sh", "-c", '"$@" | head -c 4', "sh", *PORTICO, "ask", ENDLESS], env=server.client_env, cwd=server.home
     )
-    assert done.stdout == b"tick"
+    assert done.stdout == b"xxxx"
     assert done.stderr == b""
 
 
@@ -212,39 +208,42 @@ async def stderr_and_status(process: Process) -> tuple[bytes, int]:
         return b"".join([data async for data in process.stderr]), await process.wait()
 
 
-@pytest.mark.parametrize("presses", [1, 2])
-async def test_ctrl_c_interrupts_the_turn(server: RunningServer, presses: int) -> None:
-    name = f"stopped-{uuid.uuid4().hex}"
-    command = [*PORTICO, "ask", ENDLESS, "--session", await opened(server, name)]
-    async with await anyio.open_process(command, env=server.client_env, cwd=server.home) as process:
-        assert process.stdout is not None
-        assert await process.stdout.receive()
-        for _ in range(presses):
-            process.send_signal(signal.SIGINT)
-        stderr, status = await stderr_and_status(process)
-    assert (stderr, status) == (b"", 130)
-    async with Client(find_endpoint({}, server.data_dir)) as client:
-        found = await session_of(server, name)
-        query = next(event for event in await client.history(name, after=0, limit=10) if event["type"] == "query")
-        events = [event async for event in client.follow(name, query["turn_id"], after=query["seq"])]
-    assert (found["turns"], events[-1]["stop_reason"]) == (1, "interrupted")
+async def test_ctrl_c_interrupts_the_turn(server: RunningServer) -> None:
+    name, seen = await opened(server, "claude-code"), 0
+    endless = '[[{"say": "tick", "words": 5000, "gap_ms": 20}]]'
+    for presses in (1, 2):
+        command = [*PORTICO, "ask", endless, "--session", name]
+        async with await anyio.open_process(command, env=server.client_env, cwd=server.home) as process:
+            assert process.stdout is not None
+            assert await process.stdout.receive()
+            for _ in range(presses):
+                process.send_signal(signal.SIGINT)
+            stderr, status = await stderr_and_status(process)
+        assert (stderr, status) == (b"", 130)
+        async with Client(find_endpoint({}, server.data_dir)) as client:
+            found = await session_of(server, name)
+            news = await client.history(name, after=seen, limit=10)
+            query = next(event for event in news if event["type"] == "query")
+            events = [event async for event in client.follow(name, query["turn_id"], after=query["seq"])]
+        assert (found["turns"], events[-1]["stop_reason"]) == (presses, "interrupted")
+        seen = events[-1]["seq"]
 
 
-@pytest.mark.parametrize(("answer", "exists"), [("n", False), ("y", True)])
-async def test_asks_on_a_terminal(server: RunningServer, answer: str, exists: bool) -> None:
-    name = f"asked-{uuid.uuid4().hex}"
-    async with on_terminal([*PORTICO, "ask", WRITE, "--session", name], server.client_env, server.home) as terminal:
-        await terminal.until(QUESTION)
-        await terminal.type("what?\n")
-        await terminal.until(QUESTION)
-        await terminal.type(f"{answer}\n")
-        assert await terminal.exit_status() == 0
-    assert "Write f.txt" in terminal.text
-    assert await anyio.Path(str((await session_of(server, name))["cwd"]), "f.txt").exists() == exists
+async def test_asks_on_a_terminal(server: RunningServer) -> None:
+    name = await opened(server, "claude-code")
+    for answer, exists in (("n", False), ("y", True)):
+        async with on_terminal([*PORTICO, "ask", WRITE, "--session", name], server.client_env, server.home) as terminal:
+            await terminal.until(QUESTION)
+            await terminal.type("what?\n")
+            await terminal.until(QUESTION)
+            await terminal.type(f"{answer}\n")
+            assert await terminal.exit_status() == 0
+        assert "Write f.txt" in terminal.text
+        assert await anyio.Path(str((await session_of(server, name))["cwd"]), "f.txt").exists() == exists
 
 
-async def test_ctrl_c_at_the_question_interrupts(server: RunningServer) -> None:
-    async with on_terminal([*PORTICO, "ask", WRITE], server.client_env, server.home) as terminal:
+async def test_ctrl_c_at_the_question_interrupts(server: RunningServer, real: str) -> None:
+    async with on_terminal([*PORTICO, "ask", WRITE, "--session", real], server.client_env, server.home) as terminal:
         await terminal.until(QUESTION)
         await terminal.type(CTRL_C)
         assert await terminal.exit_status() == 130
@@ -252,7 +251,7 @@ async def test_ctrl_c_at_the_question_interrupts(server: RunningServer) -> None:
 
 
 async def test_the_question_shows_all_that_would_be_allowed_and_what_always_means(server: RunningServer) -> None:
-    name = await opened(server)
+    name = await opened(server, "claude-code")
     content = "\n".join(f"line {number}" for number in range(40))
     tools = [
         {"name": "Bash", "input": {"command": "echo one &&\n  echo two > two.txt", "description": "harmless"}},
@@ -276,10 +275,9 @@ async def test_the_question_shows_all_that_would_be_allowed_and_what_always_mean
     assert await anyio.Path(str(found["cwd"]), "last.txt").exists()
 
 
-async def test_what_was_typed_before_the_question_does_not_answer_it(server: RunningServer) -> None:
-    name = await opened(server)
+async def test_what_was_typed_before_the_question_does_not_answer_it(server: RunningServer, real: str) -> None:
     query = WRITE.replace('"May I?"', '"w", "words": 40, "gap_ms": 30')
-    async with on_terminal([*PORTICO, "ask", query, "--session", name], server.client_env, server.home) as terminal:
+    async with on_terminal([*PORTICO, "ask", query, "--session", real], server.client_env, server.home) as terminal:
         await terminal.until("w w w")
         await terminal.type("y\ny")
         await terminal.until(QUESTION)
@@ -287,4 +285,4 @@ async def test_what_was_typed_before_the_question_does_not_answer_it(server: Run
         await terminal.until(QUESTION)  # neither the line nor the half of one has said yes
         await terminal.type("n\n")
         assert await terminal.exit_status() == 0
-    assert not await anyio.Path(str((await session_of(server, name))["cwd"]), "f.txt").exists()
+    assert not await anyio.Path(str((await session_of(server, real))["cwd"]), "f.txt").exists()

@@ -21,8 +21,10 @@ from tests.support.terminal import CTRL_C, CTRL_D, ENTER, READ, READING, Termina
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
-SLOW = '[[{"say": "tick", "words": 2000, "gap_ms": 20}]]'
+SLOW = '{"deltas": null, "size": 5, "gap": 0.02}'
+TICKS = "x" * 25
 WRITE = '[[{"say": "May I?", "tool": {"name": "Write", "input": {"file_path": "f.txt", "content": "x"}}}]]'
+ASK = '{"ask": {"tool_name": "Write", "input": {"file_path": "f.txt", "content": "x"}}, "deltas": 0}'
 ALT_ENTER, CTRL_Z = "\x1b\r", "\x1a"
 QUESTION = "allow it? [y]es, [n]o, [a]lways: "
 
@@ -41,10 +43,6 @@ async def say(terminal: Terminal, text: str) -> None:
     await terminal.until(READ)
 
 
-def answer(text: str) -> str:
-    return f'[[{{"say": "{text}"}}]]'
-
-
 async def get(server: RunningServer, session_id: str) -> httpx.Response:
     async with server.http() as http:
         return await http.get(f"/sessions/{session_id}")
@@ -52,9 +50,9 @@ async def get(server: RunningServer, session_id: str) -> httpx.Response:
 
 async def test_a_conversation_and_how_to_resume_it(server: RunningServer) -> None:
     async with chat(server, "--title", "talk") as terminal:
-        await say(terminal, answer("first answer"))
+        await say(terminal, "first answer")
         await terminal.until("first answer\n")
-        await say(terminal, answer("second answer"))
+        await say(terminal, "second answer")
         await terminal.until("second answer\n")
         await say(terminal, "/quit")
         farewell = await terminal.until("goes on with it.")
@@ -64,7 +62,7 @@ async def test_a_conversation_and_how_to_resume_it(server: RunningServer) -> Non
     async with chat(server, found[1]) as terminal:
         history = await terminal.until("second answer\n")
         assert "talk" in history
-        assert history.count("first answer") == 2  # in the query and in its answer
+        assert history.count("first answer") == 2  # the query and its answer
         await terminal.until(READING)
         await terminal.type(CTRL_D)
         assert await terminal.exit_status() == 0
@@ -74,10 +72,10 @@ async def test_a_conversation_and_how_to_resume_it(server: RunningServer) -> Non
 async def test_ctrl_c_interrupts_the_turn_and_twice_at_the_prompt_leaves(server: RunningServer) -> None:
     async with chat(server) as terminal:
         await say(terminal, SLOW)
-        await terminal.until("tick tick tick tick tick")
+        await terminal.until(TICKS)
         await terminal.type(CTRL_C)
         await terminal.until("(interrupted)")
-        await say(terminal, answer("still here"))
+        await say(terminal, "still here")
         await terminal.until("still here\n")
         await terminal.until(READING)
         await terminal.type(CTRL_C)
@@ -91,7 +89,7 @@ async def test_ctrl_c_interrupts_the_turn_and_twice_at_the_prompt_leaves(server:
 async def test_ctrl_c_twice_in_a_turn_leaves(server: RunningServer) -> None:
     async with chat(server) as terminal:
         await say(terminal, SLOW)
-        await terminal.until("tick tick tick tick tick")
+        await terminal.until(TICKS)
         server.process.send_signal(signal.SIGSTOP)  # it can't react to the first
         try:
             await terminal.type(CTRL_C)
@@ -102,11 +100,8 @@ async def test_ctrl_c_twice_in_a_turn_leaves(server: RunningServer) -> None:
             server.process.send_signal(signal.SIGCONT)
 
 
-async def test_asks_for_permission_and_shows_tools(server: RunningServer) -> None:
-    name = uuid.uuid4().hex
-    async with server.http() as http:
-        await http.post("/sessions", json={"session_id": name})
-    async with chat(server, name) as terminal:
+async def test_asks_for_permission_and_shows_tools(server: RunningServer, real: str) -> None:
+    async with chat(server, real) as terminal:
         await say(terminal, WRITE)
         await terminal.until("* Write f.txt")
         await terminal.until(QUESTION)
@@ -115,7 +110,7 @@ async def test_asks_for_permission_and_shows_tools(server: RunningServer) -> Non
         await terminal.until(READING)
         await terminal.type(CTRL_D)
         assert await terminal.exit_status() == 0
-    assert await anyio.Path((await get(server, name)).json()["cwd"], "f.txt").exists()
+    assert await anyio.Path((await get(server, real)).json()["cwd"], "f.txt").exists()
 
 
 async def test_a_permission_that_somebody_else_answers_is_asked_no_longer(server: RunningServer) -> None:
@@ -123,8 +118,8 @@ async def test_a_permission_that_somebody_else_answers_is_asked_no_longer(server
     async with server.http() as http:
         await http.post("/sessions", json={"session_id": name})
         async with chat(server, name) as terminal:
-            await say(terminal, WRITE)
-            await terminal.until(QUESTION)
+            await say(terminal, ASK)
+            await terminal.until("allow it? [y]es, [n]o: ")
             request = (await get(server, name)).json()["pending_permissions"][0]["request_id"]
             await http.post(f"/sessions/{name}/permissions/{request}", json={"behavior": "deny"})
             await terminal.until("no answer is needed any more")
@@ -138,7 +133,7 @@ async def test_attaches_to_the_turn_that_runs(server: RunningServer) -> None:
         await http.post("/sessions", json={"session_id": name})
         await http.post(f"/sessions/{name}/turns", json={"query": SLOW})
         async with chat(server, name) as terminal:
-            await terminal.until("tick tick tick")
+            await terminal.until(TICKS)
             await terminal.type(CTRL_C)
             await terminal.until("(interrupted)")
             await say(terminal, "/quit")
@@ -155,7 +150,7 @@ async def test_commands(server: RunningServer) -> None:
         await say(terminal, "/nonsense")
         await terminal.until("There is no /nonsense here")
         await say(terminal, "/etc/hosts is a file")
-        await terminal.until('"/etc/hosts is a file"')
+        await terminal.until("/etc/hosts is a file\n")
         await say(terminal, "/quit")
         assert await terminal.exit_status() == 0
 
@@ -184,7 +179,7 @@ async def test_when_the_server_goes_away_it_says_so_and_ctrl_c_gives_up(server: 
         await terminal.type(CTRL_C)
         await terminal.until("given up")
         network.come_back()
-        await say(terminal, answer("back again"))
+        await say(terminal, "back again")
         await terminal.until("back again\n")
         await say(terminal, "/quit")
         assert await terminal.exit_status() == 0
@@ -208,9 +203,9 @@ async def test_what_is_pasted_and_what_is_continued_is_one_message(server: Runni
         await http.post("/sessions", json={"session_id": name})
     async with chat(server, name) as terminal:
         await say(terminal, "\x1b[200~pasted\r\ntwo\x1b[201~")
-        await terminal.until('You said: "pasted')
+        await terminal.until("pasted")
         await say(terminal, f"typed\\{ENTER}two{ALT_ENTER}three")
-        await terminal.until('You said: "typed')
+        await terminal.until("typed")
         await say(terminal, "/quit")
         assert await terminal.exit_status() == 0
     async with talk(server) as client:
@@ -220,11 +215,11 @@ async def test_what_is_pasted_and_what_is_continued_is_one_message(server: Runni
 
 async def test_what_is_typed_while_an_answer_comes_is_kept_and_not_shown_in_it(server: RunningServer) -> None:
     async with chat(server) as terminal:
-        await say(terminal, '[[{"say": "tick", "words": 60, "gap_ms": 20}]]')
-        await terminal.until("tick tick")
+        await say(terminal, SLOW.replace("null", "60"))
+        await terminal.until(TICKS)
         await terminal.type("/help")
         shown = await terminal.until(READING)
-        assert "/" not in shown and shown.count("tick") >= 50
+        assert "/" not in shown and shown.count("xxxxx") >= 50
         await terminal.until("/help")
         await terminal.type(ENTER)
         await terminal.until("lists the sessions")
@@ -232,12 +227,9 @@ async def test_what_is_typed_while_an_answer_comes_is_kept_and_not_shown_in_it(s
         assert await terminal.exit_status() == 0
 
 
-async def test_what_was_typed_during_an_answer_does_not_allow_anything(server: RunningServer) -> None:
-    name = uuid.uuid4().hex
-    async with server.http() as http:
-        await http.post("/sessions", json={"session_id": name})
-    async with chat(server, name) as terminal:
-        await say(terminal, WRITE.replace('"May I?"', '"w", "words": 40, "gap_ms": 30'))
+async def test_what_was_typed_during_an_answer_does_not_allow_anything(server: RunningServer, real: str) -> None:
+    async with chat(server, real) as terminal:
+        await say(terminal, WRITE.replace("f.txt", "g.txt").replace('"May I?"', '"w", "words": 40, "gap_ms": 30'))
         await terminal.until("w w w")
         await terminal.type("y\n")
         await terminal.until(QUESTION)
@@ -246,7 +238,7 @@ async def test_what_was_typed_during_an_answer_does_not_allow_anything(server: R
         assert "no\n" in shown  # an answer is shown as it is typed
         await say(terminal, "/quit")
         assert await terminal.exit_status() == 0
-    assert not await anyio.Path((await get(server, name)).json()["cwd"], "f.txt").exists()
+    assert not await anyio.Path((await get(server, real)).json()["cwd"], "g.txt").exists()
 
 
 async def test_a_message_that_waits_says_so_and_is_withdrawn_by_ctrl_c(server: RunningServer) -> None:
@@ -284,7 +276,7 @@ async def test_ctrl_z_suspends(server: RunningServer) -> None:
 
 
 async def test_lines_of_a_pipe_are_queries(server: RunningServer) -> None:
-    lines = "\n".join([answer("one"), WRITE, answer("three")]).encode()
+    lines = "\n".join(["one", ASK, "three"]).encode()
     with anyio.fail_after(HANG_SECONDS):
         done = await anyio.run_process([*PORTICO, "chat"], env=server.client_env, cwd=server.home, input=lines)
     assert done.stdout.decode().splitlines()[0] == "one"
