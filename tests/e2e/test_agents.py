@@ -52,15 +52,14 @@ async def test_killed_between_turns_the_session_says_so_and_goes_on(server: Runn
     assert "My name is Ada." in str(server.model.requests[-1].body)
 
 
-async def test_a_background_task_that_ends_starts_a_turn_of_its_own(tmp_path: Path) -> None:
+async def test_a_background_task_that_ends_starts_a_turn_of_its_own(client: Talk) -> None:
     command = {"command": "sleep 1; echo ready", "run_in_background": True}
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s", permission_mode="acceptEdits", allowed_tools=["Bash"])
-        turn = await client.turn("s", script({"tool": {"name": "Bash", "input": command}}, {"say": "started"}))
-        query = await client.until("s", "query", after=turn[-1]["seq"])
-        assert query["principal"] is None and query["turn_id"] != turn[0]["turn_id"]
-        complete = await client.until("s", "complete", after=query["seq"])
-        assert (complete["turn_id"], complete["stop_reason"]) == (query["turn_id"], "end_turn")
+    await client.open(session_id="s", permission_mode="acceptEdits", allowed_tools=["Bash"])
+    turn = await client.turn("s", script({"tool": {"name": "Bash", "input": command}}, {"say": "started"}))
+    query = await client.until("s", "query", after=turn[-1]["seq"])
+    assert query["principal"] is None and query["turn_id"] != turn[0]["turn_id"]
+    complete = await client.until("s", "complete", after=query["seq"])
+    assert (complete["turn_id"], complete["stop_reason"]) == (query["turn_id"], "end_turn")
 
 
 @pytest.mark.parametrize(("content", "code"), [(None, "cli_not_found"), ("not a program", "cli_not_executable")])

@@ -47,7 +47,11 @@ async def call_both(client: Talk, session_id: str) -> str:
 
 @pytest.mark.parametrize(
     ("driver", "sandbox"),
-    [("claude-code", "none"), ("claude-code", "required"), ("claude-agent-sdk", "none")],
+    [
+        ("claude-code", "none"),
+        ("claude-code", "required"),
+        pytest.param("claude-agent-sdk", "none", marks=pytest.mark.long),
+    ],
 )
 async def test_prompts_and_tokens_are_used_and_on_no_command_line(tmp_path: Path, driver: str, sandbox: str) -> None:
     if sandbox == "required":

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.support.limits import HANG_SECONDS
-from tests.support.server import running_server
+from tests.support.server import RunningServer, running_server
 from tests.support.talk import Event, Talk, only, script, talk, text
 from tests.support.websocket import Client, talking
 
@@ -25,6 +25,22 @@ TOKENS = "alice:alice-secret-alice,root:root-secret-root:admin"
 ALICE, ROOT = "alice-secret-alice", "root-secret-root"
 ONE_PROCESS = {"PORTICO_AUTH_TOKENS": TOKENS, "PORTICO_MAX_PROCESSES": "1", "PORTICO_POOL_SIZE": "0"}
 ENDLESS = script({"words": 1000, "say": "w ", "gap_ms": 50})
+
+
+@pytest.fixture(scope="module")
+async def one(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningServer]:
+    async with running_server(tmp_path_factory.mktemp("shared"), **ONE_PROCESS) as server:
+        yield server
+
+
+@pytest.fixture
+async def server(one: RunningServer) -> AsyncIterator[RunningServer]:
+    """A server with one process, whose sessions are purged after each test."""
+    yield one
+    async with talk(one, ROOT) as admin:
+        for session in (await admin.http.get("/sessions")).raise_for_status().json()["sessions"]:
+            purged = await admin.http.delete(f"/sessions/{session['session_id']}?purge=true")
+            assert purged.status_code == 204, purged.text
 
 
 def write(path: Path) -> str:
@@ -92,9 +108,8 @@ def over_websocket(url: str, path: str, token: str, *, v1: bool) -> Watch:
     return run
 
 
-async def test_all_viewers_see_the_same_bytes_whatever_their_transport(tmp_path: Path) -> None:
+async def test_all_viewers_see_the_same_bytes_whatever_their_transport(server: RunningServer) -> None:
     async with (
-        running_server(tmp_path, PORTICO_AUTH_TOKENS=TOKENS) as server,
         talk(server, ALICE) as client,
         talk(server, ROOT) as admin,
     ):
@@ -122,9 +137,8 @@ async def test_all_viewers_see_the_same_bytes_whatever_their_transport(tmp_path:
         assert {"thinking", "delta", "message", "tool_use", "tool_result"} <= {event["type"] for event in history}
 
 
-async def test_who_has_asked_and_who_has_answered_is_told_to_all(tmp_path: Path) -> None:
+async def test_who_has_asked_and_who_has_answered_is_told_to_all(server: RunningServer) -> None:
     async with (
-        running_server(tmp_path, PORTICO_AUTH_TOKENS=TOKENS) as server,
         talk(server, ALICE) as alice,
         talking_when_open(server.url, alice) as root,
     ):
@@ -160,9 +174,8 @@ async def talking_when_open(url: str, owner: Talk) -> AsyncIterator[Client]:
 
 
 @pytest.mark.parametrize("asleep", [False, True], ids=["awake", "hibernated in between"])
-async def test_two_answer_at_once_over_rest_and_websocket(tmp_path: Path, asleep: bool) -> None:
+async def test_two_answer_at_once_over_rest_and_websocket(server: RunningServer, asleep: bool) -> None:
     async with (
-        running_server(tmp_path, **ONE_PROCESS) as server,
         talk(server, ALICE) as alice,
         talking_when_open(server.url, alice) as root,
         watching(over_sse(alice.http, "/sessions/s/events")) as over_http,
@@ -246,9 +259,8 @@ async def take_the_process(client: Talk) -> None:
 
 
 @pytest.mark.parametrize("transport", ["http", pytest.param("websocket", marks=pytest.mark.long)])
-async def test_a_session_that_hibernates_between_all_that_is_done_to_it(tmp_path: Path, transport: str) -> None:
+async def test_a_session_that_hibernates_between_all_that_is_done_to_it(server: RunningServer, transport: str) -> None:
     async with (
-        running_server(tmp_path, **ONE_PROCESS) as server,
         talk(server, ALICE) as client,
         talking_when_open(server.url, client) as socket,
         watching(over_sse(client.http, "/sessions/s/events")) as by_sse,
@@ -287,8 +299,8 @@ async def test_a_session_that_hibernates_between_all_that_is_done_to_it(tmp_path
         assert [event["state"] for event in history if event["type"] == "session"].count("hibernated") == 3
 
 
-async def test_a_cut_and_a_return_while_the_session_is_hibernated(tmp_path: Path) -> None:
-    async with running_server(tmp_path, **ONE_PROCESS) as server, talk(server, ALICE) as client:
+async def test_a_cut_and_a_return_while_the_session_is_hibernated(server: RunningServer) -> None:
+    async with talk(server, ALICE) as client:
         await client.open(session_id="s")
         async with talking(server.url, "/claude/ws/s?after=0", token=ALICE, v1=True) as socket:
             await socket.send({"type": "query", "content": script({"words": 20, "say": "w "})})

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from portico.cli.plugin_commands import PLUGIN_KINDS
-from portico.plugins.scaffold import KINDS
+from portico.core.errors import InvalidRequest
+from portico.plugins.scaffold import KINDS, write_plugin
 from tests.support.limits import HANG_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -48,31 +49,52 @@ def test_the_command_offers_all_kinds() -> None:
 
 
 # The suite of transports waits a lot, so that only its heart is tried each time.
-QUICKLY = {"transport": "it_has_a_name or it_says_where or cut or drain"}
+QUICKLY = "it_has_a_name or it_says_where or cut or drain"
 
 
-@pytest.mark.parametrize("kind", [*KINDS, pytest.param("whole transport", marks=pytest.mark.long)])
-def test_a_new_plugin_passes_its_tests_and_is_loaded(tmp_path: Path, kind: str) -> None:
-    chosen, kind = QUICKLY.get(kind, ""), kind.removeprefix("whole ")
-    said = new(tmp_path, "my-own", kind).stdout
+def lines_of_plugins(folder: Path, *modules: str) -> dict[str, str]:
+    """Say what `portico plugins` tells of these modules."""
+    path = os.pathsep.join(str(folder / module.replace("_", "-")) for module in modules)
+    listed = run(folder, "portico", "plugins", "--plugins", ",".join(modules), path=path).stdout
+    return {line.split()[0]: line for line in listed.splitlines() if line.startswith(modules)}
+
+
+@pytest.mark.parametrize("only", [QUICKLY, pytest.param("", marks=pytest.mark.long)], ids=["quickly", "whole"])
+def test_a_new_plugin_passes_its_tests_and_is_loaded(tmp_path: Path, only: str) -> None:
+    said = new(tmp_path, "my-own", "transport").stdout
     package = tmp_path / "portico-my-own"
     assert files(package) == ["README.md", "portico_my_own.py", "pyproject.toml", "tests/test_conformance.py"]
     assert f"cd {package.name}\n" in said and "pytest\n" in said and "portico serve" in said
-    done = run(package, "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, path=str(package))
+    done = run(package, "pytest", "-q", "-p", "no:cacheprovider", "-k", only, path=str(package))
     assert " passed" in done.stdout and " failed" not in done.stdout
-    listed = run(tmp_path, "portico", "plugins", "--plugins", "portico_my_own", path=str(package)).stdout
-    (line,) = [line for line in listed.splitlines() if line.startswith("portico_my_own ")]
-    assert f"{kind} my-own" in line
+    assert "transport my-own" in lines_of_plugins(tmp_path, "portico_my_own")["portico_my_own"]
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     assert project["name"] == "portico-my-own" and project["dependencies"] == ["portico-server>=0.2"]
     assert project["entry-points"]["portico"] == {"my-own": "portico_my_own"}
+
+
+def test_new_plugins_of_the_other_kinds_pass_their_tests_and_are_loaded(tmp_path: Path) -> None:
+    kinds = [kind for kind in KINDS if kind != "transport"]
+    packages = [write_plugin(f"my-{kind}", kind, tmp_path).folder for kind in kinds]
+    for kind, package in zip(kinds, packages, strict=True):
+        module = f"portico_my_{kind}.py"
+        assert files(package) == ["README.md", module, "pyproject.toml", "tests/test_conformance.py"]
+        project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+        assert project["name"] == package.name and project["dependencies"] == ["portico-server>=0.2"]
+        assert project["entry-points"]["portico"] == {f"my-{kind}": f"portico_my_{kind}"}
+    argv = ["-p", "no:cacheprovider", "--import-mode=importlib", "--rootdir=.", "-rA", *map(str, packages)]
+    done = run(tmp_path, "pytest", *argv, path=os.pathsep.join(map(str, packages)))
+    assert " failed" not in done.stdout
+    assert all(f"PASSED {package.name}/tests/test_conformance.py" in done.stdout for package in packages)
+    lines = lines_of_plugins(tmp_path, *(f"portico_my_{kind}" for kind in kinds))
+    assert all(f"{kind} my-{kind}" in lines[f"portico_my_{kind}"] for kind in kinds)
 
 
 @pytest.mark.parametrize("name", ["own", LONG_NAME])
 def test_new_plugins_are_clean(tmp_path: Path, name: str) -> None:
     for kind in KINDS:
         (tmp_path / kind).mkdir()
-        new(tmp_path / kind, name, kind)
+        write_plugin(name, kind, tmp_path / kind)
     left = re.compile(r"@\w+@")
     assert [path for path in tmp_path.rglob("*.*") if path.is_file() and left.search(path.read_text())] == []
     run(tmp_path, "ruff", "check", "--no-cache", ".")
@@ -85,7 +107,7 @@ def test_new_plugins_are_clean(tmp_path: Path, name: str) -> None:
 def test_new_plugins_have_strict_types(tmp_path: Path) -> None:
     modules = []
     for kind in KINDS:
-        new(tmp_path, f"my-{kind}", kind)
+        write_plugin(f"my-{kind}", kind, tmp_path)
         package = tmp_path / f"portico-my-{kind}"
         tests = (package / "tests" / "test_conformance.py").rename(package / f"test_{kind}.py")
         modules += [str(next(package.glob("portico_*.py"))), str(tests)]
@@ -104,10 +126,12 @@ def test_path_says_where_and_the_prefix_may_be_given(tmp_path: Path) -> None:
     assert "cd 'some where/else/portico-own'\n" in said
 
 
-@pytest.mark.parametrize("name", ["", "Own", "1own", "own_", "own-", "-own", "o--n", "../own", "own.x", "ö", "x" * 33])
-def test_a_name_that_will_not_do_is_refused(tmp_path: Path, name: str) -> None:
-    done = run(tmp_path, "portico", "plugin", "new", "--kind", "store", "--", name, check=False)
-    assert done.returncode == 2 and f"{name!r} is no name for a plugin, which is: letters a to z" in done.stderr
+def test_a_name_that_will_not_do_is_refused(tmp_path: Path) -> None:
+    for name in ("", "Own", "1own", "own_", "own-", "-own", "o--n", "../own", "own.x", "ö", "x" * 33):
+        with pytest.raises(InvalidRequest, match=re.escape(f"{name!r} is no name for a plugin, which is: letters")):
+            write_plugin(name, "store", tmp_path)
+    done = run(tmp_path, "portico", "plugin", "new", "--kind", "store", "--", "-own", check=False)
+    assert done.returncode == 2 and "'-own' is no name for a plugin, which is: letters a to z" in done.stderr
     assert files(tmp_path) == []
 
 

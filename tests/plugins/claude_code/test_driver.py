@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from portico.core.agent import AgentSpec, Decision, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, InvalidRequest
 from portico.plugins.claude_code.claude_agent import ClaudeAgent
 from portico.plugins.claude_code.driver import ClaudeDriver
-from portico.plugins.demo.model_server import ServedModel
-from tests.support.agents import gone_soon, live, processes_of, processes_with, unique_seconds
+from portico.plugins.demo.model_server import ServedModel, serve_model
+from tests.support.agents import gone_soon, live, processes_of, processes_with, real_cli, unique_seconds
 from tests.support.claude import (
     Event,
     conversation,
@@ -37,8 +38,30 @@ from tests.support.limits import HANG_SECONDS
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
 
-async def test_an_answer_comes_word_by_word_and_then_whole(agent: ClaudeAgent) -> None:
-    events = await turn(agent, script({"think": "hm hm", "say": "one two three", "usage": {"output_tokens": 7}}))
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """An agent for the tests that leave it idle, and as it was."""
+
+    agent: ClaudeAgent
+    spec: AgentSpec
+    model: ServedModel
+
+
+@pytest.fixture(scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shared]:
+    real_cli()
+    folder = tmp_path_factory.mktemp("shared")
+    spec = new_spec(folder)
+    async with (
+        serve_model() as model,
+        driving(folder, api_key="test-key", base_url=model.url) as driver,
+        started(driver, spec) as agent,
+    ):
+        yield Shared(agent, spec, model)
+
+
+async def test_an_answer_comes_word_by_word_and_then_whole(shared: Shared) -> None:
+    events = await turn(shared.agent, script({"think": "hm hm", "say": "one two three", "usage": {"output_tokens": 7}}))
     assert [e["content"] for e in events if e["type"] == "delta"] == ["one", " two", " three"]
     assert [e["content"] for e in events if e["type"] == "thinking"] == ["hm", " hm"]
     thought, said = [e for e in events if e["type"] == "message"]
@@ -63,57 +86,58 @@ async def test_cost_and_usage_are_of_one_turn_also_after_a_restart(driver: Claud
     assert costs == pytest.approx([costs[0]] * 4)
 
 
-async def test_text_of_a_user_is_text_whatever_it_looks_like(agent: ClaudeAgent, tmp_path: Path) -> None:
+async def test_text_of_a_user_is_text_whatever_it_looks_like(shared: Shared, tmp_path: Path) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("the secret")
     for words in ("/clear", f"@{secret}", "--version", "line\nline", "\ud83d half", "\u2028 x", "!ls"):
-        events = await turn(agent, words)
+        events = await turn(shared.agent, words)
         assert events[-1]["stop_reason"] == "end_turn", words
         assert "You said" in text(events), words
         assert "the secret" not in text(events)
 
 
-async def test_content_that_would_kill_the_cli_is_refused_before(agent: ClaudeAgent) -> None:
+async def test_content_that_would_kill_the_cli_is_refused_before(shared: Shared) -> None:
     for content in ([], [{"type": "text"}], [{"type": "bogus"}], [{"type": "image", "source": {}}], 7, [7]):
         with pytest.raises(InvalidRequest) as caught:
-            await turn(agent, content)  # type: ignore[arg-type]
+            await turn(shared.agent, content)  # type: ignore[arg-type]
         assert caught.value.code == "invalid_content"
-    events = await turn(agent, [{"type": "text", "text": "still here"}])
+    events = await turn(shared.agent, [{"type": "text", "text": "still here"}])
     assert "still here" in text(events)
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-async def test_a_tool_runs_only_where_it_is_allowed(agent: ClaudeAgent, spec: AgentSpec, allowed: bool) -> None:
-    write = tool("Write", file_path="made.txt", content="made")
+async def test_a_tool_runs_only_where_it_is_allowed(shared: Shared, allowed: bool) -> None:
+    name = f"made-{allowed}.txt"
+    write = tool("Write", file_path=name, content="made")
     events: list[Event] = []
-    async for event in agent.run(Turn("t", script({"tool": write}, {"say": "over"}))):
+    async for event in shared.agent.run(Turn("t", script({"tool": write}, {"say": "over"}))):
         events.append(dict(event))
         if event["type"] == "permission_request":
-            assert not (spec.cwd / "made.txt").exists()
+            assert not (shared.spec.cwd / name).exists()
             decision = Decision("allow") if allowed else Decision("deny", message="rather not")
-            await agent.answer(event["request_id"], decision)
+            await shared.agent.answer(event["request_id"], decision)
             with pytest.raises(Conflict, match="No permission request"):
-                await agent.answer(event["request_id"], decision)
-    assert (spec.cwd / "made.txt").exists() is allowed
+                await shared.agent.answer(event["request_id"], decision)
+    assert (shared.spec.cwd / name).exists() is allowed
     order = [kind for kind in kinds(events) if kind in ("tool_use", "permission_request", "tool_result", "complete")]
     assert order == ["tool_use", "permission_request", "tool_result", "complete"]
     asked = next(e for e in events if e["type"] == "permission_request")
     used = next(e for e in events if e["type"] == "tool_use")
     result = next(e for e in events if e["type"] == "tool_result")
     assert used["tool_use_id"] == asked["tool_use_id"] == result["tool_use_id"]
-    assert (used["tool_name"], used["input"]) == ("Write", {"file_path": "made.txt", "content": "made"})
+    assert (used["tool_name"], used["input"]) == ("Write", {"file_path": name, "content": "made"})
     assert result["is_error"] is not allowed
     assert allowed or result["content"] == "rather not"
     assert events[-1]["stop_reason"] == "end_turn"
 
 
-async def test_an_allowed_tool_gets_the_input_that_the_user_has_changed(agent: ClaudeAgent, spec: AgentSpec) -> None:
-    write = tool("Write", file_path="a.txt", content="a")
-    async for event in agent.run(Turn("t", script({"tool": write}))):
+async def test_an_allowed_tool_gets_the_input_that_the_user_has_changed(shared: Shared) -> None:
+    write = tool("Write", file_path="changed.txt", content="a")
+    async for event in shared.agent.run(Turn("t", script({"tool": write}))):
         if event["type"] == "permission_request":
             changed = {**event["input"], "content": "changed"}
-            await agent.answer(event["request_id"], Decision("allow", updated_input=changed))
-    assert (spec.cwd / "a.txt").read_text() == "changed"
+            await shared.agent.answer(event["request_id"], Decision("allow", updated_input=changed))
+    assert (shared.spec.cwd / "changed.txt").read_text() == "changed"
 
 
 async def test_a_remembered_answer_is_not_asked_for_again(agent: ClaudeAgent, spec: AgentSpec) -> None:
@@ -130,27 +154,27 @@ async def test_a_remembered_answer_is_not_asked_for_again(agent: ClaudeAgent, sp
 
 
 @pytest.mark.parametrize("step", [{"words": 500, "gap_ms": 20}, {"stall": 1, "say": "one two"}])
-async def test_an_interrupted_turn_ends_and_the_agent_goes_on(agent: ClaudeAgent, step: dict[str, Any]) -> None:
+async def test_an_interrupted_turn_ends_and_the_agent_goes_on(shared: Shared, step: dict[str, Any]) -> None:
     events: list[Event] = []
     with anyio.fail_after(HANG_SECONDS):
-        async for event in agent.run(Turn("t", script(step))):
+        async for event in shared.agent.run(Turn("t", script(step))):
             events.append(dict(event))
             if kinds(events).count("delta") == 1 and event["type"] == "delta":
-                await agent.interrupt()
+                await shared.agent.interrupt()
     assert events[-1]["stop_reason"] == "interrupted"
     assert "error" not in kinds(events)
     assert "interrupted by user" not in json.dumps(events)
-    assert "hello again" in text(await turn(agent, "hello again"))
+    assert "hello again" in text(await turn(shared.agent, "hello again"))
 
 
-async def test_an_interrupt_right_behind_the_query_stops_it(agent: ClaudeAgent) -> None:
-    await turn(agent, "warm up")
+async def test_an_interrupt_right_behind_the_query_stops_it(shared: Shared) -> None:
+    await turn(shared.agent, "warm up")
     for _ in range(5):
         events: list[Event] = []
         async with anyio.create_task_group() as tasks:
             with anyio.fail_after(HANG_SECONDS):
-                run = agent.run(Turn("t", script({"words": 500, "gap_ms": 20})))
-                tasks.start_soon(_interrupt_once_busy, agent)
+                run = shared.agent.run(Turn("t", script({"words": 500, "gap_ms": 20})))
+                tasks.start_soon(_interrupt_once_busy, shared.agent)
                 async for event in run:
                     events.append(dict(event))
         assert events[-1]["stop_reason"] == "interrupted"
@@ -161,33 +185,35 @@ async def _interrupt_once_busy(agent: ClaudeAgent) -> None:
     await agent.interrupt()
 
 
-async def test_an_interrupt_withdraws_what_is_asked(agent: ClaudeAgent, spec: AgentSpec) -> None:
+async def test_an_interrupt_withdraws_what_is_asked(shared: Shared) -> None:
     events: list[Event] = []
-    async for event in agent.run(Turn("t", script({"tool": tool("Write", file_path="a.txt", content="a")}))):
+    async for event in shared.agent.run(
+        Turn("t", script({"tool": tool("Write", file_path="withdrawn.txt", content="a")}))
+    ):
         events.append(dict(event))
         if event["type"] == "permission_request":
-            await agent.interrupt()
+            await shared.agent.interrupt()
     asked = next(e for e in events if e["type"] == "permission_request")
     withdrawn = next(e for e in events if e["type"] == "permission_withdrawn")
     assert withdrawn["request_id"] == asked["request_id"]
     assert events[-1]["stop_reason"] == "interrupted"
-    assert not (spec.cwd / "a.txt").exists()
+    assert not (shared.spec.cwd / "withdrawn.txt").exists()
 
 
-async def test_an_interrupt_of_an_idle_agent_changes_nothing(agent: ClaudeAgent) -> None:
-    await agent.interrupt()
-    await turn(agent, "hello")
-    await agent.interrupt()
-    assert (await turn(agent, "hello"))[-1]["stop_reason"] == "end_turn"
+async def test_an_interrupt_of_an_idle_agent_changes_nothing(shared: Shared) -> None:
+    await shared.agent.interrupt()
+    await turn(shared.agent, "hello")
+    await shared.agent.interrupt()
+    assert (await turn(shared.agent, "hello"))[-1]["stop_reason"] == "end_turn"
 
 
-async def test_a_turn_that_is_left_does_not_show_in_the_next_one(agent: ClaudeAgent) -> None:
+async def test_a_turn_that_is_left_does_not_show_in_the_next_one(shared: Shared) -> None:
     with anyio.fail_after(HANG_SECONDS):
-        async for event in agent.run(Turn("t", script({"say": "abandoned", "words": 500, "gap_ms": 20}))):
+        async for event in shared.agent.run(Turn("t", script({"say": "abandoned", "words": 500, "gap_ms": 20}))):
             if event["type"] == "delta":
                 break
-        await agent.interrupt()
-        events = await turn(agent, script({"say": "fresh"}))
+        await shared.agent.interrupt()
+        events = await turn(shared.agent, script({"say": "fresh"}))
     assert streamed(events) == text(events) == "fresh"
 
 
@@ -211,58 +237,56 @@ async def _turns(agent: ClaudeAgent, first: str, steered: list[str], when: str) 
     return seen
 
 
-async def test_a_message_steers_a_turn_that_calls_a_tool(agent: ClaudeAgent) -> None:
+async def test_a_message_steers_a_turn_that_calls_a_tool(shared: Shared) -> None:
     first = script({"say": "I look.", "tool": tool("Bash", command="sleep 0.5")}, {"say": "unsteered"})
-    seen = await _turns(agent, first, [script({"say": "as you wish"})], "tool_use")
+    seen = await _turns(shared.agent, first, [script({"say": "as you wish"})], "tool_use")
     assert list(seen) == ["t"]
     assert text(seen["t"]) == "I look.as you wish"
     order = [kind for kind in kinds(seen["t"]) if kind in ("tool_result", "notice", "complete")]
     assert order == ["tool_result", "notice", "complete"]
-    assert "hello" in text(await turn(agent, "hello"))
+    assert "hello" in text(await turn(shared.agent, "hello"))
 
 
 @pytest.mark.parametrize("number", [1, 3])
-async def test_messages_that_come_too_late_to_steer_are_the_next_turn(
-    agent: ClaudeAgent, model: ServedModel, number: int
-) -> None:
+async def test_messages_that_come_too_late_to_steer_are_the_next_turn(shared: Shared, number: int) -> None:
     late = [script({"say": f"late {count}"}) for count in range(number)]
-    seen = await _turns(agent, script({"say": "one two three", "gap_ms": 100}), late, "delta")
+    seen = await _turns(shared.agent, script({"say": "one two three", "gap_ms": 100}), late, "delta")
     assert list(seen) == ["t", "s0"]
     assert text(seen["t"]) == "one two three" and "notice" not in kinds(seen["t"])
     assert text(seen["s0"]) == "late 0"
     assert [e["detail"]["turn_id"] for e in seen["s0"] if e["type"] == "notice"] == [f"s{n}" for n in range(1, number)]
     assert all(kinds(events)[-1] == "complete" for events in seen.values())
-    assert all(json.dumps(message)[1:-1] in conversation(model) for message in late)
-    assert "hello" in text(await turn(agent, "hello"))
+    assert all(json.dumps(message)[1:-1] in conversation(shared.model) for message in late)
+    assert "hello" in text(await turn(shared.agent, "hello"))
 
 
-async def test_a_message_for_a_turn_that_is_interrupted_is_the_next_turn(agent: ClaudeAgent) -> None:
+async def test_a_message_for_a_turn_that_is_interrupted_is_the_next_turn(shared: Shared) -> None:
     events: list[Event] = []
     steered = Turn("s", script({"say": "after it"}))
     command = tool("Bash", command="sleep 20")
     with anyio.fail_after(HANG_SECONDS):
-        async for event in agent.run(Turn("t", script({"tool": command}, {"say": "never"}))):
+        async for event in shared.agent.run(Turn("t", script({"tool": command}, {"say": "never"}))):
             events.append(dict(event))
             if event["type"] == "tool_use":
-                await agent.steer(steered)
-                await agent.interrupt()
+                await shared.agent.steer(steered)
+                await shared.agent.interrupt()
     assert events[-1]["stop_reason"] == "interrupted" and "notice" not in kinds(events)
-    assert text(await turn(agent, steered)) == "after it"
+    assert text(await turn(shared.agent, steered)) == "after it"
 
 
-async def test_a_steered_turn_of_its_own_can_be_interrupted(agent: ClaudeAgent) -> None:
+async def test_a_steered_turn_of_its_own_can_be_interrupted(shared: Shared) -> None:
     steered = Turn("s", script({"words": 500, "gap_ms": 20}))
-    async for event in agent.run(Turn("t", script({"say": "one two", "gap_ms": 100}))):
+    async for event in shared.agent.run(Turn("t", script({"say": "one two", "gap_ms": 100}))):
         if event["type"] == "delta" and event["content"] == "one":
-            await agent.steer(steered)
+            await shared.agent.steer(steered)
     events: list[Event] = []
     with anyio.fail_after(HANG_SECONDS):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_interrupt_once_busy, agent)
-            async for event in agent.run(steered):
+            tasks.start_soon(_interrupt_once_busy, shared.agent)
+            async for event in shared.agent.run(steered):
                 events.append(dict(event))
     assert events[-1]["stop_reason"] == "interrupted"
-    assert "hello" in text(await turn(agent, "hello"))
+    assert "hello" in text(await turn(shared.agent, "hello"))
 
 
 async def test_a_message_that_the_agent_died_with_is_run_by_the_next(driver: ClaudeDriver, spec: AgentSpec) -> None:
@@ -278,51 +302,47 @@ async def test_a_message_that_the_agent_died_with_is_run_by_the_next(driver: Cla
         assert text(await turn(agent, steered)) == "not lost"
 
 
-async def test_a_steered_message_that_nobody_runs_does_not_show_in_another_turn(agent: ClaudeAgent) -> None:
-    async for event in agent.run(Turn("t", script({"say": "one two", "gap_ms": 100}))):
+async def test_a_steered_message_that_nobody_runs_does_not_show_in_another_turn(shared: Shared) -> None:
+    async for event in shared.agent.run(Turn("t", script({"say": "one two", "gap_ms": 100}))):
         if event["type"] == "delta" and event["content"] == "one":
-            await agent.steer(Turn("s", script({"say": "forgotten"})))
-    assert text(await turn(agent, script({"say": "fresh"}))) == "fresh"
+            await shared.agent.steer(Turn("s", script({"say": "forgotten"})))
+    assert text(await turn(shared.agent, script({"say": "fresh"}))) == "fresh"
 
 
-async def test_content_that_can_not_steer_is_refused_and_the_turn_goes_on(agent: ClaudeAgent) -> None:
+async def test_content_that_can_not_steer_is_refused_and_the_turn_goes_on(shared: Shared) -> None:
     kept = []
-    async for event in agent.run(Turn("t", script({"say": "one two", "gap_ms": 50}))):
+    async for event in shared.agent.run(Turn("t", script({"say": "one two", "gap_ms": 50}))):
         kept.append(dict(event))
         if len(kept) == 1:
             with pytest.raises(InvalidRequest):
-                await agent.steer(Turn("s", [{"type": "bogus"}]))
+                await shared.agent.steer(Turn("s", [{"type": "bogus"}]))
     assert text(kept) == "one two"
 
 
-@pytest.mark.parametrize(
-    ("status", "code"),
-    [
-        (400, "invalid_request"),
-        (401, "authentication_failed"),
-        (403, "authentication_failed"),
-        (404, "model_not_found"),
-        (413, "request_too_large"),
-        (429, "rate_limited"),
-        (500, "api_error"),
-        (529, "overloaded"),
-    ],
-)
-async def test_an_error_of_the_api_has_a_code_and_the_agent_goes_on(
-    model: ServedModel, tmp_path: Path, status: int, code: str
-) -> None:
+async def test_an_error_of_the_api_has_a_code_and_the_agent_goes_on(model: ServedModel, tmp_path: Path) -> None:
+    codes = {
+        413: "request_too_large",  # the first: a conversation that goes on would be compacted
+        400: "invalid_request",
+        401: "authentication_failed",
+        403: "authentication_failed",
+        404: "model_not_found",
+        429: "rate_limited",
+        500: "api_error",
+        529: "overloaded",
+    }
     environment = {"CLAUDE_CODE_MAX_RETRIES": "1"}
     async with (
         driving(tmp_path, api_key="k", base_url=model.url, environment=environment) as driver,
         started(driver, new_spec(tmp_path)) as agent,
     ):
-        events = await turn(agent, script({"error": status}))
-        notices = [e["name"] for e in events if e["type"] == "notice"]
-        assert notices == ["api_retry"] * len(notices)
-        assert kinds(events[-2:]) == ["error", "complete"] and len(events) == len(notices) + 2
-        assert events[-2]["code"] == code
-        assert events[-1]["stop_reason"] == "error"
-        assert (await turn(agent, "hello"))[-1]["stop_reason"] == "end_turn"
+        for status, code in codes.items():
+            events = await turn(agent, script({"error": status}))
+            notices = [e["name"] for e in events if e["type"] == "notice"]
+            assert notices == ["api_retry"] * len(notices), status
+            assert kinds(events[-2:]) == ["error", "complete"] and len(events) == len(notices) + 2, status
+            assert events[-2]["code"] == code, status
+            assert events[-1]["stop_reason"] == "error", status
+            assert (await turn(agent, "hello"))[-1]["stop_reason"] == "end_turn", status
 
 
 async def test_without_credentials_the_error_says_which_settings_to_give(model: ServedModel, tmp_path: Path) -> None:
@@ -335,8 +355,8 @@ async def test_without_credentials_the_error_says_which_settings_to_give(model: 
     assert "ANTHROPIC_API_KEY" in events[0]["error"] and "CLAUDE_CODE_OAUTH_TOKEN" in events[0]["error"]
 
 
-async def test_a_stream_that_is_cut_is_replaced_by_what_comes_after(agent: ClaudeAgent) -> None:
-    events = await turn(agent, script({"say": "one two three four", "gap_ms": 50, "cut": 2, "times": 1}))
+async def test_a_stream_that_is_cut_is_replaced_by_what_comes_after(shared: Shared) -> None:
+    events = await turn(shared.agent, script({"say": "one two three four", "gap_ms": 50, "cut": 2, "times": 1}))
     shown: dict[tuple[str, int], str] = {}
     for event in events:
         if event["type"] == "delta":
@@ -350,8 +370,8 @@ async def test_a_stream_that_is_cut_is_replaced_by_what_comes_after(agent: Claud
     assert list(shown.values()) == ["one two three four"]
 
 
-async def test_a_reply_cut_by_max_tokens_goes_on_and_no_query_is_made_up(agent: ClaudeAgent) -> None:
-    events = await turn(agent, script({"say": "part one, ", "stop_reason": "max_tokens"}, {"say": "part two"}))
+async def test_a_reply_cut_by_max_tokens_goes_on_and_no_query_is_made_up(shared: Shared) -> None:
+    events = await turn(shared.agent, script({"say": "part one, ", "stop_reason": "max_tokens"}, {"say": "part two"}))
     assert text(events) == streamed(events) == "part one, part two"
     assert "Output token limit" not in json.dumps(events)
     assert events[-1]["stop_reason"] == "end_turn"
@@ -476,9 +496,9 @@ async def test_an_agent_sees_nothing_of_the_servers_environment(
     assert runtime == spec.folder / "run" or not await anyio.Path(runtime).exists()
 
 
-async def test_other_sessions_are_out_of_reach(agent: ClaudeAgent, model: ServedModel) -> None:
-    await turn(agent, "hello")
-    tools = {t["name"] for call in model.model.requests if call.body for t in call.body.get("tools", ())}
+async def test_other_sessions_are_out_of_reach(shared: Shared) -> None:
+    await turn(shared.agent, "hello")
+    tools = {t["name"] for call in shared.model.model.requests if call.body for t in call.body.get("tools", ())}
     assert "Bash" in tools and not tools & {"SendMessage", "ListAgents"}
 
 
