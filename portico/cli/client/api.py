@@ -166,10 +166,10 @@ class Client:
                     raise
         await self._call("POST", f"{_path(session_id)}/interrupt")
 
-    async def answer(self, session_id: str, request_id: str, behavior: str, *, remember: bool = False) -> None:
-        """Answer a permission request; ``behavior`` is "allow" or "deny"."""
+    async def answer(self, session_id: str, request_id: str, answer: Mapping[str, Any]) -> None:
+        """Answer a permission request, with a body as of `POST .../permissions/{request_id}`."""
         path = f"{_path(session_id)}/permissions/{quote(request_id, safe='')}"
-        await self._call("POST", path, json={"behavior": behavior, "remember": remember})
+        await self._call("POST", path, json=dict(answer))
 
     async def query(
         self, session_id: str, content: str | list[dict[str, Any]], *, turn_id: str | None = None

@@ -1,38 +1,44 @@
-"""Decisions on the agent's requests for permission to use a tool."""
+"""Answers to the agent's requests, given by a person or without one."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 
+from portico.cli.client.dialogue import DENY, Dialogue
 from portico.cli.client.keyboard import Lines
 from portico.cli.client.request import describe_request, grants
 from portico.cli.client.screen import Screen
 from portico.cli.client.transcript import Piece, describe_tool
 
-Decision = Literal["allow", "deny", "remember"]
-"""An answer. ``remember``: allow, and also what the agent suggests to allow for the rest of the session."""
-Decide = Callable[[Mapping[str, Any]], Awaitable[Decision]]
-"""A function that decides on a ``permission_request`` event."""
+Answer = Mapping[str, Any]
+"""An answer, as the body of the HTTP call. ``remember``: allow what the agent suggests for the rest of the session."""
+Decide = Callable[[Mapping[str, Any]], Awaitable[Answer]]
+"""A function that answers a ``permission_request`` event."""
 
-WORDS: Mapping[str, Decision] = {"y": "allow", "yes": "allow", "n": "deny", "no": "deny"}
-ALWAYS: Mapping[str, Decision] = {"a": "remember", "always": "remember"}
+ALLOW: Answer = {"behavior": "allow"}
+REMEMBER: Answer = {"behavior": "allow", "remember": True}
+WORDS: Mapping[str, Answer] = {"y": ALLOW, "yes": ALLOW, "n": DENY, "no": DENY}
+ALWAYS: Mapping[str, Answer] = {"a": REMEMBER, "always": REMEMBER}
 
 
 def say_yes(screen: Screen) -> Decide:
-    async def decide(request: Mapping[str, Any]) -> Decision:
+    async def decide(request: Mapping[str, Any]) -> Answer:
+        if request.get("kind") in ("question", "elicitation"):
+            screen.note(f"not answered: {_tool(request)} (there is nobody to ask)", "yellow")
+            return {**DENY, "message": "Nobody is there to answer."}
         screen.show([Piece("notice", f"allowed: {_tool(request)}")])
-        return "allow"
+        return ALLOW
 
     return decide
 
 
 def say_no(screen: Screen, hint: str) -> Decide:
-    async def decide(request: Mapping[str, Any]) -> Decision:
+    async def decide(request: Mapping[str, Any]) -> Answer:
         screen.note(f"denied: {_tool(request)} ({hint})", "yellow")
-        return "deny"
+        return DENY
 
     return decide
 
@@ -40,16 +46,19 @@ def say_no(screen: Screen, hint: str) -> Decide:
 def ask_user(screen: Screen, lines: Lines) -> Decide:
     """Make a decider that asks on the terminal, one question at a time."""
     turn = anyio.Lock()
+    dialogue = Dialogue(screen, lines)
 
-    async def decide(request: Mapping[str, Any]) -> Decision:
+    async def decide(request: Mapping[str, Any]) -> Answer:
         async with turn:
             with lines.echoing():
+                if request.get("kind", "tool") != "tool":
+                    return await dialogue.answer(request)
                 return await _ask(request, screen, lines)
 
     return decide
 
 
-async def _ask(request: Mapping[str, Any], screen: Screen, lines: Lines) -> Decision:
+async def _ask(request: Mapping[str, Any], screen: Screen, lines: Lines) -> Answer:
     always = grants(request.get("suggestions", []))
     answers = {**WORDS, **(ALWAYS if always else {})}
     whole = False
@@ -67,7 +76,7 @@ async def _ask(request: Mapping[str, Any], screen: Screen, lines: Lines) -> Deci
             continue  # not text, so not an answer
         if answer is None:
             screen.note("")
-            return "deny"
+            return DENY
         word = answer.strip().lower()
         if word in answers:
             return answers[word]

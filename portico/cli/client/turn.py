@@ -12,9 +12,10 @@ from anyio import CancelScope
 from anyio.abc import TaskGroup
 
 from portico.cli.client.api import Client, Event
+from portico.cli.client.dialogue import DENY
 from portico.cli.client.errors import ClientError, ProblemError
 from portico.cli.client.keyboard import Presses, drain
-from portico.cli.client.leave import Decide
+from portico.cli.client.leave import Answer, Decide
 from portico.cli.client.screen import Screen
 from portico.cli.client.transcript import Piece, Transcript
 
@@ -115,19 +116,29 @@ class TurnView:
         with scope:
             if scope.cancel_called:
                 return
-            decision = await self._decide(request)
-            if self._asking.pop(request_id, None) is None:
-                return  # resolved while the user answered
-            # From now on, a resolution is our own answer.
-            behavior = "deny" if decision == "deny" else "allow"
-            try:
-                await self._client.answer(self._session_id, request_id, behavior, remember=decision == "remember")
-            except ClientError as error:
-                self._screen.note(f"the answer did not count: {error}", "yellow")
-                if isinstance(error, ProblemError) and error.code == "not_allowed":
-                    # The request still waits, and the operator would not allow that answer next time either.
+            refused: list[Answer] = []
+            while True:
+                answer = await self._decide(request)
+                if answer in refused:  # it would be refused again
+                    answer = DENY
+                if self._asking.pop(request_id, None) is None:
+                    return  # resolved while the user answered
+                # From now on, a resolution is our own answer.
+                try:
+                    await self._client.answer(self._session_id, request_id, answer)
+                    return
+                except ClientError as error:
+                    self._screen.note(f"the answer did not count: {error}", "yellow")
+                    code = error.code if isinstance(error, ProblemError) else None
+                if code not in ("not_allowed", "invalid_answer"):
+                    return
+                # The request still waits.
+                if request.get("kind", "tool") == "tool":  # the operator would not allow another "yes" either
                     with suppress(ClientError):
-                        await self._client.answer(self._session_id, request_id, "deny")
+                        await self._client.answer(self._session_id, request_id, DENY)
+                    return
+                refused.append(answer)
+                self._asking[request_id] = scope
 
     def _resolved(self, event: Mapping[str, Any]) -> None:
         if scope := self._asking.pop(event["request_id"], None):

@@ -13,7 +13,7 @@ import pytest
 from portico.cli.client.api import Client, Event
 from portico.cli.client.connection import Endpoint
 from portico.cli.client.keyboard import Lines
-from portico.cli.client.leave import Decision, ask_user
+from portico.cli.client.leave import ALLOW, Answer, ask_user
 from portico.cli.client.screen import Screen
 from portico.cli.client.turn import TurnView
 from tests.support.limits import HANG_SECONDS
@@ -39,11 +39,11 @@ class Asked:
         self.asking = anyio.Event()
         self.typed = anyio.Event()
 
-    async def __call__(self, request: Mapping[str, Any]) -> Decision:
+    async def __call__(self, request: Mapping[str, Any]) -> Answer:
         self.count += 1
         self.asking.set()
         await self.typed.wait()
-        return "allow"
+        return ALLOW
 
 
 async def shown(events: AsyncGenerator[Event, None], asked: Asked) -> tuple[str | None, str]:
@@ -90,7 +90,7 @@ async def test_an_answer_that_is_no_text_is_none() -> None:
     reading, writing = os.pipe()
     out = io.StringIO()
     decide = ask_user(Screen(out, out, details=True), Lines(reading))
-    decisions: list[Decision] = []
+    decisions: list[Answer] = []
 
     async def asked() -> None:
         decisions.append(await decide(QUESTION))
@@ -106,4 +106,4 @@ async def test_an_answer_that_is_no_text_is_none() -> None:
     finally:
         os.close(reading)
         os.close(writing)
-    assert decisions == ["allow"]
+    assert decisions == [ALLOW]
