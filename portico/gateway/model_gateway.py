@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 from portico.core.agent import AgentSpec
 from portico.core.errors import AgentUnavailable
 from portico.gateway.agent_connection import AgentConnection
+from portico.gateway.credential_health import CredentialHealth
 from portico.gateway.door import AgentDoor
 from portico.gateway.ledger import Ledger
 from portico.gateway.relay import Relay
@@ -39,6 +40,7 @@ class ModelGateway:
     def __init__(self, upstream: Upstream, ledger: Ledger) -> None:
         self._upstream = upstream
         self._ledger = ledger
+        self.health = CredentialHealth()
         self._doors: set[AgentDoor] = set()
         self._state = ServerState()
         self._config: uvicorn.Config | None = None
@@ -48,7 +50,7 @@ class ModelGateway:
         pool = await anyio.to_thread.run_sync(self._upstream.connect)
         async with pool:
             await self._ledger.open()
-            self._config = _config(Relay(self._upstream, pool, self._ledger))
+            self._config = _config(Relay(self._upstream, pool, self._ledger, self.health))
             try:
                 task_status.started()
                 await self._ledger.run()

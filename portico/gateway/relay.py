@@ -12,6 +12,7 @@ import httpx
 from starlette.types import Message, Receive, Scope, Send
 
 from portico.gateway.api_errors import Raw, Refusal, passed
+from portico.gateway.credential_health import CredentialHealth
 from portico.gateway.door import AgentDoor
 from portico.gateway.ledger import Ledger
 from portico.gateway.meter import JsonMeter, StreamMeter
@@ -30,6 +31,8 @@ BODY_SECONDS = 60.0
 """The time for the next piece of a request to arrive, and for the agent to take the next piece of its answer."""
 
 REQUEST_SECONDS = 3600.0
+
+RETRY = b"x-should-retry"
 
 CUT_SECONDS = 5.0
 """The time for the agent to take the bytes that were sent before the answer was cut."""
@@ -51,7 +54,10 @@ class _Gone(Exception):
 class Relay:
     """The gateway as an ASGI app. It never logs the content of a request or an answer."""
 
-    def __init__(self, upstream: Upstream, pool: httpx.AsyncBaseTransport, ledger: Ledger) -> None:
+    def __init__(
+        self, upstream: Upstream, pool: httpx.AsyncBaseTransport, ledger: Ledger, health: CredentialHealth
+    ) -> None:
+        self._health = health
         self._upstream = upstream
         self._pool = pool
         self._ledger = ledger
@@ -111,6 +117,7 @@ class Relay:
         body.expect(scope["headers"])
         request = self._upstream.request(path, query, passed(scope["headers"], NOT_THE_AGENTS), body)
         response = await self._pool.handle_async_request(request)
+        self._health.answered(response.status_code)
         try:
             if 300 <= response.status_code < 400:
                 raise Refusal(502, "api_error", "the model API redirects elsewhere: see anthropic_base_url")
@@ -125,6 +132,8 @@ class Relay:
         meter = StreamMeter() if streams else JsonMeter()
         owner = door.owner if door is not None else None
         headers = passed(response.headers.raw, NOT_FOR_THE_AGENT)
+        if response.status_code == 401:  # the server's credential is not the agent's to change: it need not try again
+            headers = [(name, value) for name, value in headers if name.lower() != RETRY] + [(RETRY, b"false")]
         if "content-encoding" in response.headers:
             headers = [(name, value) for name, value in headers if name.lower() != b"content-length"]
         try:

@@ -93,6 +93,8 @@ async def hosting(
             observers=observers,
             check=lease.check,
         )
+        if gateway is not None:
+            gateway.health.failed = engine.failed
         host = Host(engine, context, drivers, made_transports)
         async with anyio.create_task_group() as tasks:
             if audit is not None:

@@ -14,7 +14,7 @@ from tests.support.limits import HANG_SECONDS
 from tests.support.programs import needs
 from tests.support.sdk import SDK_DRIVER
 from tests.support.server import RunningServer, running_server
-from tests.support.talk import Talk, only, script, talk, text
+from tests.support.talk import Stopwatch, Talk, only, script, talk, text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
@@ -144,6 +144,23 @@ async def test_an_error_of_the_model_is_retried_and_told_as_without_the_gateway(
                 found.append((turn[-1]["stop_reason"], notices, errors, said))
             turns.append((found, len(server.model.requests)))
     assert turns[0] == turns[1]
+
+
+@pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"])
+async def test_a_refused_credential_ends_the_turn_at_once_and_is_named(tmp_path: Path, name: str) -> None:
+    variables = {"ANTHROPIC_API_KEY": "", name: "refused"}
+    async with running_server(tmp_path, **variables) as server, talk(server) as client:
+        await client.open(session_id="s")
+        await client.turn("s", "hello")  # so that the next turn does not start a process
+        watch = Stopwatch()
+        turn = await client.turn("s", script({"error": 401}))
+        assert watch.seconds < 5
+        assert [e["code"] for e in turn if e["type"] == "error"] == ["authentication_failed"]
+        ready = (await client.http.get(server.url + "/readyz")).json()
+        assert ready["status"] == "ok" and "401" in ready["failed"]["model API"]
+        # Once the API takes the credential again, nothing is named.
+        assert text(await client.turn("s", script({"say": "here"}))) == "here"
+        assert "failed" not in (await client.http.get(server.url + "/readyz")).json()
 
 
 async def test_budget_usd_per_day_ends_the_next_turn_in_words_and_leaves_others_alone(tmp_path: Path) -> None:
