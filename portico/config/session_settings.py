@@ -30,6 +30,11 @@ class SessionSettings(SettingsGroup):
         3600.0,
         bare=True,
     )
+    background_timeout: float = seconds(
+        "Seconds that an idle session stays open while its agent has tasks in the background, if that is longer than "
+        "`session_timeout`.",
+        3600.0,
+    )
     max_processes: int | None = whole_number(
         "Live agent processes; beyond it the session longest idle gives its process up until its next query. "
         "Default: as `max_sessions`.",
@@ -59,7 +64,7 @@ class SessionSettings(SettingsGroup):
     )
     max_queued_turns: int = whole_number("Turns that may wait in one session.", 8, 0, 10_000)
     drain_timeout: float = seconds(
-        "Seconds that running turns get at a stop; then they are interrupted.", 30.0, zero=True
+        "Seconds that running turns and tasks in the background get at a stop; then they are ended.", 30.0, zero=True
     )
     sandbox: Sandbox = one_of(
         "Where agents see their own folders and the system alone: `auto` where bubblewrap works, `bubblewrap` and "

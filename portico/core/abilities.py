@@ -7,7 +7,7 @@ from typing import Literal, NotRequired, Protocol
 
 from typing_extensions import TypedDict
 
-ABILITIES = frozenset({"context", "commands", "mcp", "models", "rewind"})
+ABILITIES = frozenset({"context", "commands", "mcp", "models", "rewind", "stop_task"})
 """Those that this file describes."""
 
 
@@ -93,6 +93,9 @@ class AgentAbilities(Protocol):
 
     async def models(self) -> Sequence[ModelInfo]:
         """Return the models that the agent could use."""
+
+    async def stop_task(self, task_id: str) -> None:
+        """Stop this task in the background; its `Task` ``ended`` follows. An unknown id is no error."""
 
     async def rewind(self, turn_id: str, *, dry_run: bool) -> Rewind:
         """Set the files that the agent has changed since the start of this turn back. Called between turns only.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from portico.core.errors import Conflict
-from portico.core.events import AgentEvent, Content
+from portico.core.events import AgentEvent, Aside, Content
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,11 @@ class Agent(Protocol):
         `InvalidRequest` for content that would break the agent: then the turn is over, and the agent is unchanged.
         """
 
-    async def watch(self) -> OwnTurn:
-        """Wait, between turns, until the agent starts a turn by itself. The call may be cancelled, and repeated.
+    async def watch(self) -> OwnTurn | Aside:
+        """Wait, between turns, until the agent starts a turn by itself, or has an event that belongs to no turn.
+
+        The call may be cancelled, and repeated. It returns each of these events once; those that come in a turn, `run`
+        yields.
 
         Raises `AgentFailed` when the agent has exited.
         """

@@ -7,15 +7,16 @@ members (``session_id``, ``seq``, ``time``, ``turn_id``), and encodes each one o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic makes schemas of these, and needs it before Python 3.12
 
 from portico.core.state import State
+from portico.core.task_event import Task
 from portico.core.tool_details import ToolDetails, Why
-from portico.core.usage import CostBasis, ModelUsage, flaw_of_usage
+from portico.core.usage import CostBasis, ModelUsage
 
 Content = str | list[dict[str, Any]]
 """Text, or a list of Messages API content blocks."""
@@ -253,10 +254,14 @@ AgentEvent = (
     | PermissionWithdrawn
     | AgentMode
     | Notice
+    | Task
     | ErrorEvent
     | Complete
 )
 """The events that an agent may yield in a turn. `Complete` ends the turn."""
+
+Aside = Task
+"""The events that an agent may also have between two turns."""
 
 EventBody = AgentEvent | PermissionResolved | Query | SessionChange
 
@@ -272,7 +277,7 @@ class Gap(TypedDict):
 
 WRITTEN = (
     *(SessionChange, Query, Delta, Thinking, Message, ToolUse, ToolResult, PermissionRequest, PermissionResolved),
-    *(Notice, ErrorEvent, Complete),
+    *(Notice, Task, ErrorEvent, Complete),
 )
 """The bodies that go into a history, each behind a `Head`."""
 
@@ -294,43 +299,6 @@ class Event:
     type: str
     turn_id: str | None
     data: bytes
-
-
-_MEMBERS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
-    "delta": {"content": str},
-    "thinking": {"content": str},
-    "message": {"role": str, "content": list},
-    "tool_use": {"tool_use_id": str, "tool_name": str, "input": dict},
-    "tool_result": {"tool_use_id": str, "content": (str, list)},
-    "permission_request": {"request_id": str, "tool_name": str, "input": dict},
-    "permission_withdrawn": {"request_id": str},
-    "permission_mode": {"permission_mode": str},
-    "notice": {"name": str},
-    "error": {"error": str, "code": str},
-    "complete": {"stop_reason": str, "usage": dict, "cost_usd": (int, float)},
-}
-_OURS = frozenset({"session_id", "seq", "time"})
-
-
-def flaw(event: Any) -> str | None:
-    """Return the reason why a value is not an `AgentEvent`, or None. Drivers may be third-party code."""
-    kind = event.get("type") if isinstance(event, dict) else None
-    members = _MEMBERS.get(kind) if isinstance(kind, str) else None
-    if members is None:
-        return f"an agent has no events like {str(event)[:200]!r}"
-    for name, types in members.items():
-        if not isinstance(event.get(name), types):
-            return f"an event of the type {kind} has no good {name}: {str(event.get(name))[:200]!r}"
-    if not _OURS.isdisjoint(event):
-        return f"an event of the type {kind} has members that are not the agent's: {sorted(_OURS & event.keys())}"
-    if kind == "complete":
-        if (fault := flaw_of_usage(event.get("usage_by_model", {}))) is not None:
-            return f"an event of the type complete has no good usage_by_model: {fault}"
-        try:
-            encode_json(event)
-        except (TypeError, ValueError, RecursionError) as error:
-            return f"an event of the type complete is no JSON: {error}"
-    return None
 
 
 _OF_SUBAGENTS = frozenset({"delta", "thinking", "message", "tool_use", "tool_result"})

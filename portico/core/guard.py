@@ -11,7 +11,7 @@ from typing import cast
 from portico.core.abilities import AgentAbilities, CommandInfo, ContextUse, McpServer, ModelInfo, Rewind
 from portico.core.agent import Agent, AgentDriver, AgentOptions, AgentSpec, Decision, OwnTurn, Turn, needs_credentials
 from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError
-from portico.core.events import AgentEvent
+from portico.core.events import AgentEvent, Aside
 from portico.core.stranger import strangers
 
 START_SECONDS = 120.0
@@ -32,7 +32,7 @@ class GuardedAgent:
     def run(self, turn: Turn | OwnTurn) -> AsyncIterator[AgentEvent]:
         return self._agent.run(turn)  # a turn has its own limit, and `TurnRun` handles every error
 
-    async def watch(self) -> OwnTurn:
+    async def watch(self) -> OwnTurn | Aside:
         async with _kept(self._driver, "watch", AgentFailed):
             return await self._agent.watch()
 
@@ -71,6 +71,10 @@ class GuardedAgent:
     async def models(self) -> Sequence[ModelInfo]:
         async with _kept(self._driver, "models", AgentFailed, CALL_SECONDS):
             return await self._able.models()
+
+    async def stop_task(self, task_id: str) -> None:
+        async with _kept(self._driver, "stop_task", AgentFailed, CALL_SECONDS):
+            await self._able.stop_task(task_id)
 
     async def rewind(self, turn_id: str, *, dry_run: bool) -> Rewind:
         async with _kept(self._driver, "rewind", AgentFailed, CALL_SECONDS):

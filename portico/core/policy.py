@@ -37,6 +37,7 @@ class Policy:
     session_timeout: float
     process_wait: float
     question_timeout: float = 0.0
+    background_timeout: float = 3600
     max_sessions_per_principal: int | None = None
     max_turns_per_minute: int | None = None
     setting_sources: frozenset[str] = frozenset()

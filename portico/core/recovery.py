@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from portico.core.background_work import lost_tasks
 from portico.core.events import Draft, ErrorEvent, EventBody, PermissionResolved, SessionChange, unused
 from portico.core.feed import Feed
 from portico.core.life import Life
@@ -52,6 +53,8 @@ async def _settle(store: EventStore, record: SessionRecord, turns: list[str]) ->
         text = "the server was stopped before this turn was over"
         drafts.append(Draft(ErrorEvent(type="error", error=text, code="server_restarted"), turn_id))
         drafts.append(Draft(unused("error"), turn_id))
+    drafts += map(Draft, lost_tasks(record.tasks, "server_restarted"))
+    record = replace(record, tasks=())
     if record.state in OPEN and record.state is not State.HIBERNATED:
         record = replace(record, state=State.HIBERNATED)
         drafts.append(Draft(SessionChange(type="session", state=State.HIBERNATED, reason="server_restarted")))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, cast
 
 from typing_extensions import TypedDict
 
@@ -88,6 +88,19 @@ class TurnView:
     created: bool
 
 
+class TaskView(TypedDict):
+    """A task in the background, as its `Task` events have described it. ``progress`` is what it does just now."""
+
+    task_id: str
+    kind: str
+    description: str
+    started_at: str
+    progress: NotRequired[str]
+    tool_use_id: NotRequired[str]
+    subagent: NotRequired[str]
+    usage: NotRequired[dict[str, Any]]
+
+
 class SessionView(TypedDict):
     """A session. Times are RFC 3339 in UTC; ``usage`` (tokens), by model too, and ``cost_usd`` are of all its turns."""
 
@@ -109,6 +122,7 @@ class SessionView(TypedDict):
     usage_by_model: dict[str, ModelUsage]
     cost_usd: float
     cost_basis: CostBasis
+    tasks: list[TaskView]
     metadata: dict[str, Any]
 
 
@@ -139,5 +153,6 @@ def session_view(
         usage_by_model=dict(record.usage_by_model),
         cost_usd=record.cost_usd,
         cost_basis=record.cost_basis,
+        tasks=[cast(TaskView, dict(task)) for task in record.tasks],
         metadata=dict(record.metadata),
     )

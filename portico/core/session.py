@@ -16,7 +16,7 @@ from portico.core.agent import Decision, OwnTurn, Turn
 from portico.core.answers import judge
 from portico.core.calls import CALL_SECONDS, Calls
 from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, NotFound, PorticoError, StoreFailed
-from portico.core.events import EventBody, Notice
+from portico.core.events import Aside, EventBody, Notice
 from portico.core.feed import Feed
 from portico.core.journal import Journal
 from portico.core.permissions import Permissions
@@ -87,6 +87,8 @@ class Session:
             folder=folder,
             calls=self._calls,
         )
+        self._background = self._executor.background
+        self._aside: Aside | None = None  # the one that the wish of this name means
 
     # Methods for any task.
 
@@ -109,8 +111,8 @@ class Session:
         return session_view(self.record, last_seq=self._journal.feed.last_seq, queued=self.queued, pending=pending)
 
     async def quiet(self) -> None:
-        """Wait until every turn is complete, or the session is over."""
-        while self._turns.busy and not self.finished.is_set():
+        """Wait until every turn is complete and no task goes on in the background, or the session is over."""
+        while (self._turns.busy or self._background.under_way) and not self.finished.is_set():
             await self._news.wait()
 
     async def accept(
@@ -211,6 +213,7 @@ class Session:
         except StoreFailed as failure:
             log.warning("session %s: %s", self.record.session_id, failure.detail)
         self._turns.interrupt()
+        self._wakeup.set()  # for its tasks in the background
 
     # The session's own task.
 
@@ -241,6 +244,8 @@ class Session:
                 await self._executor.claim()
             case Step.NOTE_EXIT:
                 await self._executor.note_exit(self._wishes.agent_exit or "")
+            case Step.NOTE_ASIDE:
+                await self._note_aside()
             case Step.FOLLOW:
                 await self._follow(OwnTurn(self._wishes.own_turn or ""))
             case Step.CALL:
@@ -276,8 +281,14 @@ class Session:
                 self._calls.refuse(failure)
             self._idle_since = anyio.current_time()
 
+    async def _note_aside(self) -> None:
+        if self._aside is not None:
+            await self._executor.note_aside(self._aside)
+        self._aside, self._idle_since = None, anyio.current_time()
+        self._news.tell()
+
     async def _end(self) -> None:
-        await self._executor.put_away()
+        await self._executor.put_away("closed")
         async with self._turns.accepting:  # callers accepted before the close have their turns in the queue by now
             pass
         await self._journal.persist(self._turns.refuse_queued, *_CLOSED)
@@ -286,11 +297,19 @@ class Session:
 
     async def _rest(self) -> None:
         """Wait until somebody calls, the agent acts by itself, or the session has been idle for too long."""
+        if self._wishes.stop and self._background.under_way:
+            self._wishes.give_up_process = True
+            return
         if self._seat.agent is not None and "resume" in self._seat.driver.capabilities:
-            self._slots.rest(self)
-        timeout = self._idle_since + self._policy.session_timeout
+            self._slots.rest(self, spared=self._background.under_way)
+        timeout = self._idle_since + self._patience
         if self.record.state is State.DORMANT:  # the query that woke it was refused
             timeout = min(timeout, self._idle_since + TAIL_SECONDS)
+        if (reports_until := self._background.reports_until) is not None:
+            with anyio.CancelScope(deadline=reports_until):
+                await self._next_call()
+            self._news.tell()  # it is quiet, or does something else
+            return
         with anyio.CancelScope(deadline=min(timeout, anyio.current_time() + TAIL_SECONDS)) as waiting:
             await self._next_call()
         if waiting.cancelled_caught:
@@ -301,6 +320,12 @@ class Session:
                     await self._next_call()
         self._wishes.idle = waiting.cancelled_caught and anyio.current_time() >= timeout
 
+    @property
+    def _patience(self) -> float:
+        """The seconds for which the session may be idle."""
+        patience = self._policy.session_timeout
+        return max(patience, self._policy.background_timeout) if self._background.tasks else patience
+
     async def _next_call(self) -> None:
         agent = self._seat.agent
         if agent is None:
@@ -310,7 +335,11 @@ class Session:
 
             async def watch() -> None:
                 try:
-                    self._wishes.own_turn = (await agent.watch()).content
+                    said = await agent.watch()
+                    if isinstance(said, OwnTurn):
+                        self._wishes.own_turn = said.content
+                    else:
+                        self._aside, self._wishes.aside = said, True
                 except (AgentFailed, AgentUnavailable) as failure:
                     self._wishes.agent_exit = failure.detail
                 tasks.cancel_scope.cancel()
@@ -320,7 +349,7 @@ class Session:
             tasks.cancel_scope.cancel()
 
     async def _retire(self) -> None:
-        await self._executor.put_away()
+        await self._executor.put_away("idle")
         async with self._turns.accepting:  # accepted callers have their turns in the queue before we look
             if self._next_step() is not Step.RETIRE:
                 return
@@ -333,9 +362,10 @@ class Session:
 
     async def _hibernate(self) -> None:
         had_one = self._seat.agent is not None
-        await self._executor.put_away()
+        await self._executor.put_away("server_stopped" if self._wishes.stop else "process_needed")
         if had_one:
             await self._journal.persist(self._journal.write, [], state=State.HIBERNATED)
+        self._news.tell()
 
     async def _follow(self, own: OwnTurn) -> None:
         self._slots.stir(self)
@@ -344,6 +374,7 @@ class Session:
         await self._do(turn_id, own)
 
     async def _do(self, turn_id: str, turn: Turn | OwnTurn) -> None:
+        self._background.turn_begun()
         self._slots.stir(self)
         run = self._turns.running = self._executor.new_run(turn_id, turn)
         began = time.monotonic()

@@ -10,6 +10,9 @@ import anyio
 from portico.core.errors import AgentUnavailable
 from portico.core.wakeup import Wakeup
 
+SPARED = 0.5
+"""The part of a caller's time after which it also gets processes that work in the background."""
+
 
 class Holder(Protocol):
     """A holder of a process slot, which gives it back soon after it is asked to, unless it needs the process again."""
@@ -35,6 +38,8 @@ class ProcessSlots:
         self._free = limit
         self._waiters: deque[_Waiter] = deque()
         self._resting: OrderedDict[Holder, None] = OrderedDict()
+        self._spared: OrderedDict[Holder, None] = OrderedDict()  # resting, but their processes work in the background
+        self._pressing = 0  # waiters that have waited for so long that these are asked too
         self._asked: set[Holder] = set()  # to give up their slots, but have not done so yet
 
     @property
@@ -65,9 +70,16 @@ class ProcessSlots:
         waiter = _Waiter()
         self._waiters.append(waiter)
         self._ask()
+        pressing = False
         try:
             with anyio.fail_after(seconds):
-                await waiter.granted.wait()
+                with anyio.move_on_after(seconds * SPARED):
+                    await waiter.granted.wait()
+                if not waiter.granted.is_set():
+                    pressing = True
+                    self._pressing += 1
+                    self._ask()
+                    await waiter.granted.wait()
         except BaseException as error:
             if waiter.granted.is_set():
                 self.give_back()
@@ -77,6 +89,8 @@ class ProcessSlots:
                 detail = f"all processes were busy for {seconds:g} seconds (max_processes, process_wait)"
                 raise AgentUnavailable(detail, code="no_capacity") from None
             raise
+        finally:
+            self._pressing -= pressing
 
     def give_back(self) -> None:
         """Return a slot; the first caller that waits gets it."""
@@ -86,15 +100,20 @@ class ProcessSlots:
             self._free += 1
             self.freed.set()
 
-    def rest(self, holder: Holder, *, first: bool = False) -> None:
-        """Note that ``holder`` can do without its process; with ``first``, it is the first to be asked for it."""
-        self._resting[holder] = None
-        self._resting.move_to_end(holder, last=not first)
+    def rest(self, holder: Holder, *, first: bool = False, spared: bool = False) -> None:
+        """Note that ``holder`` can do without its process; with ``first``, it is the first to be asked for it.
+
+        A ``spared`` holder would lose work: it is asked only for a caller that has waited for half of its time.
+        """
+        self.leave(holder)
+        resting = self._spared if spared else self._resting
+        resting[holder] = None
+        resting.move_to_end(holder, last=not first)
         self._ask()
 
     def stir(self, holder: Holder) -> None:
         """Note that ``holder`` needs its process again; if it was asked to give it up, ask another holder instead."""
-        self._resting.pop(holder, None)
+        self.leave(holder)
         if holder in self._asked:
             self._asked.discard(holder)
             self._ask()
@@ -102,13 +121,17 @@ class ProcessSlots:
     def leave(self, holder: Holder) -> None:
         """Note that ``holder`` is about to give its process back, so it need not be asked."""
         self._resting.pop(holder, None)
+        self._spared.pop(holder, None)
 
     def gone(self, holder: Holder) -> None:
         """Note that ``holder`` has given its process back."""
         self._asked.discard(holder)
 
     def _ask(self) -> None:
-        while self._resting and len(self._asked) < len(self._waiters):
-            holder, _ = self._resting.popitem(last=False)
+        while len(self._asked) < len(self._waiters):
+            spared = self._spared if len(self._asked) < self._pressing else None
+            if not (resting := self._resting or spared):
+                return
+            holder, _ = resting.popitem(last=False)
             self._asked.add(holder)
             holder.give_up_process()

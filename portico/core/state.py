@@ -65,6 +65,7 @@ class Wishes:
     agent_exit: str | None = None  # the agent exited between two turns; says in words how
     own_turn: str | None = None  # the agent has begun a turn by itself; says in words why
     call: bool = False  # a call waits for an agent, or for the end of a turn
+    aside: bool = False  # the agent has an event that belongs to no turn
     close: bool = False
     retired: bool = False  # the session is dormant; the engine makes a new one for the next query
     stop: bool = False  # the server stops: no queued turn may begin
@@ -87,7 +88,17 @@ class Wishes:
 
 
 Wish = Literal[
-    "mode_untold", "claim", "agent_exit", "own_turn", "call", "close", "retired", "stop", "give_up_process", "idle"
+    "mode_untold",
+    "claim",
+    "agent_exit",
+    "own_turn",
+    "aside",
+    "call",
+    "close",
+    "retired",
+    "stop",
+    "give_up_process",
+    "idle",
 ]
 """A field of `Wishes` that may cause a step."""
 
@@ -98,6 +109,7 @@ class Step(Enum):
     TELL_MODE = auto()  # record that the settings have changed the permission mode
     CLAIM = auto()  # claim the agent that was started ahead
     NOTE_EXIT = auto()  # stop the rest of an agent that exited, and record that it exited
+    NOTE_ASIDE = auto()  # record an event that belongs to no turn
     FOLLOW = auto()  # follow the turn that the agent has begun by itself
     CLOSE = auto()  # stop the agent, refuse the queued turns, write ``closed``
     CALL = auto()  # start an agent if there is none, and pass the calls that wait on to it
@@ -133,6 +145,7 @@ TABLE: Sequence[Row] = (
     Row(Step.CLAIM, "claim"),
     Row(Step.CLOSE, "close", states=frozenset({State.FAILED})),
     Row(Step.LEAVE, states=frozenset({State.FAILED})),
+    Row(Step.NOTE_ASIDE, "aside"),
     Row(Step.NOTE_EXIT, "agent_exit"),
     Row(Step.FOLLOW, "own_turn"),  # also when closing: the turn has begun, so it needs an end
     Row(Step.CLOSE, "close"),
@@ -151,6 +164,7 @@ FULFILS: Mapping[Step, Sequence[Wish]] = {
     Step.TELL_MODE: ("mode_untold",),
     Step.CLAIM: ("claim",),
     Step.NOTE_EXIT: ("agent_exit",),
+    Step.NOTE_ASIDE: ("aside",),
     Step.FOLLOW: ("own_turn", "give_up_process", "idle"),
     Step.CALL: ("call",),
     Step.BEGIN: ("give_up_process", "idle"),

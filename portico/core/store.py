@@ -23,7 +23,7 @@ class SessionRecord:
     A store sets ``last_seq`` itself, to the end of the history; it ignores the value in the record that it receives.
 
     ``agent_id`` (a UUID) names the agent's own conversation and its folder. If ``own_workspace`` is true, the server
-    made ``cwd``, and may delete it with the session.
+    made ``cwd``, and may delete it with the session. ``tasks`` are those of its agent's process, see `background_work`.
     """
 
     session_id: str
@@ -44,6 +44,7 @@ class SessionRecord:
     usage_by_model: UsageByModel = field(default_factory=dict)
     cost_usd: float = 0.0
     cost_basis: CostBasis = "reported"
+    tasks: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

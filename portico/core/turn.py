@@ -12,12 +12,14 @@ import anyio
 
 from portico.core.agent import Agent, AgentOptions, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, InvalidRequest, PorticoError, StoreFailed
-from portico.core.events import AgentEvent, Complete, ErrorEvent, EventBody, flaw, unused
+from portico.core.events import AgentEvent, Complete, ErrorEvent, EventBody, unused
+from portico.core.flaws import flaw
 from portico.core.inbox import Inbox
 from portico.core.permissions import Permissions
 from portico.core.settling import Streamed
 from portico.core.state import State
 from portico.core.stranger import strangers
+from portico.core.task_event import Task
 from portico.core.wakeup import Wakeup
 
 INTERRUPT_GRACE = 10.0
@@ -37,6 +39,9 @@ class History(Protocol):
 
     async def write(self, bodies: Sequence[EventBody], *, turn_id: str, state: State | None = None) -> None:
         """Add events of the turn and, if ``state`` differs from the current one, the change of state after them."""
+
+    def note_task(self, event: Task) -> None:
+        """Note what the agent says about a task in the background."""
 
     def note_mode(self, mode: str) -> tuple[Sequence[EventBody], AgentOptions | None]:
         """Note the agent's new permission mode. Return the events to write, and the options to go back to, or None."""
@@ -214,6 +219,8 @@ class TurnRun:
             return [asked] if self._astray is None else [asked, self._refuse(event["request_id"])]
         if event["type"] == "permission_mode":
             return self._follow_mode(event["permission_mode"])
+        if event["type"] == "task":
+            self._history.note_task(event)
         if event["type"] == "permission_withdrawn":
             self._wakeup.set()  # the time limit may count again
             try:

@@ -9,15 +9,18 @@ from pathlib import Path
 import anyio
 
 from portico.core.agent import Agent, AgentOptions, AgentSpec, OwnTurn, Turn
+from portico.core.background_work import BackgroundWork
 from portico.core.calls import Calls
 from portico.core.errors import AgentUnavailable, PorticoError
-from portico.core.events import Complete, ErrorEvent, EventBody, Notice, unused
+from portico.core.events import Aside, Complete, ErrorEvent, EventBody, Notice, unused
+from portico.core.flaws import flaw
 from portico.core.journal import Journal
 from portico.core.permissions import Permissions
 from portico.core.policy import Policy
 from portico.core.seat import Seat
 from portico.core.slots import Holder, ProcessSlots
 from portico.core.state import State, Wishes
+from portico.core.task_event import Task
 from portico.core.turn import TurnRun
 
 log = logging.getLogger("portico.session")
@@ -49,6 +52,7 @@ class TurnExecutor:
         self._slots = slots
         self._folder = folder
         self._calls = calls
+        self.background = BackgroundWork(journal)
 
     async def claim(self) -> None:
         """Claim the agent that was started ahead, for this session."""
@@ -81,7 +85,7 @@ class TurnExecutor:
             last = await run.run()
             if run.failure is not None:
                 self._wishes.agent_lost = True
-                await self.put_away()
+                await self.put_away("agent_exited")
             elif run.astray:  # it may go on by itself, which this mode forbids
                 await self._call_back()
             return last
@@ -91,7 +95,7 @@ class TurnExecutor:
         except Exception:
             log.exception("turn %s of session %s failed", run.turn_id, self._journal.record.session_id)
             error = ErrorEvent(type="error", error="a fault of the server; its log says more", code="internal_error")
-        await self.put_away()
+        await self.put_away("agent_exited")
         return [*self._permissions.withdraw_all("agent_exited"), error], unused("error")
 
     async def _call_back(self) -> None:
@@ -99,7 +103,7 @@ class TurnExecutor:
             await self._seat.prepare(self._spec(), surely=True)
         except PorticoError as failure:
             log.warning("session %s: %s", self._journal.record.session_id, failure.detail)
-            await self.put_away()
+            await self.put_away("mode_not_allowed")
 
     async def _ready_agent(self, run: TurnRun) -> None:
         wishes = self._wishes
@@ -140,6 +144,10 @@ class TurnExecutor:
         """Do as `History.write`."""
         await self._journal.write(bodies, turn_id=turn_id, state=state)
 
+    def note_task(self, event: Task) -> None:
+        """Do as `History.note_task`."""
+        self.background.note(event)
+
     def note_mode(self, mode: str) -> tuple[Sequence[EventBody], AgentOptions | None]:
         """Do as `History.note_mode`. A mode that a caller set in this turn applies from the next on, in any case."""
         wanted = self._journal.record.options.permission_mode
@@ -152,17 +160,30 @@ class TurnExecutor:
             return [], None
         return [self._journal.set_mode(mode)], None
 
+    async def note_aside(self, event: Aside) -> None:
+        """Record an event that belongs to no turn."""
+        if (fault := flaw(event)) is not None:
+            log.error("session %s: the driver says what it must not: %s", self._journal.record.session_id, fault)
+            return
+        self.background.note(event)
+        await self._journal.persist(self._journal.write, [event])
+
     async def note_exit(self, detail: str) -> None:
         """Record that the agent has exited between two turns; ``detail`` says how."""
         self._wishes.agent_lost = True
-        await self.put_away()
+        await self.put_away("agent_exited")
         await self._journal.persist(self._journal.write, [Notice(type="notice", name="agent_exited", detail=detail)])
 
-    async def put_away(self) -> None:
-        """Stop the agent, if there is one, and release its slot."""
+    async def put_away(self, reason: str | None = None) -> None:
+        """Stop the agent, if there is one, and release its slot.
+
+        With a ``reason``, also record that its tasks in the background have died, however long the store takes.
+        """
         self._slots.leave(self._holder)
         await self._seat.empty()
         self._slots.gone(self._holder)
+        if reason is not None and (bodies := self.background.lost(reason)):
+            await self._journal.persist(self._journal.write, bodies)
 
     def _spec(self) -> AgentSpec:
         record = self._journal.record

@@ -142,6 +142,7 @@ def policy(settings: Settings, files: Sequence[Path] = ()) -> Policy:
         question_timeout=settings.question_timeout,
         session_timeout=settings.session_timeout,
         process_wait=settings.process_wait,
+        background_timeout=settings.background_timeout,
         setting_sources=frozenset(settings.setting_sources),
         allowed_tools=settings.allowed_tools,
         disallowed_tools=settings.disallowed_tools,

@@ -198,6 +198,9 @@ class ScriptedAgent:
     async def models(self) -> Any:
         return await self._be_able("models")
 
+    async def stop_task(self, task_id: str) -> None:
+        await self._be_able("stop_task")
+
     async def rewind(self, turn_id: str, *, dry_run: bool) -> Any:
         return {**await self._be_able("rewind"), "turn_id": turn_id, "dry_run": dry_run}
 

@@ -150,6 +150,7 @@ OTHER_VALUES = {
     "max_queued_turns": "0",
     "write_timeout": "1",
     "session_timeout": "1",
+    "background_timeout": "2",
     "setting_sources": "project",
     "allowed_tools": "Read",
     "disallowed_tools": "Bash(rm:*)",

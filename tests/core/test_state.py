@@ -139,18 +139,20 @@ def wrong(course: Course, state: State, names: set[Wish], queue: list[str]) -> I
         yield "a turn that waits neither runs nor is refused, or not in its order"
     if course.refused and not names & {"close", "stop"}:
         yield "a turn is refused for no reason"
-    for wish, step in (("agent_exit", Step.NOTE_EXIT), ("own_turn", Step.FOLLOW)):
+    for wish, step in (("agent_exit", Step.NOTE_EXIT), ("aside", Step.NOTE_ASIDE), ("own_turn", Step.FOLLOW)):
         if (wish in names) != (step in steps):
             yield f"{wish} is lost, or invented"
     if (Step.CALL in steps) != ("call" in names and not names & {"close", "retired"}):
         yield "a call is lost, or invented"
     if Step.CALL in steps and Step.BEGIN in steps and steps.index(Step.CALL) > steps.index(Step.BEGIN):
         yield "a call that must be alone waits for turns that came after it"
-    settled = [Step.TELL_MODE, Step.CLAIM, Step.NOTE_EXIT, Step.FOLLOW]
+    settled = [Step.TELL_MODE, Step.CLAIM, Step.NOTE_ASIDE, Step.NOTE_EXIT, Step.FOLLOW]
     if [step for step in steps if step in settled] != steps[: len(set(steps) & set(settled))]:
         yield "something is done before it is written what has happened"
     if {"agent_exit", "own_turn"} <= names and steps.index(Step.NOTE_EXIT) > steps.index(Step.FOLLOW):
         yield "an agent that has exited is followed"
+    if {"aside", "agent_exit"} <= names and steps.index(Step.NOTE_ASIDE) > steps.index(Step.NOTE_EXIT):
+        yield "an agent that has exited still says something"
     turns = bool(course.begun) or "own_turn" in names
     resting = not names & {"close", "retired"} and not turns
     if (Step.RETIRE in steps) != (resting and "idle" in names):

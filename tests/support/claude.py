@@ -64,6 +64,15 @@ async def turn(agent: Agent, content: Content | Turn | OwnTurn, within: float = 
     return events
 
 
+async def own_turn(agent: Agent, asides: list[Event] | None = None) -> OwnTurn:
+    """The next turn that the agent begins by itself; ``asides`` gets the events before it that belong to no turn."""
+    with anyio.fail_after(HANG_SECONDS):
+        while not isinstance(said := await agent.watch(), OwnTurn):
+            if asides is not None:
+                asides.append(dict(said))
+    return said
+
+
 def script(*steps: dict[str, Any]) -> str:
     """A text that tells the scripted model what to reply."""
     return f"[{json.dumps(list(steps))}]"

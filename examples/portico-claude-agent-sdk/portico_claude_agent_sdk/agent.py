@@ -25,7 +25,7 @@ from claude_agent_sdk import (
 
 from portico import AgentEvent, AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, PorticoError
-from portico.core.events import Complete
+from portico.core.events import Aside, Complete
 from portico.plugins.claude_code.toolkit import (
     CHANGE_TIME,
     CONTROL_TIME,
@@ -127,7 +127,7 @@ class SdkAgent:
                 self._said.discard_turn(uuid)
                 self._protocol.forget_told()
 
-    async def watch(self) -> OwnTurn:
+    async def watch(self) -> OwnTurn | Aside:
         return await self._said.own_turn()
 
     async def claim(self, spec: AgentSpec) -> None:

@@ -34,7 +34,7 @@ from sdk_driving import (
     unique_seconds,
 )
 
-from portico import Agent, AgentFailed, AgentSpec, AgentUnavailable, Decision, Turn
+from portico import Agent, AgentFailed, AgentSpec, AgentUnavailable, Decision, OwnTurn, Turn
 from portico.core.errors import Conflict, InvalidRequest
 from portico.testing import ServedModel, serve_model
 
@@ -226,7 +226,8 @@ async def test_the_end_of_a_background_task_is_a_turn_of_its_own(agent: Agent) -
     first = await turn(agent, script({"tool": command}, {"say": "it runs"}, {"say": "it is over"}))
     assert text(first) == "it runs"
     with anyio.fail_after(120):
-        own = await agent.watch()
+        while not isinstance(own := await agent.watch(), OwnTurn):
+            pass
     assert "sleep 0.5" in own.content
     assert text(await turn(agent, own)) == "it is over"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import anyio
 
 from portico.core.agent import OwnTurn
 from portico.core.errors import PorticoError
-from portico.core.events import AgentEvent
+from portico.core.events import AgentEvent, Aside
 from portico.plugins.claude_code.items import Done, Taken
 
 TURN_BYTES = 4 * 1024 * 1024
@@ -30,6 +30,11 @@ class _Kept(NamedTuple):
     idle: bool
 
 
+def is_aside(entry: object) -> TypeGuard[Aside]:
+    """Tell whether an entry is an event that counts also between turns."""
+    return isinstance(entry, dict) and entry.get("type") == "task"
+
+
 class EventBuffer:
     """The queue between the task that reads the CLI and the task that runs turns, bounded in bytes.
 
@@ -44,7 +49,8 @@ class EventBuffer:
         self._changed = anyio.Event()
 
     def put(self, entry: Entry, size: int, *, idle: bool) -> None:
-        """Add an entry. An ``idle`` entry belongs to no turn, and may be dropped."""
+        """Add an entry. An ``idle`` entry belongs to no turn, and may be dropped, unless it is an `Aside`."""
+        idle = idle and not is_aside(entry)
         self._kept.append(_Kept(entry, size, idle))
         self._bytes += size
         if idle:
@@ -74,21 +80,33 @@ class EventBuffer:
             await self._changed.wait()
         return self._pop().entry
 
-    async def own_turn(self) -> OwnTurn:
-        """Wait until there is an `OwnTurn`, and return it without removing it. Raises as `get` does."""
+    async def own_turn(self) -> OwnTurn | Aside:
+        """Wait until there is an `OwnTurn`, and return it without removing it, or an `Aside` before that, and remove
+        it. Raises as `get` does.
+        """
         while True:
-            for entry, _, _ in self._kept:
-                if isinstance(entry, OwnTurn):
-                    return entry
+            for place, kept in enumerate(self._kept):
+                if isinstance(kept.entry, OwnTurn):
+                    return kept.entry
+                if is_aside(kept.entry):
+                    del self._kept[place]
+                    self._forget(kept)
+                    return kept.entry
             self._raise_end()
             await self._changed.wait()
 
     def discard_turn(self, uuid: str | None) -> None:
-        """Drop all entries up to and including the end of the turn ``uuid``."""
+        """Drop all entries up to and including the end of the turn ``uuid``, but no `Aside`."""
+        asides: list[_Kept] = []
         while self._kept:
-            entry = self._pop().entry
-            if isinstance(entry, Done) and entry.uuid == uuid:
+            kept = self._kept.popleft()
+            if is_aside(kept.entry):
+                asides.append(kept)
+                continue
+            self._forget(kept)
+            if isinstance(kept.entry, Done) and kept.entry.uuid == uuid:
                 break
+        self._kept.extendleft(reversed(asides))
 
     def close(self, end: PorticoError) -> None:
         """Accept no more entries: once all are taken, ``end`` is raised."""
@@ -97,10 +115,13 @@ class EventBuffer:
 
     def _pop(self) -> _Kept:
         kept = self._kept.popleft()
+        self._forget(kept)
+        return kept
+
+    def _forget(self, kept: _Kept) -> None:
         self._bytes -= kept.size
         self._idle_bytes -= kept.size if kept.idle else 0
         self._wake()
-        return kept
 
     def _drop_idle(self) -> None:
         """Drop idle entries down to half of the limit, so that this seldom happens."""

@@ -13,9 +13,9 @@ import anyio
 from portico.core.abilities import CommandInfo, ContextUse, McpServer, ModelInfo, Rewind
 from portico.core.agent import AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, PorticoError
-from portico.core.events import AgentEvent, Complete, Notice
+from portico.core.events import AgentEvent, Aside, Complete, Notice
 from portico.plugins.claude_code import cli_answers
-from portico.plugins.claude_code.buffer import EventBuffer
+from portico.plugins.claude_code.buffer import EventBuffer, is_aside
 from portico.plugins.claude_code.cli_failures import exit_text, start_failure
 from portico.plugins.claude_code.content import encoded
 from portico.plugins.claude_code.framer import Oversized
@@ -117,7 +117,7 @@ class ClaudeAgent:
             if not finished:
                 self._leave(uuid)
 
-    async def watch(self) -> OwnTurn:
+    async def watch(self) -> OwnTurn | Aside:
         """See `Agent.watch`. An agent that has had no message yet is warmed up."""
         if self._cold:
             self._cold = False
@@ -188,6 +188,10 @@ class ClaudeAgent:
         if not dry_run:
             await self._asked("rewind_files", user_message_id=message)
         return cli_answers.rewind(would, turn_id, dry_run=dry_run)
+
+    async def stop_task(self, task_id: str) -> None:
+        """See `AgentAbilities.stop_task`. The CLI answers to an unknown id as to others."""
+        await self._asked("stop_task", task_id=task_id)
 
     async def close(self) -> None:
         self._closing = True
@@ -361,7 +365,7 @@ class ClaudeAgent:
             elif isinstance(item, Refused):
                 self._steered = {turn: uuid for turn, uuid in self._steered.items() if uuid != item.uuid}
                 self._abandoned.discard(item.uuid)
-            elif not self._abandoned:
+            elif not self._abandoned or is_aside(item):
                 self._said.put(item, size, idle=idle)
             elif isinstance(item, Done | Taken):
                 self._abandoned.discard(item.uuid)

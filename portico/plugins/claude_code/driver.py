@@ -21,7 +21,7 @@ class ClaudeDriver:
     capabilities = frozenset(
         {
             *("interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode"),
-            *("documents", "context", "commands", "mcp", "models", "rewind"),
+            *("documents", "stop_task", "context", "commands", "mcp", "models", "rewind"),
         }
     )
 

@@ -13,6 +13,7 @@ from portico.core.agent import Decision, OwnTurn
 from portico.core.events import Complete, Content, ErrorEvent, PermissionRequest, PermissionWithdrawn, unused
 from portico.core.prices import LIST_PRICES, PriceTable
 from portico.plugins.claude_code.cli_permissions import CliPermissions, permission_request
+from portico.plugins.claude_code.cli_tasks import CliTasks
 from portico.plugins.claude_code.condition import Condition
 from portico.plugins.claude_code.content import user_line
 from portico.plugins.claude_code.framer import Oversized
@@ -59,6 +60,7 @@ class Protocol:
         self._interrupt_again = False
         self._controls = 0
         self._permissions = CliPermissions()
+        self._tasks = CliTasks()
         self._lost = False  # a line of this turn was too long, and may have been its result
         self._why = ""
 
@@ -189,6 +191,7 @@ class Protocol:
             case "model_refusal_fallback" | "model_refusal_no_fallback":
                 yield from self._speech.refused(message)
         yield from self._notices.of(message)
+        yield from self._tasks.reported(message)
 
     # --- turns
 

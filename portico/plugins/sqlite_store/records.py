@@ -35,6 +35,7 @@ def decode_record(text: str, last_seq: int) -> SessionRecord:
 
 def _decode(text: str, last_seq: int) -> SessionRecord:
     values = _known(json.loads(text), _RECORD)
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     options: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in _known(values["options"], _OPTIONS).items()

@@ -52,6 +52,7 @@ WHOLE: dict[str, Any] = {
     "turns": 7,
     "usage": {"input_tokens": 12, "more": {"n": 1}},
     "cost_usd": 0.1 + 0.2,
+    "tasks": ({"task_id": "t", "usage": {"ü": 1}, "more": [1, [2]]},),
 }
 """Every field that a store keeps for others, with a value that is not its default."""
 

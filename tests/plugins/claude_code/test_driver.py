@@ -26,6 +26,7 @@ from tests.support.claude import (
     kill,
     kinds,
     new_spec,
+    own_turn,
     script,
     started,
     streamed,
@@ -394,8 +395,12 @@ async def test_the_end_of_a_background_task_is_a_turn_of_its_own(agent: ClaudeAg
     command = tool("Bash", command="sleep 0.5; echo woken", run_in_background=True)
     first = await turn(agent, script({"tool": command}, {"say": "it runs"}, {"say": "it is over"}))
     assert text(first) == "it runs"
-    with anyio.fail_after(HANG_SECONDS):
-        own = await agent.watch()
+    asides: list[Event] = []
+    own = await own_turn(agent, asides)
+    (began,) = [e for e in first if e["type"] == "task"]
+    assert (began["state"], began["kind"], began["description"]) == ("started", "shell", "sleep 0.5; echo woken")
+    assert began["tool_use_id"] == next(e["tool_use_id"] for e in first if e["type"] == "tool_use")
+    assert [(e["task_id"], e["state"], e["outcome"]) for e in asides] == [(began["task_id"], "ended", "completed")]
     assert "sleep 0.5" in own.content
     events = await turn(agent, own)
     assert text(events) == "it is over"
@@ -406,8 +411,7 @@ async def test_the_end_of_a_background_task_is_a_turn_of_its_own(agent: ClaudeAg
 async def test_a_query_into_a_turn_of_the_agents_own_gets_its_answer(agent: ClaudeAgent, model: ServedModel) -> None:
     command = tool("Bash", command="sleep 0.3", run_in_background=True)
     await turn(agent, script({"tool": command}, {"say": "it runs"}, {"say": "one two three", "gap_ms": 100}))
-    with anyio.fail_after(HANG_SECONDS):
-        await agent.watch()
+    await own_turn(agent)
     events = await turn(agent, script({"say": "the answer"}))
     assert text(events) == "one two threethe answer"
     assert kinds(events).count("complete") == 1
@@ -435,7 +439,7 @@ async def test_a_subagent_in_the_background_can_ask_after_the_turn(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(release, model)
             while "it has worked" not in text(events):
-                async for event in agent.run(await agent.watch()):
+                async for event in agent.run(await own_turn(agent)):
                     events.append(dict(event))
                     if event["type"] == "permission_request":
                         await agent.answer(event["request_id"], Decision("allow"))
@@ -456,7 +460,7 @@ async def test_an_interrupt_denies_what_a_subagent_in_the_background_asks(
     with anyio.fail_after(HANG_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(release, model)
-            async for event in agent.run(await agent.watch()):
+            async for event in agent.run(await own_turn(agent)):
                 events.append(dict(event))
                 if event["type"] == "permission_request":
                     await agent.interrupt()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portico.core.events import flaw
+from portico.core.flaws import flaw
 from portico.core.prices import DEAREST, LIST_PRICES, PRICES, Price, PriceTable, as_the_api_has_it
 from portico.core.usage import BASES, TOKENS, cost, tokens
 from portico.plugins.claude_code.spending import Spending
