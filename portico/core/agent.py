@@ -10,10 +10,18 @@ from typing import Any, Literal, Protocol
 from portico.core.errors import Conflict
 from portico.core.events import AgentEvent, Aside, Content
 
+Suggestion = Mapping[str, Any]
+"""A permission for the future, in one of the forms of `portico.core.suggestions`."""
+
 
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
-    """The options of an agent that a client may choose. None and empty mean the driver's own default."""
+    """The options of an agent that a client may choose. None and empty mean the driver's own default.
+
+    ``permission_rules`` are the suggestions (rules and folders) that answers have remembered, each with an ``id``. They
+    apply beside ``allowed_tools`` and ``disallowed_tools``. Only agents with the capability ``permission_rules`` get
+    any.
+    """
 
     model: str | None = None
     permission_mode: str = "default"
@@ -24,6 +32,7 @@ class AgentOptions:
     mcp_servers: Mapping[str, Any] = field(default_factory=dict)
     max_turns: int | None = None
     setting_sources: tuple[str, ...] = ()
+    permission_rules: tuple[Suggestion, ...] = ()
 
     def with_changes(self, **changes: Any) -> AgentOptions:
         return replace(self, **changes)
@@ -67,16 +76,17 @@ class Decision:
     question that was answered, where several choices are joined by ", ". For a ``plan``, ``permission_mode`` is the
     mode to carry it out in, None for the one that the request names. For an ``elicitation``, ``content`` are the data.
 
-    ``remember`` also allows, from now on, everything that the request suggests (see `suggestions.chosen`), or the whole
-    tool if it suggests nothing. ``remembered`` lists those suggestions that the agent must remember, and no others. A
-    driver that ignores ``remembered`` remembers too little, but never anything that is not allowed.
+    ``remember`` also allows, from now on, everything that the request suggests, or the whole tool if it suggests
+    nothing; a caller may give the ids of some suggestions instead, which no driver sees. ``remembered`` lists those
+    suggestions that the agent must remember, and no others. A driver that ignores ``remembered`` remembers too little,
+    but never anything that is not allowed.
     """
 
     behavior: Literal["allow", "deny"]
     updated_input: Mapping[str, Any] | None = None
     message: str | None = None
-    remember: bool = False
-    remembered: tuple[Mapping[str, Any], ...] = ()
+    remember: bool | tuple[str, ...] = False
+    remembered: tuple[Suggestion, ...] = ()
     answers: Mapping[str, str | Sequence[str]] | None = None
     content: Mapping[str, Any] | None = None
     permission_mode: str | None = None
@@ -100,7 +110,8 @@ class Agent(Protocol):
         """Run one turn (or follow the `OwnTurn` that `watch` returned), and yield its events, `Complete` last.
 
         Yield an `AgentMode` at each change of the agent's permission mode, even if the change was requested in the
-        turn. So the session knows whether the agent did what follows in an allowed mode.
+        turn. So the session knows whether the agent did what follows in an allowed mode. Yield an `AgentModel` when the
+        model that answers is known, or is another one than before.
 
         If the call is cancelled, the turn keeps running in the agent: `interrupt` first, or `close`. Raises
         `InvalidRequest` for content that would break the agent: then the turn is over, and the agent is unchanged.
@@ -122,7 +133,7 @@ class Agent(Protocol):
         """
 
     async def configure(self, options: AgentOptions) -> None:
-        """Change the model or the permission mode, from the next turn on. Called between turns.
+        """Change the model, the permission mode or the permission rules, from the next turn on. Called between turns.
 
         It is also called in a turn, after an `AgentMode` that is not allowed: then the new mode applies at once.
         """
@@ -154,8 +165,8 @@ class AgentDriver(Protocol):
     """A driver, which starts agents of one kind.
 
     ``capabilities`` lists the abilities of its agents, out of: ``interrupt``, ``steer``, ``permissions``, ``resume``,
-    ``claim``, ``set_model``, ``set_permission_mode``, ``documents`` (blocks in a turn's content), and those of
-    `portico.core.abilities`. The engine never uses an ability that is not listed.
+    ``claim``, ``set_model``, ``set_permission_mode``, ``permission_rules``, ``documents`` (blocks in a turn's content),
+    and those of `portico.core.abilities`. The engine never uses an ability that is not listed.
     ``needs_credentials`` is True if its agents call the model API; if a driver lacks it, it counts as False.
     """
 

@@ -183,6 +183,13 @@ class AgentMode(TypedDict):
     permission_mode: str
 
 
+class AgentModel(TypedDict):
+    """The model that answers from now on. Clients see a ``session`` event instead."""
+
+    type: Literal["model"]
+    model: str
+
+
 class Notice(TypedDict):
     """Information that changes nothing: ``api_retry``, ``rate_limit``, ``compacted``, ..."""
 
@@ -236,12 +243,14 @@ class Query(TypedDict):
 
 
 class SessionChange(TypedDict):
-    """A change of a session's state, or of its ``permission_mode``."""
+    """A change of a session's state, or of its ``permission_mode``, ``model`` or ``permission_rules``."""
 
     type: Literal["session"]
     state: State
     reason: NotRequired[str]
     permission_mode: NotRequired[str]
+    model: NotRequired[str | None]
+    permission_rules: NotRequired[list[dict[str, Any]]]
 
 
 AgentEvent = (
@@ -253,6 +262,7 @@ AgentEvent = (
     | PermissionRequest
     | PermissionWithdrawn
     | AgentMode
+    | AgentModel
     | Notice
     | Task
     | ErrorEvent

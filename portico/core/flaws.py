@@ -17,6 +17,7 @@ _MEMBERS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "permission_request": {"request_id": str, "tool_name": str, "input": dict},
     "permission_withdrawn": {"request_id": str},
     "permission_mode": {"permission_mode": str},
+    "model": {"model": str},
     "notice": {"name": str},
     "task": {"task_id": str, "state": str, "kind": str, "description": str},
     "error": {"error": str, "code": str},

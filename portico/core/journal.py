@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import anyio
 
+from portico.core.agent import Suggestion
 from portico.core.clock import rfc3339
 from portico.core.errors import StoreFailed
 from portico.core.events import Complete, Content, Draft, EventBody, Query, SessionChange
 from portico.core.feed import Feed
 from portico.core.permissions import Permissions
-from portico.core.requests import SessionChanges
+from portico.core.requests import SessionChanges, rules_change
 from portico.core.state import State, follow
 from portico.core.store import SessionRecord
 from portico.core.usage import UsageByModel, add_usage, least_certain
@@ -119,7 +120,7 @@ class Journal:
         before = self.record
         self.record = changes.apply(before)
         try:
-            await self.feed.append(changes.drafts(before), self.record)
+            await self.feed.append(changes.drafts(before, self.record), self.record)
         except StoreFailed:
             self.record = replace(self.record, title=before.title, metadata=before.metadata, options=before.options)
             raise
@@ -128,6 +129,21 @@ class Journal:
         """Put the agent's new permission mode into the record, and return the event that reports it."""
         self.record = replace(self.record, options=self.record.options.with_changes(permission_mode=mode))
         return self.mode_change("agent")
+
+    def set_model(self, model: str) -> SessionChange:
+        """Put the agent's new model into the record, and return the event that reports it."""
+        self.record = replace(self.record, options=self.record.options.with_changes(model=model))
+        return SessionChange(type="session", state=self.record.state, reason="agent", model=model)
+
+    def set_rules(self, rules: Sequence[Suggestion], reason: str) -> SessionChange:
+        """Put the permission rules into the record, and return the event that reports them."""
+        self.record = replace(self.record, options=self.record.options.with_changes(permission_rules=tuple(rules)))
+        return rules_change(self.record, reason)
+
+    def drop_rules(self, ids: Collection[str], reason: str) -> SessionChange:
+        """Take permission rules out of the record, and return the event that reports it."""
+        rules = self.record.options.permission_rules
+        return self.set_rules([rule for rule in rules if rule["id"] not in ids], reason)
 
     def mode_change(self, reason: str) -> SessionChange:
         """Return the event that reports the permission mode, and the reason for its change."""

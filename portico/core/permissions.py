@@ -9,6 +9,7 @@ from typing import Literal, cast
 from portico.core.clock import rfc3339
 from portico.core.errors import Conflict, NotFound
 from portico.core.events import Event, PermissionRequest, PermissionResolved, asks_a_person, kind_of
+from portico.core.suggestions import named
 
 REMEMBERED = 1000
 """The number of resolved requests whose answers are kept."""
@@ -56,8 +57,13 @@ class Permissions:
         return [request.event for request in self._pending.values() if request.event is not None]
 
     def add(self, body: PermissionRequest, now: float) -> PermissionRequest:
-        """Add a request, and return it with its kind and the time when it expires. ``now`` is monotonic seconds."""
+        """Add a request, and return it with its kind, the ids of its suggestions and the time when it expires.
+
+        ``now`` is monotonic seconds.
+        """
         body = cast(PermissionRequest, {**body, "kind": kind_of(body)})
+        if "suggestions" in body:
+            body["suggestions"] = named(body["suggestions"])
         if timeout := self._question_timeout if asks_a_person(body) else self._timeout:
             body["expires_at"] = rfc3339(seconds_from_now=timeout)
         deadline = now + timeout if timeout else None

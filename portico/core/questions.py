@@ -45,7 +45,7 @@ def _refuse_others(decision: Decision, kind: str) -> None:
         "permission_mode": (decision.permission_mode, ("plan",)),
         "content": (decision.content, ("elicitation",)),
         "updated_input": (decision.updated_input, ("tool", "question", "plan")),
-        "remember": (decision.remember or None, ("tool",)),
+        "remember": (decision.remember or None, ("tool", "plan")),  # its mode stays in any case
     }
     wrong = [name for name, (value, kinds) in members.items() if value is not None and kind not in kinds]
     if wrong:

@@ -11,6 +11,7 @@ from typing import Any, Literal, NotRequired, cast
 
 from typing_extensions import TypedDict
 
+from portico.core.errors import NotFound
 from portico.core.events import Content, Draft, PermissionRequest, SessionChange
 from portico.core.state import State
 from portico.core.store import SessionRecord
@@ -57,21 +58,48 @@ class NewTurn:
 
 @dataclass(frozen=True, slots=True)
 class SessionChanges:
-    """Changes to a session: ``given`` has new values of ``title``, ``metadata``, ``model`` or ``permission_mode``."""
+    """Changes to a session: ``given`` has new values of ``title``, ``metadata``, ``model`` or ``permission_mode``.
 
-    given: Mapping[str, Any]
+    ``revoked`` is the id of a permission rule that no longer applies.
+    """
+
+    given: Mapping[str, Any] = field(default_factory=dict)
+    revoked: str | None = None
+
+    @property
+    def abilities(self) -> list[str]:
+        """The capabilities that the session's driver must have."""
+        names = [f"set_{name}" for name in ("model", "permission_mode") if name in self.given]
+        return names if self.revoked is None else [*names, "permission_rules"]
 
     def apply(self, record: SessionRecord) -> SessionRecord:
+        """Return the changed record. Raises `NotFound` (``rule_not_found``)."""
         of_agent = {name: self.given[name] for name in ("model", "permission_mode") if name in self.given}
         of_record = {name: self.given[name] for name in ("title", "metadata") if name in self.given}
+        rules = record.options.permission_rules
+        if self.revoked is not None:
+            of_agent["permission_rules"] = tuple(rule for rule in rules if rule["id"] != self.revoked)
+            if len(of_agent["permission_rules"]) == len(rules):
+                raise NotFound(f"the session has no permission rule {self.revoked!r}", code="rule_not_found")
         return replace(record, options=record.options.with_changes(**of_agent), **of_record)
 
-    def drafts(self, record: SessionRecord) -> list[Draft]:
-        """Return the events that report the changes; ``record`` is the one before them."""
-        mode = self.given.get("permission_mode", record.options.permission_mode)
-        if mode == record.options.permission_mode:
-            return []
-        return [Draft(SessionChange(type="session", state=record.state, reason="changed", permission_mode=mode))]
+    def drafts(self, before: SessionRecord, after: SessionRecord) -> list[Draft]:
+        """Return the events that report the changes between two records."""
+        change = SessionChange(type="session", state=before.state, reason="changed")
+        if before.options.permission_mode != after.options.permission_mode:
+            change["permission_mode"] = after.options.permission_mode
+        if before.options.model != after.options.model:
+            change["model"] = after.options.model
+        if before.options.permission_rules != after.options.permission_rules:
+            change = rules_change(after, "changed", change)
+        return [Draft(change)] if len(change) > 3 else []
+
+
+def rules_change(record: SessionRecord, reason: str, change: SessionChange | None = None) -> SessionChange:
+    """Return the event that reports the permission rules of ``record``, with the members of ``change``."""
+    change = change or SessionChange(type="session", state=record.state, reason=reason)
+    change["permission_rules"] = [dict(rule) for rule in record.options.permission_rules]
+    return change
 
 
 TurnState = Literal["queued", "running", "complete"]
@@ -102,7 +130,11 @@ class TaskView(TypedDict):
 
 
 class SessionView(TypedDict):
-    """A session. Times are RFC 3339 in UTC; ``usage`` (tokens), by model too, and ``cost_usd`` are of all its turns."""
+    """A session. Times are RFC 3339 in UTC; ``usage`` (tokens), by model too, and ``cost_usd`` are of all its turns.
+
+    ``model`` and ``permission_mode`` are those of the agent, or those with which its next turn begins. ``model`` is
+    null until the first turn if nobody has chosen one. ``permission_rules`` are what answers with ``remember`` allow.
+    """
 
     session_id: str
     title: str | None
@@ -111,6 +143,7 @@ class SessionView(TypedDict):
     model: str | None
     cwd: str
     permission_mode: str
+    permission_rules: list[dict[str, Any]]
     owner: str
     created_at: str
     last_active_at: str
@@ -142,6 +175,7 @@ def session_view(
         model=record.options.model,
         cwd=record.cwd,
         permission_mode=record.options.permission_mode,
+        permission_rules=[dict(rule) for rule in record.options.permission_rules],
         owner=record.owner,
         created_at=record.created_at,
         last_active_at=record.last_active_at,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import anyio
 
-from portico.core.agent import Agent, AgentDriver, AgentOptions, AgentSpec
+from portico.core.agent import Agent, AgentDriver, AgentOptions, AgentSpec, Suggestion
 from portico.core.folders import Folders
 from portico.core.pool import Pooled
 from portico.core.slots import ProcessSlots
+from portico.core.suggestions import open_folders
 
 
 class Seat:
@@ -48,6 +51,23 @@ class Seat:
         """Note that the agent is in this permission mode now."""
         if self._options is not None:
             self._options = self._options.with_changes(permission_mode=mode)
+
+    def note_model(self, model: str) -> None:
+        """Note that the agent has this model now."""
+        if self._options is not None:
+            self._options = self._options.with_changes(model=model)
+
+    def note_rules(self, rules: tuple[Suggestion, ...]) -> None:
+        """Note that the agent keeps these rules now."""
+        if self._options is not None:
+            self._options = self._options.with_changes(permission_rules=rules)
+
+    async def open_folders(self, rules: Sequence[Suggestion], cwd: str) -> Mapping[str, str]:
+        """Do as `suggestions.open_folders`."""
+        found: dict[str, str] = {}
+        for rule in rules:
+            found |= await open_folders([rule], cwd, self._folders)
+        return found
 
     def options(self, mode: str) -> AgentOptions | None:
         """Return the agent's options with another permission mode; None if it is not claimed yet."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 
-from portico.core.agent import Decision, OwnTurn, Turn
-from portico.core.answers import judge
+from portico.core.agent import Decision, OwnTurn, Suggestion, Turn
+from portico.core.answers import Judgement, judge
 from portico.core.calls import CALL_SECONDS, Calls
 from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, NotFound, PorticoError, StoreFailed
 from portico.core.events import Aside, EventBody, Notice
@@ -128,6 +128,7 @@ class Session:
     async def change(self, changes: SessionChanges) -> None:
         """Change the record, one call at a time; changes to the agent take effect with the next turn."""
         self._wishes.mode_asked = self._wishes.mode_asked or "permission_mode" in changes.given
+        self._wishes.model_asked = self._wishes.model_asked or "model" in changes.given
         await self._journal.change(changes)
 
     def interrupt(self) -> None:
@@ -143,21 +144,27 @@ class Session:
 
         Raises as `Permissions.resolve` and `judge`.
         """
-        notices: list[Notice] = []
+        judgement = Judgement(decision)
         if (request := self.permissions.request(request_id)) is not None:
-            decision, notices = judge(decision, request, self._policy, self.record.options, folders or {})
-            decision = with_answers(decision, request)
+            lasting = "permission_rules" in self._seat.driver.capabilities
+            options = self.record.options
+            judgement = judge(decision, request, self._policy, options, folders or {}, lasting=lasting)
+            decision = with_answers(judgement.decision, request)
         resolved = self.permissions.resolve(request_id, decision.behavior, "answered", principal.name)
         run = self._turns.running
         if run is None or not run.live:
             raise NotFound(f"there is no permission request {request_id!r}", code="request_not_found")
         with anyio.CancelScope(shield=True):
             state = None if self.permissions.pending else State.RUNNING
+            bodies = [resolved, *judgement.notices, *self._keep(judgement.rules)]
             try:
-                await self._journal.write([resolved, *notices], turn_id=run.turn_id, state=state)
+                await self._journal.write(bodies, turn_id=run.turn_id, state=state)
             except StoreFailed:
                 self.permissions.undo(request_id)
+                self._journal.drop_rules([rule["id"] for rule in judgement.rules], "answered")
                 raise
+            if judgement.rules:
+                self._executor.note_rules()
             run.decide(request_id, decision)
 
     async def call(self, ability: str, arguments: Mapping[str, Any], *, alone: bool = False) -> Any:
@@ -178,6 +185,10 @@ class Session:
             with anyio.CancelScope(shield=True):
                 await self._journal.write([Notice(type="notice", name="files_rewound", detail=detail)])
         return answer
+
+    def _keep(self, rules: Sequence[Suggestion]) -> Sequence[EventBody]:
+        kept = self.record.options.permission_rules
+        return [self._journal.set_rules([*kept, *rules], "answered")] if rules else []
 
     async def closed(self) -> None:
         """Wait until a session ends after `close`. Raises `StoreFailed` if its end cannot be written."""

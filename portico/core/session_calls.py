@@ -68,17 +68,16 @@ class SessionCalls(Reception):
         return record.agent_id
 
     async def change(self, principal: Principal, session_id: str, changes: SessionChanges) -> SessionView:
-        """Change a session; a new model or permission mode takes effect with its next turn.
+        """Change a session; a change for its agent takes effect with the next turn.
 
-        Raises `Conflict` (``session_closed``, ``not_supported``) or `NotAllowed`.
+        Raises `Conflict` (``session_closed``, ``not_supported``), `NotAllowed` or `NotFound` (``rule_not_found``).
         """
         with noting(self.audit, "session.change", principal, session_id=session_id):
             life, record = await self._allow(principal, session_id)
             refuse_closed(record)
             driver = self._drivers.of(record)
-            for name in ("model", "permission_mode"):
-                if name in changes.given:
-                    require(driver, f"set_{name}")
+            for ability in changes.abilities:
+                require(driver, ability)
             if "permission_mode" in changes.given:
                 self._policy.check_mode(changes.given["permission_mode"])
             with anyio.CancelScope(shield=True):
@@ -93,7 +92,7 @@ class SessionCalls(Reception):
         if session is None:
             record = changes.apply(refuse_closed(before))
             feed = self._lives.feed(life, record)
-            await feed.append(changes.drafts(before), record)
+            await feed.append(changes.drafts(before, record), record)
             if (session := self._lives.session(life)) is None:
                 return session_view(record, last_seq=feed.last_seq)
         refuse_closed(session.record)

@@ -75,11 +75,19 @@ class Wishes:
     # The next turn reads these; no step follows from them.
     interrupt: str | None = None  # the turn of this id must stop as soon as it begins
     mode_asked: bool = False  # somebody has set the permission mode since the last turn began
+    model_asked: bool = False  # the same for the model
+    rules_kept: bool = False  # an answer has changed the rules since the last turn began
     agent_lost: bool = False  # the last agent exited, so the next turn reports that it has a new one
 
     def interrupts(self, turn_id: str) -> bool:
         """Tell whether the turn must stop as soon as it begins."""
         return self.close or self.stop or self.interrupt == turn_id
+
+    def options_asked(self) -> bool:
+        """Tell whether somebody has set an option of the agent since the last call."""
+        asked = self.mode_asked or self.model_asked or self.rules_kept
+        self.mode_asked = self.model_asked = self.rules_kept = False
+        return asked
 
     def fulfil(self, step: Step) -> None:
         """Clear the wishes that ``step``, which is done, has fulfilled."""

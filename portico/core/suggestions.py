@@ -5,38 +5,69 @@ A suggestion has one of these forms, which are the CLI's:
     {"type": "setMode", "mode": "acceptEdits"}
     {"type": "addRules", "behavior": "allow", "rules": [{"toolName": "Bash", "ruleContent": "ls:*"}]}
     {"type": "addDirectories", "directories": ["/srv/project"]}
+
+For clients each has an ``id`` as well, which is the same wherever the same is suggested. A suggestion that is no mode
+is kept in the session as a permission rule, under that id.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
 
+from portico.core.agent import Suggestion
 from portico.core.errors import InvalidRequest, NotAllowed
 from portico.core.events import PermissionRequest
 from portico.core.folders import Folders
 from portico.core.policy import Policy
 from portico.core.tool_rule import ToolRule
 
-Suggestion = Mapping[str, Any]
-
 MAX_FOLDERS = 32
 """The most folders in one request that are checked; if there are more, none is remembered."""
 
 
-def chosen(suggestions: Sequence[Suggestion]) -> Sequence[Suggestion]:
-    """Return the suggestions that ``remember`` accepts, if allowed: those that change no mode, or else all."""
-    return [suggestion for suggestion in suggestions if suggestion.get("type") != "setMode"] or suggestions
+MAX_RULES, MAX_RULE_BYTES = 256, 32 * 1024
+"""The most permission rules of a session, and their most bytes as JSON."""
 
 
-def suggested(request: PermissionRequest) -> Sequence[Suggestion]:
-    """Return the suggestions that ``remember`` accepts in an answer to ``request``; none if it has none."""
-    return chosen([each for each in _listed(request.get("suggestions")) if isinstance(each, Mapping)])
+def named(suggestions: object) -> list[dict[str, Any]]:
+    """Return the suggestions with their ids, each once. Whatever else is in the list is left out."""
+    found = [each for each in _listed(suggestions) if isinstance(each, Mapping)]
+    return list({name: {"id": name, **without_id(each)} for each in found for name in [_id(each)]}.values())
+
+
+def without_id(suggestion: Suggestion) -> dict[str, Any]:
+    """Return ``suggestion`` as agents know it."""
+    return {name: value for name, value in suggestion.items() if name != "id"}
+
+
+def kept(suggestion: Suggestion) -> Suggestion | None:
+    """Return the permission rule that an accepted ``suggestion`` makes; None for a mode, which the agent reports."""
+    if suggestion.get("type") == "setMode":
+        return None
+    rule = {name: value for name, value in suggestion.items() if name not in ("id", "destination")}
+    return {"id": suggestion["id"], **rule}
+
+
+def chosen(request: PermissionRequest, remember: bool | Collection[str]) -> list[Suggestion]:
+    """Return the suggestions of ``request`` that an answer with ``remember`` accepts: all (True), or those it names.
+
+    Raises `InvalidRequest` (``unknown_suggestion``).
+    """
+    suggestions: list[Suggestion] = [*named(request.get("suggestions"))]
+    if isinstance(remember, bool):
+        return suggestions if remember else []
+    for name in remember:
+        if name not in [each["id"] for each in suggestions]:
+            raise InvalidRequest(f"the request has no suggestion {name!r}", code="unknown_suggestion")
+    return [each for each in suggestions if each["id"] in remember]
 
 
 def whole_tool(request: PermissionRequest) -> Suggestion:
@@ -44,12 +75,12 @@ def whole_tool(request: PermissionRequest) -> Suggestion:
     return {"type": "addRules", "behavior": "allow", "rules": [{"toolName": request["tool_name"]}]}
 
 
-async def open_folders(request: PermissionRequest, cwd: str, folders: Folders) -> dict[str, str]:
-    """Return the folders that ``request`` suggests to add and that a session working in ``cwd`` may work in.
+async def open_folders(suggestions: object, cwd: str, folders: Folders) -> dict[str, str]:
+    """Return the folders in ``suggestions`` that a session working in ``cwd`` may work in.
 
     The keys are the names in the suggestion, the values the paths without links.
     """
-    names = [name for suggestion in suggested(request) for name in _names(suggestion)]
+    names = [name for suggestion in named(suggestions) for name in _names(suggestion)]
     if len(names) > MAX_FOLDERS:
         return {}
     found: dict[str, str] = {}
@@ -77,6 +108,16 @@ def allowed(suggestion: Suggestion, policy: Policy, folders: Mapping[str, str]) 
         case {"type": "addDirectories", "directories": [*names]} if all(name in folders for name in names):
             return {**suggestion, "directories": [folders[name] for name in names]}
     return None
+
+
+def fitting(rules: Sequence[Suggestion], more: Suggestion) -> bool:
+    """Tell whether a session with ``rules`` may have another one."""
+    return len(rules) < MAX_RULES and len(json.dumps([*rules, more])) <= MAX_RULE_BYTES
+
+
+def _id(suggestion: Suggestion) -> str:
+    means = {name: value for name, value in suggestion.items() if name not in ("id", "destination")}
+    return hashlib.sha256(json.dumps(means, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def _listed(value: object) -> Sequence[Any]:

@@ -46,6 +46,9 @@ class History(Protocol):
     def note_mode(self, mode: str) -> tuple[Sequence[EventBody], AgentOptions | None]:
         """Note the agent's new permission mode. Return the events to write, and the options to go back to, or None."""
 
+    def note_model(self, model: str) -> Sequence[EventBody]:
+        """Note the agent's new model. Return the events to write."""
+
 
 class TurnRun:
     """The run of ``turn``, from its first event to its `Complete`, which `run` returns but does not write.
@@ -219,6 +222,8 @@ class TurnRun:
             return [asked] if self._astray is None else [asked, self._refuse(event["request_id"])]
         if event["type"] == "permission_mode":
             return self._follow_mode(event["permission_mode"])
+        if event["type"] == "model":
+            return list(self._history.note_model(event["model"]))
         if event["type"] == "task":
             self._history.note_task(event)
         if event["type"] == "permission_withdrawn":

@@ -63,7 +63,7 @@ class TurnCalls(Reception):
             session.interrupt()
 
     async def answer(self, principal: Principal, session_id: str, request_id: str, decision: Decision) -> None:
-        """Answer a permission request. Raises as `Permissions.resolve` and `questions.fitting`, and `NotAllowed`."""
+        """Answer a permission request. Raises as `Permissions.resolve`, `questions.fitting` and `answers.judge`."""
         action, remember = f"permission.{decision.behavior}", True if decision.remember else None
         with noting(self.audit, action, principal, session_id=session_id, request_id=request_id, remember=remember):
             life, record = await self._allow(principal, session_id)
@@ -76,5 +76,5 @@ class TurnCalls(Reception):
             if (request := session.permissions.request(request_id)) is not None:
                 decision = await fitting(decision, request)
                 if decision.remember:
-                    folders = await open_folders(request, record.cwd, self._folders)
+                    folders = await open_folders(request.get("suggestions"), record.cwd, self._folders)
             await session.answer(principal, request_id, decision, folders)

@@ -20,6 +20,7 @@ from portico.core.policy import Policy
 from portico.core.seat import Seat
 from portico.core.slots import Holder, ProcessSlots
 from portico.core.state import State, Wishes
+from portico.core.suggestions import allowed
 from portico.core.task_event import Task
 from portico.core.turn import TurnRun
 
@@ -107,7 +108,7 @@ class TurnExecutor:
 
     async def _ready_agent(self, run: TurnRun) -> None:
         wishes = self._wishes
-        surely, wishes.mode_asked = wishes.mode_asked, False
+        surely = wishes.options_asked()
         if self._seat.agent is not None:
             await self._seat.prepare(self._spec(), surely=surely)
             return
@@ -127,10 +128,11 @@ class TurnExecutor:
     async def _start(self, scope: anyio.CancelScope, turn_id: str | None) -> None:
         """Start the agent, for this turn or (None) for calls between two turns."""
         wishes, earlier = self._wishes, self._journal.record.turns - (turn_id is not None)
+        await self._review_rules(turn_id)
         reason = None if self._slots.free else "no_process"
         await self._journal.write([], state=State.STARTING, reason=reason)
         with scope:
-            wishes.mode_asked = False
+            wishes.options_asked()
             await self._seat.start(self._spec())
         if earlier and "resume" not in self._seat.driver.capabilities:
             notice = Notice(type="notice", name="context_lost", detail="The agent is new, and knows of no turn before.")
@@ -167,6 +169,29 @@ class TurnExecutor:
             return
         self.background.note(event)
         await self._journal.persist(self._journal.write, [event])
+
+    def note_model(self, model: str) -> Sequence[EventBody]:
+        """Do as `History.note_model`. A model that a caller set in this turn applies from the next on, in any case."""
+        self._seat.note_model(model)
+        if self._wishes.model_asked or model == self._journal.record.options.model:
+            return []
+        return [self._journal.set_model(model)]
+
+    def note_rules(self) -> None:
+        """Note that the agent was given the session's permission rules; the next turn makes sure that it has them."""
+        self._wishes.rules_kept = True
+        self._seat.note_rules(self._journal.record.options.permission_rules)
+
+    async def _review_rules(self, turn_id: str | None) -> None:
+        """Drop the permission rules that the operator no longer allows."""
+        record = self._journal.record
+        rules = record.options.permission_rules
+        folders = await self._seat.open_folders(rules, record.cwd)
+        dropped = [rule for rule in rules if allowed(rule, self._policy, folders) is None]
+        if dropped:
+            change = self._journal.drop_rules([rule["id"] for rule in dropped], "not_allowed")
+            notice = Notice(type="notice", name="not_remembered", detail={"suggestions": dropped})
+            await self._journal.write([notice, change], turn_id=turn_id)
 
     async def note_exit(self, detail: str) -> None:
         """Record that the agent has exited between two turns; ``detail`` says how."""

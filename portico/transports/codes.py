@@ -57,6 +57,11 @@ CODES: Mapping[str, Code] = {
         "no such permission request in this session",
         "Read `pending_permissions` of the session.",
     ),
+    "rule_not_found": Code(
+        404,
+        "no such permission rule in this session",
+        "Read `permission_rules` of the session.",
+    ),
     "method_not_allowed": Code(
         405,
         "the path answers other methods (`Allow`), or a prefetch tried to start a turn",
@@ -125,6 +130,11 @@ CODES: Mapping[str, Code] = {
     ),
     "invalid_cwd": Code(422, "`cwd` is not a folder", "Name an existing folder on the server's machine."),
     "unknown_driver": Code(422, "there is no such driver here", "Leave `driver` out, or name one that the server has."),
+    "unknown_suggestion": Code(
+        422,
+        "the permission request has no suggestion of this id",
+        "Name ids of the request's `suggestions`.",
+    ),
     "after_too_large": Code(422, "the history ends before that event", "Use `last_seq` of the session, or begin at 0."),
     "turn_id_mismatch": Code(
         422,

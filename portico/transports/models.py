@@ -112,6 +112,7 @@ def _servers_form(value: Any) -> str | None:
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 TurnId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+SuggestionId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 RequestId = Annotated[str, StringConstraints(min_length=1)]
 EventId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")]
 _Passable = Annotated[str, AfterValidator(_passable), told(pattern=NO_NUL)]
@@ -215,7 +216,8 @@ AnswerText = Annotated[
 _OF_ALLOW = ("updated_input", "answers", "content", "permission_mode")
 _ALLOW: JsonDict = {"properties": {"behavior": {"const": "allow"}, "message": {"type": "null"}}}
 _NULLS: JsonDict = {name: {"type": "null"} for name in _OF_ALLOW}
-_DENY: JsonDict = {"properties": {"behavior": {"const": "deny"}, "remember": {"const": False}, **_NULLS}}
+_NOTHING: JsonDict = {"anyOf": [{"const": False}, {"type": "array", "maxItems": 0}]}
+_DENY: JsonDict = {"properties": {"behavior": {"const": "deny"}, "remember": _NOTHING, **_NULLS}}
 
 
 class PermissionBody(_Strict):
@@ -223,7 +225,8 @@ class PermissionBody(_Strict):
 
     ``answers`` go with a request of the kind ``question``: for each question a text, or a list of them if it takes
     several. ``permission_mode`` goes with a ``plan``: the mode to carry it out in. ``content`` goes with an
-    ``elicitation``: the data asked for. ``remember`` goes with a ``tool``.
+    ``elicitation``: the data asked for. ``remember`` goes with a ``tool``: it also allows from now on what the request
+    suggests, all of it (true) or the suggestions of these ids.
     """
 
     model_config = ConfigDict(json_schema_extra={"anyOf": [_ALLOW, _DENY]})
@@ -231,7 +234,7 @@ class PermissionBody(_Strict):
     behavior: Literal["allow", "deny"]
     updated_input: Annotated[dict[str, Any], _bounded(1024 * KIB)] | None = None
     message: Annotated[str, StringConstraints(max_length=10_000)] | None = None
-    remember: bool = False
+    remember: bool | Annotated[list[SuggestionId], Field(max_length=64)] = False
     answers: Annotated[dict[str, AnswerText], Field(max_length=100), _bounded(256 * KIB)] | None = None
     content: Annotated[dict[str, Any], _bounded(256 * KIB)] | None = None
     permission_mode: PermissionMode | None = None
@@ -250,7 +253,7 @@ class PermissionBody(_Strict):
             self.behavior,
             updated,
             self.message,
-            self.remember,
+            self.remember if isinstance(self.remember, bool) else tuple(self.remember),
             answers=self.answers,
             content=self.content,
             permission_mode=self.permission_mode,

@@ -47,6 +47,7 @@ PATH_PARAMETERS: Mapping[str, tuple[Any, str]] = {
     "session_id": (models.Name, "The session's id."),
     "turn_id": (models.TurnId, "The turn's id."),
     "request_id": (models.RequestId, "The permission request's id, from its event."),
+    "rule_id": (models.SuggestionId, "The permission rule's id, from the session."),
 }
 SECURITY_SCHEMES: Mapping[str, Json] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A token that the operator hands out."},

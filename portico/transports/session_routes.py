@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from portico.core.audit import OK
 from portico.core.encoding import encode_in_turns
-from portico.core.requests import SessionView
+from portico.core.requests import SessionChanges, SessionView
 from portico.core.sessions import Sessions
 from portico.core.tickets import Tickets
 from portico.transports.admission import QUERY, READ
@@ -76,6 +76,7 @@ class SessionRoutes:
             of_one("/turns/{turn_id}")(DELETE=self._withdraw),
             of_one("/interrupt")(POST=self._interrupt),
             of_one("/permissions/{request_id}", PERMISSION_BYTES)(POST=self._answer),
+            of_one("/permission_rules/{rule_id}")(DELETE=self._revoke),
             of_one("/tickets", TICKET_BYTES)(POST=self._ticket),
         ]
 
@@ -172,7 +173,7 @@ class SessionRoutes:
         Answer(200, "The answer counts.", PermissionAnswer),
         codes=(
             *("request_not_found", "already_resolved", "invalid_answer", "not_allowed", "not_supported"),
-            "driver_not_loaded",
+            *("driver_not_loaded", "unknown_suggestion"),
         ),
         admission=QUERY,
     )
@@ -181,6 +182,18 @@ class SessionRoutes:
         request_id = request.path_params["request_id"]
         await self._engine.answer(principal_of(request), request.path_params["session_id"], request_id, body.decision())
         return await json_answer(PermissionAnswer(request_id=request_id, behavior=body.behavior))
+
+    @operation(
+        "revokePermissionRule",
+        "Take back a permission rule",
+        Answer(204, "It no longer applies, from the next turn on."),
+        codes=("rule_not_found", "session_closed", "not_supported", "driver_not_loaded"),
+    )
+    async def _revoke(self, request: Request) -> Response:
+        """The session's `permission_rules` lists what answers with `remember` have allowed."""
+        session_id, rule_id = request.path_params["session_id"], request.path_params["rule_id"]
+        await self._engine.change(principal_of(request), session_id, SessionChanges(revoked=rule_id))
+        return Response(status_code=204)
 
     @operation(
         "createTicket",

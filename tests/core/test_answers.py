@@ -136,6 +136,10 @@ def folders(*names: str) -> dict[str, Any]:
     return {"type": "addDirectories", "directories": list(names), "destination": "session"}
 
 
+def without_ids(suggestions: list[Any]) -> list[Any]:
+    return [{name: value for name, value in each.items() if name != "id"} for each in suggestions]
+
+
 MODES: Mapping[str, Any] = {"permission_modes": ("default", "plan")}
 TOOLS: Mapping[str, Any] = {"allowed_tools": ("Read", "Bash(ls:*)")}
 
@@ -145,15 +149,15 @@ TOOLS: Mapping[str, Any] = {"allowed_tools": ("Read", "Bash(ls:*)")}
     [
         ([mode("acceptEdits")], {}),
         ([mode("plan")], MODES),
+        ([folders(), mode("acceptEdits")], {}),  # all of it
         ([rules("Bash(ls:*)", "Read(//tmp/**)")], TOOLS),
-        ([rules("Bash(anything)"), mode("acceptEdits")], MODES),  # rules are preferred, and there are any
         ([rules("Bash(anything)", behavior="deny")], TOOLS),
     ],
 )
 async def test_what_is_allowed_is_remembered(tmp_path: Path, suggestions: list[Any], policy: Mapping[str, Any]) -> None:
     ask = Ask("Bash", more={"suggestions": suggestions})
     decision, notices = await answered(tmp_path, ask, ALWAYS, **policy)
-    assert decision == replace(ALWAYS, remembered=(suggestions[0],)) and not notices
+    assert decision == replace(ALWAYS, remembered=tuple(suggestions)) and not notices
 
 
 @pytest.mark.parametrize(
@@ -166,7 +170,7 @@ async def test_what_is_allowed_is_remembered(tmp_path: Path, suggestions: list[A
         ([rules("Bash(rm:*)")], TOOLS),
         ([rules("Read", "Bash(rm:*)")], TOOLS),
         ([rules("Edit(//tmp/**)")], {"allowed_tools": ("Edit",)}),
-        ([rules("Write"), mode("default")], TOOLS),
+        ([rules("Write"), mode("acceptEdits")], {**TOOLS, **MODES}),
         ([folders("/etc")], {}),
         ([folders("relative")], {}),
         ([folders(*["/etc"] * 33)], {}),
@@ -183,7 +187,8 @@ async def test_what_is_not_allowed_is_not_remembered_and_that_is_told(
     decision, (notice,) = await answered(tmp_path, ask, ALWAYS, **policy)
     assert decision == ALLOW  # nothing that a driver could remember
     assert notice["name"] == "not_remembered"
-    assert notice["detail"] == {"request_id": ask.request_id, "suggestions": suggestions[:1]}
+    assert notice["detail"]["request_id"] == ask.request_id
+    assert without_ids(notice["detail"]["suggestions"]) == suggestions
 
 
 async def test_of_several_suggestions_those_are_remembered_that_are_allowed(tmp_path: Path) -> None:
@@ -192,7 +197,7 @@ async def test_of_several_suggestions_those_are_remembered_that_are_allowed(tmp_
     decision, (notice,) = await answered(tmp_path, ask, ALWAYS, **TOOLS)
     # A driver that knows only `remember` remembers nothing.
     assert decision == Decision("allow", remembered=(good,))
-    assert notice["detail"]["suggestions"] == [bad]
+    assert without_ids(notice["detail"]["suggestions"]) == [bad]
 
 
 async def test_where_an_agent_suggests_nothing_it_is_its_tool_that_is_remembered(tmp_path: Path) -> None:

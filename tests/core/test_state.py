@@ -209,9 +209,9 @@ def test_a_wish_that_is_not_taken_back_is_noticed(step: Step, wish: Wish, monkey
 
 def test_what_the_next_turn_heeds_changes_no_step() -> None:
     heeded = {field.name for field in fields(Wishes)} - set(WISHES)
-    assert heeded == {"interrupt", "mode_asked", "agent_lost"}
+    assert heeded == {"interrupt", "mode_asked", "model_asked", "rules_kept", "agent_lost"}
     for state, names, queue in situations():
-        more = replace(wishes(names), interrupt="one", mode_asked=True, agent_lost=True)
+        more = replace(wishes(names), interrupt="one", mode_asked=True, model_asked=True, agent_lost=True)
         assert next_step(state, more, queue) is next_step(state, wishes(names), queue)
 
 

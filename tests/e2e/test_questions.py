@@ -96,7 +96,6 @@ async def test_a_plan_comes_as_text_and_is_carried_out_in_the_chosen_mode(server
     assert (request["kind"], request["plan"], request["permission_mode"]) == ("plan", "", "default")
     assert await refused(client, request, behavior="allow", permission_mode="plan") == [["permission_mode"]]
     assert await refused(client, request, behavior="allow", answers={"Why?": "so"}) == [["answers"]]
-    assert await refused(client, request, behavior="allow", remember=True) == [["remember"]]
     forbidden = await client.answer("s", request["request_id"], behavior="allow", permission_mode="bypassPermissions")
     assert (forbidden.status_code, forbidden.json()["code"]) == (403, "not_allowed")
     assert "approved" in await result_of(client, request, behavior="allow", permission_mode="acceptEdits")

@@ -22,6 +22,7 @@ async def test_a_session_from_its_creation_to_its_end(tmp_path: Path) -> None:
         assert session["state"] == "idle" and session["owner"] == "alice" and session["metadata"] == {"k": 1}
         assert set(session) == {
             *("session_id", "title", "state", "driver", "model", "cwd", "permission_mode", "owner", "created_at"),
+            "permission_rules",
             *("last_active_at", "last_seq", "turns", "queued", "pending_permissions", "usage", "cost_usd", "metadata"),
             *("usage_by_model", "cost_basis"),
         }

@@ -79,7 +79,10 @@ class SdkAgent:
         if needs_mode_hook(launch.spec.options):
             options.hooks = {"PreToolUse": [HookMatcher(hooks=[self._look_at_mode])]}
         self._client = ClaudeSDKClient(options, self._transport)
-        self._protocol = Protocol(launch.conversation, launch.spec.options.permission_mode, prices=launch.config.prices)
+        options_asked, prices = launch.spec.options, launch.config.prices
+        self._protocol = Protocol(
+            launch.conversation, options_asked.permission_mode, model=options_asked.model, prices=prices
+        )
         self._callbacks = Callbacks(lambda line: self._act(self._protocol.take(line)))
         self._said = EventBuffer()
         self._running: str | None = None  # uuid of the message that `run` follows
@@ -136,8 +139,9 @@ class SdkAgent:
     async def configure(self, options: AgentOptions) -> None:
         """See `Agent.configure`. Raises `AgentFailed`: ``agent_error`` if the CLI refuses."""
         launch = self._launch.with_options(options)
-        if options.model != self._launch.spec.options.model:
+        if options.model != self._protocol.model:
             await self._control(self._client.set_model(options.model or launch.config.model), CHANGE_TIME)
+            self._protocol.set_model(options.model)
         mode: Any = options.permission_mode
         await self._control(self._client.set_permission_mode(mode), CONTROL_TIME)
         self._launch = launch

@@ -23,8 +23,14 @@ from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refus
 from portico.plugins.claude_code.launch import Launch
 from portico.plugins.claude_code.lines import decode_in_turns
 from portico.plugins.claude_code.message_ids import message_id
-from portico.plugins.claude_code.mode_hook import hooks, needs_mode_hook
-from portico.plugins.claude_code.option_changes import Request, change_requests, claim_requests, fixed_options
+from portico.plugins.claude_code.option_changes import (
+    Request,
+    change_requests,
+    claim_requests,
+    first_requests,
+    fixed_options,
+    rules_request,
+)
 from portico.plugins.claude_code.process import CliProcess
 from portico.plugins.claude_code.protocol import Protocol
 from portico.plugins.claude_code.spending import summed
@@ -55,10 +61,16 @@ class ClaudeAgent:
     def __init__(self, launch: Launch, process: CliProcess) -> None:
         self._launch = launch
         self._process = process
-        modes = launch.spec.options.permission_mode, launch.config.permission_modes
-        config = launch.config
-        self._protocol = Protocol(launch.conversation, *modes, prices=config.prices, subagents=config.subagents)
-        self._introduction: str | None = None  # a request that the CLI must accept before it may work
+        config, options = launch.config, launch.spec.options
+        self._protocol = Protocol(
+            launch.conversation,
+            options.permission_mode,
+            config.permission_modes,
+            options.model,
+            prices=config.prices,
+            subagents=config.subagents,
+        )
+        self._introductions: set[str] = set()  # requests that the CLI must accept before it may work
         self._said = EventBuffer()
         self._unheard: list[bytes] = []  # messages, while they may have to be sent to another process
         self._steered: dict[str, str] = {}  # turn_id -> uuid of messages that no turn has taken up yet
@@ -74,8 +86,9 @@ class ClaudeAgent:
 
     async def introduce(self) -> None:
         """Send what the CLI has to know before its first message, if anything. The driver calls this once."""
-        if needs_mode_hook(self._launch.spec.options):
-            self._introduction, line = self._protocol.control("initialize", hooks=hooks())
+        for subtype, members in first_requests(self._launch.spec.options):
+            request_id, line = self._protocol.control(subtype, **members)
+            self._introductions.add(request_id)
             await self._submit(line)
 
     # --- the engine's side
@@ -110,6 +123,8 @@ class ClaudeAgent:
                     yield entry
                 elif entry.uuid == uuid:
                     finished = True
+                    for event in await self._model_changes():
+                        yield event
                     yield summed(entry.complete, others)
                 else:
                     others.append(entry.complete)
@@ -133,16 +148,19 @@ class ClaudeAgent:
             raise AgentFailed("The agent was started for something else.", code="agent_mismatch")
         launch = self._launch.claimed(spec)
         await self._request(claim_requests(started.options, spec.options, launch.config.model), CONTROL_TIME)
+        self._protocol.set_model(spec.options.model)
         self._launch = launch
 
     async def configure(self, options: AgentOptions) -> None:
-        """See `Agent.configure`. Only the model and the permission mode may differ from the agent's present options.
+        """See `Agent.configure`. Only the options that it names may differ from the agent's present ones.
 
         Raises `AgentFailed` (``agent_error``) if the CLI refuses (``bypassPermissions`` needs a start); it then
         continues as before.
         """
         launch = self._launch.with_options(options)
-        await self._request(change_requests(self._launch.spec.options, options, launch.config.model), CHANGE_TIME)
+        before = self._launch.spec.options.with_changes(model=self._protocol.model)
+        await self._request(change_requests(before, options, launch.config.model), CHANGE_TIME)
+        self._protocol.set_model(options.model)
         self._launch = launch
 
     async def steer(self, turn: Turn) -> None:
@@ -161,7 +179,15 @@ class ClaudeAgent:
 
     async def answer(self, request_id: str, decision: Decision) -> None:
         """See `Agent.answer`. Raises `Conflict` (``already_resolved``) if nobody waits for the answer any more."""
-        await self._act(self._protocol.answer(request_id, decision))
+        rules = self._protocol.remembered(request_id, decision)
+        items = self._protocol.answer(request_id, decision, rules=False)
+        if rules:  # the CLI must know them before it goes on
+            options = self._launch.spec.options
+            options = options.with_changes(permission_rules=(*options.permission_rules, *rules))
+            subtype, members = rules_request(options.permission_rules)
+            items.insert(0, Send(self._protocol.control(subtype, **members)[1]))
+            self._launch = self._launch.with_options(options)
+        await self._act(items)
 
     async def context(self) -> ContextUse:
         """See `AgentAbilities.context`. Until its first reply, the CLI asks the API to count tokens: 0.1 to 1 s."""
@@ -213,6 +239,15 @@ class ClaudeAgent:
             if error.code == "agent_stalled":
                 raise
             # It has ended: `serve` knows the reason, and starts another process or closes the buffer.
+
+    async def _model_changes(self) -> list[AgentEvent]:
+        """Ask for the model at the end of a turn that may have changed it: the next process must begin with it."""
+        if (asked := self._protocol.ask_model()) is None:
+            return []
+        request_id, line = asked
+        with suppress(AgentFailed):  # the next turn's start reports it, too
+            await self._ask([request_id], [Send(line)], CONTROL_TIME)
+        return list(self._protocol.model_found())
 
     def _steered_notice(self, uuid: str) -> Notice:
         turn_id = next(turn_id for turn_id, known in self._steered.items() if known == uuid)
@@ -356,8 +391,8 @@ class ClaudeAgent:
             if isinstance(item, Send):
                 await self._process.send(item.line)
             elif isinstance(item, Answered):
-                if item.request_id == self._introduction and item.error is not None:
-                    raise RuntimeError(f"the agent takes no hook: {item.error}")
+                if item.request_id in self._introductions and item.error is not None:
+                    raise RuntimeError(f"the agent takes no hook or rule: {item.error}")
                 if item.request_id in self._controls:
                     self._controls[item.request_id] = item
             elif isinstance(item, Moved):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from portico.core.agent import Decision
+from portico.core.agent import Decision, Suggestion
 from portico.core.errors import Conflict
 from portico.core.events import Choice, PermissionRequest, Question, kind_of
-from portico.core.suggestions import chosen
 from portico.plugins.claude_code.cli_details import why_asked
 from portico.plugins.claude_code.lines import encode_line
 from portico.plugins.claude_code.stream import Speaker
@@ -53,8 +52,18 @@ class CliPermissions:
         self._waiting[event["request_id"]] = _Waiting(cli_id, event)
         return event
 
-    def answer(self, request_id: str, decision: Decision) -> bytes:
-        """Return the line that answers a request. Raises `Conflict` (``already_resolved``) if it no longer waits."""
+    def remembered(self, request_id: str, decision: Decision) -> Sequence[Suggestion]:
+        """Return the rules and folders that ``decision`` remembers, if the request still waits."""
+        waiting = self._waiting.get(request_id)
+        if waiting is None or decision.behavior == "deny":
+            return ()
+        return [each for each in _remembered(waiting.event, decision) if not _is_mode(each)]
+
+    def answer(self, request_id: str, decision: Decision, *, rules: bool = True) -> bytes:
+        """Return the line that answers a request; without ``rules`` it adds none, and at most changes the mode.
+
+        Raises `Conflict` (``already_resolved``) if the request no longer waits.
+        """
         waiting = self._waiting.get(request_id)
         if waiting is None:
             raise Conflict(f"No permission request {request_id} is open.", code="already_resolved")
@@ -64,8 +73,8 @@ class CliPermissions:
         elif decision.behavior == "allow":
             given = waiting.event["input"] if decision.updated_input is None else dict(decision.updated_input)
             response = {"behavior": "allow", "updatedInput": given}
-            updates = list(_updates(waiting.event, decision))
-            if updates or decision.remember:
+            updates = [each for each in _updates(waiting.event, decision) if rules or _is_mode(each)]
+            if updates or (decision.remember and rules):
                 response["updatedPermissions"] = updates
         success = {"subtype": "success", "request_id": waiting.cli_id, "response": response}
         line = encode_line({"type": "control_response", "response": success})
@@ -164,8 +173,16 @@ def _updates(request: PermissionRequest, decision: Decision) -> Iterator[dict[st
     # As announced or chosen, even if the CLI would switch to another mode.
     if (mode := decision.permission_mode or request.get("permission_mode")) is not None:
         yield {"type": "setMode", "mode": mode, "destination": "session"}
-    suggestions = decision.remembered
-    if decision.remember and not suggestions:
-        suggestions = tuple(chosen(request.get("suggestions", ())))
-    for suggestion in suggestions:
+    for suggestion in _remembered(request, decision):
         yield {**suggestion, "destination": "session"}
+
+
+def _remembered(request: PermissionRequest, decision: Decision) -> Sequence[Suggestion]:
+    """Return the suggestions of ``request`` that ``decision`` remembers."""
+    if decision.remember and not decision.remembered:
+        return request.get("suggestions", ())
+    return decision.remembered
+
+
+def _is_mode(suggestion: Suggestion) -> bool:
+    return suggestion.get("type") == "setMode"

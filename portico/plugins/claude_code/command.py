@@ -25,6 +25,9 @@ SWITCHES = frozenset({"--verbose", "--continue"})
 WITHHELD_TOOLS = ("SendMessage", "ListAgents")
 """Tools that no agent has: with them one session can find another on the same machine and start a turn in it."""
 
+DEFAULT_MODEL = "default"
+"""The CLI's name for the model that it chooses itself."""
+
 MAX_ARGUMENT = 128 * 1024
 """The largest argument in bytes, with its terminator: MAX_ARG_STRLEN of Linux (execve(2))."""
 
@@ -51,7 +54,8 @@ def build_command(
     Raises `InvalidRequest` (``errors`` names the option) if a value can't be passed to a process.
     """
     if options.model is None:
-        options = replace(options, model=default_model)
+        # Without --model a resumed conversation goes on with the model that it had.
+        options = replace(options, model=default_model or (DEFAULT_MODEL if resume else None))
     command = SubprocessCLITransport("", _sdk_options(options, withheld), cli)._build_command()[
         :-2
     ]  # without --print PROMPT

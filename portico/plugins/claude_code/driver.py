@@ -21,7 +21,7 @@ class ClaudeDriver:
     capabilities = frozenset(
         {
             *("interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode"),
-            *("documents", "stop_task", "context", "commands", "mcp", "models", "rewind"),
+            *("permission_rules", "documents", "stop_task", "context", "commands", "mcp", "models", "rewind"),
         }
     )
 

@@ -9,8 +9,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from portico.core.agent import Decision, OwnTurn
-from portico.core.events import Complete, Content, ErrorEvent, PermissionRequest, PermissionWithdrawn, unused
+from portico.core.agent import Decision, OwnTurn, Suggestion
+from portico.core.events import (
+    AgentEvent,
+    Complete,
+    Content,
+    ErrorEvent,
+    PermissionRequest,
+    PermissionWithdrawn,
+    unused,
+)
 from portico.core.prices import LIST_PRICES, PriceTable
 from portico.plugins.claude_code.cli_permissions import CliPermissions, permission_request
 from portico.plugins.claude_code.cli_tasks import CliTasks
@@ -30,8 +38,8 @@ Json = dict[str, Any]
 class Protocol:
     """The protocol with one CLI process. ``ignored`` counts the lines that could not be read.
 
-    ``conversation`` is the id of the conversation that the process starts with, ``mode`` is its permission mode, and
-    ``allowed_modes`` are those that the operator allows.
+    ``conversation`` is the id of the conversation that the process starts with, ``mode`` is its permission mode,
+    ``model`` its model (None: its own choice), and ``allowed_modes`` are those that the operator allows.
     """
 
     def __init__(
@@ -39,6 +47,7 @@ class Protocol:
         conversation: str,
         mode: str = "default",
         allowed_modes: Collection[str] = frozenset({"default"}),
+        model: str | None = None,
         *,
         prices: PriceTable = LIST_PRICES,
         subagents: bool = True,
@@ -50,13 +59,15 @@ class Protocol:
         self._steered: set[str] = set()  # uuids of messages that wait for a turn to take them up
         self._conversation = conversation
         self._allowed_modes = allowed_modes
-        self._condition = Condition(mode)
+        self._condition = Condition(mode, model)
         self._speech = Speech(subagents)
         self._results = Results(prices)
         self._notices = Notices()
         self._own = False  # a turn that the agent began by itself is open
         self._asking = False  # ... only to ask for a permission
         self._interrupts: set[str] = set()
+        self._settings_asked: str | None = None
+        self._settings: Json = {}
         self._interrupt_again = False
         self._controls = 0
         self._permissions = CliPermissions()
@@ -102,8 +113,30 @@ class Protocol:
         self._steered.discard(uuid)
         self._mine, self._started, self._interrupt_again, self._lost = uuid, False, False, False
 
+    @property
+    def model(self) -> str | None:
+        """The model in force, as far as it was reported, or the one that was set since."""
+        return self._condition.model
+
+    def set_model(self, model: str | None) -> None:
+        """Note that the CLI has accepted ``model``."""
+        self._condition.set_model(model)
+
+    def ask_model(self) -> tuple[str, bytes] | None:
+        """Return a control request that finds out the model, if it may have changed since it was reported."""
+        if not self._condition.unsure:
+            return None
+        self._condition.unsure = False
+        self._settings_asked, line = self.control("get_settings")
+        return self._settings_asked, line
+
+    def model_found(self) -> Iterator[AgentEvent]:
+        """Yield the change that the answer to `ask_model` reports."""
+        applied, self._settings = self._settings.get("applied"), {}
+        yield from self._condition.model_is(applied.get("model") if isinstance(applied, dict) else None)
+
     def forget_told(self) -> None:
-        """Report the permission mode again: nobody heard the earlier report."""
+        """Report the permission mode and the model again: nobody heard the earlier report."""
         self._condition.forget_told()
 
     def interrupt(self) -> tuple[str, list[Item]]:
@@ -123,11 +156,18 @@ class Protocol:
         request = {"type": "control_request", "request_id": request_id, "request": {"subtype": subtype, **members}}
         return request_id, encode_line(request)
 
-    def answer(self, request_id: str, decision: Decision, *, stop_reason: str = "end_turn") -> list[Item]:
-        """Answer a permission request. Raises `Conflict` (``already_resolved``) if nobody waits for the answer any
-        more.
+    def answer(
+        self, request_id: str, decision: Decision, *, rules: bool = True, stop_reason: str = "end_turn"
+    ) -> list[Item]:
+        """Answer a permission request; without ``rules`` the CLI must be given by other means what it `remembered`.
+
+        Raises `Conflict` (``already_resolved``) if nobody waits for the answer any more.
         """
-        return [Send(self._permissions.answer(request_id, decision)), *self._stop_asking(stop_reason)]
+        return [Send(self._permissions.answer(request_id, decision, rules=rules)), *self._stop_asking(stop_reason)]
+
+    def remembered(self, request_id: str, decision: Decision) -> Sequence[Suggestion]:
+        """Return the rules and folders that an answer remembers, if the request still waits."""
+        return self._permissions.remembered(request_id, decision)
 
     def receive(self, line: bytes) -> list[Item]:
         """Return the items that a line of the CLI means."""
@@ -157,6 +197,8 @@ class Protocol:
             case "stream_event":
                 yield from self._speech.streamed(message)
             case "assistant":
+                # A command of the CLI's own, such as /model: what it changes shows only in the next turn's `init`.
+                self._condition.unsure = self._condition.unsure or "local_command_source" in message
                 yield from self._speech.said(message)
             case "user":
                 yield from self._speech.tool_results(message)
@@ -186,10 +228,13 @@ class Protocol:
                 yield from self._condition.reported(message)
             case "task_started":
                 self._speech.begun(message)
+            case "model_fallback":
+                yield from self._condition.fell_back(message)
             case "task_notification":
                 self._why = str(message.get("summary") or "")
             case "model_refusal_fallback" | "model_refusal_no_fallback":
                 yield from self._speech.refused(message)
+                yield from self._condition.fell_back(message)
         yield from self._notices.of(message)
         yield from self._tasks.reported(message)
 
@@ -309,6 +354,8 @@ class Protocol:
         if request_id in self._interrupts and isinstance(details, dict):
             self._interrupt_again = self._mine in (details.get("still_queued") or ())
         self._interrupts.discard(request_id)
+        if request_id == self._settings_asked and isinstance(details, dict):
+            self._settings = details
         failed = response.get("subtype") != "success"
         yield Answered(
             request_id,

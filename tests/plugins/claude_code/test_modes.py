@@ -22,12 +22,16 @@ def status(mode: str) -> bytes:
     return line(type="system", subtype="status", status=None, permissionMode=mode)
 
 
-def init(mode: str) -> bytes:
-    return line(type="system", subtype="init", session_id="c", permissionMode=mode, user_message_uuids=["u"])
+def init(mode: str = "default", **more: Any) -> bytes:
+    return line(type="system", subtype="init", session_id="c", permissionMode=mode, user_message_uuids=["u"], **more)
 
 
 def told(items: list[Item]) -> list[str]:
     return [item["permission_mode"] for item in items if isinstance(item, dict) and item["type"] == "permission_mode"]
+
+
+def models(items: list[Item]) -> list[str]:
+    return [item["model"] for item in items if isinstance(item, dict) and item["type"] == "model"]
 
 
 def began(mode: str) -> Protocol:
@@ -45,7 +49,7 @@ def ask(protocol: Protocol, tool: str, *suggestions: Json) -> Json:
 
 
 def updates(protocol: Protocol, request: Json, decision: Decision) -> list[Json] | None:
-    (reply,) = protocol.answer(request["request_id"], decision)
+    (reply,) = protocol.answer(request["request_id"], decision, rules=False)
     assert isinstance(reply, Send)
     found: list[Json] | None = json.loads(reply.line)["response"]["response"].get("updatedPermissions")
     return found
@@ -104,12 +108,72 @@ def test_denied_nothing_changes() -> None:
 def test_of_what_is_suggested_that_is_remembered_which_the_decision_names() -> None:
     mode = {"type": "setMode", "mode": "acceptEdits", "destination": "session"}
     rule = {"type": "addRules", "behavior": "allow", "rules": [{"toolName": "B"}], "destination": "localSettings"}
-    of_session = {**rule, "destination": "session"}
-    for decision, expected in (
-        (Decision("allow"), None),
-        (Decision("allow", remembered=(rule,)), [of_session]),
-        (Decision("allow", remember=True, remembered=(rule,)), [of_session]),
-        (Decision("allow", remember=True), [of_session]),
+    for decision, modes, rules in (
+        (Decision("allow"), None, []),
+        (Decision("allow", remembered=(rule,)), None, [rule]),
+        (Decision("allow", remembered=(mode,)), [mode], []),
+        (Decision("allow", remember=True, remembered=(mode, rule)), [mode], [rule]),
+        (Decision("allow", remember=True), [mode], [rule]),
     ):
         protocol = began("default")
-        assert updates(protocol, ask(protocol, "B", mode, rule), decision) == expected
+        request = ask(protocol, "B", mode, rule)
+        assert protocol.remembered(request["request_id"], decision) == rules
+        assert updates(protocol, request, decision) == modes
+
+
+def test_each_change_of_the_model_is_told_and_nothing_else() -> None:
+    protocol = Protocol("c", model="haiku")
+    protocol.begin("u", "x")
+    assert models(protocol.receive(init(model="claude-haiku-5-5"))) == ["claude-haiku-5-5"]
+    assert models(protocol.receive(init(model="claude-haiku-5-5"))) == []
+    assert models(protocol.receive(init(model=7))) == [] == models(protocol.receive(init(model="")))
+    assert models(protocol.receive(status("plan"))) == []
+    assert models(protocol.receive(init(model="claude-opus-5-5"))) == ["claude-opus-5-5"]
+    protocol.forget_told()
+    assert models(protocol.receive(init(model="claude-opus-5-5"))) == ["claude-opus-5-5"]
+    protocol.set_model(None)
+    assert protocol.model is None
+    assert models(protocol.receive(init(model="claude-opus-5-5"))) == ["claude-opus-5-5"]
+
+
+def test_a_name_that_stands_for_several_models_stays_until_another_one_is_chosen() -> None:
+    protocol = Protocol("c", model="opusplan")
+    protocol.begin("u", "x")
+    assert models(protocol.receive(init(model="claude-sonnet-5-5"))) == []
+    assert protocol.model == "opusplan"
+    assert models(protocol.receive(init(model="claude-haiku-5-5"))) == ["claude-haiku-5-5"]
+
+
+@pytest.mark.parametrize(
+    ("more", "told_at_once"),
+    [
+        ({"subtype": "model_fallback", "trigger": "overloaded"}, ["b"]),
+        ({"subtype": "model_refusal_fallback", "direction": "sticky", "scope": "session"}, ["b"]),
+        ({"subtype": "model_refusal_fallback", "direction": "retry"}, ["b"]),
+        ({"subtype": "model_refusal_fallback", "direction": "revert", "scope": "session"}, []),
+    ],
+)
+def test_a_fallback_is_believed_and_looked_up_at_the_turns_end(more: Json, told_at_once: list[str]) -> None:
+    protocol = Protocol("c", model="a")
+    protocol.begin("u", "x")
+    protocol.receive(init(model="a"))
+    assert protocol.ask_model() is None
+    fallback = line(type="system", original_model="a", fallback_model="b", **more)
+    assert models(protocol.receive(fallback)) == told_at_once
+    asked = protocol.ask_model()
+    assert asked is not None and protocol.ask_model() is None
+    applied = {"applied": {"model": "c"}}
+    protocol.receive(
+        line(type="control_response", response={"subtype": "success", "request_id": asked[0], "response": applied})
+    )
+    assert [event["model"] for event in protocol.model_found()] == ["c"]  # type: ignore[typeddict-item]
+    assert list(protocol.model_found()) == []
+
+
+def test_the_fallback_of_a_subagent_is_not_the_sessions() -> None:
+    protocol = Protocol("c", model="a")
+    protocol.begin("u", "x")
+    protocol.receive(init(model="a"))
+    more = {"subtype": "model_refusal_fallback", "direction": "retry", "scope": "local"}
+    assert models(protocol.receive(line(type="system", original_model="a", fallback_model="b", **more))) == []
+    assert protocol.ask_model() is None and protocol.model == "a"

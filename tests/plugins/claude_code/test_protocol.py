@@ -393,14 +393,20 @@ def test_answers_to_a_permission_request() -> None:
     assert reply["response"]["response"] == {"behavior": "deny", "message": "no", "interrupt": False}
 
 
-def test_what_is_remembered_holds_for_the_session_and_prefers_rules_to_modes() -> None:
-    rule = {"type": "addRules", "rules": [{"toolName": "Bash"}], "behavior": "allow", "destination": "localSettings"}
-    mode = {"type": "setMode", "mode": "acceptEdits", "destination": "session"}
-    for suggestions, expected in (
-        ([rule, mode], [{**rule, "destination": "session"}]),
-        ([mode], [mode]),
-        ([], []),
-    ):
+def test_an_answer_adds_rules_or_leaves_that_to_others() -> None:
+    rule: Json = {
+        "type": "addRules",
+        "rules": [{"toolName": "Bash"}],
+        "behavior": "allow",
+        "destination": "localSettings",
+    }
+    mode: Json = {"type": "setMode", "mode": "acceptEdits", "destination": "session"}
+    cases: list[tuple[list[Json], list[Json] | None, list[Json]]] = [
+        ([rule, mode], [mode], [rule]),
+        ([mode], [mode], []),
+        ([], None, []),
+    ]
+    for suggestions, updates, rules in cases:
         protocol = new_protocol()
         request: Json = {
             "subtype": "can_use_tool",
@@ -408,10 +414,16 @@ def test_what_is_remembered_holds_for_the_session_and_prefers_rules_to_modes() -
             "input": {},
             "permission_suggestions": suggestions,
         }
-        items = protocol.receive(line(type="control_request", request_id="r", request=request))
-        (asked,) = events(items, "permission_request")
-        (reply,) = sent(protocol.answer(asked["request_id"], Decision("allow", remember=True)))
-        assert reply["response"]["response"]["updatedPermissions"] == expected
+        always = Decision("allow", remember=True)
+        of_session = [{**each, "destination": "session"} for each in suggestions]
+        for adds_rules, expected in ((False, updates), (True, of_session)):
+            items = protocol.receive(line(type="control_request", request_id="r", request=request))
+            (asked,) = events(items, "permission_request")
+            assert protocol.remembered(asked["request_id"], always) == rules
+            assert protocol.remembered(asked["request_id"], Decision("allow")) == []
+            (reply,) = sent(protocol.answer(asked["request_id"], always, rules=adds_rules))
+            assert reply["response"]["response"].get("updatedPermissions") == expected
+            assert not protocol.remembered(asked["request_id"], always)
 
 
 def test_a_request_that_outlives_its_turn_moves_into_one_of_its_own() -> None:
