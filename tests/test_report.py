@@ -48,7 +48,7 @@ def test_tests_are_counted_by_agent_and_skips_by_reason(tmp_path: Path, workers:
     # The repository's own options, so that what is tested is what `make test` prints.
     command = [sys.executable, "-m", "pytest", "-c", f"{ROOT}/pyproject.toml", "--rootdir", str(ROOT)]
     command += ["-p", "tests.report", "-p", "no:cacheprovider", "-n", workers, "-m", "not long", str(suite)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG_SECONDS, check=False)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * HANG_SECONDS, check=False)
 
     lines = run.stdout.splitlines()
     assert run.returncode == 1, run.stdout + run.stderr

@@ -62,7 +62,7 @@ def test_an_example_passes_its_own_tests(tmp_path: Path, name: str) -> None:
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLES / name)]
     done = subprocess.run(
-        argv, env=env, cwd=EXAMPLES / name, capture_output=True, text=True, timeout=HANG_SECONDS, check=False
+        argv, env=env, cwd=EXAMPLES / name, capture_output=True, text=True, timeout=2 * HANG_SECONDS, check=False
     )
     assert done.returncode == 0 and "skipped" not in done.stdout, done.stdout + done.stderr
 

@@ -456,6 +456,7 @@ say(left)
 """
     )
     async with network(tmp_path, shape) as net, child(net, script) as server:
+        net.moods("svc", dial_wait=HANG_SECONDS)
         await server.line()
 
         async def dial() -> None:
