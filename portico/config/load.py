@@ -222,7 +222,7 @@ def _prepared(winners: Mapping[str, Given], cwd: Path, mistakes: list[str], warn
         if known.path and given.value != known.no_path:
             prepared[name] = Given(given.label, given.source, str(_path(cwd, given.value)))
         elif file := _file(name, given, cwd):
-            value: Any = {} if name == "mcp_servers" else ()
+            value: Any = {} if name in ("mcp_servers", "model_prices") else ()
             try:
                 value = _read_tokens(file, given.label, warnings) if name == "auth_tokens" else _read_file(file)
             except (OSError, ValueError) as error:

@@ -65,6 +65,14 @@ class ModelSettings(SettingsGroup):
         1_000_000,
         validate_default=True,
     )
+    model_prices: Annotated[dict[str, dict[str, float]], BeforeValidator(values.model_prices)] = setting(
+        "Prices of models in US dollars per million tokens, by the beginning of a model's name; they come before the "
+        "server's own table. Default: none.",
+        'a JSON object such as {"claude-opus-5": {"input": 5, "output": 25, "cache_read": 0.5}}, '
+        "or @FILE that holds one",
+        default_factory=dict,
+        from_file=True,
+    )
     claude_model: str | None = setting(
         "Model of new sessions, e.g. `sonnet` or `claude-opus-5-5`. Default: the CLI's own.",
         "a model's name, such as sonnet",

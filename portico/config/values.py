@@ -176,6 +176,28 @@ def mcp_servers(value: Any) -> Any:
     return value
 
 
+PRICE = frozenset({"input", "output", "cache_read"})
+
+
+def model_prices(value: Any) -> Any:
+    """JSON text → beginning of a model's name → US dollars per million tokens of each kind."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError("it is not JSON") from None
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")
+    for place, (name, price) in enumerate(value.items(), start=1):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,255}", name):
+            raise ValueError(f"the name of model {place} has another form")
+        if not isinstance(price, dict) or price.keys() != PRICE:
+            raise ValueError(f"model {place} needs input, output and cache_read, and nothing else")
+        if not all(type(usd) in (int, float) and 0 <= usd <= 1_000_000 for usd in price.values()):
+            raise ValueError(f"a price of model {place} is no number from 0 to 1000000")
+    return value
+
+
 def header_secret(value: SecretStr) -> SecretStr:
     """A credential that can be sent in an HTTP header."""
     if not re.fullmatch(r"[!-~]+", value.get_secret_value()):

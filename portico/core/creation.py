@@ -104,6 +104,7 @@ class SessionCreation:
             last_active_at=now,
             title=request.title,
             metadata=request.metadata,
+            budget_usd=request.budget_usd,
         )
         feed = self._lives.new_feed(life)
         stored = False

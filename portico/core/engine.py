@@ -40,7 +40,7 @@ class Engine(SessionCalls, TurnCalls, AbilityCalls, ReadingCalls):
 
     async def _begin(self, tasks: TaskGroup) -> None:
         self._starter.tasks = tasks
-        async for record in recover(self._store):
+        async for record in recover(self._store, self._accounts):
             if record.driver in self._drivers:
                 self._starter.start(self._lives.of(record.session_id), record)
         driver = self._drivers.default

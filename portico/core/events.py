@@ -16,7 +16,7 @@ from typing_extensions import TypedDict  # pydantic makes schemas of these, and 
 from portico.core.state import State
 from portico.core.task_event import Task
 from portico.core.tool_details import ToolDetails, Why
-from portico.core.usage import CostBasis, ModelUsage
+from portico.core.usage import CostBasis, ModelUsage, UsageByModel, cost, least_certain, tokens
 
 Content = str | list[dict[str, Any]]
 """Text, or a list of Messages API content blocks."""
@@ -232,6 +232,17 @@ def unused(stop_reason: str) -> Complete:
         cost_basis="reported",
         duration_ms=0,
     )
+
+
+def with_usage(complete: Complete, usage: UsageByModel) -> Complete:
+    """Return the end of a turn with this usage, and the sums of it."""
+    return {
+        **complete,
+        "usage": tokens(usage),
+        "usage_by_model": dict(usage),
+        "cost_usd": cost(usage),
+        "cost_basis": least_certain(model["cost_basis"] for model in usage.values()),
+    }
 
 
 class Query(TypedDict):

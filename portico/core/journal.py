@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import anyio
 
@@ -16,10 +15,9 @@ from portico.core.errors import StoreFailed
 from portico.core.events import Complete, Content, Draft, EventBody, Query, SessionChange
 from portico.core.feed import Feed
 from portico.core.permissions import Permissions
-from portico.core.requests import SessionChanges, rules_change
+from portico.core.requests import OF_THE_RECORD, SessionChanges, rules_change
 from portico.core.state import State, follow
 from portico.core.store import SessionRecord
-from portico.core.usage import UsageByModel, add_usage, least_certain
 from portico.core.wakeup import Broadcast
 
 RETRY_SECONDS = 1.0
@@ -105,15 +103,7 @@ class Journal:
         """Add the usage and cost of a turn to the record. Add to ``complete`` what the agent has left out."""
         complete.setdefault("usage_by_model", {})
         complete.setdefault("cost_basis", "reported")
-        cost = self.record.cost_usd + complete["cost_usd"]
-        self.record = replace(
-            self.record,
-            last_active_at=rfc3339(),
-            usage=add_usage(self.record.usage, complete["usage"]),
-            usage_by_model=cast(UsageByModel, add_usage(self.record.usage_by_model, complete["usage_by_model"])),
-            cost_usd=cost if math.isfinite(cost) else self.record.cost_usd,
-            cost_basis=least_certain((self.record.cost_basis, complete["cost_basis"])),
-        )
+        self.record = replace(self.record.counting(complete), last_active_at=rfc3339())
 
     async def change(self, changes: SessionChanges) -> None:
         """Change the record, one call at a time."""
@@ -122,7 +112,7 @@ class Journal:
         try:
             await self.feed.append(changes.drafts(before, self.record), self.record)
         except StoreFailed:
-            self.record = replace(self.record, title=before.title, metadata=before.metadata, options=before.options)
+            self.record = replace(self.record, **{name: getattr(before, name) for name in (*OF_THE_RECORD, "options")})
             raise
 
     def set_mode(self, mode: str) -> SessionChange:

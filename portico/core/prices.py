@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
-from portico.core.usage import CostBasis, ModelUsage
+from portico.core.usage import TOKENS, CostBasis, ModelUsage, UsageByModel, add_usage
 
 SOURCE = "the catalogue inside claude 2.1.330"
 DATE = "2026-11"
@@ -78,6 +78,11 @@ class PriceTable:
 
     own: Mapping[str, Price] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, prices: Mapping[str, Mapping[str, float]]) -> PriceTable:
+        """Make the table with prices of the operator's, from the setting ``model_prices``."""
+        return cls({name: Price(**price) for name, price in prices.items()})
+
     def cost(self, model: str, usage: Mapping[str, Any]) -> float:
         """Return the cost of one reply in US dollars; ``usage`` is the API's (https://docs.claude.com/en/api/messages).
 
@@ -93,6 +98,33 @@ class PriceTable:
     def name(self, model: str) -> str | None:
         """Return the name under which the table knows the model, or None."""
         return _best(self.own, model) or _best(PRICES, model)
+
+    def counted(self, model: str, usage: Mapping[str, Any]) -> ModelUsage:
+        """Return the ``usage`` of the API for one reply in the form that clients see, with its cost."""
+        counts: dict[str, Any] = {name: _count(usage, name) for name in TOKENS}
+        hour = min(_count(usage.get("cache_creation"), "ephemeral_1h_input_tokens"), counts[TOKENS[2]])
+        searches = _count(usage.get("server_tool_use"), "web_search_requests")
+        more = {"cache_creation_1h_input_tokens": hour, "web_search_requests": searches}
+        counts |= {name: count for name, count in more.items() if count}
+        basis: CostBasis = "table" if self.name(model) else "unknown"
+        return cast(ModelUsage, {**counts, "cost_usd": self.cost(model, usage), "cost_basis": basis})
+
+    def whole(self, reported: UsageByModel, counted: UsageByModel) -> dict[str, ModelUsage]:
+        """Return the usage that was ``counted`` under the names under which an agent has ``reported`` it.
+
+        The agent's names and the API's may differ in a date. The cost is ``reported`` if the agent knows the model, and
+        the operator has given no price. It is the agent's own number only if it is all that there is.
+        """
+        names = {self.name(model) or model: model for model in reported}
+        found: dict[str, ModelUsage] = {}
+        for model, usage in counted.items():
+            name = names.get(self.name(model) or model, model)
+            said = reported.get(name)
+            if said is not None and said["cost_basis"] == "reported" and _best(self.own, model) is None:
+                usd = usage["cost_usd"] if self.name(model) else said["cost_usd"]
+                usage = cast(ModelUsage, {**usage, "cost_usd": usd, "cost_basis": "reported"})
+            found[name] = cast(ModelUsage, add_usage(found.get(name, {}), usage))
+        return found
 
     def priced(self, model: str, usage: ModelUsage) -> ModelUsage:
         """Return the usage that an agent has reported, with the cost that holds here.

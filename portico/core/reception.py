@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from portico.core.accounts import Accounts, NoAccounts
 from portico.core.agent import AgentDriver
 from portico.core.audit import Audit, NoAudit
 from portico.core.creation import SessionCreation
@@ -40,6 +41,7 @@ class Reception:
         observers: Mapping[str, Observer] | None = None,
         check: Callable[[], str | None] = lambda: None,
         audit: Audit | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
         """``check`` returns at once, in words, why the data folder is no longer usable, or None.
 
@@ -59,7 +61,10 @@ class Reception:
         self._slots = ProcessSlots(policy.max_processes)
         self._observations = Observations(observers or {}, self._observed)
         self._lives = Lives(store, self._observations.note)
-        self._starter = SessionStarter(self._lives, self._drivers, policy, slots=self._slots, folders=self._folders)
+        self._accounts = accounts or NoAccounts()
+        self._starter = SessionStarter(
+            self._lives, self._drivers, policy, slots=self._slots, folders=self._folders, accounts=self._accounts
+        )
         self._creation = SessionCreation(
             store,
             self._lives,

@@ -6,8 +6,9 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from portico.core.accounts import Accounts
 from portico.core.background_work import lost_tasks
-from portico.core.events import Draft, ErrorEvent, EventBody, PermissionResolved, SessionChange, unused
+from portico.core.events import Draft, ErrorEvent, EventBody, PermissionResolved, SessionChange, unused, with_usage
 from portico.core.feed import Feed
 from portico.core.life import Life
 from portico.core.settling import unsettled
@@ -20,7 +21,7 @@ TAIL = 500
 """The last events of a turn that are searched for a message that was cut off: its last part is among the very last."""
 
 
-async def recover(store: EventStore) -> AsyncIterator[SessionRecord]:
+async def recover(store: EventStore, accounts: Accounts) -> AsyncIterator[SessionRecord]:
     """End the turns that were cut off, and yield the open sessions, which have no process now."""
     unfinished: dict[str, list[str]] = {}
     for session_id, turn_id in await store.unfinished():
@@ -28,10 +29,10 @@ async def recover(store: EventStore) -> AsyncIterator[SessionRecord]:
     # The hibernated first: all others become hibernated, and would be found again.
     for state in (State.HIBERNATED, *(state for state in OPEN if state is not State.HIBERNATED)):
         for record in await _all(store, state):
-            yield await _settle(store, record, unfinished.pop(record.session_id, []))
+            yield await _settle(store, accounts, record, unfinished.pop(record.session_id, []))
     for session_id, turns in unfinished.items():  # of sessions that are not open: a stop came between two writes
         if (found := await store.get(session_id)) is not None:
-            await _settle(store, found, turns)
+            await _settle(store, accounts, found, turns)
 
 
 async def _all(store: EventStore, state: State) -> list[SessionRecord]:
@@ -44,7 +45,7 @@ async def _all(store: EventStore, state: State) -> list[SessionRecord]:
             return found
 
 
-async def _settle(store: EventStore, record: SessionRecord, turns: list[str]) -> SessionRecord:
+async def _settle(store: EventStore, accounts: Accounts, record: SessionRecord, turns: list[str]) -> SessionRecord:
     drafts: list[Draft] = []
     for turn_id in turns:
         if record.state is State.WAITING:
@@ -52,7 +53,11 @@ async def _settle(store: EventStore, record: SessionRecord, turns: list[str]) ->
         drafts += await _taken_back(store, record, turn_id)
         text = "the server was stopped before this turn was over"
         drafts.append(Draft(ErrorEvent(type="error", error=text, code="server_restarted"), turn_id))
-        drafts.append(Draft(unused("error"), turn_id))
+        # The first one ran; the others waited. Where no turn is open, the usage is in the record already.
+        used = accounts.left(record.agent_id)
+        complete = with_usage(unused("error"), used) if used else unused("error")
+        record = record.counting(complete)
+        drafts.append(Draft(complete, turn_id))
     drafts += map(Draft, lost_tasks(record.tasks, "server_restarted"))
     record = replace(record, tasks=())
     if record.state in OPEN and record.state is not State.HIBERNATED:

@@ -35,6 +35,7 @@ class NewSession:
     mcp_servers: Mapping[str, Any] | tuple[str, ...] = field(default_factory=dict)
     max_turns: int | None = None
     setting_sources: tuple[str, ...] = ()
+    budget_usd: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -56,9 +57,13 @@ class NewTurn:
             yield "documents"
 
 
+OF_THE_RECORD = ("title", "metadata", "budget_usd")
+"""What a change may concern beside the agent's own options."""
+
+
 @dataclass(frozen=True, slots=True)
 class SessionChanges:
-    """Changes to a session: ``given`` has new values of ``title``, ``metadata``, ``model`` or ``permission_mode``.
+    """Changes to a session: ``given`` has new values of ``model``, ``permission_mode`` or one of `OF_THE_RECORD`.
 
     ``revoked`` is the id of a permission rule that no longer applies.
     """
@@ -75,7 +80,7 @@ class SessionChanges:
     def apply(self, record: SessionRecord) -> SessionRecord:
         """Return the changed record. Raises `NotFound` (``rule_not_found``)."""
         of_agent = {name: self.given[name] for name in ("model", "permission_mode") if name in self.given}
-        of_record = {name: self.given[name] for name in ("title", "metadata") if name in self.given}
+        of_record = {name: self.given[name] for name in OF_THE_RECORD if name in self.given}
         rules = record.options.permission_rules
         if self.revoked is not None:
             of_agent["permission_rules"] = tuple(rule for rule in rules if rule["id"] != self.revoked)
@@ -156,6 +161,7 @@ class SessionView(TypedDict):
     cost_usd: float
     cost_basis: CostBasis
     tasks: list[TaskView]
+    budget_usd: float | None
     metadata: dict[str, Any]
 
 
@@ -188,5 +194,6 @@ def session_view(
         cost_usd=record.cost_usd,
         cost_basis=record.cost_basis,
         tasks=[cast(TaskView, dict(task)) for task in record.tasks],
+        budget_usd=record.budget_usd,
         metadata=dict(record.metadata),
     )

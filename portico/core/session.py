@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 
+from portico.core.accounts import Accounts
 from portico.core.agent import Decision, OwnTurn, Suggestion, Turn
 from portico.core.answers import Judgement, judge
 from portico.core.calls import CALL_SECONDS, Calls
@@ -22,6 +23,7 @@ from portico.core.journal import Journal
 from portico.core.permissions import Permissions
 from portico.core.policy import Policy
 from portico.core.principal import Principal
+from portico.core.purse import Purse
 from portico.core.questions import with_answers
 from portico.core.quota import TurnRate
 from portico.core.requests import NewTurn, SessionChanges, SessionView, TurnView, session_view
@@ -58,6 +60,7 @@ class Session:
         slots: ProcessSlots,
         folder: Path,
         policy: Policy,
+        accounts: Accounts,
     ) -> None:
         allowed = replace(record, options=policy.still(record.options))
         self.life = feed.life
@@ -75,6 +78,7 @@ class Session:
         self._news = Broadcast()  # a turn is over, or a write that must succeed has failed
         self._calls = Calls(seat, self._wishes, self._wakeup)
         self._journal = Journal(allowed, feed, self.permissions, self._news)
+        self._purse = Purse(self._journal, accounts)
         self._turns = TurnIntake(self._journal, self._wishes, seat.driver, policy, wakeup=self._wakeup, news=self._news)
         self._executor = TurnExecutor(
             self,
@@ -86,6 +90,7 @@ class Session:
             slots=slots,
             folder=folder,
             calls=self._calls,
+            purse=self._purse,
         )
         self._background = self._executor.background
         self._aside: Aside | None = None  # the one that the wish of this name means
@@ -300,6 +305,7 @@ class Session:
 
     async def _end(self) -> None:
         await self._executor.put_away("closed")
+        self._purse.close()
         async with self._turns.accepting:  # callers accepted before the close have their turns in the queue by now
             pass
         await self._journal.persist(self._turns.refuse_queued, *_CLOSED)
@@ -395,7 +401,7 @@ class Session:
             last, complete = await self._executor.execute(run)
             self._turns.queue.put_first(run.end())  # from now on no agent takes a steering message
             complete["duration_ms"] = round((time.monotonic() - began) * 1000)
-            self._journal.count(complete)
+            complete = self._purse.pay(complete)
             await self._journal.persist(self._write_end, [*last, complete], turn_id)
         finally:
             self._turns.running = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from anyio.abc import TaskGroup
 
+from portico.core.accounts import Accounts
 from portico.core.drivers import Drivers
 from portico.core.errors import Conflict, Exhausted, SessionNotFound, Unavailable
 from portico.core.folders import Folders
@@ -24,7 +25,14 @@ class SessionStarter:
     """
 
     def __init__(
-        self, lives: Lives, drivers: Drivers, policy: Policy, *, slots: ProcessSlots, folders: Folders
+        self,
+        lives: Lives,
+        drivers: Drivers,
+        policy: Policy,
+        *,
+        slots: ProcessSlots,
+        folders: Folders,
+        accounts: Accounts,
     ) -> None:
         self.tasks: TaskGroup | None = None
         self.opening: dict[str, str] = {}
@@ -33,6 +41,7 @@ class SessionStarter:
         self._policy = policy
         self._slots = slots
         self._folders = folders
+        self._accounts = accounts
 
     async def open(self, life: Life) -> Session:
         """Return the live session; start it if it is dormant. Raises `Conflict` (``session_closed``) or `Exhausted`."""
@@ -60,6 +69,7 @@ class SessionStarter:
             slots=self._slots,
             folder=self._folders.agent(record.agent_id),
             policy=self._policy,
+            accounts=self._accounts,
         )
         self.tasks.start_soon(self._keep, session, name=f"session {record.session_id}")
         return session

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast
 
 from portico.core.agent import AgentOptions
-from portico.core.events import Event
+from portico.core.events import Complete, Event
 from portico.core.state import State
-from portico.core.usage import CostBasis, UsageByModel
+from portico.core.usage import CostBasis, UsageByModel, add_usage, least_certain
 
 READ_BYTES = 2 * 1024 * 1024
 LIST_BYTES = 256 * 1024
@@ -45,6 +46,19 @@ class SessionRecord:
     cost_usd: float = 0.0
     cost_basis: CostBasis = "reported"
     tasks: tuple[Mapping[str, Any], ...] = ()
+    budget_usd: float | None = None
+
+    def counting(self, complete: Complete) -> SessionRecord:
+        """Return the record with the usage and the cost of one more turn."""
+        cost = self.cost_usd + complete["cost_usd"]
+        by_model = add_usage(self.usage_by_model, complete.get("usage_by_model", {}))
+        return replace(
+            self,
+            usage=add_usage(self.usage, complete["usage"]),
+            usage_by_model=cast(UsageByModel, by_model),
+            cost_usd=cost if math.isfinite(cost) else self.cost_usd,
+            cost_basis=least_certain((self.cost_basis, complete.get("cost_basis", "reported"))),
+        )
 
 
 @dataclass(frozen=True, slots=True)

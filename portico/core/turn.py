@@ -72,6 +72,7 @@ class TurnRun:
         self.turn_id = turn_id
         self.starting = anyio.CancelScope()
         self.live = False
+        self.own = isinstance(turn, OwnTurn)
         self._agent: Agent  # from `begin` on
         self._turn = turn
         self._history = history

@@ -17,6 +17,7 @@ from portico.core.flaws import flaw
 from portico.core.journal import Journal
 from portico.core.permissions import Permissions
 from portico.core.policy import Policy
+from portico.core.purse import Purse
 from portico.core.seat import Seat
 from portico.core.slots import Holder, ProcessSlots
 from portico.core.state import State, Wishes
@@ -42,6 +43,7 @@ class TurnExecutor:
         slots: ProcessSlots,
         folder: Path,
         calls: Calls,
+        purse: Purse,
     ) -> None:
         """``holder`` is the session, as `ProcessSlots` knows it."""
         self._holder = holder
@@ -53,6 +55,7 @@ class TurnExecutor:
         self._slots = slots
         self._folder = folder
         self._calls = calls
+        self._purse = purse
         self.background = BackgroundWork(journal)
 
     async def claim(self) -> None:
@@ -76,6 +79,9 @@ class TurnExecutor:
 
     async def execute(self, run: TurnRun) -> tuple[list[EventBody], Complete]:
         """Run the turn, and return its end, whatever happens in it."""
+        refused = self._purse.open()
+        if refused is not None and not run.own:
+            return [refused], unused("error")
         try:
             await self._ready_agent(run)
             if run.interrupted or self._seat.agent is None:

@@ -6,6 +6,8 @@ import json
 
 from starlette.types import Send
 
+from portico.core.accounts import SESSION_BUDGET_SPENT
+
 Raw = tuple[bytes, bytes]
 
 
@@ -36,6 +38,11 @@ def budget_exceeded(owner: str, spent: float, budget: float) -> Refusal:
         "(budget_usd_per_day)"
     )
     return Refusal(402, "budget_exceeded", text, retry=False)
+
+
+def session_budget_exceeded() -> Refusal:
+    """Return the same for the budget of a session."""
+    return Refusal(402, "budget_exceeded", SESSION_BUDGET_SPENT, retry=False)
 
 
 HOP_BY_HOP = frozenset(

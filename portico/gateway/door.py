@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from portico.core.usage import add_usage
+from portico.gateway.account import Account
 from portico.gateway.socket_peer import is_of
 
 MAX_CONNECTIONS = 32
@@ -27,17 +27,21 @@ class Accepted(Protocol):
 
 
 class AgentDoor:
-    """Implements `portico.core.gateway.Door`. ``usage`` and ``cost_usd`` add up everything that came through it."""
+    """Implements `portico.core.gateway.Door`. ``account`` is the agent's, which outlives the door."""
 
     def __init__(
-        self, path: Path, owner: str | None, environment: Mapping[str, str], open_doors: set[AgentDoor]
+        self,
+        path: Path,
+        owner: str | None,
+        environment: Mapping[str, str],
+        open_doors: set[AgentDoor],
+        account: Account,
     ) -> None:
         """``open_doors`` contains this door from `serve` to `close`."""
         self.path = path
         self.owner = owner
+        self.account = account
         self.environment = environment
-        self.usage: dict[str, Any] = {}
-        self.cost_usd = 0.0
         self.connections: set[Accepted] = set()
         self._open_doors = open_doors
         self._pid: int | None = None
@@ -59,10 +63,6 @@ class AgentDoor:
     def hand_to(self, owner: str | None) -> None:
         self.owner = owner
 
-    def count(self, usage: Mapping[str, Any], cost_usd: float) -> None:
-        self.usage = add_usage(self.usage, usage)
-        self.cost_usd += cost_usd
-
     def bind(self) -> socket.socket:
         """Return a listening socket at `path`, for this user alone. Raises OSError."""
         self.path.unlink(missing_ok=True)  # left by an agent that was killed with its server
@@ -80,12 +80,14 @@ class AgentDoor:
     def serve(self, server: asyncio.AbstractServer) -> None:
         self._server = server
         self._open_doors.add(self)
+        self.account.open = True
 
     async def close(self) -> None:
         server, self._server = self._server, None
         if server is None:
             return
         self._open_doors.discard(self)
+        self.account.open = False
         server.close()
         for connection in list(self.connections):
             connection.transport.abort()

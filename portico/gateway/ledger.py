@@ -1,6 +1,6 @@
-"""The amount that each principal has spent today, in a small file of the data folder.
+"""The amounts that each principal has spent today, and that each agent has used in its turn, in a small file.
 
-The store can't serve for this: it records a turn's cost as the agent states it, by session and not by day.
+The store can't serve for this: it has the cost of whole turns only, by session and not by day.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
+from portico.core.events import Complete, with_usage
+from portico.core.prices import LIST_PRICES, PriceTable
 from portico.core.threads import in_thread
+from portico.core.usage import UsageByModel, flaw_of_usage
+from portico.gateway.account import Account
 from portico.gateway.api_errors import budget_exceeded
 
 SAVE_SECONDS = 1.0
@@ -31,19 +35,62 @@ def today() -> str:
 
 
 class Ledger:
-    """US dollars spent on this UTC day, by principal. `run` keeps the file up to date.
+    """US dollars spent on this UTC day, by principal, and the accounts of agents that go through the gateway.
 
-    ``budget`` is the amount that each principal may spend in a day.
+    It implements `portico.core.accounts.Accounts`. `run` keeps the file up to date. ``budget`` is the amount that each
+    principal may spend in a day.
     """
 
-    def __init__(self, path: Path, budget: float | None, day: Callable[[], str] = today) -> None:
+    def __init__(
+        self, path: Path, budget: float | None, day: Callable[[], str] = today, *, prices: PriceTable = LIST_PRICES
+    ) -> None:
+        self.prices = prices
         self._path = path
         self._budget = budget
         self._today = day
         self._day = ""
         self._spent: dict[str, float] = {}
-        self._saved: tuple[str, dict[str, float]] = "", {}
+        self._accounts: dict[str, Account] = {}
+        self._limits: dict[str, float] = {}
+        self._left: dict[str, UsageByModel] = {}
+        self._saved = ""
         self._changed = anyio.Event()
+
+    def account(self, agent_id: str) -> Account:
+        """Return the account of an agent that goes through the gateway from now on."""
+        over = [name for name, account in self._accounts.items() if account.empty and not account.open]
+        for name in over:
+            del self._accounts[name]
+        if agent_id not in self._accounts:
+            account = self._accounts[agent_id] = Account(self.prices)
+            account.limit(self._limits.get(agent_id))
+        return self._accounts[agent_id]
+
+    def settle(self, agent_id: str, owner: str, complete: Complete) -> Complete:
+        """See `Accounts.settle`."""
+        if (account := self._accounts.get(agent_id)) is None:
+            self.add(owner, complete["cost_usd"])
+            return complete
+        used = self.prices.whole(complete.get("usage_by_model", {}), account.take())
+        self._changed.set()
+        return with_usage(complete, used)
+
+    def left(self, agent_id: str) -> UsageByModel:
+        """See `Accounts.left`."""
+        return self._left.pop(agent_id, {})
+
+    def limit(self, agent_id: str, usd: float | None) -> None:
+        """See `Accounts.limit`. An agent that does not go through the gateway is not limited."""
+        self._limits.pop(agent_id, None)
+        if usd is not None:
+            self._limits[agent_id] = usd
+        if (account := self._accounts.get(agent_id)) is not None:
+            account.limit(usd)
+
+    def forget(self, agent_id: str) -> None:
+        """See `Accounts.forget`."""
+        self._accounts.pop(agent_id, None)
+        self._limits.pop(agent_id, None)
 
     def check(self, owner: str | None) -> None:
         """Raise `Refusal` if the owner's budget is spent."""
@@ -66,8 +113,7 @@ class Ledger:
     async def open(self) -> None:
         """Read the file, if there is one. A file that can't be read counts as none, and is logged."""
         try:
-            self._day, self._spent = _parsed(await anyio.to_thread.run_sync(self._path.read_text))
-            self._saved = self._day, dict(self._spent)
+            self._day, self._spent, self._left = _parsed(await anyio.to_thread.run_sync(self._path.read_text))
         except FileNotFoundError:
             pass
         except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -86,12 +132,13 @@ class Ledger:
                 await self._save()
 
     async def _save(self) -> None:
-        day, spent = self._day, dict(self._spent)
-        if (day, spent) == self._saved:
+        used = {agent_id: usage for agent_id, account in self._accounts.items() if (usage := account.usage())}
+        text = json.dumps({"day": self._day, "usd": self._spent, "used": used})
+        if text == self._saved:
             return
         try:
-            await in_thread(partial(self._write, json.dumps({"day": day, "usd": spent})))
-            self._saved = day, spent
+            await in_thread(partial(self._write, text))
+            self._saved = text
         except OSError as error:
             log.error("the spending of today can't be written to %s: %s", self._path, error.strerror)
 
@@ -102,11 +149,13 @@ class Ledger:
         draft.replace(self._path)
 
 
-def _parsed(text: str) -> tuple[str, dict[str, float]]:
+def _parsed(text: str) -> tuple[str, dict[str, float], dict[str, UsageByModel]]:
     value = json.loads(text)
     if not isinstance(value, dict) or not isinstance(value.get("usd"), dict):
         raise ValueError("it has another form")
     amounts = {str(name): float(usd) for name, usd in value["usd"].items()}
-    if not all(math.isfinite(usd) for usd in amounts.values()):
+    used = value.get("used", {})  # older versions wrote none
+    flaws = [flaw_of_usage(usage) for usage in used.values()] if isinstance(used, dict) else ["it is no object"]
+    if not all(math.isfinite(usd) for usd in amounts.values()) or any(flaws):
         raise ValueError("it has another form")
-    return str(value.get("day")), amounts
+    return str(value.get("day")), amounts, used

@@ -25,11 +25,12 @@ class StreamMeter:
 
     def __init__(self, prices: PriceTable = LIST_PRICES) -> None:
         self._prices = prices
-        self._model = ""
+        self.model = ""
         self._usage: dict[str, Any] = {}
         self._rest = b""
         self._skipping = False
         self._deltas = 0
+        self._whole = False  # whether the API has reported the total
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the body, which may be cut anywhere."""
@@ -60,8 +61,9 @@ class StreamMeter:
         message = event.get("message") if kind == "message_start" else event
         if kind not in ("message_start", "message_delta") or not isinstance(message, dict):
             return
-        self._model = str(message.get("model") or self._model)
+        self.model = str(message.get("model") or self.model)
         if isinstance(usage := message.get("usage"), dict):  # the numbers of a delta are cumulative
+            self._whole = self._whole or (kind == "message_delta" and "output_tokens" in usage)
             self._usage.update({name: value for name, value in usage.items() if value is not None})
 
     def total(self) -> tuple[dict[str, Any], float]:
@@ -71,15 +73,18 @@ class StreamMeter:
         """
         if not self._usage:
             return {}, 0.0
-        told = self._usage.get("output_tokens")
-        usage = {**self._usage, "output_tokens": max(told if isinstance(told, int) else 0, self._deltas)}
-        return usage, self._prices.cost(self._model, usage)
+        usage = dict(self._usage)
+        if not self._whole:
+            told = usage.get("output_tokens")
+            usage["output_tokens"] = max(told if isinstance(told, int) else 0, self._deltas)
+        return usage, self._prices.cost(self.model, usage)
 
 
 class JsonMeter:
     """A meter for a reply that does not stream."""
 
     def __init__(self, prices: PriceTable = LIST_PRICES) -> None:
+        self.model = ""
         self._prices = prices
         self._body = bytearray()
 
@@ -93,7 +98,8 @@ class JsonMeter:
         usage = message.get("usage")
         if not isinstance(usage, dict):
             return {}, 0.0
-        return usage, self._prices.cost(str(message.get("model")), usage)
+        self.model = str(message.get("model") or "")
+        return usage, self._prices.cost(self.model, usage)
 
 
 def _decoded(data: bytes) -> dict[str, Any]:

@@ -49,11 +49,10 @@ class ModelGateway:
         """Serve until cancelled; then close all doors. Raises `Unavailable` for an unusable proxy or CA file."""
         pool = await anyio.to_thread.run_sync(self._upstream.connect)
         async with pool:
-            await self._ledger.open()
             self._config = _config(Relay(self._upstream, pool, self._ledger, self.health))
             try:
                 task_status.started()
-                await self._ledger.run()
+                await anyio.sleep_forever()
             finally:
                 self._config = None
                 with anyio.CancelScope(shield=True):
@@ -66,7 +65,8 @@ class ModelGateway:
         """See `portico.core.gateway.Gateway.open`. Raises `AgentUnavailable` while `run` does not run."""
         if self._config is None:
             raise AgentUnavailable("The gateway to the model API is not open.", code="not_open")
-        door = AgentDoor(folder / SOCKET, spec.owner, self.environment(folder / SOCKET), self._doors)
+        account = self._ledger.account(spec.agent_id)
+        door = AgentDoor(folder / SOCKET, spec.owner, self.environment(folder / SOCKET), self._doors, account)
         listener = door.bind()
         loop = asyncio.get_running_loop()
         make: Any = partial(AgentConnection, self._config, self._state, door)

@@ -114,6 +114,7 @@ class Relay:
             raise Refusal(405, "invalid_request_error", "only POST is passed on")
         if path == MESSAGES:
             self._ledger.check(door.owner)
+            door.account.check()
         body.expect(scope["headers"])
         request = self._upstream.request(path, query, passed(scope["headers"], NOT_THE_AGENTS), body)
         response = await self._pool.handle_async_request(request)
@@ -129,13 +130,16 @@ class Relay:
 
     async def _stream(self, response: httpx.Response, door: AgentDoor | None, answer: _Answer) -> None:
         streams = response.headers.get("content-type", "").startswith("text/event-stream")
-        meter = StreamMeter() if streams else JsonMeter()
+        prices = self._ledger.prices
+        meter = StreamMeter(prices) if streams else JsonMeter(prices)
         owner = door.owner if door is not None else None
         headers = passed(response.headers.raw, NOT_FOR_THE_AGENT)
         if response.status_code == 401:  # the server's credential is not the agent's to change: it need not try again
             headers = [(name, value) for name, value in headers if name.lower() != RETRY] + [(RETRY, b"false")]
         if "content-encoding" in response.headers:
             headers = [(name, value) for name, value in headers if name.lower() != b"content-length"]
+        if door is not None:
+            door.account.begin(meter)
         try:
             await answer.send({"type": "http.response.start", "status": response.status_code, "headers": headers})
             async for chunk in response.aiter_bytes():
@@ -146,10 +150,9 @@ class Relay:
             await answer.send({"type": "http.response.body", "body": b""})
         finally:
             if door is not None:
-                usage, usd = meter.total()
-                door.count(usage, usd)
+                door.account.end(meter)
                 if owner is not None:
-                    self._ledger.add(owner, usd)
+                    self._ledger.add(owner, meter.total()[1])
 
 
 class _Body:

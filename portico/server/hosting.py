@@ -17,6 +17,7 @@ from portico.core.audit import OK, NoAudit
 from portico.core.engine import Engine
 from portico.core.intake import BESIDE, Intake
 from portico.core.policy import Policy
+from portico.core.prices import PriceTable
 from portico.core.quota import StreamQuota
 from portico.core.tickets import Tickets
 from portico.gateway.ledger import Ledger
@@ -61,7 +62,9 @@ async def hosting(
     selection = Selection(loaded, registry, transports=transports)
     with hold(settings.data_dir) as lease:
         passed_on = agent_environment(settings, environ)
-        gateway = _gateway(settings, passed_on)
+        prices = PriceTable.of(settings.model_prices)
+        ledger = Ledger(settings.data_dir / "spending.json", settings.budget_usd_per_day, prices=prices)
+        gateway = _gateway(settings, passed_on, ledger)
         context = Context(
             settings,
             settings.data_dir,
@@ -92,6 +95,7 @@ async def hosting(
             policy=policy(settings, relied_on(settings, loaded.files, passed_on)),
             observers=observers,
             check=lease.check,
+            accounts=ledger,
         )
         if gateway is not None:
             gateway.health.failed = engine.failed
@@ -101,6 +105,8 @@ async def hosting(
                 tasks.start_soon(audit.run)
                 context.reloads.add("audit_log", audit.reopen)
             engine.audit.note("server.start", OK)
+            await ledger.open()
+            tasks.start_soon(ledger.run)
             if gateway is not None:
                 await tasks.start(gateway.run)
             await tasks.start(engine.run)
@@ -111,7 +117,7 @@ async def hosting(
             tasks.cancel_scope.cancel()
 
 
-def _gateway(settings: Settings, environment: Mapping[str, str]) -> ModelGateway | None:
+def _gateway(settings: Settings, environment: Mapping[str, str], ledger: Ledger) -> ModelGateway | None:
     """Make the gateway; None if agents have the credential themselves, if there is none, or for another provider."""
     key, token = settings.anthropic_api_key, settings.claude_code_oauth_token
     if not settings.key_gateway or (key is None and token is None) or another_provider(settings.agent_env):
@@ -122,7 +128,7 @@ def _gateway(settings: Settings, environment: Mapping[str, str]) -> ModelGateway
         oauth_token=token.get_secret_value() if token else None,
         environment=environment,
     )
-    return ModelGateway(upstream, Ledger(settings.data_dir / "spending.json", settings.budget_usd_per_day))
+    return ModelGateway(upstream, ledger)
 
 
 def policy(settings: Settings, files: Sequence[Path] = ()) -> Policy:

@@ -267,7 +267,7 @@ TURN_CODES: Mapping[str, tuple[str, str]] = {
     "authentication_failed": ("the model API refuses the server's credentials", "Tell the operator."),
     "billing": ("the model API refuses for reasons of payment", "Tell the operator."),
     "budget_exceeded": (
-        "the caller has spent `budget_usd_per_day`",
+        "the owner has spent `budget_usd_per_day`, or the session its `budget_usd`",
         "Wait for the next day, or ask the operator for more.",
     ),
     "rate_limited": ("the model API has had too many requests", "Try again later."),

@@ -120,6 +120,7 @@ Line = Annotated[_Passable, StringConstraints(min_length=1, max_length=256)]
 PermissionMode = Literal["default", "acceptEdits", "plan", "dontAsk", "bypassPermissions"]
 Folder = Annotated[_Passable, StringConstraints(min_length=1, max_length=4096)]
 Prompt = Annotated[str, AfterValidator(_argument), told(pattern=NO_NUL, maxLength=100 * KIB)]
+Budget = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 OneRule = Annotated[str, AfterValidator(_tool_rule), told(pattern=PATTERN, maxLength=MAX_LENGTH)]
 ToolRules = Annotated[list[OneRule], Field(max_length=512, fail_fast=True), AfterValidator(_arguments)]
 WHOLE = BeforeValidator(_integral)
@@ -167,6 +168,7 @@ class SessionBody(_Strict):
     mcp_servers: McpServers | None = None
     max_turns: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = None
     setting_sources: Annotated[list[Literal["project", "local"]], Field(max_length=2)] | None = None
+    budget_usd: Budget | None = None
     metadata: Annotated[dict[str, Any], _bounded(16 * KIB)] | None = None
 
     def request(self) -> NewSession:
@@ -181,9 +183,10 @@ class SessionBody(_Strict):
 
 
 class SessionPatch(_Strict):
-    """The changes to a session. Null removes the title, and restores the agent's own model."""
+    """The changes to a session. Null removes the title and the budget, and restores the agent's own model."""
 
     title: Line | None = None
+    budget_usd: Budget | None = None
     model: Line | None = None
     permission_mode: PermissionMode = "default"
     metadata: Annotated[dict[str, Any], _bounded(16 * KIB)] = Field(default_factory=dict)

@@ -141,6 +141,7 @@ OTHER_VALUES = {
     "claude_model": "sonnet",
     "max_tokens": "1",
     "subagents": "off",
+    "model_prices": '{"a": {"input": 1, "output": 2, "cache_read": 0.5}}',
     "max_sessions": "1",
     "max_sessions_per_principal": "1",
     "max_turns_per_minute": "1",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from portico.core import recovery
+from portico.core.accounts import NoAccounts
 from portico.core.principal import Principal
 from portico.core.requests import NewSession
 from portico.core.state import OPEN, State
@@ -28,7 +29,7 @@ async def test_each_open_session_is_found_once(tmp_path: Path, monkeypatch: pyte
         store = SqliteStore(path)
         await store.open()
         try:
-            found = [(record.session_id, record.state) async for record in recovery.recover(store)]
+            found = [(record.session_id, record.state) async for record in recovery.recover(store, NoAccounts())]
         finally:
             await store.close()
         assert sorted(found) == [("a", State.HIBERNATED), ("b", State.HIBERNATED)]

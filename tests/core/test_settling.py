@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from portico.core import recovery
+from portico.core.accounts import NoAccounts
 from portico.core.agent import AgentDriver
 from portico.core.errors import AgentFailed
 from portico.core.events import Delta, EventBody, Message
@@ -72,7 +73,7 @@ async def test_a_server_that_was_killed_takes_it_back_at_its_next_start(tmp_path
         while not any(event.type == "delta" for event in await reader.read()):
             pass
         copy = await _copied(store, session)
-    async for _ in recovery.recover(copy):
+    async for _ in recovery.recover(copy, NoAccounts()):
         pass
     types = [event.type for event in await copy.read(session, 0, 100)]
     assert types[-4:] == ["message", "error", "complete", "session"]

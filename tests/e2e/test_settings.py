@@ -20,6 +20,7 @@ import pytest
 from portico.config.settings import Settings
 from tests.e2e import test_gateway as gateway_tests
 from tests.e2e import test_settings_together as together
+from tests.e2e import test_spending as spending_tests
 from tests.support.agents import real_cli
 from tests.support.certificates import Certificates
 from tests.support.limits import HANG_SECONDS
@@ -34,7 +35,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
 
 def test_every_setting_has_its_test() -> None:
-    modules = (together, ziti_settings, gateway_tests)
+    modules = (together, ziti_settings, gateway_tests, spending_tests)
     tests = [name for name in [*globals(), *(name for module in modules for name in vars(module))] if "test_" in name]
     tests += [f"test_{name}" for name in SHOWN_WITH_ANOTHER]
     missing = [name for name in Settings.model_fields if not any(test.startswith(f"test_{name}") for test in tests)]

@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from portico.core.usage import TOKENS
+from tests.support.limits import HANG_SECONDS
 from tests.support.server import RunningServer, running_server
 from tests.support.talk import Event, Talk, only, script, talk
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
 Step = dict[str, Any]
+
+ALICE = "alice-secret-alice"
 
 
 def used(tokens: int) -> dict[str, int]:
@@ -111,3 +115,76 @@ async def test_the_sums_outlive_the_server(tmp_path: Path) -> None:
             sessions.append(await client.session("s"))
     adds_up(sessions[1])
     assert [session["usage"]["input_tokens"] for session in sessions] == [1000, 1500]
+
+
+async def test_what_a_killed_agent_has_used_is_in_the_turn_that_it_ended(client: Talk, server: RunningServer) -> None:
+    await client.open(session_id="s", allowed_tools=["Bash"])
+    sleep = {"name": "Bash", "input": {"command": "tail -f /dev/null"}}
+    started = await client.start("s", script({"say": "x", "tool": sleep, "usage": used(3000)}))
+    await client.until("s", "tool_use", turn_id=started["turn_id"])
+    server.kill_agents()
+    complete = await client.until("s", "complete", turn_id=started["turn_id"])
+    adds_up(complete)
+    assert complete["stop_reason"] == "error" and complete["usage"]["input_tokens"] == 3000
+    assert complete["cost_basis"] == "table" and complete["cost_usd"] == pytest.approx(0.0122)
+    assert (await end(client, {"say": "y", "usage": used(100)}))["usage"]["input_tokens"] == 100
+    assert (await client.session("s"))["usage"]["input_tokens"] == 3100
+
+
+async def test_a_reply_that_was_cut_and_asked_for_again_is_paid_twice(client: Talk) -> None:
+    await client.open(session_id="s")
+    complete = await end(client, {"say": "a b c d", "cut": 2, "times": 1, "usage": used(1000)})
+    assert complete["usage"]["input_tokens"] == 2000 and complete["cost_basis"] == "reported"
+
+
+async def test_what_a_killed_server_has_used_is_in_the_turn_that_it_cut_off(tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    tokens = {"PORTICO_DATA_DIR": data, "PORTICO_AUTH_TOKENS": f"alice:{ALICE}:admin"}
+    (tmp_path / "one").mkdir()
+    async with running_server(tmp_path / "one", **tokens) as server, talk(server, ALICE) as client:
+        await client.open(session_id="s", allowed_tools=["Bash"])
+        await end(client, {"say": "x", "usage": used(500)})
+        sleep = {"name": "Bash", "input": {"command": "tail -f /dev/null"}}
+        started = await client.start("s", script({"say": "x", "tool": sleep, "usage": used(3000)}))
+        with anyio.fail_after(HANG_SECONDS):
+            while "3000" not in await anyio.Path(data, "spending.json").read_text():
+                await anyio.sleep(0.05)
+        server.process.kill()
+        await server.process.wait()
+    (tmp_path / "two").mkdir()
+    async with running_server(tmp_path / "two", **tokens) as server, talk(server, ALICE) as client:
+        complete = await client.until("s", "complete", turn_id=started["turn_id"])
+        assert complete["usage"]["input_tokens"] == 3000
+        assert (await end(client, {"say": "y", "usage": used(100)}))["usage"]["input_tokens"] == 100
+        session = await client.session("s")
+        adds_up(session)
+        assert session["usage"]["input_tokens"] == 3600
+
+
+async def test_the_budget_of_a_session_ends_its_turn_and_can_be_raised(client: Talk, server: RunningServer) -> None:
+    assert (await client.open(session_id="s", budget_usd=0.01, allowed_tools=["Bash"]))["budget_usd"] == 0.01
+    tool = {"name": "Bash", "input": {"command": "true"}}
+    dear = {"say": "dear", "tool": tool, "usage": used(3000)}
+    turn = await client.turn("s", script(dear, {"say": "more"}))  # its second request is one too many
+    assert only(turn, "error")["code"] == "budget_exceeded" and turn[-1]["stop_reason"] == "error"
+    before = len(server.model.requests)
+    turn = await client.turn("s", "hello")
+    assert only(turn, "error")["code"] == "budget_exceeded" and "budget_usd" in only(turn, "error")["error"]
+    assert len(server.model.requests) == before
+    patched = (await client.http.patch("/sessions/s", json={"budget_usd": 1})).raise_for_status().json()
+    assert patched["budget_usd"] == 1
+    assert (await end(client, {"say": "fine"}))["stop_reason"] == "end_turn"
+    for wrong in (0, -1, "1", 1e9):
+        assert (await client.http.patch("/sessions/s", json={"budget_usd": wrong})).status_code == 422
+    assert (await client.http.patch("/sessions/s", json={"budget_usd": None})).json()["budget_usd"] is None
+
+
+async def test_model_prices_are_the_operators(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.json"
+    prices.write_text('{"claude-haiku-5-5": {"input": 1000, "output": 0, "cache_read": 0}}')
+    limits = {"PORTICO_MODEL_PRICES": f"@{prices}", "PORTICO_BUDGET_USD_PER_DAY": "1.5"}
+    async with running_server(tmp_path, **limits) as server, talk(server) as client:
+        await client.open(session_id="s", model="claude-haiku-5-5")
+        complete = await end(client, {"say": "x", "usage": used(2000)})
+        assert (complete["cost_usd"], complete["cost_basis"]) == (2.0, "table")
+        assert only(await client.turn("s", "more"), "error")["code"] == "budget_exceeded"

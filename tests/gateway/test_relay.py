@@ -246,9 +246,10 @@ async def test_what_is_used_is_counted_for_the_agent_and_its_owner(model: Served
     async with gate(tmp_path, model.url) as through:
         for stream in (True, False):
             await through.ask({"say": "x", "usage": usage}, stream=stream)
-        assert through.door.usage["input_tokens"] == 2000 and through.door.usage["output_tokens"] == 200
-        assert through.door.cost_usd == pytest.approx(2 * (1000 * 4 + 100 * 20) / 1e6)
-        assert through.ledger.spent("alice") == pytest.approx(through.door.cost_usd)
+        used = through.door.account.usage()["claude-opus-5-5"]
+        assert (used["input_tokens"], used["output_tokens"]) == (2000, 200)
+        assert used["cost_usd"] == pytest.approx(2 * (1000 * 4 + 100 * 20) / 1e6)
+        assert through.ledger.spent("alice") == pytest.approx(used["cost_usd"])
         through.door.hand_to("bob")
         await through.ask({"say": "x", "usage": usage})
         assert through.ledger.spent("bob") == pytest.approx(through.ledger.spent("alice") / 2)

@@ -59,6 +59,8 @@ async def gate(folder: Path, url: str, *, budget: float | None = None, **upstrea
     ledger = Ledger(folder / "spending.json", budget)
     gateway = ModelGateway(Upstream(url, **{"api_key": KEY, **upstream}), ledger)
     async with background() as tasks:
+        await ledger.open()
+        tasks.start_soon(ledger.run)
         await tasks.start(gateway.run)
         door = await gateway.open(spec_in(folder), folder)
         door.admit(os.getpid())

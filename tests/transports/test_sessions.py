@@ -24,7 +24,7 @@ async def test_a_session_from_its_creation_to_its_end(tmp_path: Path) -> None:
             *("session_id", "title", "state", "driver", "model", "cwd", "permission_mode", "owner", "created_at"),
             "permission_rules",
             *("last_active_at", "last_seq", "turns", "queued", "pending_permissions", "usage", "cost_usd", "metadata"),
-            *("usage_by_model", "cost_basis"),
+            *("usage_by_model", "cost_basis", "budget_usd", "tasks", "permission_rules"),
         }
         assert (await served.client.get(created.headers["location"])).json() == session
         head = await served.client.head(created.headers["location"])

@@ -77,6 +77,7 @@ class DriverConfig:
             # This tool needs no permission, and its mode ends only with the next message, which may be too late.
             withheld_tools=() if "plan" in settings.permission_modes else ("EnterPlanMode",),
             permission_modes=frozenset(settings.permission_modes),
+            prices=PriceTable.of(settings.model_prices),
         )
 
 

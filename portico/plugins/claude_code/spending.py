@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, cast
 
-from portico.core.events import Complete
+from portico.core.events import Complete, unused, with_usage
 from portico.core.prices import PriceTable
-from portico.core.usage import TOKENS, ModelUsage, add_usage, cost, least_certain, tokens
+from portico.core.usage import TOKENS, ModelUsage, add_usage, least_certain
 
 Json = dict[str, Any]
 
@@ -60,7 +60,7 @@ class Spending:
             for name, model in models.items()
             if isinstance(model, dict)
         }
-        return _complete(stop_reason, by_model)
+        return with_usage(unused(stop_reason), by_model)
 
     def _since_last(self, result: Json) -> float:
         """Return the difference of two totals.
@@ -89,17 +89,6 @@ def summed(complete: Complete, others: Iterable[Complete]) -> Complete:
             cost_basis=least_certain(end.get("cost_basis", "reported") for end in (whole, other)),
         )
     return whole
-
-
-def _complete(stop_reason: str, by_model: dict[str, ModelUsage]) -> Complete:
-    return Complete(
-        type="complete",
-        stop_reason=stop_reason,
-        usage=tokens(by_model),
-        usage_by_model=by_model,
-        cost_usd=cost(by_model),
-        cost_basis=least_certain(model["cost_basis"] for model in by_model.values()),
-    )
 
 
 def _read(model: Json) -> ModelUsage:
