@@ -64,7 +64,8 @@ async def test_prompts_and_tokens_are_used_and_on_no_command_line(tmp_path: Path
     with serving_mcp() as url, looking_on(mark, tmp_path) as onlooker:
         (tmp_path / "mcp.json").write_text(json.dumps(servers(mark, url)))
         variables = {
-            **(SDK_DRIVER if driver == "claude-agent-sdk" else {"PORTICO_DRIVER": driver}),
+            **(SDK_DRIVER if driver == "claude-agent-sdk" else {}),
+            "PORTICO_DRIVER": f"{driver},echo",
             "PORTICO_SANDBOX": sandbox,
             "PORTICO_MAX_PROCESSES": "1",
             "PORTICO_MCP_SERVERS": f"@{tmp_path}/mcp.json",
@@ -87,7 +88,7 @@ async def test_prompts_and_tokens_are_used_and_on_no_command_line(tmp_path: Path
                 assert told(server, mark) == {"instead", "appended"}
                 await client.turn("a", f"{mark}-query")
                 await onlooker.looked()
-                await client.open(session_id="b")
+                await client.open(session_id="b", driver="echo")
                 await client.turn("b", "whose process is it?")
                 assert (await client.session("a"))["state"] == "hibernated"
                 await client.http.delete("/sessions/b?purge=true")

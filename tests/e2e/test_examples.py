@@ -56,7 +56,7 @@ def test_an_example_is_one_short_module(name: str) -> None:
     assert len(module.read_text().splitlines()) < 210
 
 
-@pytest.mark.parametrize("name", ["portico-openai", "portico-webhook"])
+@pytest.mark.parametrize("name", [pytest.param("portico-openai", marks=pytest.mark.long), "portico-webhook"])
 def test_an_example_passes_its_own_tests(tmp_path: Path, name: str) -> None:
     path = os.pathsep.join(map(str, (ROOT, EXAMPLES / name)))
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}

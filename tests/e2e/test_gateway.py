@@ -64,6 +64,7 @@ async def test_no_tool_finds_the_credential_and_the_model_is_told_it(tmp_path: P
             assert KEY not in str(process.environ())
 
 
+@pytest.mark.long
 async def test_with_the_official_sdk_and_a_token_it_is_the_same(tmp_path: Path) -> None:
     variables = {**SDK_DRIVER, "ANTHROPIC_API_KEY": "", "CLAUDE_CODE_OAUTH_TOKEN": KEY}
     async with (

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import anyio
 import pytest
 
 from tests.support.agents import gone_soon, processes_with, unique_seconds
 from tests.support.limits import HANG_SECONDS
-from tests.support.server import running_server
-from tests.support.talk import Talk, script, talk, text
+from tests.support.talk import Talk, script, text
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
@@ -23,18 +20,17 @@ async def interrupted(client: Talk) -> None:
     assert text(await client.turn("s", script({"say": "fine"}))) == "fine"
 
 
-async def test_while_a_tool_runs_its_children_die(tmp_path: Path) -> None:
+async def test_while_a_tool_runs_its_children_die(client: Talk) -> None:
     seconds = unique_seconds()
     tool = {"name": "Bash", "input": {"command": f"for n in 1 2; do sleep {seconds} & done; wait"}}
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s", allowed_tools=["Bash"])
-        await client.start("s", script({"tool": tool}), turn_id="t")
-        await client.until("s", "tool_use")
-        with anyio.fail_after(HANG_SECONDS):
-            while len(children := processes_with(seconds)) < 2:
-                await anyio.sleep(0.05)
-        await interrupted(client)
-        assert gone_soon(children)
+    await client.open(session_id="s", allowed_tools=["Bash"])
+    await client.start("s", script({"tool": tool}), turn_id="t")
+    await client.until("s", "tool_use")
+    with anyio.fail_after(HANG_SECONDS):
+        while len(children := processes_with(seconds)) < 2:
+            await anyio.sleep(0.05)
+    await interrupted(client)
+    assert gone_soon(children)
 
 
 async def test_while_the_api_says_nothing(client: Talk) -> None:

@@ -58,7 +58,10 @@ async def set_mode(client: Talk, wanted: str) -> None:
 
 
 async def test_the_mode_in_force_is_told_and_another_one_that_is_set_holds(tmp_path: Path) -> None:
-    async with running_server(tmp_path, PORTICO_MAX_PROCESSES="1") as server, talk(server) as client:
+    async with (
+        running_server(tmp_path, PORTICO_MAX_PROCESSES="1", PORTICO_DRIVER="claude-code,echo") as server,
+        talk(server) as client,
+    ):
         cwd = (await client.open(session_id="s", permission_mode="plan"))["cwd"]
         events = await turn(client, "s", use("ExitPlanMode"), write(cwd, "a"), answer=ALWAYS)
         assert asked(events) == ["ExitPlanMode", "Write"]
@@ -67,7 +70,7 @@ async def test_the_mode_in_force_is_told_and_another_one_that_is_set_holds(tmp_p
         assert asked(await turn(client, "s", write(cwd, "b"), answer=DENY)) == []
         assert Path(cwd, "b").exists()
         # Its process is given up for another session's: what holds is kept.
-        await client.open(session_id="other")
+        await client.open(session_id="other", driver="echo")
         await client.turn("other", "hi")
         assert (await client.session("s"))["state"] == "hibernated" and await mode(client) == "acceptEdits"
         assert asked(await turn(client, "s", write(cwd, "c"), answer=DENY)) == []
@@ -133,7 +136,10 @@ async def test_a_projects_settings_set_no_mode(tmp_path: Path) -> None:
         assert not (project / "a").exists() and await mode(client) == "default"
 
 
-@pytest.mark.parametrize("driver", [{}, SDK_DRIVER], ids=["claude-code", "claude-agent-sdk"])
+@pytest.mark.parametrize(
+    "driver",
+    [pytest.param({}, id="claude-code"), pytest.param(SDK_DRIVER, id="claude-agent-sdk", marks=pytest.mark.long)],
+)
 async def test_a_projects_subagent_has_no_mode_that_is_not_allowed(tmp_path: Path, driver: dict[str, str]) -> None:
     project = tmp_path / "roots" / "project"
     (project / ".claude" / "agents").mkdir(parents=True)

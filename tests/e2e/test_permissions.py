@@ -158,19 +158,18 @@ async def test_what_is_remembered_is_not_asked_again_in_this_session(client: Tal
     assert complete["stop_reason"] == turn[-1]["stop_reason"] == "end_turn"
 
 
-async def test_the_agents_questions_are_answered_by_a_person(tmp_path: Path) -> None:
+async def test_the_agents_questions_are_answered_by_a_person(client: Talk) -> None:
     options = [{"label": "Red", "description": "like a rose"}, {"label": "Blue", "description": "like the sea"}]
     question = {"question": "Which colour?", "header": "Colour", "options": options, "multiSelect": False}
     tool = {"name": "AskUserQuestion", "input": {"questions": [question]}}
-    async with running_server(tmp_path) as server, talk(server) as client:
-        await client.open(session_id="s")
-        await client.start("s", script({"tool": tool}, {"say": "noted"}))
-        request = await request_of(client, "s")
-        assert request["tool_name"] == "AskUserQuestion"
-        answered = {**request["input"], "answers": {"Which colour?": "Blue"}}
-        await client.answer("s", request["request_id"], behavior="allow", updated_input=answered)
-        assert (await client.until("s", "complete"))["stop_reason"] == "end_turn"
-        assert "Blue" in str(only(await client.history("s"), "tool_result")["content"])
+    await client.open(session_id="s")
+    await client.start("s", script({"tool": tool}, {"say": "noted"}))
+    request = await request_of(client, "s")
+    assert request["tool_name"] == "AskUserQuestion"
+    answered = {**request["input"], "answers": {"Which colour?": "Blue"}}
+    await client.answer("s", request["request_id"], behavior="allow", updated_input=answered)
+    assert (await client.until("s", "complete"))["stop_reason"] == "end_turn"
+    assert "Blue" in str(only(await client.history("s"), "tool_result")["content"])
 
 
 async def test_a_plan_is_approved_by_a_person(client: Talk) -> None:

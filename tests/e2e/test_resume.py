@@ -44,22 +44,21 @@ async def test_cut_at_every_event_of_a_turn_exactly_the_rest_comes(tmp_path: Pat
         assert (await client.session("s"))["turns"] == 1
 
 
-async def test_cut_in_mid_turn_again_and_again_nothing_is_missing_or_doubled(tmp_path: Path) -> None:
+async def test_cut_in_mid_turn_again_and_again_nothing_is_missing_or_doubled(client: Talk) -> None:
     chance = random.Random(7)
-    async with running_server(tmp_path, **SQLITE) as server, talk(server) as client:
-        await client.open(session_id="s")
-        await client.start("s", script({"words": 300, "say": "w ", "gap_ms": 5}))
-        seen: list[Event] = []
-        while not seen or seen[-1]["type"] != "complete":
-            enough = len(seen) + chance.randrange(1, 40)
-            async with client.follow("s", after=len(seen)) as following:
-                async for event in following:
-                    seen.append(event)
-                    if len(seen) >= enough or event["type"] == "complete":
-                        break
-        assert [event["seq"] for event in seen] == list(range(1, len(seen) + 1))
-        assert seen == (await client.history("s"))[: len(seen)]
-        assert text(seen).count("w") == 300
+    await client.open(session_id="s")
+    await client.start("s", script({"words": 300, "say": "w ", "gap_ms": 5}))
+    seen: list[Event] = []
+    while not seen or seen[-1]["type"] != "complete":
+        enough = len(seen) + chance.randrange(1, 40)
+        async with client.follow("s", after=len(seen)) as following:
+            async for event in following:
+                seen.append(event)
+                if len(seen) >= enough or event["type"] == "complete":
+                    break
+    assert [event["seq"] for event in seen] == list(range(1, len(seen) + 1))
+    assert seen == (await client.history("s"))[: len(seen)]
+    assert text(seen).count("w") == 300
 
 
 async def kill(server: RunningServer) -> None:

@@ -28,7 +28,10 @@ async def draining(client: Talk, server: RunningServer) -> None:
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 async def test_an_idle_server_stops_at_once_with_endless_streams_open(tmp_path: Path, name: str) -> None:
-    async with running_server(tmp_path, "--drain-timeout", str(NEVER_SECONDS)) as server, talk(server) as client:
+    async with (
+        running_server(tmp_path, "--driver", "echo", "--drain-timeout", str(NEVER_SECONDS)) as server,
+        talk(server) as client,
+    ):
         await client.open(session_id="s")
         await client.turn("s", "hello")
         async with client.follow("s") as following:
@@ -90,9 +93,9 @@ async def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_second_server_on_the_same_data_folder_is_refused_and_harms_nobody(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server, talk(server) as client:
+    async with running_server(tmp_path, "--driver", "echo") as server, talk(server) as client:
         await client.open(session_id="s")
-        await client.start("s", script({"words": 40, "say": "w ", "gap_ms": 50}), turn_id="t")
+        await client.start("s", '{"deltas": 40, "gap": 0.05}', turn_id="t")
         await client.until("s", "delta")
         (tmp_path / "second").mkdir()
         refused = pytest.RaisesExc(AssertionError, match=f"in use by another server .process {server.process.pid}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,23 @@ from tests.support.websocket import talking
 pytestmark = [pytest.mark.anyio, PLACES]
 
 TOKENS = "alice:alice-secret,bob:bob-secret,root:root-secret:admin"
+
+
+@pytest.fixture(scope="module")
+async def shared(place: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningServer]:
+    folder = tmp_path_factory.mktemp("shared")
+    async with running_server(folder, "--driver", "echo", PORTICO_AUTH_TOKENS=TOKENS, **place) as server:
+        yield server
+
+
+@pytest.fixture
+async def server(shared: RunningServer) -> AsyncIterator[RunningServer]:
+    yield shared
+    async with talk(shared, "root-secret") as root:
+        for session in (await root.http.get("/sessions")).raise_for_status().json()["sessions"]:
+            assert (await root.http.delete(f"/sessions/{session['session_id']}?purge=true")).status_code == 204
+
+
 ASK = json.dumps({"ask": {"tool_name": "Write", "input": {"file_path": "a"}}})
 Answer = tuple[int, str]
 
@@ -57,114 +75,110 @@ def changed(text: str) -> str:
     return ("f" if text[10] != "f" else "g").join((text[:10], text[11:]))
 
 
-async def test_what_a_ticket_opens_and_what_it_does_not(tmp_path: Path, place: dict[str, str]) -> None:
-    async with running_server(tmp_path, "--driver", "echo", PORTICO_AUTH_TOKENS=TOKENS, **place) as server:
-        async with talk(server, "alice-secret") as alice, talk(server, "root-secret") as root:
-            await alice.open(session_id="s")
-            await alice.open(session_id="other")
-            await alice.turn("s", "hello", turn_id="t")
-            reading, asking = await ticket(alice), await ticket(alice, scope="query", ttl=60)
-            before = (await alice.session("s"))["turns"]
-            query = {"query": "more", "turn_id": "never"}
-            for text, status in ((reading, 403), (asking, None)):
-                assert await told(server, text, "GET", "/sessions/s") == (200, "")
-                assert await told(server, text, "GET", "/sessions/s/events?live=false") == (200, "")
-                assert await told(server, text, "GET", "/sessions/s/events") == (200, "")
-                back = {"Last-Event-ID": "3"}
-                assert await told(server, text, "GET", "/stream/s?query=hello&turn_id=t", **back) == (200, "")
-                if status:
-                    for method, path, body in (
-                        ("GET", "/stream/s?query=more&turn_id=never", None),
-                        ("POST", "/stream/s", query),
-                        ("POST", "/sessions/s/turns", query),
-                        ("DELETE", "/sessions/s/turns/t", None),
-                        ("POST", "/sessions/s/interrupt", None),
-                        ("POST", "/sessions/s/permissions/r", {"behavior": "allow"}),
-                    ):
-                        assert await told(server, text, method, path, body) == (403, "not_allowed"), path
-                    assert (await alice.session("s"))["turns"] == before
+async def test_what_a_ticket_opens_and_what_it_does_not(server: RunningServer) -> None:
+    async with talk(server, "alice-secret") as alice, talk(server, "root-secret") as root:
+        await alice.open(session_id="s")
+        await alice.open(session_id="other")
+        await alice.turn("s", "hello", turn_id="t")
+        reading, asking = await ticket(alice), await ticket(alice, scope="query", ttl=60)
+        before = (await alice.session("s"))["turns"]
+        query = {"query": "more", "turn_id": "never"}
+        for text, status in ((reading, 403), (asking, None)):
+            assert await told(server, text, "GET", "/sessions/s") == (200, "")
+            assert await told(server, text, "GET", "/sessions/s/events?live=false") == (200, "")
+            assert await told(server, text, "GET", "/sessions/s/events") == (200, "")
+            back = {"Last-Event-ID": "3"}
+            assert await told(server, text, "GET", "/stream/s?query=hello&turn_id=t", **back) == (200, "")
+            if status:
                 for method, path, body in (
-                    ("PATCH", "/sessions/s", {"title": "mine"}),
-                    ("DELETE", "/sessions/s", None),
-                    ("POST", "/sessions/s/tickets", {}),
-                    ("GET", "/sessions", None),
-                    ("POST", "/sessions", {}),
-                    ("GET", "/sessions/s/", None),
-                    ("GET", "/nothing/s", None),
+                    ("GET", "/stream/s?query=more&turn_id=never", None),
+                    ("POST", "/stream/s", query),
+                    ("POST", "/sessions/s/turns", query),
+                    ("DELETE", "/sessions/s/turns/t", None),
+                    ("POST", "/sessions/s/interrupt", None),
+                    ("POST", "/sessions/s/permissions/r", {"behavior": "allow"}),
                 ):
                     assert await told(server, text, method, path, body) == (403, "not_allowed"), path
-                for method, path, body in (
-                    ("GET", "/sessions/other", None),
-                    ("GET", "/sessions/other/events", None),
-                    ("GET", "/stream/other?query=x", None),
-                    ("POST", "/stream/other", query),
-                    ("POST", "/sessions/nowhere/turns", query),
-                    ("POST", "/sessions/other/tickets", {}),
-                ):
-                    assert await told(server, text, method, path, body) == (404, "session_not_found"), path
-                assert await closed(server, text, "/claude/ws/other") == 4404
-                for wrong in (changed(text), text[:-1], f"{text}A", "", ".", "x" * 10_000, "\u00e9.\u00e9"):
-                    assert await told(server, wrong, "GET", "/sessions/s") == (401, "unauthenticated"), wrong
-                assert await closed(server, changed(text)) == 4401
-                assert await told(server, text, "GET", f"/sessions/s?ticket={text}") == (400, "malformed")
-            wrongs: list[dict[str, Any]] = [{"ttl": 0}, {"ttl": 86_401}, {"ttl": 1.5}, {"scope": "admin"}, {"more": 1}]
-            for wrong_body in wrongs:
-                assert (await alice.http.post("/sessions/s/tickets", json=wrong_body)).status_code == 422
-            # What an admin's ticket opens is that one session too.
-            assert await told(server, await ticket(root), "GET", "/sessions/other") == (404, "session_not_found")
-        log = (tmp_path / "server.log").read_text()
-        assert not any(part in log for text in (reading, asking) for part in text.split("."))
-        assert (server.data_dir / "ticket_key").stat().st_mode & 0o777 == 0o600
+                assert (await alice.session("s"))["turns"] == before
+            for method, path, body in (
+                ("PATCH", "/sessions/s", {"title": "mine"}),
+                ("DELETE", "/sessions/s", None),
+                ("POST", "/sessions/s/tickets", {}),
+                ("GET", "/sessions", None),
+                ("POST", "/sessions", {}),
+                ("GET", "/sessions/s/", None),
+                ("GET", "/nothing/s", None),
+            ):
+                assert await told(server, text, method, path, body) == (403, "not_allowed"), path
+            for method, path, body in (
+                ("GET", "/sessions/other", None),
+                ("GET", "/sessions/other/events", None),
+                ("GET", "/stream/other?query=x", None),
+                ("POST", "/stream/other", query),
+                ("POST", "/sessions/nowhere/turns", query),
+                ("POST", "/sessions/other/tickets", {}),
+            ):
+                assert await told(server, text, method, path, body) == (404, "session_not_found"), path
+            assert await closed(server, text, "/claude/ws/other") == 4404
+            for wrong in (changed(text), text[:-1], f"{text}A", "", ".", "x" * 10_000, "\u00e9.\u00e9"):
+                assert await told(server, wrong, "GET", "/sessions/s") == (401, "unauthenticated"), wrong
+            assert await closed(server, changed(text)) == 4401
+            assert await told(server, text, "GET", f"/sessions/s?ticket={text}") == (400, "malformed")
+        wrongs: list[dict[str, Any]] = [{"ttl": 0}, {"ttl": 86_401}, {"ttl": 1.5}, {"scope": "admin"}, {"more": 1}]
+        for wrong_body in wrongs:
+            assert (await alice.http.post("/sessions/s/tickets", json=wrong_body)).status_code == 422
+        # What an admin's ticket opens is that one session too.
+        assert await told(server, await ticket(root), "GET", "/sessions/other") == (404, "session_not_found")
+    log = (server.home.parent / "server.log").read_text()
+    assert not any(part in log for text in (reading, asking) for part in text.split("."))
+    assert (server.data_dir / "ticket_key").stat().st_mode & 0o777 == 0o600
 
 
-async def test_with_a_ticket_for_it_one_asks_answers_and_interrupts_as_its_owner(
-    tmp_path: Path, place: dict[str, str]
-) -> None:
-    async with running_server(tmp_path, "--driver", "echo", PORTICO_AUTH_TOKENS=TOKENS, **place) as server:
-        async with talk(server, "alice-secret") as alice:
-            await alice.open(session_id="s")
-            reading, asking = await ticket(alice), await ticket(alice, scope="query")
-            url = f"{server.api}/stream/s?query=hello&turn_id=t&ticket={asking}"
-            async with httpx.AsyncClient(timeout=HANG_SECONDS, trust_env=False) as http:
-                async with http.stream("GET", url) as answer:
-                    turn = [event async for event in events(answer)]
-                assert (turn[0]["principal"], turn[-1]["type"]) == ("alice", "complete")
-                again = await http.get(url, headers={"Last-Event-ID": str(turn[-1]["seq"])})
-                assert again.status_code == 204
-                # Over a WebSocket, framed: a query, its permission, an interrupt.
-                async with talking(server.url, f"/claude/ws/s?ticket={asking}", token=None, v1=True) as client:
-                    assert (await client.ask({"type": "query", "content": ASK}))["type"] == "ack"
-                    request = (await client.until("permission_request"))[-1]
-                    url = f"{server.api}/sessions/s/permissions/{request['request_id']}?ticket={asking}"
-                    # What an answer changes for the rest of the session is as little for tickets as PATCH is.
-                    always = {"behavior": "allow", "remember": True}
-                    refused = await http.post(url, json=always)
-                    assert (refused.status_code, refused.json()["code"]) == (403, "not_allowed")
-                    frame = {"type": "permission", "request_id": request["request_id"], **always}
-                    nack = await client.ask(frame)
-                    assert (nack["type"], nack["code"], nack["status"]) == ("nack", "not_allowed", 403)
-                    assert (await client.ask({"type": "auth", "token": "alice-secret"})) == {"type": "ack"}
-                    assert (await client.ask(frame))["code"] == "not_allowed"  # it is still who came with a ticket
-                    assert (await alice.session("s"))["state"] == "waiting"
-                    assert (await http.post(url, json={"behavior": "deny"})).status_code == 200
-                    resolved = (await client.until("permission_resolved"))[-1]
-                    assert (resolved["behavior"], resolved["principal"]) == ("deny", "alice")
-                    await client.until("complete")
-                    assert (await client.ask({"type": "query", "content": '{"deltas": null, "gap": 0.05}'}))["turn_id"]
-                    await client.until("delta")
-                    assert (await client.ask({"type": "interrupt"}))["type"] == "ack"
-                    await client.until("complete", stop_reason="interrupted")
-            turns = (await alice.session("s"))["turns"]
-            async with talking(server.url, f"/claude/ws/s?after=0&ticket={reading}", token=None, v1=True) as client:
-                await client.until("complete", turn_id="t")
-                for frame in ({"type": "query", "content": "x"}, {"type": "interrupt"}, {"type": "permission"}):
-                    nack = await client.ask(frame)
-                    assert (nack["type"], nack["code"], nack["status"]) == ("nack", "not_allowed", 403), frame
-                assert (await client.ask({"type": "resume", "after": 0}))["type"] == "ack"
-            async with talking(server.url, f"/claude/ws/s?ticket={reading}", token=None) as client:
-                await client.send("a query")
-                assert (await client.closed())[0] == 4403
-            assert (await alice.session("s"))["turns"] == turns
+async def test_with_a_ticket_for_it_one_asks_answers_and_interrupts_as_its_owner(server: RunningServer) -> None:
+    async with talk(server, "alice-secret") as alice:
+        await alice.open(session_id="s")
+        reading, asking = await ticket(alice), await ticket(alice, scope="query")
+        url = f"{server.api}/stream/s?query=hello&turn_id=t&ticket={asking}"
+        async with httpx.AsyncClient(timeout=HANG_SECONDS, trust_env=False) as http:
+            async with http.stream("GET", url) as answer:
+                turn = [event async for event in events(answer)]
+            assert (turn[0]["principal"], turn[-1]["type"]) == ("alice", "complete")
+            again = await http.get(url, headers={"Last-Event-ID": str(turn[-1]["seq"])})
+            assert again.status_code == 204
+            # Over a WebSocket, framed: a query, its permission, an interrupt.
+            async with talking(server.url, f"/claude/ws/s?ticket={asking}", token=None, v1=True) as client:
+                assert (await client.ask({"type": "query", "content": ASK}))["type"] == "ack"
+                request = (await client.until("permission_request"))[-1]
+                url = f"{server.api}/sessions/s/permissions/{request['request_id']}?ticket={asking}"
+                # What an answer changes for the rest of the session is as little for tickets as PATCH is.
+                always = {"behavior": "allow", "remember": True}
+                refused = await http.post(url, json=always)
+                assert (refused.status_code, refused.json()["code"]) == (403, "not_allowed")
+                frame = {"type": "permission", "request_id": request["request_id"], **always}
+                nack = await client.ask(frame)
+                assert (nack["type"], nack["code"], nack["status"]) == ("nack", "not_allowed", 403)
+                assert (await client.ask({"type": "auth", "token": "alice-secret"})) == {"type": "ack"}
+                assert (await client.ask(frame))["code"] == "not_allowed"  # it is still who came with a ticket
+                assert (await alice.session("s"))["state"] == "waiting"
+                assert (await http.post(url, json={"behavior": "deny"})).status_code == 200
+                resolved = (await client.until("permission_resolved"))[-1]
+                assert (resolved["behavior"], resolved["principal"]) == ("deny", "alice")
+                await client.until("complete")
+                assert (await client.ask({"type": "query", "content": '{"deltas": null, "gap": 0.05}'}))["turn_id"]
+                await client.until("delta")
+                assert (await client.ask({"type": "interrupt"}))["type"] == "ack"
+                await client.until("complete", stop_reason="interrupted")
+        turns = (await alice.session("s"))["turns"]
+        async with talking(server.url, f"/claude/ws/s?after=0&ticket={reading}", token=None, v1=True) as client:
+            await client.until("complete", turn_id="t")
+            for frame in ({"type": "query", "content": "x"}, {"type": "interrupt"}, {"type": "permission"}):
+                nack = await client.ask(frame)
+                assert (nack["type"], nack["code"], nack["status"]) == ("nack", "not_allowed", 403), frame
+            assert (await client.ask({"type": "resume", "after": 0}))["type"] == "ack"
+        async with talking(server.url, f"/claude/ws/s?ticket={reading}", token=None) as client:
+            await client.send("a query")
+            assert (await client.closed())[0] == 4403
+        assert (await alice.session("s"))["turns"] == turns
 
 
 async def test_what_a_ticket_outlives_and_what_it_does_not(tmp_path: Path, place: dict[str, str]) -> None:

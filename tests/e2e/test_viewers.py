@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
 TOKENS = "alice:alice-secret-alice,root:root-secret-root:admin"
 ALICE, ROOT = "alice-secret-alice", "root-secret-root"
-ONE_PROCESS = {"PORTICO_AUTH_TOKENS": TOKENS, "PORTICO_MAX_PROCESSES": "1", "PORTICO_POOL_SIZE": "0"}
+ONE_PROCESS = {"PORTICO_AUTH_TOKENS": TOKENS, "PORTICO_MAX_PROCESSES": "1", "PORTICO_DRIVER": "claude-code,echo"}
 ENDLESS = script({"words": 1000, "say": "w ", "gap_ms": 50})
 
 
@@ -253,7 +253,7 @@ class OverWebSocket(Person):
 async def take_the_process(client: Talk) -> None:
     """Another session has the only process afterwards."""
     if (await client.http.get("/sessions/other")).status_code == 404:
-        await client.open(session_id="other")
+        await client.open(session_id="other", driver="echo")
     await client.turn("other", "hello")
     assert (await client.session("s"))["state"] == "hibernated"
 

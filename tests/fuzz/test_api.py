@@ -117,6 +117,7 @@ async def warmed_up(server: RunningServer) -> Left:
     return Left.of(server)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 async def test_a_few_hundred_requests_made_up_from_the_document_find_nothing(tmp_path: Path) -> None:
     async with running_server(tmp_path, **ECHO) as server:

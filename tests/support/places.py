@@ -4,5 +4,5 @@ import pytest
 
 from tests.support.mounted import MOUNTED
 
-PLACES = pytest.mark.parametrize("place", [{}, MOUNTED], ids=["alone", "mounted"])
+PLACES = pytest.mark.parametrize("place", [{}, MOUNTED], ids=["alone", "mounted"], scope="module")
 """``place`` are settings for `running_server`."""

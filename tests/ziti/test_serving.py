@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -15,9 +17,10 @@ import pytest
 from tests.support.agents import gone_soon, live
 from tests.support.dark import dark_server, deltas, family, follow, listener, listening, log_of
 from tests.support.limits import HANG_SECONDS
+from tests.support.server import RunningServer
 from tests.support.sight import count_descriptors, sees_servers
 from tests.support.talk import Event, Talk, script, text
-from tests.support.ziti import Shape
+from tests.support.ziti import Network, Shape
 from tests.support.ziti import network as standin
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform != "linux", reason="the transport is for Linux")]
@@ -27,24 +30,49 @@ both = pytest.mark.parametrize("shape", ["0.6", "1.x"])
 API = "http://localhost/claude"
 
 
+@dataclass(frozen=True, slots=True)
+class Dark:
+    net: Network
+    server: RunningServer
+
+
+both_shared = pytest.mark.parametrize("running", ["0.6", "1.x"], indirect=True, scope="module")
+one_shared = pytest.mark.parametrize("running", ["0.6"], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+async def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Dark]:
+    folder = tmp_path_factory.mktemp("shared")
+    async with standin(folder, request.param) as net, dark_server(folder, net) as server:
+        yield Dark(net, server)
+
+
+@pytest.fixture
+async def dark(running: Dark) -> AsyncIterator[Dark]:
+    """A server for the tests that leave it as it was, but for their session."""
+    yield running
+    async with running.net.http("portico", base_url=API) as http:
+        assert (await http.delete("/sessions/s?purge=true")).status_code in (204, 404)
+
+
 async def received(stream: socket.socket) -> bytes:
     with anyio.fail_after(HANG_SECONDS):
         await anyio.wait_readable(stream)
     return stream.recv(10_000)
 
 
-@both
-async def test_turns_over_sse_and_websocket(tmp_path: Path, shape: Shape) -> None:
-    async with standin(tmp_path, shape) as net, dark_server(tmp_path, net) as server:
-        assert server.url == "ziti:portico"
-        async with net.http("portico", base_url=API) as http:
-            await Talk(http).open(session_id="s")
-            assert text(await Talk(http).turn("s", "over the air")) == "over the air"
-        async with net.websocket("portico") as client:
-            await client.send("and back")
-            assert text(await client.until("complete")) == "and back"
-        assert "POST /claude/stream/s 200" in log_of(server) and "alice" in log_of(server)
-        assert "over portico by" in log_of(server)
+@both_shared
+async def test_turns_over_sse_and_websocket(dark: Dark) -> None:
+    net, server = dark.net, dark.server
+    assert server.url == "ziti:portico"
+    async with net.http("portico", base_url=API) as http:
+        await Talk(http).open(session_id="s")
+        assert text(await Talk(http).turn("s", "over the air")) == "over the air"
+    async with net.websocket("portico") as client:
+        await client.send("and back")
+        assert text(await client.until("complete")) == "and back"
+    assert "POST /claude/stream/s 200" in log_of(server) and "alice" in log_of(server)
+    assert "over portico by" in log_of(server)
 
 
 @pytest.mark.real_cli
@@ -57,18 +85,18 @@ async def test_a_turn_of_the_real_cli(tmp_path: Path) -> None:
             assert list(listening(server)) == []
 
 
+@both_shared
 @sees_servers
-@both
-async def test_no_process_of_the_server_listens(tmp_path: Path, shape: Shape) -> None:
-    async with standin(tmp_path, shape) as net, dark_server(tmp_path, net) as server:
-        async with net.http("portico", base_url=API) as http:
-            await Talk(http).open(session_id="s")
-            await Talk(http).start("s", deltas(50, 0.02))
-            await Talk(http).until("s", "delta")
-            assert len(family(server)) >= 2
-            for process in family(server):
-                assert not [one for one in process.net_connections(kind="unix") if one.laddr]
-            assert list(listening(server)) == []
+async def test_no_process_of_the_server_listens(dark: Dark) -> None:
+    net, server = dark.net, dark.server
+    async with net.http("portico", base_url=API) as http:
+        await Talk(http).open(session_id="s")
+        await Talk(http).start("s", deltas(50, 0.02))
+        await Talk(http).until("s", "delta")
+        assert len(family(server)) >= 2
+        for process in family(server):
+            assert not [one for one in process.net_connections(kind="unix") if one.laddr]
+        assert list(listening(server)) == []
 
 
 async def test_both_ways_at_once(tmp_path: Path) -> None:
@@ -160,25 +188,26 @@ async def test_many_connections_leave_nothing_behind(tmp_path: Path, many: int) 
                 await anyio.sleep(0.05)
 
 
-async def test_who_closes_gets_through_to_the_other_end(tmp_path: Path) -> None:
-    async with standin(tmp_path, "0.6") as net, dark_server(tmp_path, net):
-        stream = await net.dial("portico")
-        with stream:
-            stream.settimeout(HANG_SECONDS)
-            await anyio.to_thread.run_sync(stream.sendall, b"nonsense\r\n\r\n")
-            answer = b""
-            while chunk := await anyio.to_thread.run_sync(stream.recv, 1000):
-                answer += chunk
-            assert answer.startswith(b"HTTP/1.1 400 ")  # and then the end
-        async with net.http("portico", base_url=API) as http:
-            await Talk(http).open(session_id="s")
-            async with net.http("portico", base_url=API) as other:
-                with anyio.fail_after(HANG_SECONDS):
-                    async with Talk(other).follow("s") as following:
-                        await anext(following)
+@one_shared
+async def test_who_closes_gets_through_to_the_other_end(dark: Dark) -> None:
+    net = dark.net
+    stream = await net.dial("portico")
+    with stream:
+        stream.settimeout(HANG_SECONDS)
+        await anyio.to_thread.run_sync(stream.sendall, b"nonsense\r\n\r\n")
+        answer = b""
+        while chunk := await anyio.to_thread.run_sync(stream.recv, 1000):
+            answer += chunk
+        assert answer.startswith(b"HTTP/1.1 400 ")  # and then the end
+    async with net.http("portico", base_url=API) as http:
+        await Talk(http).open(session_id="s")
+        async with net.http("portico", base_url=API) as other:
             with anyio.fail_after(HANG_SECONDS):
-                while (await net.state())[0]["open"] > 1:
-                    await anyio.sleep(0.02)
+                async with Talk(other).follow("s") as following:
+                    await anext(following)
+        with anyio.fail_after(HANG_SECONDS):
+            while (await net.state())[0]["open"] > 1:
+                await anyio.sleep(0.02)
 
 
 @both
@@ -209,11 +238,12 @@ async def test_a_server_that_is_killed_leaves_no_listener(tmp_path: Path) -> Non
         await net.bound("portico", 0)
 
 
-async def test_interrupting_from_the_terminal_is_the_servers_business(tmp_path: Path) -> None:
-    async with standin(tmp_path, "0.6") as net, dark_server(tmp_path, net) as server:
-        child = listener(server)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            child.send_signal(number)
-        async with net.http("portico") as http:
-            assert (await http.get("/healthz")).status_code == 200
-        assert live([child]) and os.getsid(child.pid) != os.getsid(server.process.pid)
+@one_shared
+async def test_interrupting_from_the_terminal_is_the_servers_business(dark: Dark) -> None:
+    net, server = dark.net, dark.server
+    child = listener(server)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        child.send_signal(number)
+    async with net.http("portico") as http:
+        assert (await http.get("/healthz")).status_code == 200
+    assert live([child]) and os.getsid(child.pid) != os.getsid(server.process.pid)

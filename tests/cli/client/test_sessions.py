@@ -71,7 +71,7 @@ async def test_lists_closes_and_exports(server: RunningServer) -> None:
 async def test_a_long_history_is_exported_page_by_page(server: RunningServer) -> None:
     async with talk(server) as client:
         session_id = (await client.open())["session_id"]
-        await client.turn(session_id, '[[{"say": "w", "words": 2500}]]')
+        await client.turn(session_id, '{"deltas": 2500}')
         last = (await client.session(session_id))["last_seq"]
     exported = await portico(server, "sessions", "export", session_id)
     assert [json.loads(line)["seq"] for line in exported.stdout.splitlines()] == list(range(1, last + 1))
@@ -93,7 +93,7 @@ async def test_on_a_terminal_it_says_what_is_left_out(server: RunningServer) -> 
 @pytest.mark.anyio
 @pytest.mark.real_cli
 async def test_too_many_sessions_says_how_to_close_one(tmp_path: Path) -> None:
-    async with running_server(tmp_path, "--max-sessions", "1") as server, talk(server) as client:
+    async with running_server(tmp_path, "--driver", "echo", "--max-sessions", "1") as server, talk(server) as client:
         await client.open(session_id="only")
         for command in (["ask", "hello"], ["chat"]):
             done = await portico(server, *command)
