@@ -48,7 +48,7 @@ async def call_both(client: Talk, session_id: str) -> str:
 @pytest.mark.parametrize(
     ("driver", "sandbox"),
     [
-        ("claude-code", "none"),
+        pytest.param("claude-code", "none", marks=pytest.mark.long),
         ("claude-code", "required"),
         pytest.param("claude-agent-sdk", "none", marks=pytest.mark.long),
     ],

@@ -61,6 +61,7 @@ async def test_what_a_full_disk_does_not_take_nobody_sees(tmp_path: Path) -> Non
         assert history[: len(seen)] == seen[: len(history)] and len(history) >= min(len(seen), 5000)
 
 
+@pytest.mark.long
 async def test_once_there_is_space_again_the_turn_ends_and_the_session_goes_on(tmp_path: Path) -> None:
     async with running_server(tmp_path, PORTICO_POOL_SIZE="0") as server, talk(server) as client:
         await client.open(session_id="s")

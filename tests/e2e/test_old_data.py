@@ -57,6 +57,10 @@ TELLING = "lock", "audit.jsonl", "workspace-folders.json"
 HIBERNATED = [("session", "server_restarted")]
 
 
+EACH = [pytest.param(number, marks=pytest.mark.long) for number in NUMBERS[:-1]] + NUMBERS[-1:]
+"""Each format; the older ones at length only, but for the first test."""
+
+
 def test_there_is_a_folder_of_every_format() -> None:
     """A new one is made with `python -m tests.fixtures.make_data_folder NUMBER`."""
     assert list(range(1, FORMAT + 1)) == NUMBERS
@@ -99,7 +103,7 @@ async def test_all_that_was_in_it_is_there(tmp_path: Path, number: int) -> None:
 
 
 @pytest.mark.real_cli
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("number", EACH)
 async def test_its_conversations_go_on(tmp_path: Path, number: int) -> None:
     restore(number, tmp_path / "data")
     async with running_server(tmp_path, **BOTH) as server, talk(server) as client:
@@ -114,7 +118,7 @@ async def test_its_conversations_go_on(tmp_path: Path, number: int) -> None:
 
 
 @pytest.mark.real_cli
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("number", EACH)
 async def test_what_was_spent_counts(tmp_path: Path, number: int) -> None:
     found = restore(number, tmp_path / "data")
     budget = {"PORTICO_BUDGET_USD_PER_DAY": str(found.spent["admin"])}

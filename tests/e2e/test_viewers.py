@@ -258,7 +258,8 @@ async def take_the_process(client: Talk) -> None:
     assert (await client.session("s"))["state"] == "hibernated"
 
 
-@pytest.mark.parametrize("transport", ["http", pytest.param("websocket", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("transport", ["http", "websocket"])
 async def test_a_session_that_hibernates_between_all_that_is_done_to_it(server: RunningServer, transport: str) -> None:
     async with (
         talk(server, ALICE) as client,
