@@ -82,30 +82,40 @@ async def test_without_a_key_the_turn_says_what_is_missing(tmp_path: Path) -> No
         assert turn[-1]["stop_reason"] == "error"
 
 
-@pytest.mark.parametrize("ending", ["close", "sigterm", "sigkill"])
-async def test_nothing_survives_not_even_a_child_that_has_left(tmp_path: Path, ending: str) -> None:
-    async with running_server(tmp_path, PORTICO_POOL_SIZE="0") as server, talk(server) as client:
-        seconds = unique_seconds()
-        bash = {"name": "Bash", "input": {"command": f"setsid sleep {seconds} > /dev/null 2>&1 & sleep 0.3"}}
-        await client.open(session_id="s", allowed_tools=["Bash"])
-        turn = await client.turn("s", script({"tool": bash}, {"say": "done"}))
-        assert turn[-1]["stop_reason"] == "end_turn"
-        strays = processes_with(seconds)
-        assert strays
+async def strays_of(client: Talk, session_id: str) -> list[psutil.Process]:
+    """What a tool of this new session has left running, out of its session and away from its parent."""
+    seconds = unique_seconds()
+    bash = {"name": "Bash", "input": {"command": f"setsid sleep {seconds} > /dev/null 2>&1 & sleep 0.3"}}
+    await client.open(session_id=session_id, allowed_tools=["Bash"])
+    turn = await client.turn(session_id, script({"tool": bash}, {"say": "done"}))
+    assert turn[-1]["stop_reason"] == "end_turn"
+    strays = processes_with(seconds)
+    assert strays
+    return strays
+
+
+async def test_nothing_survives_not_even_a_child_that_has_left(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, talk(server) as client:
+        strays = await strays_of(client, "closed")
         children = psutil.Process(server.process.pid).children(recursive=True)
-        if ending == "close":
-            assert (await client.http.delete("/sessions/s")).status_code == 204
-            assert gone_soon([*strays, *children])
-        elif ending == "sigterm":
-            await server.stop()
-            assert gone_soon([*strays, *children])
-        else:
-            server.process.send_signal(signal.SIGKILL)
-            await server.process.wait()
-            if not gone_soon([*strays, *children], within=2):  # without a parent-death signal the next start reaps
-                (tmp_path / "again").mkdir()
-                async with running_server(tmp_path / "again", PORTICO_DATA_DIR=str(server.data_dir)):
-                    assert gone_soon([*strays, *children])
+        assert (await client.http.delete("/sessions/closed")).status_code == 204
+        assert gone_soon([*strays, *children])
+        strays = await strays_of(client, "stopped")
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        await server.stop()
+        assert gone_soon([*strays, *children])
+
+
+async def test_nothing_survives_a_server_that_is_killed(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, talk(server) as client:
+        strays = await strays_of(client, "s")
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        server.process.send_signal(signal.SIGKILL)
+        await server.process.wait()
+        if not gone_soon([*strays, *children], within=2):  # without a parent-death signal the next start reaps
+            (tmp_path / "again").mkdir()
+            async with running_server(tmp_path / "again", PORTICO_DATA_DIR=str(server.data_dir)):
+                assert gone_soon([*strays, *children])
 
 
 async def test_closing_a_session_frees_its_slot_and_keeps_its_history(tmp_path: Path) -> None:

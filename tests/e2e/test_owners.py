@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -32,10 +33,25 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 TOKENS = "alice:alice-secret-alice,bob:bob-secret-bob-bob,root:root-secret-root:admin"
 
 
+@pytest.fixture(scope="module")
+async def shared(place: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningServer]:
+    settings = {"PORTICO_AUTH_TOKENS": TOKENS, "PORTICO_DRIVER": "claude-code,echo", **place}
+    async with running_server(tmp_path_factory.mktemp("shared"), **settings) as server:
+        yield server
+
+
+@pytest.fixture
+async def server(shared: RunningServer) -> AsyncIterator[RunningServer]:
+    """A server in a place, whose sessions are purged after each test."""
+    yield shared
+    async with talk(shared, "root-secret-root") as root:
+        for session in (await root.http.get("/sessions")).raise_for_status().json()["sessions"]:
+            assert (await root.http.delete(f"/sessions/{session['session_id']}?purge=true")).status_code == 204
+
+
 @PLACES
-async def test_what_is_somebody_elses_is_unknown(tmp_path: Path, place: dict[str, str]) -> None:
+async def test_what_is_somebody_elses_is_unknown(server: RunningServer) -> None:
     async with (
-        running_server(tmp_path, PORTICO_AUTH_TOKENS=TOKENS, **place) as server,
         talk(server, "alice-secret-alice") as alice,
         talk(server, "bob-secret-bob-bob") as bob,
         talk(server, "root-secret-root") as admin,
@@ -69,12 +85,13 @@ async def test_what_is_somebody_elses_is_unknown(tmp_path: Path, place: dict[str
 
 
 @PLACES
-async def test_without_a_token_or_with_a_wrong_one_nobody_gets_in(tmp_path: Path, place: dict[str, str]) -> None:
-    async with running_server(tmp_path, **place) as server, talk(server, "wrong") as client:
+async def test_without_a_token_or_with_a_wrong_one_nobody_gets_in(server: RunningServer) -> None:
+    token = "root-secret-root"
+    async with talk(server, "wrong") as client:
         wrong = await client.http.get("/sessions")
         client.http.headers.pop("Authorization")
         none = await client.http.get("/sessions")
-        in_url = await client.http.get(f"/sessions?token={server.token}&access_token={server.token}")
+        in_url = await client.http.get(f"/sessions?token={token}&access_token={token}")
         for answer in (wrong, none, in_url):
             assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
             assert answer.headers["WWW-Authenticate"].startswith("Bearer")
@@ -195,58 +212,53 @@ def test_the_table_has_every_route(tmp_path: Path) -> None:
 
 
 @PLACES
-async def test_every_route_knows_its_owner(tmp_path: Path, place: dict[str, str]) -> None:
-    async with running_server(tmp_path, "--driver", "echo", PORTICO_AUTH_TOKENS=TOKENS, **place) as server:
-        async with (
-            talk(server, "alice-secret-alice") as alice,
-            talk(server, "bob-secret-bob-bob") as bob,
-            talk(server, "root-secret-root") as root,
-            httpx.AsyncClient(base_url=server.api, timeout=HANG_SECONDS, trust_env=False) as nobody,
-        ):
-            for session_id in ("hers", "hers-too"):
-                await alice.open(session_id=session_id)
-                await alice.turn(session_id, "hello", turn_id="T")
-            await bob.open(session_id="his")
-            made = await bob.http.post("/sessions/his/tickets", json={"scope": "query"})
-            strangers = ((bob.http, ""), (nobody, f"ticket={made.json()['ticket']}"))
-            before = await alice.history("hers")
+async def test_every_route_knows_its_owner(server: RunningServer) -> None:
+    async with (
+        talk(server, "alice-secret-alice") as alice,
+        talk(server, "bob-secret-bob-bob") as bob,
+        talk(server, "root-secret-root") as root,
+        httpx.AsyncClient(base_url=server.api, timeout=HANG_SECONDS, trust_env=False) as nobody,
+    ):
+        for session_id in ("hers", "hers-too"):
+            await alice.open(session_id=session_id, driver="echo")
+            await alice.turn(session_id, "hello", turn_id="T")
+        await bob.open(session_id="his", driver="echo")
+        made = await bob.http.post("/sessions/his/tickets", json={"scope": "query"})
+        strangers = ((bob.http, ""), (nobody, f"ticket={made.json()['ticket']}"))
+        before = await alice.history("hers")
+        for (method, path), body in TABLE.items():
+            for client, ticket in strangers:
+                for session_id in ("hers", "nowhere"):
+                    url = f"{path.replace('ID', session_id)}?{ticket}"
+                    url += "&query=x" if (method, path) == ("GET", "/stream/ID") else ""
+                    answer = await client.request(method, url, json=body)
+                    told = answer.json()
+                    assert (answer.status_code, told["code"]) == (404, "session_not_found"), (method, path, ticket)
+                    assert "alice" not in answer.text and told["detail"] == f"there is no session {session_id!r}"
+            assert (await nobody.request(method, path.replace("ID", "hers"), json=body)).status_code == 401
+        for path in ("/claude/ws/hers", "/claude/ws/nowhere", "/claude/ws/hers?after=0"):
+            for v1 in (True, False):
+                async with talking(server.url, path, token="bob-secret-bob-bob", v1=v1) as socket:
+                    assert (await socket.closed())[0] == 4404
+        for state in ("", "?state=idle", "?limit=500"):
+            listed = (await bob.http.get(f"/sessions{state}")).json()["sessions"]
+            assert [session["session_id"] for session in listed] == ["his"]
+        assert await alice.history("hers") == before
+        assert (await alice.session("hers"))["title"] is None
+        # The owner and an admin are let through, each to another session of hers.
+        for who, session_id in ((alice, "hers"), (root, "hers-too")):
+            async with talking(server.url, f"/claude/ws/{session_id}?after=0", v1=True, token=token_of(who)) as socket:
+                await socket.until("complete")
             for (method, path), body in TABLE.items():
-                for client, ticket in strangers:
-                    for session_id in ("hers", "nowhere"):
-                        url = f"{path.replace('ID', session_id)}?{ticket}"
-                        url += "&query=x" if (method, path) == ("GET", "/stream/ID") else ""
-                        answer = await client.request(method, url, json=body)
-                        told = answer.json()
-                        assert (answer.status_code, told["code"]) == (404, "session_not_found"), (method, path, ticket)
-                        assert "alice" not in answer.text and told["detail"] == f"there is no session {session_id!r}"
-                assert (await nobody.request(method, path.replace("ID", "hers"), json=body)).status_code == 401
-            for path in ("/claude/ws/hers", "/claude/ws/nowhere", "/claude/ws/hers?after=0"):
-                for v1 in (True, False):
-                    async with talking(server.url, path, token="bob-secret-bob-bob", v1=v1) as socket:
-                        assert (await socket.closed())[0] == 4404
-            for state in ("", "?state=idle", "?limit=500"):
-                listed = (await bob.http.get(f"/sessions{state}")).json()["sessions"]
-                assert [session["session_id"] for session in listed] == ["his"]
-            assert await alice.history("hers") == before
-            assert (await alice.session("hers"))["title"] is None
-            # The owner and an admin are let through, each to another session of hers.
-            for who, session_id in ((alice, "hers"), (root, "hers-too")):
-                async with talking(
-                    server.url, f"/claude/ws/{session_id}?after=0", v1=True, token=token_of(who)
-                ) as socket:
-                    await socket.until("complete")
-                for (method, path), body in TABLE.items():
-                    url = (
-                        f"{path.replace('ID', session_id)}{'?query=x' if path == '/stream/ID' and body is None else ''}"
-                    )
-                    async with who.http.stream(method, url, json=body) as answer:
-                        assert answer.status_code in (200, 201, 202, 204, 409) or (
-                            answer.status_code == 404 and "request_not_found" in (await answer.aread()).decode()
-                        ), (method, path, answer.status_code)
-            assert {session["owner"] for session in (await root.http.get("/sessions")).json()["sessions"]} == {
-                "alice",
-                "bob",
-            }
+                url = f"{path.replace('ID', session_id)}{'?query=x' if path == '/stream/ID' and body is None else ''}"
+                async with who.http.stream(method, url, json=body) as answer:
+                    assert answer.status_code in (200, 201, 202, 204, 409) or (
+                        answer.status_code == 404 and "request_not_found" in (await answer.aread()).decode()
+                    ), (method, path, answer.status_code)
+        assert {session["owner"] for session in (await root.http.get("/sessions")).json()["sessions"]} == {
+            "alice",
+            "bob",
+        }
 
 
 def token_of(client: Talk) -> str:

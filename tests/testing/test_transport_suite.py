@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import anyio
 import httpx
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
@@ -179,6 +180,7 @@ class TestHttp(TransportConformance):
         return [*GARBAGE, *HTTP_GARBAGE]
 
 
+@pytest.mark.long
 class TestHttpOverAUnixSocket(TestHttp):
     def settings(self, folder: Path, port: int) -> Mapping[str, Any]:
         return {"uds": folder / "socket"}

@@ -227,6 +227,7 @@ class Suite(TransportConformance):
         return connected()
 
 
+@pytest.mark.long
 class TestGood(Suite):
     """The transport from which the broken ones are derived passes."""
 

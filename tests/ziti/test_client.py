@@ -132,6 +132,7 @@ def dialling(of: psutil.Process | None = None) -> list[psutil.Process]:
     ]
 
 
+@pytest.mark.parametrize("dark", [pytest.param("0.6", marks=pytest.mark.long), "1.x"], indirect=True)
 async def test_ask_chat_and_sessions_need_no_token_where_the_service_says_who_it_is(dark: Dark) -> None:
     done = await dark.typed("ask", "hello there", "--session", "asked", *dark.options())
     assert (done.returncode, done.stdout) == (0, b"hello there\n"), done.stderr

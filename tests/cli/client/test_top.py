@@ -74,7 +74,7 @@ async def test_without_a_terminal_it_is_shown_once_and_on_one_until_ctrl_c(tmp_p
         assert (status, shown) == (1, "") and errors.startswith("portico: ")
 
 
-@pytest.mark.parametrize("shape", ["0.6", "1.x"])
+@pytest.mark.parametrize("shape", [pytest.param("0.6", marks=pytest.mark.long), "1.x"])
 async def test_of_a_dark_server(tmp_path: Path, shape: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async with standin(tmp_path, shape) as net, dark_server(tmp_path, net) as server:
         async with net.http("portico", base_url="http://localhost/claude") as http:
