@@ -241,7 +241,7 @@ async def said(demo: Process, text: str) -> str:
 @pytest.mark.anyio
 @pytest.mark.real_cli
 @needs("curl")
-@pytest.mark.parametrize("options", [[], ["--uds", "socket"]])
+@pytest.mark.parametrize("options", [[], pytest.param(["--uds", "socket"], marks=pytest.mark.long)])
 async def test_the_demo_shows_a_turn_and_lines_that_work(tmp_path: Path, options: list[str]) -> None:
     async with running_demo(tmp_path, *options) as demo:
         text = await said(demo, "Ctrl-C")

@@ -83,7 +83,7 @@ async def test_without_a_key_the_turn_says_what_is_missing(tmp_path: Path) -> No
 
 
 async def strays_of(client: Talk, session_id: str) -> list[psutil.Process]:
-    """What a tool of this new session has left running, out of its session and away from its parent."""
+    """Processes that a tool of this new session has left running, out of its session and away from its parent."""
     seconds = unique_seconds()
     bash = {"name": "Bash", "input": {"command": f"setsid sleep {seconds} > /dev/null 2>&1 & sleep 0.3"}}
     await client.open(session_id=session_id, allowed_tools=["Bash"])

@@ -41,7 +41,8 @@ async def rules(folder: Path, *texts: str) -> list[str]:
     ]
     request = {"type": "control_request", "request_id": "r", "request": {"subtype": "list_permission_rules"}}
     home = {"PATH": os.environ["PATH"], "HOME": str(folder), "CLAUDE_CONFIG_DIR": str(folder), "TMPDIR": str(folder)}
-    env = {**home, "ANTHROPIC_API_KEY": "not-a-key", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+    nobody = {"ANTHROPIC_API_KEY": "not-a-key", "ANTHROPIC_BASE_URL": "http://127.0.0.1:9"}  # it does not wait for them
+    env = {**home, **nobody, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
     with anyio.fail_after(HANG_SECONDS):
         done = await anyio.run_process(argv, input=json.dumps(request).encode() + b"\n", env=env, cwd=folder)
     for line in map(json.loads, done.stdout.splitlines()):
