@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -96,6 +96,16 @@ class Ledger:
         """Raise `Refusal` if the owner's budget is spent."""
         if owner is not None and self._budget is not None and (spent := self.spent(owner)) >= self._budget:
             raise budget_exceeded(owner, spent, self._budget)
+
+    @property
+    def budget(self) -> float | None:
+        """US dollars that each principal may spend in a day, or None."""
+        return self._budget
+
+    def spent_today(self) -> Mapping[str, float]:
+        """Return the US dollars that each principal has spent today."""
+        self._turn_page()
+        return self._spent
 
     def spent(self, owner: str) -> float:
         self._turn_page()

@@ -22,6 +22,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._private = CollectorRegistry()
         self._requests = Counter(
             "portico_http_requests_total",
             "Requests and WebSockets that have ended, by route template; a WebSocket's status is its close code.",
@@ -62,6 +63,20 @@ class Metrics:
         with self._streams.labels(kind).track_inprogress():
             yield
 
-    def text(self) -> bytes:
-        """Return all metrics in Prometheus' text format, version 0.0.4, UTF-8."""
-        return generate_latest(self._registry)
+    def add_private(self, *collectors: Collector) -> None:
+        """Show these to admins, and to others the series whose only label, ``principal``, is their own name."""
+        for collector in collectors:
+            self._private.register(Guarded(collector))
+
+    def text(self, principal: str, *, admin: bool) -> bytes:
+        """Return all metrics that a principal may see in Prometheus' text format, version 0.0.4, UTF-8."""
+        private = generate_latest(self._private)
+        if not admin:
+            own = b'{principal="' + _escaped(principal).encode() + b'"} '
+            lines = private.splitlines(keepends=True)
+            private = b"".join(line for line in lines if line.startswith(b"#") or own in line)
+        return generate_latest(self._registry) + private
+
+
+def _escaped(label: str) -> str:
+    return label.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

@@ -30,6 +30,7 @@ from portico.server.audit_log import AuditLog
 from portico.server.lease import hold
 from portico.server.relied import relied_on
 from portico.server.selection import Selection
+from portico.server.spending_metrics import price_table, spending
 from portico.server.ticket_key import ticket_key
 from portico.transports.base import Transport
 
@@ -86,9 +87,11 @@ async def hosting(
         audit = AuditLog(settings.audit_log) if settings.audit_log else None
         if audit is not None:
             audit.check()
+        context.metrics.add(price_table(prices))
+        context.metrics.add_private(*spending(ledger))
         engine = Engine(
             audit=audit or NoAudit(),
-            store=metered(selection.store(context), context.metrics),
+            store=metered(selection.store(context), context.metrics, prices),
             drivers=drivers,
             default_driver=settings.driver[0],
             default_model=settings.claude_model,

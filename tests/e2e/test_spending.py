@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
+from portico.cli.client.top import spent_today
 from portico.core.usage import TOKENS
 from tests.support.limits import HANG_SECONDS
 from tests.support.server import RunningServer, running_server
@@ -17,7 +19,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
 Step = dict[str, Any]
 
-ALICE = "alice-secret-alice"
+ALICE, BOB, ROOT = "alice-secret-alice", "bob-secret-bob-bob", "root-secret-root"
 
 
 def used(tokens: int) -> dict[str, int]:
@@ -188,3 +190,26 @@ async def test_model_prices_are_the_operators(tmp_path: Path) -> None:
         complete = await end(client, {"say": "x", "usage": used(2000)})
         assert (complete["cost_usd"], complete["cost_basis"]) == (2.0, "table")
         assert only(await client.turn("s", "more"), "error")["code"] == "budget_exceeded"
+
+
+async def test_sessions_metrics_and_what_a_principal_has_spent_agree(tmp_path: Path) -> None:
+    tokens = {"PORTICO_AUTH_TOKENS": f"alice:{ALICE},bob:{BOB},root:{ROOT}:admin", "PORTICO_BUDGET_USD_PER_DAY": "9"}
+    async with running_server(tmp_path, **tokens) as server, talk(server, ALICE) as alice, talk(server, BOB) as bob:
+        for client, name in ((alice, "s"), (bob, "b")):
+            await client.open(session_id=name)
+            await client.turn(name, script({"say": "x", "usage": used(1000)}))
+        await end(alice, {"say": "a b c", "cut": 1, "times": 1, "usage": used(1000)})
+        cost = {client: (await client.session(name))["cost_usd"] for client, name in ((alice, "s"), (bob, "b"))}
+        async with talk(server, ROOT) as root:
+            seen = [(await client.http.get(f"{server.url}/metrics")).text for client in (alice, root)]
+        spent = dict(spent_today(seen[1]))
+        assert spent == {"alice": pytest.approx(cost[alice]), "bob": pytest.approx(cost[bob])}
+        assert dict(spent_today(seen[0])) == {"alice": pytest.approx(cost[alice])} and "bob" not in seen[0]
+        assert 'portico_budget_usd{principal="alice"} 9.0' in seen[0]
+        assert (
+            'portico_price_table_info{date="2026-11",own="0",source="the catalogue inside claude 2.1.330"} 1.0'
+            in seen[0]
+        )
+        total = re.search(r'portico_cost_usd_total{basis="reported",model="claude-opus-5-5"} (.*)', seen[0])
+        assert total is not None and float(total[1]) == pytest.approx(sum(cost.values()))
+        assert 'portico_tokens_total{kind="input",model="claude-opus-5-5"} 4000.0' in seen[0]

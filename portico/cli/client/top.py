@@ -33,6 +33,9 @@ TITLE = 60
 MANY = 100
 """The most sessions of a state; if there are more, the newest are shown."""
 
+SPENDERS = 5
+"""The most principals whose spending is shown."""
+
 Session = Mapping[str, Any]
 
 
@@ -56,11 +59,15 @@ class Ages:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The open sessions at one time; ``numbers`` are those of ``/metrics`` without labels, if we may see them."""
+    """The open sessions at one time; ``numbers`` are those of ``/metrics`` without labels, if we may see them.
+
+    ``spent`` has the principals who have spent most today, in US dollars.
+    """
 
     sessions: Sequence[Session]
     ages: Sequence[float]
     numbers: Mapping[str, float]
+    spent: Sequence[tuple[str, float]] = ()
     trouble: str = ""
 
     def summary(self) -> str:
@@ -71,7 +78,10 @@ class Look:
             parts.append(f"{used} of {limit} processes")
         if queued := sum(session["queued"] for session in self.sessions):
             parts.append(f"{queued} turns queued")
-        return " · ".join([*parts, f"${sum(session['cost_usd'] for session in self.sessions):.2f}"])
+        parts.append(f"{dollars(*self.sessions)} in these sessions")
+        return " · ".join(
+            [*parts, *(f"{printable(shorten(name, TITLE))} ${usd:.2f} today" for name, usd in self.spent)]
+        )
 
     def table(self) -> Table:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -88,7 +98,7 @@ class Look:
                 in_words(age),
                 str(session["turns"]),
                 str(session["queued"] or ""),
-                f"${session['cost_usd']:.2f}",
+                dollars(session),
                 printable(shorten(session["title"] or "", TITLE)),
             )
             style = STYLES.get(session["state"], "")
@@ -129,21 +139,35 @@ class _Watch:
         for state in STATES:
             found += await self._client.some_sessions(state, MANY)
         now = time.time()
-        return Look(found, [self._ages.age(session, now) for session in found], await self._numbers())
+        text = await self._metrics()
+        numbers = {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", text, re.MULTILINE)}
+        return Look(found, [self._ages.age(session, now) for session in found], numbers, spent_today(text))
 
     async def again(self, before: Look) -> Look:
         """Look again; if the server can't be reached, return the earlier state and the reason."""
         try:
             return await self.look()
         except ClientError as error:
-            return Look(before.sessions, before.ages, before.numbers, f"{error}; trying again")
+            return Look(before.sessions, before.ages, before.numbers, before.spent, f"{error}; trying again")
 
-    async def _numbers(self) -> Mapping[str, float]:
+    async def _metrics(self) -> str:
         try:
-            text = await self._client.metrics()
+            return await self._client.metrics()
         except ProblemError:  # it has none, or we may not see them
-            return {}
-        return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", text, re.MULTILINE)}
+            return ""
+
+
+def spent_today(metrics: str) -> list[tuple[str, float]]:
+    """Return the principals who have spent most today, and their US dollars."""
+    found = re.findall(r'^portico_spent_usd\{principal="((?:[^"\\]|\\.)*)"\} (\S+)$', metrics, re.MULTILINE)
+    spent = [(re.sub(r"\\(.)", r"\1", name), float(usd)) for name, usd in found]
+    return sorted(spent, key=lambda pair: -pair[1])[:SPENDERS]
+
+
+def dollars(*sessions: Session) -> str:
+    """Return the cost of all together; ``~`` says that a part of it is a guess, as nobody knows the model."""
+    guessed = any(session.get("cost_basis") == "unknown" for session in sessions)
+    return f"{'~' if guessed else ''}${sum(session['cost_usd'] for session in sessions):.2f}"
 
 
 def _page(endpoint: Endpoint, look: Look) -> Group:

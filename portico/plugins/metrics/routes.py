@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from portico.core.principal import Principal
 from portico.core.sessions import Sessions
 from portico.metrics.metrics import Metrics
 from portico.plugins.metrics.engine_metrics import engine_families
@@ -29,4 +30,9 @@ class MetricsRoutes:
 
     @operation("readMetrics", "Numbers for Prometheus", Answer(200, "Its text format.", str, "text/plain"))
     async def _get(self, request: Request) -> Response:
-        return Response(self._metrics.text(), headers={"cache-control": "no-store"}, media_type=TEXT)
+        principal: Principal = request.state.principal
+        return Response(
+            self._metrics.text(principal.name, admin=principal.admin),
+            headers={"cache-control": "no-store"},
+            media_type=TEXT,
+        )

@@ -143,7 +143,7 @@ def families_of_the_page() -> set[str]:
 def shown(*collectors: Collector) -> str:
     metrics = Metrics()
     metrics.add(*collectors)
-    return metrics.text().decode()
+    return metrics.text("alice", admin=False).decode()
 
 
 def test_what_is_awkward_in_a_label_is_escaped() -> None:
