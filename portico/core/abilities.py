@@ -7,7 +7,9 @@ from typing import Literal, NotRequired, Protocol
 
 from typing_extensions import TypedDict
 
-ABILITIES = frozenset({"context", "commands", "mcp", "models", "rewind", "stop_task"})
+from portico.core.agent import AgentSpec
+
+ABILITIES = frozenset({"context", "commands", "mcp", "models", "rewind", "stop_task", "fork"})
 """Those that this file describes."""
 
 
@@ -102,4 +104,16 @@ class AgentAbilities(Protocol):
 
         With ``dry_run`` nothing is changed. Raises `Conflict` (``no_checkpoint``) if the agent does not know how they
         were.
+        """
+
+
+class DriverAbilities(Protocol):
+    """Further methods of a driver, for the abilities of the same name."""
+
+    async def fork(self, source: AgentSpec, spec: AgentSpec, turns: Sequence[str] | None, own_turns: int) -> None:
+        """Prepare the folder of ``spec``, so that a start brings back an agent that knows what ``source`` knows.
+
+        ``turns`` are the turns of callers that it must know, oldest first, and ``own_turns`` counts those behind the
+        last of them that ``source`` has begun by itself; it must know of no later turn. With None it must know them
+        all. ``source`` may be running. Raises `Conflict` (``not_forkable``) if it is not known where they end.
         """

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import anyio
 
-from portico.core.agent import AgentDriver, AgentOptions
+from portico.core.agent import AgentDriver, AgentOptions, AgentSpec
 from portico.core.clock import rfc3339
 from portico.core.drivers import Drivers
 from portico.core.errors import Conflict, StoreFailed
 from portico.core.events import Draft, SessionChange
 from portico.core.folders import Folders
+from portico.core.fork_history import copy_history, find_fork_point
+from portico.core.guard import GuardedDriver
 from portico.core.life import Life
 from portico.core.lives import Lives
 from portico.core.policy import Policy
 from portico.core.pool import Pool, Pooled
 from portico.core.principal import Principal
-from portico.core.requests import NewSession
+from portico.core.requests import NewFork, NewSession
 from portico.core.session import Session
 from portico.core.slots import ProcessSlots
 from portico.core.starter import SessionStarter
@@ -55,9 +60,15 @@ class SessionCreation:
 
     async def create(self, principal: Principal, request: NewSession) -> Session:
         """Do as `Engine.create`, and return the live session."""
-        session_id = request.session_id or uuid.uuid4().hex
         driver = self._drivers.named(request.driver)
         options = self._policy.options(request, self._default_model)
+        async with self._reserved(principal, request.session_id, driver) as life:
+            return await self._create(principal, life, driver, options, request)
+
+    @asynccontextmanager
+    async def _reserved(self, principal: Principal, session_id: str | None, driver: AgentDriver) -> AsyncIterator[Life]:
+        """Reserve the id, or a new one, inside the block, which is not cancelled. Raises as `Engine.create`."""
+        session_id = session_id or uuid.uuid4().hex
         opening = self._starter.opening
         if session_id in opening:
             raise _taken(session_id)
@@ -71,11 +82,62 @@ class SessionCreation:
             await self._drivers.check(driver.name)
             self.unborn.add(session_id)
             with anyio.CancelScope(shield=True):
-                session = await self._create(principal, life, driver, options, request)
+                yield life
         finally:
             opening.pop(session_id, None)
             self.unborn.discard(session_id)
-        return session
+
+    async def fork(self, principal: Principal, source: Life, record: SessionRecord, request: NewFork) -> Session:
+        """Do as `Engine.fork`, and return the live session. ``record`` is that of ``source``."""
+        driver = self._drivers.of(record)
+        point = await find_fork_point(source, request.turn_id)
+        async with self._reserved(principal, request.session_id, driver) as life:
+            agent_id, own = str(uuid.uuid4()), request.workspace == "copy"
+            cwd = await self._folders.workspace(agent_id) if own else Path(record.cwd)
+            now = rfc3339()
+            new = replace(
+                record,
+                session_id=life.session_id,
+                agent_id=agent_id,
+                owner=principal.name,
+                state=State.CLOSED,  # until it is whole
+                cwd=str(cwd),
+                own_workspace=own,
+                options=record.options.with_changes(permission_rules=()),  # they were allowed for that folder
+                created_at=now,
+                last_active_at=now,
+                title=request.title or record.title,
+                metadata=record.metadata if request.metadata is None else request.metadata,
+                turns=len(point.turns),
+                usage={},
+                usage_by_model={},
+                cost_usd=0.0,
+                cost_basis="reported",
+                tasks=(),
+            )
+            stored = False
+            try:
+                if own:
+                    await self._folders.copy(Path(record.cwd), cwd)
+                await self._folders.check(self._spec(new))
+                await cast(GuardedDriver, driver).fork(self._spec(record), self._spec(new), point)
+                await self._store.create(new)
+                stored = True
+                last_seq = await copy_history(source, point, life)
+                new = replace(new, state=State.IDLE, last_seq=last_seq)
+                forked = SessionChange(type="session", state=State.IDLE, reason="forked", forked_from=record.session_id)
+                feed = self._lives.new_feed(life, last_seq)
+                await feed.append([Draft(forked)], new)
+            except BaseException as error:
+                await self._undo_create(life, new, None, stored)
+                if isinstance(error, Conflict) and error.code == "session_exists":
+                    raise _taken(life.session_id) from None
+                raise
+            return self._starter.start(life, replace(new, last_seq=feed.last_seq))
+
+    def _spec(self, record: SessionRecord) -> AgentSpec:
+        folder = self._folders.agent(record.agent_id)
+        return AgentSpec(record.agent_id, folder, Path(record.cwd), record.options, record.owner)
 
     async def _create(
         self, principal: Principal, life: Life, driver: AgentDriver, options: AgentOptions, request: NewSession

@@ -11,6 +11,7 @@ import os
 import secrets
 import stat
 from contextlib import suppress
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -139,12 +140,35 @@ class Directory:
 
     def read(self, name: str, limit: int) -> bytes:
         """Return the first ``limit`` bytes of a file. Raises OSError for a link, a pipe or a device."""
+        with self.reading(name) as file:
+            return file.read(limit)
+
+    def reading(self, name: str) -> BufferedReader:
+        """Open a file to read it. Raises OSError for a link, a pipe or a device."""
         # Without O_NONBLOCK, opening a pipe that has no writer would hang.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        with open(os.open(name, flags, dir_fd=self._descriptor), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(errno.EINVAL, "it is no regular file", name)
-            return file.read(limit)
+        file = open(os.open(name, flags, dir_fd=self._descriptor), "rb")  # noqa: SIM115
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise OSError(errno.EINVAL, "it is no regular file", name)
+        return file
+
+    def writing(self, name: str, mode: int = 0o600) -> BufferedWriter:
+        """Make a file, and open it to write it. Raises FileExistsError if there is any entry of this name."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return open(os.open(name, flags, mode, dir_fd=self._descriptor), "wb")
+
+    def status(self, name: str) -> os.stat_result:
+        """Return the status of an entry, of a link its own."""
+        return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
+
+    def target(self, name: str) -> str:
+        """Return where a link leads to."""
+        return os.readlink(name, dir_fd=self._descriptor)
+
+    def link(self, target: str, name: str) -> None:
+        """Make a symbolic link."""
+        os.symlink(target, name, dir_fd=self._descriptor)
 
     def write(self, name: str, text: str) -> None:
         """Write a file that only this user may read, all at once or not at all."""

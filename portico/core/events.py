@@ -262,6 +262,7 @@ class SessionChange(TypedDict):
     permission_mode: NotRequired[str]
     model: NotRequired[str | None]
     permission_rules: NotRequired[list[dict[str, Any]]]
+    forked_from: NotRequired[str]
 
 
 AgentEvent = (

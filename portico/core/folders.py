@@ -17,6 +17,7 @@ from portico.core.errors import Unavailable
 from portico.core.known_workspaces import remember_workspaces
 from portico.core.roots import root_troubles
 from portico.core.threads import in_thread
+from portico.core.tree_copy import copy_tree
 from portico.core.workspaces import DATA_DIR, ROOTS, Workspaces, all_workspaces, moved
 
 log = logging.getLogger("portico.folders")
@@ -88,8 +89,10 @@ class Folders:
         await to_thread.run_sync(self._check, spec.agent_id, spec.cwd)
 
     def _check(self, agent_id: str, cwd: Path) -> None:
-        if cwd == self._opened.path / agent_id:
-            self._opened.check(agent_id)
+        if (
+            cwd.parent == self._opened.path
+        ):  # no client can name this: we made it, for this session or one that shares it
+            self._opened.check(cwd.name)
         elif cwd.name == agent_id:  # no client can name this: we made it when another root was the first
             try:
                 Directory.open(cwd).close()
@@ -97,6 +100,13 @@ class Folders:
                 raise moved() from None
         else:
             self._boundary.check(cwd)
+
+    async def copy(self, cwd: Path, workspace: Path) -> None:
+        """Copy a session's folder into a workspace that we made. Raises `TooLarge` and `Unavailable`."""
+        try:
+            await to_thread.run_sync(copy_tree, cwd, workspace)
+        except OSError as error:
+            raise Unavailable(f"the workspace can't be copied: {error.strerror}", code="workspaces_unusable") from error
 
     async def drop(self, agent_id: str, workspace: Path | None) -> None:
         """Delete an agent's folder, and the workspace if we made it; files that cannot be deleted stay."""

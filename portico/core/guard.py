@@ -8,10 +8,19 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
-from portico.core.abilities import AgentAbilities, CommandInfo, ContextUse, McpServer, ModelInfo, Rewind
+from portico.core.abilities import (
+    AgentAbilities,
+    CommandInfo,
+    ContextUse,
+    DriverAbilities,
+    McpServer,
+    ModelInfo,
+    Rewind,
+)
 from portico.core.agent import Agent, AgentDriver, AgentOptions, AgentSpec, Decision, OwnTurn, Turn, needs_credentials
 from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError
 from portico.core.events import AgentEvent, Aside
+from portico.core.fork_history import ForkPoint
 from portico.core.stranger import strangers
 
 START_SECONDS = 120.0
@@ -112,6 +121,11 @@ class GuardedDriver:
     async def start(self, spec: AgentSpec) -> Agent:
         async with _kept(self.name, "start", AgentUnavailable, START_SECONDS):
             return GuardedAgent(await self._driver.start(spec), self.name)
+
+    async def fork(self, source: AgentSpec, spec: AgentSpec, point: ForkPoint) -> None:
+        async with _kept(self.name, "fork", AgentUnavailable, START_SECONDS):
+            turns = None if point.at_the_end else point.callers
+            await cast(DriverAbilities, self._driver).fork(source, spec, turns, point.own_turns)
 
     async def close(self) -> None:
         try:

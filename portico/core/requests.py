@@ -40,6 +40,20 @@ class NewSession:
 
 
 @dataclass(frozen=True, slots=True)
+class NewFork:
+    """A request for a session with the history of another one up to the end of a turn (None: the last that is over).
+
+    ``workspace`` says whether it gets a copy of the other's folder, as that is now, or works in the same folder.
+    """
+
+    session_id: str | None = None
+    turn_id: str | None = None
+    title: str | None = None
+    workspace: Literal["copy", "share"] = "copy"
+    metadata: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NewTurn:
     """A request for a turn. ``turn_id`` is the caller's idempotency key: a repeated one attaches to the same turn."""
 

@@ -13,7 +13,7 @@ from portico.core.errors import Unavailable
 from portico.core.life import Life
 from portico.core.principal import Principal
 from portico.core.reception import Reception, refuse_bound, refuse_closed
-from portico.core.requests import NewSession, SessionChanges, SessionView, session_view
+from portico.core.requests import NewFork, NewSession, SessionChanges, SessionView, session_view
 from portico.core.starter import stored
 from portico.core.state import State
 
@@ -35,6 +35,21 @@ class SessionCalls(Reception):
             refuse_bound(principal)
             view = (await self._creation.create(principal, request)).view()
             about["session_id"] = view["session_id"]
+        return view
+
+    async def fork(self, principal: Principal, session_id: str, request: NewFork) -> SessionView:
+        """Open a session with the history of another one, which stays as it is.
+
+        Raises as `create`, and `NotFound` (``turn_not_found``), `Conflict` (``turn_not_over``, ``not_forkable``,
+        ``not_supported``), `TooLarge` (``workspace_too_large``).
+        """
+        with noting(self.audit, "session.fork", principal, session_id=session_id, turn_id=request.turn_id) as about:
+            self._refuse_while_draining()
+            refuse_bound(principal)
+            life, record = await self._allow(principal, session_id)
+            require(self._drivers.of(record), "fork")
+            view = (await self._creation.fork(principal, life, record, request)).view()
+            about["fork"] = view["session_id"]
         return view
 
     async def sessions(

@@ -12,7 +12,7 @@ from portico.core.events import Event
 from portico.core.occupancy import Occupancy
 from portico.core.principal import Principal
 from portico.core.reader import Reader
-from portico.core.requests import NewSession, NewTurn, SessionChanges, SessionView, TurnView
+from portico.core.requests import NewFork, NewSession, NewTurn, SessionChanges, SessionView, TurnView
 
 
 class Sessions(Protocol):
@@ -38,6 +38,8 @@ class Sessions(Protocol):
     def occupancy(self) -> Occupancy: ...
 
     async def create(self, principal: Principal, request: NewSession) -> SessionView: ...
+
+    async def fork(self, principal: Principal, session_id: str, request: NewFork) -> SessionView: ...
 
     async def sessions(
         self, principal: Principal, *, state: str | None = None, limit: int = 100, cursor: str | None = None

@@ -270,6 +270,7 @@ class ScriptedDriver:
         self.needs_credentials = False
         self.specs: list[AgentSpec] = []
         self.agents: list[ScriptedAgent] = []
+        self.forks: list[tuple[AgentSpec, AgentSpec, Sequence[str] | None, int]] = []
         self.closes = 0
         self._script = deque(turns)
         self._starts = deque(starts)
@@ -295,6 +296,9 @@ class ScriptedDriver:
         agent = ScriptedAgent(spec, self._script, self.abilities)
         self.agents.append(agent)
         return agent
+
+    async def fork(self, source: AgentSpec, spec: AgentSpec, turns: Sequence[str] | None, own_turns: int) -> None:
+        self.forks.append((source, spec, turns, own_turns))
 
     async def close(self) -> None:
         self.closes += 1

@@ -79,6 +79,12 @@ CODES: Mapping[str, Code] = {
         "a turn is running, and `if_busy` is `reject`",
         "Wait for `complete`, or send `if_busy` as `queue`, `interrupt` or `steer`.",
     ),
+    "turn_not_over": Code(409, "the turn has not ended yet", "Wait for its `complete`, or fork at an earlier turn."),
+    "not_forkable": Code(
+        409,
+        "the agent does not know where that turn ended",
+        "Fork at another turn, or at the end of the history: leave `turn_id` out.",
+    ),
     "no_checkpoint": Code(
         409,
         "the agent does not know how the files were when that turn began",
@@ -105,6 +111,11 @@ CODES: Mapping[str, Code] = {
         413,
         "the body is larger than the operation takes, or than `max_body`",
         "Send less. `max_body` is the operator's.",
+    ),
+    "workspace_too_large": Code(
+        413,
+        "the session's folder is too large to be copied: over 1 GiB, 100,000 entries or 60 seconds",
+        "Fork with `workspace` as `share`, or delete what is not needed in the folder.",
     ),
     "too_many_values": Code(
         413,

@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 
 from portico.core.agent import Decision
 from portico.core.events import Content
-from portico.core.requests import NewSession, NewTurn, SessionChanges
+from portico.core.requests import NewFork, NewSession, NewTurn, SessionChanges
 from portico.core.state import State
 from portico.core.tool_rule import MAX_LENGTH, PATTERN, ToolRule
 from portico.transports.content_blocks import NonBlank, Query, told
@@ -261,6 +261,19 @@ class PermissionBody(_Strict):
             content=self.content,
             permission_mode=self.permission_mode,
         )
+
+
+class ForkBody(_Strict):
+    """The turn whose end the new session begins with, and what is its own."""
+
+    turn_id: TurnId | None = None
+    session_id: Name | None = None
+    title: Line | None = None
+    workspace: Literal["copy", "share"] = "copy"
+    metadata: Annotated[dict[str, Any], _bounded(16 * KIB)] | None = None
+
+    def request(self) -> NewFork:
+        return NewFork(self.session_id, self.turn_id, self.title, self.workspace, self.metadata)
 
 
 class RewindBody(_Strict):

@@ -22,6 +22,7 @@ from portico.transports.endpoint import Check, route
 from portico.transports.models import (
     KIB,
     DeleteParameters,
+    ForkBody,
     ListParameters,
     PermissionBody,
     SessionBody,
@@ -74,6 +75,7 @@ class SessionRoutes:
             of_one("", PATCH_BYTES)(GET=self._get, PATCH=self._patch, DELETE=self._delete),
             of_one("/turns", self._max_body)(POST=self._query),
             of_one("/turns/{turn_id}")(DELETE=self._withdraw),
+            of_one("/fork", PATCH_BYTES)(POST=self._fork),
             of_one("/interrupt")(POST=self._interrupt),
             of_one("/permissions/{request_id}", PERMISSION_BYTES)(POST=self._answer),
             of_one("/permission_rules/{rule_id}")(DELETE=self._revoke),
@@ -92,6 +94,25 @@ class SessionRoutes:
     async def _create(self, request: Request, body: SessionBody) -> Response:
         """Its agent starts with the first turn, unless one is ready. Without `session_id` the server makes an id."""
         session = await self._engine.create(principal_of(request), body.request())
+        location = f"{mount_of(request.scope)}{self._prefix}/sessions/{session['session_id']}"
+        return await json_answer(session, 201, {"location": location})
+
+    @operation(
+        "forkSession",
+        "Open a session with the history of another one",
+        Answer(201, "The new session.", SessionView, headers=(LOCATION,)),
+        codes=(
+            *("not_allowed", "turn_not_found", "turn_not_over", "not_forkable", "not_supported", "session_exists"),
+            *("too_many_sessions", "workspace_too_large", "draining", "agent_unavailable", "workspaces_unusable"),
+            "driver_not_loaded",
+        ),
+    )
+    async def _fork(self, request: Request, body: ForkBody) -> Response:
+        """It knows what the other one knew at the end of the turn `turn_id`, by default of its last turn, and has those
+        turns in its history. The other session stays as it is.
+        """
+        session_id = request.path_params["session_id"]
+        session = await self._engine.fork(principal_of(request), session_id, body.request())
         location = f"{mount_of(request.scope)}{self._prefix}/sessions/{session['session_id']}"
         return await json_answer(session, 201, {"location": location})
 

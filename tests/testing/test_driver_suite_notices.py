@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import anyio
 import anyio.lowlevel
 import pytest
 
+from portico.core.abilities import ContextUse
 from portico.core.agent import AgentDriver, AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, InvalidRequest
 from portico.core.events import AgentEvent, Complete, Content, ToolResult
@@ -39,6 +41,9 @@ class Good(EchoAgent):
         async for event in super().run(turn):
             yield event
 
+    async def context(self) -> ContextUse:
+        return ContextUse(model="echo", tokens=1, max_tokens=2, percent=50.0, compacts_at=None, parts=[])
+
     async def close(self) -> None:
         self.driver.alive.discard(self._spec.agent_id)
         await super().close()
@@ -46,6 +51,7 @@ class Good(EchoAgent):
 
 class GoodDriver(EchoDriver):
     agent: type[Good] = Good
+    capabilities = EchoDriver.capabilities | {"context", "fork"}
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,6 +63,8 @@ class GoodDriver(EchoDriver):
         self.alive.add(spec.agent_id)
         self._agents.add(agent)
         return agent
+
+    async def fork(self, source: AgentSpec, spec: AgentSpec, turns: Sequence[str] | None, own_turns: int) -> None: ...
 
     async def close(self) -> None:
         for agent in list(self._agents):
@@ -92,12 +100,22 @@ class HasNoName(GoodDriver):
 
 
 class CanTeleport(GoodDriver):
-    capabilities = EchoDriver.capabilities | {"teleport"}
+    capabilities = GoodDriver.capabilities | {"teleport"}
 
 
 class FixesMoreAndMore(GoodDriver):
     def fixed(self, options: AgentOptions) -> AgentOptions:
         return AgentOptions(allowed_tools=(*options.allowed_tools, "Read"))
+
+
+class TearsAtItsFork(GoodDriver):
+    async def fork(self, source: AgentSpec, spec: AgentSpec, turns: Sequence[str] | None, own_turns: int) -> None:
+        raise ValueError("no such turn")
+
+
+class TellsNonsense(Good):
+    async def context(self) -> ContextUse:
+        return cast(ContextUse, {"model": "echo"})
 
 
 class DeniesThatItWorks(GoodDriver):
@@ -471,6 +489,8 @@ VARIANTS: dict[type[Good] | type[GoodDriver], set[str]] = {
     HasNoName: {"test_it_has_a_name"},
     CanTeleport: {"test_its_capabilities_are_known"},
     FixesMoreAndMore: {"test_what_is_fixed_stays_fixed"},
+    TearsAtItsFork: {"test_a_fork_works_and_knows_what_the_first_one_did"},
+    TellsNonsense: {"test_it_tells_of_itself_in_the_known_shapes"},
     DeniesThatItWorks: {"test_a_driver_that_works_says_so"},
     LeavesWhatWasCancelled: {"test_a_cancelled_start_leaves_nothing"},
     ForgetsItsAgents: {"test_a_driver_that_closes_stops_its_agents"},
@@ -513,7 +533,7 @@ VARIANTS: dict[type[Good] | type[GoodDriver], set[str]] = {
     LeavesWhatHadNoTurn: {"test_a_cancelled_start_leaves_nothing", "test_an_agent_can_be_closed_at_once"},
     ClosesAtItsLeisure: {"test_a_cancelled_close_stops_the_agent"},
     WatchesForEver: {"test_a_close_wakes_who_watches"},
-    Forgets: {"test_an_agent_comes_back_with_its_context"},
+    Forgets: {"test_an_agent_comes_back_with_its_context", "test_a_fork_works_and_knows_what_the_first_one_did"},
     StartsOnce: {"test_an_agent_comes_back_with_its_context"},
     StartsUnusedOnce: {"test_a_cancelled_start_leaves_nothing", "test_an_agent_without_a_turn_comes_back"},
     IsClaimedAsItIs: {"test_an_agent_started_ahead_becomes_another"},

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import anyio
 
 from portico.core.agent import AgentOptions, AgentSpec
+from portico.core.errors import AgentUnavailable
+from portico.core.threads import in_thread
 from portico.plugins.claude_code.claude_agent import ClaudeAgent
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.host import CliHost
 from portico.plugins.claude_code.option_changes import fixed_options
 from portico.plugins.claude_code.process import CliProcess
+from portico.plugins.claude_code.transcript_fork import fork_transcript
 from portico.plugins.context import Context
 
 
@@ -21,7 +27,7 @@ class ClaudeDriver:
     capabilities = frozenset(
         {
             *("interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode"),
-            *("permission_rules", "documents", "stop_task", "context", "commands", "mcp", "models", "rewind"),
+            *("permission_rules", "documents", "stop_task", "context", "commands", "mcp", "models", "rewind", "fork"),
         }
     )
 
@@ -60,6 +66,15 @@ class ClaudeDriver:
         tasks.start_soon(agent.serve, name=f"agent {spec.agent_id}")
         await agent.introduce()
         return agent
+
+    async def fork(self, source: AgentSpec, spec: AgentSpec, turns: Sequence[str] | None, own_turns: int) -> None:
+        """See `DriverAbilities.fork`."""
+        try:
+            await in_thread(partial(fork_transcript, source, spec, turns, own_turns))
+        except OSError as error:
+            raise AgentUnavailable(
+                f"The agent's folders cannot be used: {error.strerror}.", code="agent_folder_unusable"
+            ) from error
 
     async def close(self) -> None:
         """Kill the agents that are still there; the engine has already closed its own."""

@@ -13,6 +13,7 @@ class TestMyDriver(DriverConformance):
 
 from __future__ import annotations
 
+from portico.testing.driver.ability_tests import AbilityTests
 from portico.testing.driver.driver_harness import CAPABILITIES, OPTIONS, WORDS, Stage
 from portico.testing.driver.ending_tests import EndingTests
 from portico.testing.driver.lasting_tests import LastingTests
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 
-class DriverConformance(TurnTests, SteeringTests, PermissionTests, EndingTests, LastingTests):
+class DriverConformance(TurnTests, SteeringTests, PermissionTests, EndingTests, LastingTests, AbilityTests):
     """Subclass it, and say how the driver is made, and what makes its agents do things.
 
     Rules for what the driver's ``capabilities`` do not name are skipped. Needs pytest and anyio's plugin for it, which

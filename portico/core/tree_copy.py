@@ -1,0 +1,79 @@
+"""A copy of a workspace: what an agent may have put there can neither lead the copy elsewhere nor make it endless."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from portico.core.directory import Directory
+from portico.core.errors import TooLarge
+
+MAX_BYTES = 1024 * 1024 * 1024
+MAX_ENTRIES = 100_000
+MAX_DEPTH = 100
+MAX_SECONDS = 60.0
+"""The limits of a copy."""
+
+_CHUNK = 1024 * 1024
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy the files, folders and links of ``source`` into ``target``, an empty folder.
+
+    Links are copied as they are. Mounts, devices, pipes and sockets are left out, and so is what can't be read. Raises
+    `TooLarge` (``workspace_too_large``) and OSError.
+    """
+    with Directory.open(source) as found, Directory.open(target) as made:
+        _Copy(found.mount).folder(found, made, 0)
+
+
+class _Copy:
+    def __init__(self, mount: str) -> None:
+        self._mount = mount
+        self._bytes = self._entries = 0
+        self._end = time.monotonic() + MAX_SECONDS
+
+    def folder(self, source: Directory, target: Directory, depth: int) -> None:
+        for name in source.names():
+            self._count(0)
+            self._entries += 1
+            status = source.status(name)
+            if stat.S_ISLNK(status.st_mode):
+                target.link(source.target(name), name)
+            elif stat.S_ISREG(status.st_mode):
+                with suppress(PermissionError, FileNotFoundError):
+                    self._file(source, target, name)
+            elif stat.S_ISDIR(status.st_mode):
+                with suppress(PermissionError, FileNotFoundError), source.child(name) as inner:
+                    if inner.mount != self._mount:
+                        continue
+                    if depth >= MAX_DEPTH:
+                        raise _too_large(f"its folders are nested deeper than {MAX_DEPTH}")
+                    with target.new(name) as made:
+                        self.folder(inner, made, depth + 1)
+
+    def _file(self, source: Directory, target: Directory, name: str) -> None:
+        with source.reading(name) as file, target.writing(name) as copy:
+            while chunk := file.read(_CHUNK):
+                self._count(len(chunk))
+                copy.write(chunk)
+            copy.flush()
+            status = os.fstat(file.fileno())
+            os.fchmod(copy.fileno(), status.st_mode & 0o777)
+            os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        if self._bytes > MAX_BYTES:
+            raise _too_large(f"it has more than {MAX_BYTES // 1024**2} MiB")
+        if self._entries > MAX_ENTRIES:
+            raise _too_large(f"it has more than {MAX_ENTRIES} entries")
+        if time.monotonic() > self._end:
+            raise _too_large(f"copying it takes more than {MAX_SECONDS:g} seconds")
+
+
+def _too_large(why: str) -> TooLarge:
+    return TooLarge(f"the workspace can't be copied: {why}; share it instead", code="workspace_too_large")
