@@ -2,7 +2,8 @@
 
 BIN := .venv/bin
 # Many tests wait for time limits rather than for a processor.
-WORKERS := $(shell echo $$(( 2 * $$(nproc 2>/dev/null || echo 2) )))
+PROCESSORS := $(shell nproc 2>/dev/null || echo 2)
+WORKERS := $(shell echo $$(( 2 * $(PROCESSORS) + 2 )))
 CHECKED := $(wildcard conftest.py portico tests examples benchmarks)
 # Each worker would compile all tests anew where this is set.
 export PYTHONDONTWRITEBYTECODE :=
