@@ -162,6 +162,10 @@ async def test_every_curl_of_the_reference_runs_as_printed(tmp_path: Path) -> No
                     await bash(PLANNED)
                 if "REQUEST_ID" in block:
                     block = block.replace("REQUEST_ID", await seen(r'"request_id":"([^"]+)"'))
+                if "RULE_ID" in block:
+                    await bash(RULED)
+                    await bash(REMEMBERED.replace("REQUEST_ID", await seen(r'"request_id":"([^"]+)"', TRIP)))
+                    block = block.replace("RULE_ID", await seen(r'"permission_rules":\[\{"id":"([^"]+)"', TRIP))
                 if "/rewind" in block:
                     await seen('"state":"idle"')
                 if "/interrupt" in block:
@@ -182,6 +186,11 @@ JSON = "-H 'Content-Type: application/json' -d"
 EXIT = """'{"query": "[[{\\"tool\\": {\\"name\\": \\"ExitPlanMode\\", \\"input\\": {}}}]]"}'"""
 PLANNED = f"""{TALK} -X PATCH {JSON} '{{"permission_mode": "plan"}}'\n{TALK}/turns {JSON} {EXIT}"""
 """Takes the session to the mode plan, and starts a turn that asks to carry out its plan."""
+TRIP = TALK.replace("/talk", "/trip")
+MAKE = EXIT.replace("ExitPlanMode", "Bash").replace("{}", '{\\"command\\": \\"make\\"}')
+RULED = f"{TRIP}/turns {JSON} {MAKE}"
+REMEMBERED = f"""{TRIP}/permissions/REQUEST_ID {JSON} '{{"behavior": "allow", "remember": true}}'"""
+"""Starts a turn that asks for permission, and remembers what it suggests."""
 BOOKING = {"command": sys.executable, "args": [str(ROOT / "tests" / "support" / "eliciting_server.py")]}
 BOOK = EXIT.replace("ExitPlanMode", "mcp__booking__book")
 BOOKED = f"""

@@ -38,6 +38,7 @@ class Journal:
         self.trouble: str | None = None
         self._permissions = permissions
         self._news = news
+        self._model_untold = False  # the agent has said which its own model is
 
     async def write(
         self,
@@ -57,6 +58,8 @@ class Journal:
             change = SessionChange(type="session", state=state)
             if reason is not None:
                 change["reason"] = reason
+            if self._model_untold:
+                change = {**change, "model": record.options.model, "reason": reason or "agent"}
             drafts.append(Draft(change))
         if not drafts:
             return
@@ -65,6 +68,8 @@ class Journal:
         except StoreFailed:
             self.record = replace(self.record, state=before)  # nobody has seen the change
             raise
+        if before is not self.record.state:
+            self._model_untold = False
         for body, event in zip(bodies, events, strict=False):
             if body["type"] == "permission_request":
                 self._permissions.stored(body["request_id"], event)
@@ -120,10 +125,15 @@ class Journal:
         self.record = replace(self.record, options=self.record.options.with_changes(permission_mode=mode))
         return self.mode_change("agent")
 
-    def set_model(self, model: str) -> SessionChange:
-        """Put the agent's new model into the record, and return the event that reports it."""
+    def set_model(self, model: str) -> Sequence[SessionChange]:
+        """Put the agent's new model into the record, and return the event that reports it.
+
+        A model that nobody has chosen is reported with the next change of state: it is known now, but has not changed.
+        """
+        self._model_untold = self.record.options.model is None
         self.record = replace(self.record, options=self.record.options.with_changes(model=model))
-        return SessionChange(type="session", state=self.record.state, reason="agent", model=model)
+        change = SessionChange(type="session", state=self.record.state, reason="agent", model=model)
+        return [] if self._model_untold else [change]
 
     def set_rules(self, rules: Sequence[Suggestion], reason: str) -> SessionChange:
         """Put the permission rules into the record, and return the event that reports them."""

@@ -181,7 +181,7 @@ class TurnExecutor:
         self._seat.note_model(model)
         if self._wishes.model_asked or model == self._journal.record.options.model:
             return []
-        return [self._journal.set_model(model)]
+        return self._journal.set_model(model)
 
     def note_rules(self) -> None:
         """Note that the agent was given the session's permission rules; the next turn makes sure that it has them."""

@@ -96,7 +96,8 @@ async def test_always_leads_to_no_mode_that_is_not_allowed(tmp_path: Path) -> No
         assert asked(await turn(client, "s", write(cwd, "a"), answer=ALWAYS)) == ["Write"]
         notice = only(await client.history("s"), "notice")
         suggested = {"type": "setMode", "mode": "acceptEdits", "destination": "session"}
-        assert (notice["name"], notice["detail"]["suggestions"]) == ("not_remembered", [suggested])
+        (left,) = notice["detail"]["suggestions"]
+        assert (notice["name"], left) == ("not_remembered", {"id": left["id"], **suggested})
         assert asked(await turn(client, "s", write(cwd, "b"), answer=DENY)) == ["Write"]
         assert Path(cwd, "a").exists() and not Path(cwd, "b").exists()
         # Nor do the agent's own tools: it has none that enters a mode that is not allowed.

@@ -7,11 +7,11 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from portico.core.agent import AgentDriver, AgentSpec
+from portico.core.agent import AgentDriver, AgentSpec, Suggestion
 from portico.core.events import AgentEvent, Content
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.driver import ClaudeDriver
@@ -51,6 +51,11 @@ class TestEcho(EchoConformance):
 class TestClaudeCode(DriverConformance):
     other_model = "claude-other-1"
     permissive_mode = "acceptEdits"
+    permission_rule: ClassVar[Suggestion | None] = {
+        "type": "addRules",
+        "behavior": "allow",
+        "rules": [{"toolName": "Write"}],
+    }
 
     model: ServedModel
 

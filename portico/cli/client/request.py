@@ -38,12 +38,8 @@ def describe_request(request: Mapping[str, Any], *, whole: bool = False) -> Desc
 
 
 def grants(suggestions: Sequence[Mapping[str, Any]]) -> str | None:
-    """Say what an answer with ``remember`` allows from now on, besides this once; None means nothing.
-
-    Of the agent's suggestions the server takes the rules, and a change of mode only if there are no rules.
-    """
-    rules = [suggestion for suggestion in suggestions if suggestion.get("type") != "setMode"]
-    said = [_grant(suggestion) for suggestion in rules or suggestions]
+    """Say what an answer with ``remember`` allows from now on, besides this once; None means nothing."""
+    said = [_grant(suggestion) for suggestion in suggestions]
     return visible(f"{', '.join(said)} in this session") if said else None
 
 
@@ -93,6 +89,7 @@ def _grant(suggestion: Mapping[str, Any]) -> str:
             return f"{behavior} {_named(rules)}"
         case {"type": "addDirectories", "directories": [*folders]}:
             return f"let it into {', '.join(map(str, folders))}"
+    suggestion = {name: value for name, value in suggestion.items() if name != "id"}
     return json.dumps(suggestion, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -70,7 +70,7 @@ class ClaudeAgent:
             prices=config.prices,
             subagents=config.subagents,
         )
-        self._introductions: set[str] = set()  # requests that the CLI must accept before it may work
+        self._introduction: str | None = None  # a request that the CLI must accept before it may work
         self._said = EventBuffer()
         self._unheard: list[bytes] = []  # messages, while they may have to be sent to another process
         self._steered: dict[str, str] = {}  # turn_id -> uuid of messages that no turn has taken up yet
@@ -88,7 +88,8 @@ class ClaudeAgent:
         """Send what the CLI has to know before its first message, if anything. The driver calls this once."""
         for subtype, members in first_requests(self._launch.spec.options):
             request_id, line = self._protocol.control(subtype, **members)
-            self._introductions.add(request_id)
+            if subtype == "initialize":
+                self._introduction = request_id
             await self._submit(line)
 
     # --- the engine's side
@@ -391,8 +392,8 @@ class ClaudeAgent:
             if isinstance(item, Send):
                 await self._process.send(item.line)
             elif isinstance(item, Answered):
-                if item.request_id in self._introductions and item.error is not None:
-                    raise RuntimeError(f"the agent takes no hook or rule: {item.error}")
+                if item.request_id == self._introduction and item.error is not None:
+                    raise RuntimeError(f"the agent takes no hook: {item.error}")
                 if item.request_id in self._controls:
                     self._controls[item.request_id] = item
             elif isinstance(item, Moved):

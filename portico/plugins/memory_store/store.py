@@ -59,7 +59,8 @@ class MemoryStore:
         page: list[SessionRecord] = []
         size = 0
         for record in nlargest(limit + 1, matching, key=_position):
-            size += len(encode_json(dict(record.metadata)))  # the only part of a listed session that may be large
+            # The only parts of a listed session that may be large.
+            size += len(encode_json([dict(record.metadata), *map(dict, record.options.permission_rules)]))
             if page and (len(page) == limit or size > LIST_BYTES):
                 return page, _encode_cursor(page[-1])
             page.append(record)

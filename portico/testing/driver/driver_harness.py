@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import anyio
@@ -14,14 +14,15 @@ import anyio.lowlevel
 import pytest
 
 from portico.core.abilities import ABILITIES
-from portico.core.agent import Agent, AgentDriver, AgentOptions, AgentSpec, Decision, Turn
+from portico.core.agent import Agent, AgentDriver, AgentOptions, AgentSpec, Decision, Suggestion, Turn
 from portico.core.errors import AgentFailed, InvalidRequest
 from portico.core.events import AgentEvent, Content
 from portico.testing.driver.outcomes import ended, text_of, unraised, watched
 from portico.testing.following import Following, bounded, following
 
 CAPABILITIES = ABILITIES | {
-    *("interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode", "documents"),
+    *("interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode", "permission_rules"),
+    "documents",
 }
 
 
@@ -81,6 +82,9 @@ class DriverHarness:
 
     permissive_mode: str | None = None
     """A permission mode in which what `asks` leads to is done without asking; None: there is none."""
+
+    permission_rule: ClassVar[Suggestion | None] = None
+    """A permission rule under which what `asks` leads to is done without asking; None: there is none."""
 
     # What the author says.
 

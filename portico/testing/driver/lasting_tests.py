@@ -63,7 +63,7 @@ class LastingTests(DriverHarness):
                 model = self.model_of(await self.turn(agent, shows_model))
                 assert model == self.other_model, f"it was claimed for {self.other_model}, and answers with {model}"
             if asks is not None and self.permissive_mode is not None:
-                await self._does_not_ask(agent, wanted, asks)
+                await self._does_not_ask(agent, wanted, asks, f"in the mode {self.permissive_mode}")
 
     async def test_a_change_of_model_holds_from_the_next_turn_on(self, stage: Stage) -> None:
         """After configure() all turns are answered with the model that it names, until the next configure()."""
@@ -90,19 +90,38 @@ class LastingTests(DriverHarness):
             for mode in (self.permissive_mode, "default"):
                 await self.configure(agent, spec.options.with_changes(permission_mode=mode))
                 if mode == self.permissive_mode:
-                    await self._does_not_ask(agent, spec, asks)
-                    continue
-                async with self.running(agent, asks) as turn:
-                    request_id = await turn.asked()
-                    await self.answer(agent, request_id, Decision("deny"))
-                    await turn.end()
+                    await self._does_not_ask(agent, spec, asks, f"in the mode {mode}")
+                else:
+                    await self._asks_again(agent, asks)
 
-    async def _does_not_ask(self, agent: Agent, spec: AgentSpec, asks: Content) -> None:
+    async def test_a_permission_rule_holds_until_it_is_taken_back(self, stage: Stage) -> None:
+        """The permission rules are those of start(), until configure() names others, in the next process too."""
+        stage.needs("permission_rules")
+        spec, asks = self._asking(stage)
+        if self.permission_rule is None:
+            pytest.skip("permission_rule names no rule under which nobody is asked")
+        without = spec.options
+        allowed = replace(spec, options=without.with_changes(permission_rules=({"id": "1", **self.permission_rule},)))
+        for _ in range(2 if "resume" in stage.driver.capabilities else 1):
+            async with self.agent(stage, allowed) as agent:
+                await self._does_not_ask(agent, spec, asks, "with a permission rule")
+                await self.configure(agent, without)
+                await self._asks_again(agent, asks)
+                await self.configure(agent, allowed.options)
+                await self._does_not_ask(agent, spec, asks, "with a permission rule")
+
+    async def _asks_again(self, agent: Agent, asks: Content) -> None:
+        async with self.running(agent, asks) as turn:
+            request_id = await turn.asked()
+            await self.answer(agent, request_id, Decision("deny"))
+            await turn.end()
+
+    async def _does_not_ask(self, agent: Agent, spec: AgentSpec, asks: Content, why: str) -> None:
         async with self.running(agent, asks) as turn:
             await turn.until(
                 lambda event: event["type"] in ("permission_request", "complete"), "a request or the end of the turn"
             )
             kinds = [event["type"] for event in turn.events]
-            assert "permission_request" not in kinds, f"in the mode {self.permissive_mode} it asks for permission"
+            assert "permission_request" not in kinds, f"{why} it asks for permission"
             events = await turn.end()
-        assert self.took_effect(spec, events), f"in the mode {self.permissive_mode} it was not done"
+        assert self.took_effect(spec, events), f"{why} it was not done"

@@ -67,9 +67,9 @@ RULES = {
         ([], None),
         ([MODE], "accept all edits in this session"),
         ([RULES], "allow Bash(ls *), every Read in this session"),
-        ([MODE, RULES], "allow Bash(ls *), every Read in this session"),  # as the server does it
+        ([MODE, RULES], "accept all edits, allow Bash(ls *), every Read in this session"),
         ([{"type": "addDirectories", "directories": ["/a", "/b"]}], "let it into /a, /b in this session"),
-        ([{"type": "new", "x": "\x1b"}], '{"type":"new","x":"\\u001b"} in this session'),
+        ([{"id": "1", "type": "new", "x": "\x1b"}], '{"type":"new","x":"\\u001b"} in this session'),
         ([{"type": "setMode", "mode": "other"}], "permission mode other in this session"),
     ],
 )
