@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, NotRequired, Protocol
 
 from typing_extensions import TypedDict
 
-from portico.core.agent import AgentSpec
+from portico.core.agent import AgentSpec, Decision
+from portico.core.events import AgentEvent, Complete, PermissionRequest
 
 ABILITIES = frozenset({"context", "commands", "mcp", "models", "rewind", "stop_task", "fork"})
 """Those that this file describes."""
@@ -77,12 +79,33 @@ class ModelInfo(TypedDict):
     efforts: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class LateAnswer:
+    """The rest of the turn ``turn_id``, whose agent was stopped while it waited for the answer to ``request``."""
+
+    turn_id: str
+    request: PermissionRequest
+    decision: Decision
+
+
 class AgentAbilities(Protocol):
     """Further methods of an agent, for the abilities of the same name. All raise as those of `Agent` do.
 
     The session's own task starts them. Each may be called at any time from the first turn, claim or start on, also
     while `Agent.run` or another of them goes on. Each must end within some seconds.
     """
+
+    async def part(self) -> Complete:
+        """Stop, as `Agent.close`, while the turn waits for a question or a plan alone; return its usage so far.
+
+        For the capability ``late_answers``. Another agent of the same id will then `go_on` with the answer.
+        """
+
+    def go_on(self, late: LateAnswer) -> AsyncIterator[AgentEvent]:
+        """Do as `Agent.run` for the rest of a turn, in the mode to which the answer takes the agent.
+
+        For the capability ``late_answers``. Yield the `ToolResult` of the tool that has asked first.
+        """
 
     async def context(self) -> ContextUse:
         """Return the use of the context window."""

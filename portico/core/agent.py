@@ -166,7 +166,8 @@ class AgentDriver(Protocol):
 
     ``capabilities`` lists the abilities of its agents, out of: ``interrupt``, ``steer``, ``permissions``, ``resume``,
     ``claim``, ``set_model``, ``set_permission_mode``, ``permission_rules``, ``documents`` (blocks in a turn's content),
-    and those of `portico.core.abilities`. The engine never uses an ability that is not listed.
+    ``late_answers`` (see `AgentAbilities.part`), and those of `portico.core.abilities`. The engine never uses an
+    ability that is not listed.
     ``needs_credentials`` is True if its agents call the model API; if a driver lacks it, it counts as False.
     """
 

@@ -13,13 +13,14 @@ from portico.core.abilities import (
     CommandInfo,
     ContextUse,
     DriverAbilities,
+    LateAnswer,
     McpServer,
     ModelInfo,
     Rewind,
 )
 from portico.core.agent import Agent, AgentDriver, AgentOptions, AgentSpec, Decision, OwnTurn, Turn, needs_credentials
 from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError
-from portico.core.events import AgentEvent, Aside
+from portico.core.events import AgentEvent, Aside, Complete
 from portico.core.fork_history import ForkPoint
 from portico.core.stranger import strangers
 
@@ -64,6 +65,13 @@ class GuardedAgent:
     async def answer(self, request_id: str, decision: Decision) -> None:
         async with _kept(self._driver, "answer", AgentFailed, CALL_SECONDS):
             await self._agent.answer(request_id, decision)
+
+    def go_on(self, late: LateAnswer) -> AsyncIterator[AgentEvent]:
+        return self._able.go_on(late)
+
+    async def part(self) -> Complete:
+        async with _kept(self._driver, "part", AgentFailed, CALL_SECONDS):
+            return await self._able.part()
 
     async def context(self) -> ContextUse:
         async with _kept(self._driver, "context", AgentFailed, CALL_SECONDS):

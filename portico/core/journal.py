@@ -150,6 +150,10 @@ class Journal:
         mode = self.record.options.permission_mode
         return SessionChange(type="session", state=self.record.state, reason=reason, permission_mode=mode)
 
+    def waits_without_process(self) -> SessionChange:
+        """Return the event that reports that the agent's process was given up while a turn waits for a person."""
+        return SessionChange(type="session", state=self.record.state, reason="process_given_up")
+
     def fail(self) -> None:
         """End the history after a bug of ours; nothing more is written."""
         self.record = replace(self.record, state=State.FAILED)

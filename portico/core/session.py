@@ -210,6 +210,9 @@ class Session:
         self._wakeup.set()
 
     def give_up_process(self) -> None:
+        if (run := self._turns.running) is not None and run.live:
+            run.give_up_process()
+            return
         self._wishes.give_up_process = True
         self._wakeup.set()
 

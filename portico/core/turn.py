@@ -6,20 +6,23 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import anyio
 
+from portico.core.abilities import AgentAbilities, LateAnswer
 from portico.core.agent import Agent, AgentOptions, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, InvalidRequest, PorticoError, StoreFailed
 from portico.core.events import AgentEvent, Complete, ErrorEvent, EventBody, unused
 from portico.core.flaws import flaw
 from portico.core.inbox import Inbox
+from portico.core.pause import Pause, Process
 from portico.core.permissions import Permissions
 from portico.core.settling import Streamed
 from portico.core.state import State
 from portico.core.stranger import strangers
-from portico.core.task_event import Task
+from portico.core.sums import summed
+from portico.core.turn_history import History
 from portico.core.wakeup import Wakeup
 
 INTERRUPT_GRACE = 10.0
@@ -32,22 +35,6 @@ MAX_CORRECTIONS = 5
 """The number of times that an agent may change to a forbidden permission mode in one turn before it is stopped."""
 
 log = logging.getLogger("portico.session")
-
-
-class History(Protocol):
-    """The part of a session that a turn needs."""
-
-    async def write(self, bodies: Sequence[EventBody], *, turn_id: str, state: State | None = None) -> None:
-        """Add events of the turn and, if ``state`` differs from the current one, the change of state after them."""
-
-    def note_task(self, event: Task) -> None:
-        """Note what the agent says about a task in the background."""
-
-    def note_mode(self, mode: str) -> tuple[Sequence[EventBody], AgentOptions | None]:
-        """Note the agent's new permission mode. Return the events to write, and the options to go back to, or None."""
-
-    def note_model(self, model: str) -> Sequence[EventBody]:
-        """Note the agent's new model. Return the events to write."""
 
 
 class TurnRun:
@@ -64,10 +51,12 @@ class TurnRun:
         turn_id: str,
         *,
         history: History,
+        process: Process,
         permissions: Permissions,
         timeout: float,
         can_interrupt: bool = True,
         can_set_mode: bool = True,
+        can_pause: bool = False,
     ) -> None:
         self.turn_id = turn_id
         self.starting = anyio.CancelScope()
@@ -76,6 +65,7 @@ class TurnRun:
         self._agent: Agent  # from `begin` on
         self._turn = turn
         self._history = history
+        self._pause = Pause(permissions, process, possible=can_pause)
         self._permissions = permissions
         self._timeout = timeout
         self._deadline: float | None = None
@@ -127,6 +117,11 @@ class TurnRun:
             self.starting.cancel()
         self._wakeup.set()
 
+    def give_up_process(self) -> None:
+        """Do without the process, as soon as and as long as the turn only waits for a person."""
+        self._pause.wanted = True
+        self._wakeup.set()
+
     def decide(self, request_id: str, decision: Decision) -> None:
         """Pass the answer to a request, which is already resolved, on to the agent."""
         self._decisions.append((request_id, decision))
@@ -159,13 +154,16 @@ class TurnRun:
     async def _pump(self) -> None:
         try:
             with self._pumping, strangers():
-                async with aclosing(cast(Any, self._agent.run(self._turn))) as events:
-                    async for event in events:
-                        if (fault := flaw(event)) is not None:
-                            raise AgentFailed(f"the driver has said what it must not: {fault}", code="driver_failed")
-                        await self._inbox.put(event)
-                        if event["type"] == "complete":
-                            break
+                turn: Turn | OwnTurn | LateAnswer | None = self._turn
+                while turn is not None:
+                    try:
+                        await self._hear(turn)
+                    except (AgentFailed, AgentUnavailable):
+                        if self._pause.request is None:
+                            raise
+                    turn = await self._go_on()
+        except StoreFailed:
+            raise
         except (AgentFailed, AgentUnavailable) as failure:
             self.failure = failure
         except InvalidRequest as refusal:
@@ -176,6 +174,30 @@ class TurnRun:
         finally:
             self._inbox.close()
 
+    async def _hear(self, turn: Turn | OwnTurn | LateAnswer) -> None:
+        agent = self._agent
+        heard = cast(AgentAbilities, agent).go_on(turn) if isinstance(turn, LateAnswer) else agent.run(turn)
+        async with aclosing(cast(Any, heard)) as events:
+            async for event in events:
+                if self._pause.request is not None:
+                    return  # the agent is being stopped
+                if (fault := flaw(event)) is not None:
+                    raise AgentFailed(f"the driver has said what it must not: {fault}", code="driver_failed")
+                await self._inbox.put(event)
+                if event["type"] == "complete":
+                    return
+
+    async def _go_on(self) -> LateAnswer | None:
+        """Wait for the answer of a paused turn, and for an agent that goes on with it; None if the turn is over."""
+        if self._pause.request is None:
+            return None
+        if (over := await self._pause.over()) is None:
+            await self._inbox.put(unused(self._stop_reason or "interrupted"))
+            return None
+        self._agent, request, decision = over
+        self._wakeup.set()  # for what had to wait for an agent
+        return LateAnswer(self.turn_id, request, decision)
+
     async def _record(self) -> tuple[list[EventBody], Complete]:
         while batch := await self._inbox.take():
             bodies: list[EventBody] = []
@@ -183,7 +205,7 @@ class TurnRun:
             complete: Complete | None = None
             for event in batch:
                 if event["type"] == "complete":
-                    complete = event
+                    complete = summed(event, self._pause.used)
                     break
                 bodies += self._admit(event)
                 if event["type"] == "notice" and event["name"] == "steered":
@@ -233,6 +255,10 @@ class TurnRun:
                 return [self._permissions.resolve(event["request_id"], "deny", "interrupted")]
             except PorticoError:
                 return []  # it was answered just before
+        if event["type"] == "tool_use" or event["type"] == "tool_result":
+            self._pause.note(event)
+            if self._permissions.pending:
+                self._wakeup.set()  # perhaps the agent now waits for nothing else
         return [event]
 
     def _follow_mode(self, mode: str) -> list[EventBody]:
@@ -308,8 +334,13 @@ class TurnRun:
                 await anyio.sleep(RETRY_SECONDS)
                 raise
             self._decisions.append((request_id, Decision("deny", message="Nobody answered in time.")))
+        if self._pause.request is not None:
+            if self._decisions or self._stop_reason is not None:
+                self._pause.end(None if self._stop_reason is not None else self._decisions.pop(0)[1])
+            return
         while self._decisions:
             await self._agent.answer(*self._decisions.pop(0))
+        await self._pause.mind(busy=bool(self._steered) or self._stop_reason is not None)
         while self._steers:
             turn = self._steers.pop(0)
             try:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import anyio
 
+from portico.core.abilities import AgentAbilities
 from portico.core.agent import Agent, AgentOptions, AgentSpec, OwnTurn, Turn
 from portico.core.background_work import BackgroundWork
 from portico.core.calls import Calls
@@ -71,10 +73,12 @@ class TurnExecutor:
             turn,
             turn_id,
             history=self,
+            process=self,
             permissions=self._permissions,
             timeout=self._policy.turn_timeout,
             can_interrupt="interrupt" in self._seat.driver.capabilities,
             can_set_mode="set_permission_mode" in self._seat.driver.capabilities,
+            can_pause={"late_answers", "resume"} <= self._seat.driver.capabilities,
         )
 
     async def execute(self, run: TurnRun) -> tuple[list[EventBody], Complete]:
@@ -129,6 +133,36 @@ class TurnExecutor:
             await self._start(starting, None)
         if self._seat.agent is None:
             raise AgentUnavailable("no process could be started in time")
+        return self._seat.agent
+
+    def rest(self, can_rest: bool) -> None:
+        """Do as `Process.rest`."""
+        if can_rest:
+            self._slots.rest(self._holder, spared=self.background.under_way)
+        else:
+            self._slots.stir(self._holder)
+
+    async def part(self) -> Complete:
+        """Do as `Process.part`."""
+        used = unused("interrupted")
+        with anyio.CancelScope(shield=True):  # the turn may end meanwhile, but not half of this
+            if self._seat.agent is not None:
+                try:
+                    used = await cast(AgentAbilities, self._seat.agent).part()
+                except PorticoError as failure:
+                    log.warning("session %s: %s", self._journal.record.session_id, failure.detail)
+            await self.put_away()
+        bodies = [self._journal.waits_without_process(), *self.background.lost("process_needed")]
+        await self._journal.persist(self._journal.write, bodies)
+        return used
+
+    async def come_back(self, starting: anyio.CancelScope) -> Agent:
+        """Do as `Process.come_back`."""
+        await self._start(starting, None)
+        if self._seat.agent is None:
+            raise AgentUnavailable("the turn was to stop")
+        self._calls.begin(self._seat.agent)
+        await self._journal.write([], state=State.RUNNING)
         return self._seat.agent
 
     async def _start(self, scope: anyio.CancelScope, turn_id: str | None) -> None:

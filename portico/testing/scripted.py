@@ -18,14 +18,14 @@ from uuid import uuid4
 
 import anyio
 
-from portico.core.abilities import ABILITIES
+from portico.core.abilities import ABILITIES, LateAnswer
 from portico.core.agent import AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, Conflict
 from portico.core.events import AgentEvent, Complete, Notice, PermissionRequest, PermissionWithdrawn
 from portico.testing.background import background
 
 CAPABILITIES = ABILITIES | {
-    *("interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode"),
+    *("interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode", "late_answers"),
 }
 
 
@@ -86,6 +86,7 @@ class ScriptedAgent:
     ) -> None:
         self.spec = spec
         self.turns: list[Turn | OwnTurn] = []
+        self.late: list[LateAnswer] = []
         self.steered: list[Turn] = []
         self.decisions: list[tuple[str, Decision]] = []
         self.claims: list[AgentSpec] = []
@@ -122,7 +123,7 @@ class ScriptedAgent:
         self._interrupted = False
         self._handed.clear()
         if not self._script:
-            raise AgentFailed(f"The script has no turn for {turn.content!r}.", code="script_over")
+            raise AgentFailed(f"The script has no turn for {turn!r}.", code="script_over")
         for step in self._script.popleft():
             self._check()
             if self._interrupted:
@@ -217,6 +218,15 @@ class ScriptedAgent:
                 await step.opened.wait()
                 self._check()
         return {} if isinstance(step, Gate) else step
+
+    async def go_on(self, late: LateAnswer) -> AsyncIterator[AgentEvent]:
+        self.late.append(late)
+        async for event in self.run(Turn(late.turn_id, "")):
+            yield event
+
+    async def part(self) -> Complete:
+        await self.close()
+        return Complete(type="complete", stop_reason="interrupted", usage={"output_tokens": 1}, cost_usd=1.0)
 
     async def close(self) -> None:
         self.closes += 1

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +13,9 @@ import anyio
 import pytest
 
 from portico.core.agent import Decision
-from portico.core.errors import InvalidRequest
-from portico.core.events import PermissionRequest
+from portico.core.engine import Engine
+from portico.core.errors import InvalidRequest, NotAllowed
+from portico.core.events import PermissionRequest, ToolUse
 from portico.core.principal import Principal
 from portico.core.questions import MAX_MISTAKES, fitting, with_answers
 from portico.core.requests import NewSession, NewTurn
@@ -83,3 +88,97 @@ async def test_the_time_of_a_turn_stands_still_while_its_question_waits_and_then
         assert b'"stop_reason":"timeout"' in next(event for event in events if event.type == "complete").data
         ((_, decision),) = driver.agents[0].decisions
         assert decision.updated_input == {"answers": {"Why?": "so"}}
+
+
+USED = ToolUse(type="tool_use", tool_use_id="u", tool_name="x", input={})
+ASKED = Ask("x", request_id="r", more={"kind": "question", "questions": [WHY], "tool_use_id": "u"})
+
+
+@asynccontextmanager
+async def two_sessions(tmp_path: Path, driver: ScriptedDriver) -> AsyncIterator[Engine]:
+    """An engine with one process, and the sessions ``s``, which asks, and ``other``."""
+    async with scripted_engine(tmp_path, driver=driver, max_processes=1, process_wait=HANG_SECONDS) as engine:
+        for name in ("s", "other"):
+            await engine.create(ADA, NewSession(session_id=name))
+        with anyio.fail_after(HANG_SECONDS):
+            await engine.query(ADA, "s", NewTurn("hello", "one"))
+            while not (await engine.session(ADA, "s"))["pending_permissions"]:
+                await anyio.sleep(0.01)
+            yield engine
+
+
+async def end_of(engine: Engine, session_id: str) -> dict[str, Any]:
+    with anyio.fail_after(HANG_SECONDS):
+        while True:
+            events, _ = await engine.history(ADA, session_id, after=0, limit=1000)
+            if found := [event for event in events if event.type == "complete"]:
+                complete: dict[str, Any] = json.loads(found[0].data)
+                return complete
+            await anyio.sleep(0.01)
+
+
+async def test_a_question_gives_its_process_up_and_its_answer_brings_the_turn_back(tmp_path: Path) -> None:
+    driver = ScriptedDriver([[USED, ASKED], turn(output_tokens=2), turn(output_tokens=4)])
+    async with two_sessions(tmp_path, driver) as engine:
+        await engine.query(ADA, "other", NewTurn("hello", "two"))
+        assert (await end_of(engine, "other"))["stop_reason"] == "end_turn"
+        waiting = await engine.session(ADA, "s")
+        assert waiting["state"] == "waiting" and waiting["pending_permissions"]
+        events, _ = await engine.history(ADA, "s", after=0, limit=1000)
+        assert b'"reason":"process_given_up"' in events[-1].data
+        await engine.answer(ADA, "s", "r", Decision("allow", answers={"Why?": "so"}))
+        complete = await end_of(engine, "s")
+        assert (complete["stop_reason"], complete["usage"]) == ("end_turn", {"output_tokens": 5})
+        assert complete["cost_usd"] == 1.0
+        (late,) = driver.agents[-1].late
+        assert (late.turn_id, late.decision.answers) == ("one", {"Why?": "so"})
+        assert driver.agents[-1].spec.agent_id == driver.agents[0].spec.agent_id
+
+
+async def test_a_question_without_a_process_can_be_interrupted(tmp_path: Path) -> None:
+    driver = ScriptedDriver([[USED, ASKED], turn(), turn()])
+    async with two_sessions(tmp_path, driver) as engine:
+        await engine.query(ADA, "other", NewTurn("hello", "two"))
+        await end_of(engine, "other")
+        await engine.interrupt(ADA, "s")
+        assert (await end_of(engine, "s"))["stop_reason"] == "interrupted"
+        assert len(driver.agents) == 2
+        await engine.query(ADA, "s", NewTurn("go on", "three"))
+        with anyio.fail_after(HANG_SECONDS):
+            while (await engine.session(ADA, "s"))["turns"] != 2 or (await engine.session(ADA, "s"))["state"] != "idle":
+                await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [ASKED],  # a tool that it has begun is not known
+        [USED, ToolUse(type="tool_use", tool_use_id="v", tool_name="y", input={}), ASKED],
+        [USED, Ask("x", request_id="r", more={"tool_use_id": "u"})],
+        [USED, Ask("x", request_id="r", more={"kind": "elicitation", "schema": {}, "tool_use_id": "u"})],
+    ],
+)
+async def test_a_process_that_does_more_than_ask_is_kept(tmp_path: Path, steps: list[Any]) -> None:
+    driver = ScriptedDriver([[*steps, *turn()], turn()])
+    async with two_sessions(tmp_path, driver) as engine:
+        await engine.query(ADA, "other", NewTurn("hello", "two"))
+        await anyio.wait_all_tasks_blocked()
+        assert (await engine.session(ADA, "other"))["state"] == "starting" and not driver.agents[0].closes
+        request = steps[-1]
+        answers = {"Why?": "so"} if request.more.get("kind") == "question" else None
+        await engine.answer(ADA, "s", "r", Decision("allow", answers=answers))
+        await end_of(engine, "other")
+
+
+async def test_who_comes_with_a_ticket_chooses_no_mode(tmp_path: Path) -> None:
+    plan = Ask("x", request_id="r", more={"kind": "plan", "plan": "", "permission_mode": "default"})
+    async with scripted_engine(tmp_path, driver=ScriptedDriver([turn(plan)])) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        with anyio.fail_after(HANG_SECONDS):
+            while not (await engine.session(ADA, "s"))["pending_permissions"]:
+                await anyio.sleep(0.01)
+        visitor = replace(ADA, by_ticket=True)
+        with pytest.raises(NotAllowed):
+            await engine.answer(visitor, "s", "r", Decision("allow", permission_mode="acceptEdits"))
+        await engine.answer(visitor, "s", "r", Decision("allow"))

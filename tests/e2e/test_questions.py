@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.server import ROOT, RunningServer, running_server
-from tests.support.talk import Talk, only, script
+from tests.support.talk import Talk, only, script, talk
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
@@ -143,3 +143,39 @@ async def test_a_page_that_an_mcp_server_wants_to_be_opened_is_its_url(
     assert (request["kind"], request["url"]) == ("elicitation", "http://127.0.0.1:1/login") and "schema" not in request
     assert await refused(client, request, behavior="allow", content={"people": 2}) == [["content"]]
     assert action in await result_of(client, request, behavior=behavior)
+
+
+async def test_an_answer_that_comes_after_the_process_was_given_up_brings_the_agent_back(tmp_path: Path) -> None:
+    """For a question in the first turn of a process, and a plan in a turn of a process that goes on."""
+    async with running_server(tmp_path, PORTICO_MAX_PROCESSES="1", PORTICO_POOL_SIZE="0") as server:
+        async with talk(server) as client:
+            await client.open(session_id="other")
+            request = await asked(client, ASKS, permission_mode="plan")
+            (agent,) = server.agents()
+            await client.turn("other", script({"say": "hello"}))
+            assert agent.pid not in [each.pid for each in server.agents()]
+            waiting = await client.session("s")
+            assert waiting["state"] == "waiting" and len(waiting["pending_permissions"]) == 1
+            said = await result_of(client, request, behavior="allow", answers={"Which colour?": "teal"})
+            assert "teal" in said
+            assert "teal" in json.dumps((server.model.requests[-1].body or {})["messages"][-1])
+            first = only(await client.history("s"), "complete")
+            assert first["usage"]["input_tokens"] == 20  # of a request in each process
+            await client.turn("other", script({"say": "hello"}))
+
+            seq = (await client.session("s"))["last_seq"]
+            await client.start("s", script({"tool": {"name": "ExitPlanMode", "input": {}}}, {"say": "noted"}))
+            plan = await client.until("s", "permission_request", after=seq)
+            await client.turn("other", script({"say": "hello"}))
+            answered = await client.answer("s", plan["request_id"], behavior="allow", permission_mode="acceptEdits")
+            assert answered.status_code == 200
+            complete = await client.until("s", "complete", after=seq)
+            assert complete["stop_reason"] == "end_turn"
+            assert "approved" in json.dumps((server.model.requests[-1].body or {})["messages"][-2:])
+            session = await client.session("s")
+            assert (session["state"], session["permission_mode"]) == ("idle", "acceptEdits")
+            target = Path(session["cwd"]) / "file.txt"
+            await client.turn(
+                "s", script({"tool": {"name": "Write", "input": {"file_path": str(target), "content": "x"}}})
+            )
+            assert target.read_text() == "x"

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
-from portico.core.abilities import CommandInfo, ContextUse, McpServer, ModelInfo, Rewind
+from portico.core.abilities import CommandInfo, ContextUse, LateAnswer, McpServer, ModelInfo, Rewind
 from portico.core.agent import AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, PorticoError
 from portico.core.events import AgentEvent, Aside, Complete, Notice
+from portico.core.sums import summed
 from portico.plugins.claude_code import cli_answers
 from portico.plugins.claude_code.buffer import EventBuffer, is_aside
 from portico.plugins.claude_code.cli_failures import exit_text, start_failure
 from portico.plugins.claude_code.content import encoded
 from portico.plugins.claude_code.framer import Oversized
 from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refused, Send, Taken
+from portico.plugins.claude_code.late_answers import late_mode, late_result, late_text
 from portico.plugins.claude_code.launch import Launch
 from portico.plugins.claude_code.lines import decode_in_turns
 from portico.plugins.claude_code.message_ids import message_id
@@ -33,7 +35,6 @@ from portico.plugins.claude_code.option_changes import (
 )
 from portico.plugins.claude_code.process import CliProcess
 from portico.plugins.claude_code.protocol import Protocol
-from portico.plugins.claude_code.spending import summed
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class ClaudeAgent:
             options.model,
             prices=config.prices,
             subagents=config.subagents,
+            resumed=launch.resume,
         )
         self._introduction: str | None = None  # a request that the CLI must accept before it may work
         self._said = EventBuffer()
@@ -189,6 +191,28 @@ class ClaudeAgent:
             items.insert(0, Send(self._protocol.control(subtype, **members)[1]))
             self._launch = self._launch.with_options(options)
         await self._act(items)
+
+    async def go_on(self, late: LateAnswer) -> AsyncIterator[AgentEvent]:
+        """See `AgentAbilities.go_on`."""
+        if (mode := late_mode(late)) is not None:
+            await self._request([("set_permission_mode", {"mode": mode})], CHANGE_TIME)
+        text = late_text(late)
+        yield late_result(late, text)
+        turn = Turn(f"{late.turn_id} {late.request['request_id']}", text)
+        async with aclosing(cast(Any, self.run(turn))) as events:
+            async for event in events:
+                yield event
+
+    async def part(self) -> Complete:
+        """See `AgentAbilities.part`. An interrupt would be told to the model as a no of the user."""
+        session: Any = None
+        with suppress(AgentFailed):
+            session = (await self._asked("get_usage")).get("session")
+        used = self._protocol.part(session.get("model_usage") if isinstance(session, dict) else None)
+        self._closing = True
+        await self._process.close(self._process.terminate)
+        await self.close()
+        return used
 
     async def context(self) -> ContextUse:
         """See `AgentAbilities.context`. Until its first reply, the CLI asks the API to count tokens: 0.1 to 1 s."""

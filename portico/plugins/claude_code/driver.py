@@ -27,7 +27,8 @@ class ClaudeDriver:
     capabilities = frozenset(
         {
             *("interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode"),
-            *("permission_rules", "documents", "stop_task", "context", "commands", "mcp", "models", "rewind", "fork"),
+            *("permission_rules", "late_answers", "documents", "stop_task", "context", "commands", "mcp", "models"),
+            *("rewind", "fork"),
         }
     )
 

@@ -174,6 +174,12 @@ class CliProcess:
         """Wait for the exit and return the exit status. May be cancelled, and called again."""
         return await self._exit.wait()
 
+    async def terminate(self) -> None:
+        """Send SIGTERM, and wait for the exit for some seconds."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGTERM)
+        await self._exits(TERM_TIME)
+
     async def close(self, interrupt: Callable[[], Awaitable[None]] | None = None) -> None:
         """End it and all that it started: ``interrupt``, close stdin, SIGTERM, SIGKILL; 8 s at most, usually far less.
 
@@ -194,9 +200,7 @@ class CliProcess:
                 await interrupt()
         await self._stdin.close()
         if not await self._exits(STDIN_TIME):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGTERM)
-            await self._exits(TERM_TIME)
+            await self.terminate()
 
     async def _end(self) -> None:
         with anyio.CancelScope(shield=True):

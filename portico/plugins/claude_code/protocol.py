@@ -51,6 +51,7 @@ class Protocol:
         *,
         prices: PriceTable = LIST_PRICES,
         subagents: bool = True,
+        resumed: bool = False,
     ) -> None:
         self.ignored = 0
         self.heard = False  # whether it has taken a message, or begun a turn
@@ -61,7 +62,7 @@ class Protocol:
         self._allowed_modes = allowed_modes
         self._condition = Condition(mode, model)
         self._speech = Speech(subagents)
-        self._results = Results(prices)
+        self._results = Results(prices, resumed=resumed)
         self._notices = Notices()
         self._own = False  # a turn that the agent began by itself is open
         self._asking = False  # ... only to ask for a permission
@@ -79,6 +80,10 @@ class Protocol:
     def busy(self) -> bool:
         """Tell whether a turn is running: ours, or one of the agent's own."""
         return self._mine is not None or self._own
+
+    def part(self, usage: Any) -> Complete:
+        """Return what was used since the last result. See `Spending.part`."""
+        return self._results.part(usage)
 
     def expects(self, uuid: str | None) -> bool:
         """Tell whether the end of the message ``uuid``, or (None) of a turn of the agent's own, is still to come."""

@@ -15,13 +15,17 @@ Json = dict[str, Any]
 class Results:
     """The results of one CLI process."""
 
-    def __init__(self, prices: PriceTable) -> None:
-        self._spending = Spending(prices)
+    def __init__(self, prices: PriceTable, *, resumed: bool = False) -> None:
+        self._spending = Spending(prices, resumed=resumed)
 
     def completed(self, result: Json, failure: Json | None, refusal: Json | None) -> tuple[ErrorEvent | None, Complete]:
         """Return the error of the turn, if there was one, and its end. See `turn_failure`."""
         error, stop_reason = _stop_reason(result, failure, refusal)
         return error, self._spending.end(stop_reason, result)
+
+    def part(self, now: Any) -> Complete:
+        """Do as `Spending.part`."""
+        return self._spending.part(now)
 
     def keep(self, complete: Complete) -> None:
         """Keep the spending of a result that ends no turn for the next one that does."""

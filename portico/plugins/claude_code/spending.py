@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, cast
 
 from portico.core.events import Complete, unused, with_usage
 from portico.core.prices import PriceTable
-from portico.core.usage import TOKENS, ModelUsage, add_usage, least_certain
+from portico.core.sums import summed
+from portico.core.usage import TOKENS, ModelUsage
 
 Json = dict[str, Any]
 
@@ -33,9 +33,10 @@ class Spending:
     was interrupted. ``model_usage_since_last_result`` has everything (2.1.330).
     """
 
-    def __init__(self, prices: PriceTable) -> None:
+    def __init__(self, prices: PriceTable, *, resumed: bool = False) -> None:
         self._prices = prices
         self._total = 0.0
+        self._whole: Json | None = None if resumed else {}  # usage by model up to the last result, if it is known
         self._kept: list[Complete] = []
 
     def end(self, stop_reason: str, result: Json) -> Complete:
@@ -47,8 +48,28 @@ class Spending:
         """Keep the spending of a result that ends no turn for the next one that does."""
         self._kept.append(complete)
 
+    def part(self, now: Any) -> Complete:
+        """Return what was used since the last result; ``now`` is the usage of the whole conversation, by model.
+
+        A process that goes on with an earlier conversation begins with its usage, so before its first result what is
+        new is not known.
+        """
+        kept, self._kept = self._kept, []
+        if self._whole is None or not isinstance(now, dict):
+            nothing = unused("interrupted")
+            nothing["cost_basis"] = "unknown"
+            return summed(nothing, kept)
+        since = {
+            str(name): self._prices.priced(str(name), _read(_difference(model, self._whole.get(name))))
+            for name, model in now.items()
+            if isinstance(model, dict)
+        }
+        return summed(with_usage(unused("interrupted"), since), kept)
+
     def _end(self, stop_reason: str, result: Json) -> Complete:
         difference = self._since_last(result)
+        whole = result.get("modelUsage")
+        self._whole = whole if isinstance(whole, dict) else None
         models = result.get("model_usage_since_last_result")
         if not isinstance(models, dict):
             usage = result.get("usage")
@@ -74,29 +95,18 @@ class Spending:
         return max(0.0, total - before)
 
 
-def summed(complete: Complete, others: Iterable[Complete]) -> Complete:
-    """Return the end of a turn, with the spending of the agent's own turns that it took in."""
-    whole = complete
-    for other in others:
-        whole = Complete(
-            type="complete",
-            stop_reason=complete["stop_reason"],
-            usage=add_usage(whole["usage"], other["usage"]),
-            usage_by_model=cast(
-                dict[str, ModelUsage], add_usage(whole.get("usage_by_model", {}), other.get("usage_by_model", {}))
-            ),
-            cost_usd=whole["cost_usd"] + other["cost_usd"],
-            cost_basis=least_certain(end.get("cost_basis", "reported") for end in (whole, other)),
-        )
-    return whole
-
-
 def _read(model: Json) -> ModelUsage:
     """Read the usage of one model. The CLI guesses the cost of a model that it does not know (``costBasis``)."""
     counts = {name: _count(model.get(theirs)) for name, theirs in _OF_A_MODEL.items()}
     counts |= {name: count for name, theirs in _IF_ANY.items() if (count := _count(model.get(theirs)))}
     basis = "unknown" if model.get("costBasis") == "unknown" else "reported"
     return cast(ModelUsage, {**counts, "cost_usd": _amount(model.get("costUSD")), "cost_basis": basis})
+
+
+def _difference(model: Json, before: Any) -> Json:
+    earlier = before if isinstance(before, dict) else {}
+    names = (*_OF_A_MODEL.values(), *_IF_ANY.values(), "costUSD")
+    return {**model, **{name: max(0.0, _amount(model.get(name)) - _amount(earlier.get(name))) for name in names}}
 
 
 def _count(value: Any) -> int:

@@ -3,6 +3,7 @@
 Only the names in ``__all__`` are public.
 """
 
+from portico.core.sums import summed
 from portico.plugins.claude_code.buffer import EventBuffer
 from portico.plugins.claude_code.claude_agent import CHANGE_TIME, CONTROL_TIME, EXIT_TIME, SETTLE_TIME
 from portico.plugins.claude_code.cli import find_cli
@@ -16,7 +17,6 @@ from portico.plugins.claude_code.lines import decode_in_turns
 from portico.plugins.claude_code.mode_hook import mode_ruling, needs_mode_hook
 from portico.plugins.claude_code.process import CliProcess
 from portico.plugins.claude_code.protocol import Protocol
-from portico.plugins.claude_code.spending import summed
 
 __all__ = [
     "CHANGE_TIME",

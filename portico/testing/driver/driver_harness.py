@@ -22,6 +22,7 @@ from portico.testing.following import Following, bounded, following
 
 CAPABILITIES = ABILITIES | {
     *("interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode", "permission_rules"),
+    "late_answers",
     "documents",
 }
 
