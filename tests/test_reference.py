@@ -19,7 +19,7 @@ from portico.core.state import State
 from portico.plugins.claude_code import cli_failures, stream
 from portico.transports.codes import CODES, PLUGIN_CODES, TURN_CODES, WEBSOCKET_CODES
 from portico.transports.models import PermissionBody, SessionBody, SessionPatch, TicketBody, TurnBody
-from tests import cli_page, errors_page
+from tests import cli_lines, cli_lines_page, cli_page, errors_page
 from tests.support.limits import HANG_SECONDS
 from tests.support.programs import needs
 from tests.support.server import running_server
@@ -32,6 +32,8 @@ AT_START = {"data_dir_unusable", "jwt_not_installed", "jwt_settings", "plugin", 
     "workspace_root_unusable",
 }
 """Codes that an operator alone may see, when the server starts."""
+NAMED_ELSEWHERE = {"subagent"}
+"""Members of events, in the table of the CLI's lines."""
 NEVER_ALONE = {"conflict", "exhausted", "unavailable", "sequence_conflict"}
 """Codes of classes of errors, of which every error that a client gets has a code of its own."""
 
@@ -50,6 +52,14 @@ def test_the_page_of_errors_is_made_of_the_codes() -> None:
 
 def test_the_page_of_the_command_line_is_made_of_the_commands() -> None:
     assert text_of("cli") == cli_page.page(), "python -m tests.cli_page > docs/reference/cli.md"
+
+
+def test_the_page_of_the_clis_lines_is_made_of_the_table() -> None:
+    page = (ROOT / "docs" / "cli-lines.md").read_text()
+    assert page == cli_lines_page.page(), "python -m tests.cli_lines_page > docs/cli-lines.md"
+    names = set(re.findall(r"\[?`(\w+)`", " ".join(cli_lines.CARRIED.values())))
+    shown = text_of("events")
+    assert [name for name in names if f"### `{name}`" not in shown and name not in NAMED_ELSEWHERE] == []
 
 
 def test_every_code_that_a_client_may_see_is_in_the_tables() -> None:

@@ -510,3 +510,43 @@ def test_a_line_of_20_mebibytes_is_read() -> None:
     message = {"id": "m", "content": [{"type": "text", "text": "[{" * (10 << 20)}]}
     (event,) = events(new_protocol().receive(line(type="assistant", message=message)))
     assert len(event["content"][0]["text"]) == 20 << 20
+
+
+def said(uuid: str, text: str, message_id: str = "m", **more: Any) -> bytes:
+    message = {"id": message_id, "role": "assistant", "content": [{"type": "text", "text": text}]}
+    return line(type="assistant", message=message, parent_tool_use_id=None, uuid=uuid, **more)
+
+
+def test_what_is_taken_back_is_named_once() -> None:
+    protocol = new_protocol()
+    protocol.begin("u", "x")
+    for number in range(3):
+        protocol.receive(said(f"l{number}", "x"))
+    protocol.receive(said("other", "x", "n"))
+    gone = {"type": "tombstone", "message": {"uuid": "l2"}}
+    (void,) = events(protocol.receive(line(**gone)))
+    assert (void["message_id"], void["index"], void["content"]) == ("m", 2, [])
+    assert protocol.receive(line(**gone)) == [] and protocol.receive(line(type="tombstone", message="odd")) == []
+    # Of several lines of one message the first one counts: all behind it goes too.
+    again = events(protocol.receive(said("l4", "y", "o", supersedes=["l1", "l0", "other", "unknown", 7])))
+    assert [(e["message_id"], e["index"], len(e["content"])) for e in again] == [("m", 0, 0), ("n", 0, 0), ("o", 0, 1)]
+
+
+def test_a_reply_that_could_not_be_read_is_taken_back() -> None:
+    protocol = new_protocol()
+    protocol.begin("u", "x")
+    protocol.receive(said("l", "x"))
+    note = {"role": "user", "content": [{"type": "text", "text": "The model's tool call could not be parsed"}]}
+    items = events(protocol.receive(line(type="user", isSynthetic=True, message=note, retracted_message_uuids=["l"])))
+    assert [(e["type"], e.get("name"), e.get("content")) for e in items] == [
+        ("message", None, []),
+        ("notice", "reply_discarded", None),
+    ]
+
+
+def test_a_switch_of_the_model_is_told() -> None:
+    switch = {"original_model": "a", "fallback_model": "b", "choice": "cancelled"}
+    told = events(new_protocol().receive(line(type="system", subtype="model_consent_fallback", **switch)), "notice")
+    assert [(e["name"], e["detail"]) for e in told] == [
+        ("model_fallback", {"model": "a", "fallback_model": "b", "reason": "cancelled"})
+    ]
