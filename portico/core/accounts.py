@@ -19,11 +19,11 @@ class Accounts(Protocol):
         An agent that goes through the gateway is counted there, whatever ``complete`` says: also where it was killed.
         """
 
-    def left(self, agent_id: str) -> UsageByModel:
-        """Return the usage of the turn that the server's last process left unfinished; empty at the second call."""
+    def begin(self, agent_id: str, turn_id: str, limit: float | None) -> None:
+        """Note that the agent begins a turn, in which it may spend ``limit`` US dollars; None is no limit."""
 
-    def limit(self, agent_id: str, usd: float | None) -> None:
-        """Refuse the agent further requests once it has spent ``usd`` dollars after this call; None is no limit."""
+    def left(self, agent_id: str, turn_id: str) -> UsageByModel:
+        """Return the usage of a turn that the server's last process left unfinished; empty at the second call."""
 
     def forget(self, agent_id: str) -> None:
         """Forget the agent, whose session is over."""
@@ -35,11 +35,11 @@ class NoAccounts:
     def settle(self, agent_id: str, owner: str, complete: Complete) -> Complete:
         return complete
 
-    def left(self, agent_id: str) -> UsageByModel:
-        return {}
-
-    def limit(self, agent_id: str, usd: float | None) -> None:
+    def begin(self, agent_id: str, turn_id: str, limit: float | None) -> None:
         pass
+
+    def left(self, agent_id: str, turn_id: str) -> UsageByModel:
+        return {}
 
     def forget(self, agent_id: str) -> None:
         pass

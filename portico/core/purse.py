@@ -14,11 +14,11 @@ class Purse:
         self._journal = journal
         self._accounts = accounts
 
-    def open(self) -> ErrorEvent | None:
-        """Let the agent spend the rest of the budget from now on; if nothing is left, return the error of a turn."""
+    def open(self, turn_id: str) -> ErrorEvent | None:
+        """Let the agent spend the rest of the budget in a turn; if nothing is left, return the turn's error."""
         record = self._journal.record
         left = None if record.budget_usd is None else max(0.0, record.budget_usd - record.cost_usd)
-        self._accounts.limit(record.agent_id, left)
+        self._accounts.begin(record.agent_id, turn_id, left)
         return ErrorEvent(type="error", error=SESSION_BUDGET_SPENT, code="budget_exceeded") if left == 0 else None
 
     def pay(self, complete: Complete) -> Complete:

@@ -53,8 +53,7 @@ async def _settle(store: EventStore, accounts: Accounts, record: SessionRecord, 
         drafts += await _taken_back(store, record, turn_id)
         text = "the server was stopped before this turn was over"
         drafts.append(Draft(ErrorEvent(type="error", error=text, code="server_restarted"), turn_id))
-        # The first one ran; the others waited. Where no turn is open, the usage is in the record already.
-        used = accounts.left(record.agent_id)
+        used = accounts.left(record.agent_id, turn_id)
         complete = with_usage(unused("error"), used) if used else unused("error")
         record = record.counting(complete)
         drafts.append(Draft(complete, turn_id))

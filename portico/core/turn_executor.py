@@ -83,7 +83,7 @@ class TurnExecutor:
 
     async def execute(self, run: TurnRun) -> tuple[list[EventBody], Complete]:
         """Run the turn, and return its end, whatever happens in it."""
-        refused = self._purse.open()
+        refused = self._purse.open(run.turn_id)
         if refused is not None and not run.own:
             return [refused], unused("error")
         try:

@@ -51,8 +51,8 @@ class Ledger:
         self._day = ""
         self._spent: dict[str, float] = {}
         self._accounts: dict[str, Account] = {}
-        self._limits: dict[str, float] = {}
-        self._left: dict[str, UsageByModel] = {}
+        self._turns: dict[str, tuple[str, float | None]] = {}  # the last turn of each agent, and its limit
+        self._left: dict[tuple[str, str], UsageByModel] = {}
         self._saved = ""
         self._changed = anyio.Event()
 
@@ -63,7 +63,7 @@ class Ledger:
             del self._accounts[name]
         if agent_id not in self._accounts:
             account = self._accounts[agent_id] = Account(self.prices)
-            account.limit(self._limits.get(agent_id))
+            account.limit(self._turns[agent_id][1] if agent_id in self._turns else None)
         return self._accounts[agent_id]
 
     def settle(self, agent_id: str, owner: str, complete: Complete) -> Complete:
@@ -75,22 +75,20 @@ class Ledger:
         self._changed.set()
         return with_usage(complete, used)
 
-    def left(self, agent_id: str) -> UsageByModel:
-        """See `Accounts.left`."""
-        return self._left.pop(agent_id, {})
-
-    def limit(self, agent_id: str, usd: float | None) -> None:
-        """See `Accounts.limit`. An agent that does not go through the gateway is not limited."""
-        self._limits.pop(agent_id, None)
-        if usd is not None:
-            self._limits[agent_id] = usd
+    def begin(self, agent_id: str, turn_id: str, limit: float | None) -> None:
+        """See `Accounts.begin`. An agent that does not go through the gateway is not limited."""
+        self._turns[agent_id] = turn_id, limit
         if (account := self._accounts.get(agent_id)) is not None:
-            account.limit(usd)
+            account.limit(limit)
+
+    def left(self, agent_id: str, turn_id: str) -> UsageByModel:
+        """See `Accounts.left`."""
+        return self._left.pop((agent_id, turn_id), {})
 
     def forget(self, agent_id: str) -> None:
         """See `Accounts.forget`."""
         self._accounts.pop(agent_id, None)
-        self._limits.pop(agent_id, None)
+        self._turns.pop(agent_id, None)
 
     def check(self, owner: str | None) -> None:
         """Raise `Refusal` if the owner's budget is spent."""
@@ -126,7 +124,7 @@ class Ledger:
             self._day, self._spent, self._left = _parsed(await anyio.to_thread.run_sync(self._path.read_text))
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
             log.error("the spending of today is unknown: %s can't be read (%s)", self._path, error)
 
     async def run(self) -> None:
@@ -142,7 +140,11 @@ class Ledger:
                 await self._save()
 
     async def _save(self) -> None:
-        used = {agent_id: usage for agent_id, account in self._accounts.items() if (usage := account.usage())}
+        used = [
+            {"agent_id": agent_id, "turn_id": self._turns[agent_id][0], "usage": usage}
+            for agent_id, account in self._accounts.items()
+            if agent_id in self._turns and (usage := account.usage())
+        ]
         text = json.dumps({"day": self._day, "usd": self._spent, "used": used})
         if text == self._saved:
             return
@@ -159,13 +161,12 @@ class Ledger:
         draft.replace(self._path)
 
 
-def _parsed(text: str) -> tuple[str, dict[str, float], dict[str, UsageByModel]]:
+def _parsed(text: str) -> tuple[str, dict[str, float], dict[tuple[str, str], UsageByModel]]:
     value = json.loads(text)
     if not isinstance(value, dict) or not isinstance(value.get("usd"), dict):
         raise ValueError("it has another form")
     amounts = {str(name): float(usd) for name, usd in value["usd"].items()}
-    used = value.get("used", {})  # older versions wrote none
-    flaws = [flaw_of_usage(usage) for usage in used.values()] if isinstance(used, dict) else ["it is no object"]
-    if not all(math.isfinite(usd) for usd in amounts.values()) or any(flaws):
+    used = {(str(turn["agent_id"]), str(turn["turn_id"])): turn["usage"] for turn in value.get("used", ())}
+    if not all(math.isfinite(usd) for usd in amounts.values()) or any(map(flaw_of_usage, used.values())):
         raise ValueError("it has another form")
     return str(value.get("day")), amounts, used

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from portico.core.errors import Unavailable
 
-FORMAT = 2
+FORMAT = 3
 """The format number of this version. A change that an older version would misread takes the next number: a new form of
 a file, or a migration of the database. tests/fixtures/data_folders keeps a folder of each number."""
 

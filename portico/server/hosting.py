@@ -109,10 +109,10 @@ async def hosting(
                 context.reloads.add("audit_log", audit.reopen)
             engine.audit.note("server.start", OK)
             await ledger.open()
-            tasks.start_soon(ledger.run)
             if gateway is not None:
                 await tasks.start(gateway.run)
             await tasks.start(engine.run)
+            tasks.start_soon(ledger.run)  # only now: the store may refuse the folder, which then stays as it was
             yield host
             if not engine.draining:
                 await host.drain()
