@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, cast
 
 import anyio
 
-from portico.core.abilities import CommandInfo, ContextUse, LateAnswer, McpServer, ModelInfo, Rewind
+from portico.core.abilities import LateAnswer
 from portico.core.agent import AgentOptions, AgentSpec, Decision, OwnTurn, Turn
-from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, PorticoError
+from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError
 from portico.core.events import AgentEvent, Aside, Complete, Notice
 from portico.core.sums import summed
-from portico.plugins.claude_code import cli_answers
 from portico.plugins.claude_code.buffer import EventBuffer, is_aside
+from portico.plugins.claude_code.cli_calls import CHANGE_TIME, CONTROL_TIME, CliCalls
 from portico.plugins.claude_code.cli_failures import exit_text, start_failure
 from portico.plugins.claude_code.content import encoded
 from portico.plugins.claude_code.framer import Oversized
@@ -38,12 +38,6 @@ from portico.plugins.claude_code.protocol import Protocol
 
 logger = logging.getLogger(__name__)
 
-CONTROL_TIME = 5.0
-"""Seconds in which the CLI has to answer control requests. It takes 1 to 45 ms."""
-
-CHANGE_TIME = 10.0
-"""The same for a request that may make the CLI ask the API whether it knows a model."""
-
 WARM_UP = "reload_skills"
 """A request that makes the CLI do in advance what its first turn would wait for: 35 of 200 ms of CPU, and the first
 token comes 20 to 25 ms earlier (2.1.330). Nothing goes to the API. ``initialize`` does it too, but the first
@@ -56,7 +50,7 @@ EXIT_TIME = 5.0
 """Seconds between the end of stdout and the end of the process."""
 
 
-class ClaudeAgent:
+class ClaudeAgent(CliCalls):
     """An implementation of `portico.core.agent.Agent`. `serve` is its task; the driver owns it."""
 
     def __init__(self, launch: Launch, process: CliProcess) -> None:
@@ -214,36 +208,6 @@ class ClaudeAgent:
         await self.close()
         return used
 
-    async def context(self) -> ContextUse:
-        """See `AgentAbilities.context`. Until its first reply, the CLI asks the API to count tokens: 0.1 to 1 s."""
-        return cli_answers.context_use(await self._asked("get_context_usage", within=CHANGE_TIME))
-
-    async def commands(self) -> Sequence[CommandInfo]:
-        """See `AgentAbilities.commands`. The CLI takes prompts and hooks from its first ``initialize`` alone."""
-        return cli_answers.commands(await self._asked("initialize"))
-
-    async def mcp(self) -> Sequence[McpServer]:
-        """See `AgentAbilities.mcp`."""
-        return cli_answers.mcp_servers(await self._asked("mcp_status"))
-
-    async def models(self) -> Sequence[ModelInfo]:
-        """See `AgentAbilities.models`. The CLI knows them without asking the API."""
-        return cli_answers.models(await self._asked("list_models"))
-
-    async def rewind(self, turn_id: str, *, dry_run: bool) -> Rewind:
-        """See `AgentAbilities.rewind`. The CLI knows what its own tools have changed, and nothing that Bash has."""
-        message = message_id(self._launch.spec.agent_id, turn_id)
-        would = await self._asked("rewind_files", user_message_id=message, dry_run=True)
-        if would.get("canRewind") is not True:
-            raise Conflict("the agent does not know how the files were when this turn began", code="no_checkpoint")
-        if not dry_run:
-            await self._asked("rewind_files", user_message_id=message)
-        return cli_answers.rewind(would, turn_id, dry_run=dry_run)
-
-    async def stop_task(self, task_id: str) -> None:
-        """See `AgentAbilities.stop_task`. The CLI answers to an unknown id as to others."""
-        await self._asked("stop_task", task_id=task_id)
-
     async def close(self) -> None:
         self._closing = True
         try:
@@ -267,12 +231,11 @@ class ClaudeAgent:
 
     async def _model_changes(self) -> list[AgentEvent]:
         """Ask for the model at the end of a turn that may have changed it: the next process must begin with it."""
-        if (asked := self._protocol.ask_model()) is None:
+        if self._protocol.model_settled():
             return []
-        request_id, line = asked
         with suppress(AgentFailed):  # the next turn's start reports it, too
-            await self._ask([request_id], [Send(line)], CONTROL_TIME)
-        return list(self._protocol.model_found())
+            return list(self._protocol.model_found(await self._asked("get_settings")))
+        return []
 
     def _steered_notice(self, uuid: str) -> Notice:
         turn_id = next(turn_id for turn_id, known in self._steered.items() if known == uuid)
@@ -290,7 +253,6 @@ class ClaudeAgent:
             await self._ask([request_id for request_id, _ in lines], [Send(line) for _, line in lines], within)
 
     async def _asked(self, subtype: str, within: float = CONTROL_TIME, **members: Any) -> Mapping[str, Any]:
-        """Make one control request, and return the answer. Raises as `_request`."""
         request_id, line = self._protocol.control(subtype, **members)
         if not self._protocol.heard:
             self._unheard.append(line)

@@ -6,7 +6,7 @@ unknown types, or not readable are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from portico.core.agent import Decision, OwnTurn, Suggestion
@@ -67,8 +67,6 @@ class Protocol:
         self._own = False  # a turn that the agent began by itself is open
         self._asking = False  # ... only to ask for a permission
         self._interrupts: set[str] = set()
-        self._settings_asked: str | None = None
-        self._settings: Json = {}
         self._interrupt_again = False
         self._controls = 0
         self._permissions = CliPermissions()
@@ -127,17 +125,14 @@ class Protocol:
         """Note that the CLI has accepted ``model``."""
         self._condition.set_model(model)
 
-    def ask_model(self) -> tuple[str, bytes] | None:
-        """Return a control request that finds out the model, if it may have changed since it was reported."""
-        if not self._condition.unsure:
-            return None
-        self._condition.unsure = False
-        self._settings_asked, line = self.control("get_settings")
-        return self._settings_asked, line
+    def model_settled(self) -> bool:
+        """Tell whether the model is still the one that was reported; ask only once for the answer `model_found`."""
+        unsure, self._condition.unsure = self._condition.unsure, False
+        return not unsure
 
-    def model_found(self) -> Iterator[AgentEvent]:
-        """Yield the change that the answer to `ask_model` reports."""
-        applied, self._settings = self._settings.get("applied"), {}
+    def model_found(self, settings: Mapping[str, Any]) -> Iterator[AgentEvent]:
+        """Yield the change that the answer to ``get_settings`` reports."""
+        applied = settings.get("applied")
         yield from self._condition.model_is(applied.get("model") if isinstance(applied, dict) else None)
 
     def forget_told(self) -> None:
@@ -359,8 +354,6 @@ class Protocol:
         if request_id in self._interrupts and isinstance(details, dict):
             self._interrupt_again = self._mine in (details.get("still_queued") or ())
         self._interrupts.discard(request_id)
-        if request_id == self._settings_asked and isinstance(details, dict):
-            self._settings = details
         failed = response.get("subtype") != "success"
         yield Answered(
             request_id,

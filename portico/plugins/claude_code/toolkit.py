@@ -5,8 +5,9 @@ Only the names in ``__all__`` are public.
 
 from portico.core.sums import summed
 from portico.plugins.claude_code.buffer import EventBuffer
-from portico.plugins.claude_code.claude_agent import CHANGE_TIME, CONTROL_TIME, EXIT_TIME, SETTLE_TIME
+from portico.plugins.claude_code.claude_agent import EXIT_TIME, SETTLE_TIME
 from portico.plugins.claude_code.cli import find_cli
+from portico.plugins.claude_code.cli_calls import CHANGE_TIME, CONTROL_TIME
 from portico.plugins.claude_code.cli_failures import exit_text, start_failure
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.framer import Oversized

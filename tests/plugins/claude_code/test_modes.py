@@ -157,17 +157,12 @@ def test_a_fallback_is_believed_and_looked_up_at_the_turns_end(more: Json, told_
     protocol = Protocol("c", model="a")
     protocol.begin("u", "x")
     protocol.receive(init(model="a"))
-    assert protocol.ask_model() is None
+    assert protocol.model_settled()
     fallback = line(type="system", original_model="a", fallback_model="b", **more)
     assert models(protocol.receive(fallback)) == told_at_once
-    asked = protocol.ask_model()
-    assert asked is not None and protocol.ask_model() is None
-    applied = {"applied": {"model": "c"}}
-    protocol.receive(
-        line(type="control_response", response={"subtype": "success", "request_id": asked[0], "response": applied})
-    )
-    assert [event["model"] for event in protocol.model_found()] == ["c"]  # type: ignore[typeddict-item]
-    assert list(protocol.model_found()) == []
+    assert not protocol.model_settled() and protocol.model_settled()
+    assert models(list(protocol.model_found({"applied": {"model": "c"}}))) == ["c"]
+    assert list(protocol.model_found({"applied": {"model": "c"}})) == [] == list(protocol.model_found({"applied": 1}))
 
 
 def test_the_fallback_of_a_subagent_is_not_the_sessions() -> None:
@@ -176,4 +171,4 @@ def test_the_fallback_of_a_subagent_is_not_the_sessions() -> None:
     protocol.receive(init(model="a"))
     more = {"subtype": "model_refusal_fallback", "direction": "retry", "scope": "local"}
     assert models(protocol.receive(line(type="system", original_model="a", fallback_model="b", **more))) == []
-    assert protocol.ask_model() is None and protocol.model == "a"
+    assert protocol.model_settled() and protocol.model == "a"
