@@ -15,6 +15,7 @@ from portico.core.abilities import ContextUse
 from portico.core.agent import AgentDriver, AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, InvalidRequest
 from portico.core.events import AgentEvent, Complete, Content, ToolResult
+from portico.core.usage import TOKENS, ModelUsage
 from portico.plugins.echo.driver import EchoDriver
 from portico.plugins.echo.echo_agent import EchoAgent
 from portico.testing.driver import DriverConformance
@@ -199,6 +200,15 @@ class SumsUp(Good):
         async for event in super().run(turn):
             if event["type"] == "complete":
                 event["usage"] = {"output_tokens": self.turns * event["usage"]["output_tokens"]}
+            yield event
+
+
+class LeavesAModelOut(Good):
+    async def run(self, turn: Turn | OwnTurn) -> Said:
+        async for event in super().run(turn):
+            if event["type"] == "complete":
+                model = {**dict.fromkeys(TOKENS, 0), "cost_usd": 0.5, "cost_basis": "reported"}
+                event["usage_by_model"] = {"m": cast(ModelUsage, model)}
             yield event
 
 
@@ -502,6 +512,7 @@ VARIANTS: dict[type[Good] | type[GoodDriver], set[str]] = {
     TakesTextOnly: {"test_a_query_may_be_blocks", "test_a_query_may_have_documents"},
     ReadsNoDocuments: {"test_a_query_may_have_documents"},
     SumsUp: {"test_usage_is_of_the_turn"},
+    LeavesAModelOut: {"test_the_usage_by_model_adds_up"},
     ChokesOnNonsense: {"test_what_makes_no_sense_is_refused", "test_a_query_may_have_documents"},
     DiesOfNonsense: {"test_what_makes_no_sense_is_refused"},
     MixesItsAgents: {"test_two_agents_do_not_mix"},

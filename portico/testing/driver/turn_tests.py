@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
+from math import isclose
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -10,6 +13,7 @@ import anyio.lowlevel
 from portico.core.agent import Agent, Decision
 from portico.core.errors import InvalidRequest
 from portico.core.events import Content
+from portico.core.usage import TOKENS
 from portico.testing.background import background
 from portico.testing.driver.driver_harness import CAPABILITIES, OPTIONS, WORDS, DriverHarness, Stage
 from portico.testing.driver.outcomes import ended, text_of, unraised
@@ -162,6 +166,18 @@ class TurnTests(DriverHarness):
         for name in ("output_tokens", "cost_usd"):
             spent = [end["cost_usd"] if name == "cost_usd" else end["usage"].get(name, 0) for end in ends]
             assert spent[3] <= 3 * spent[0], f"{name} of four like turns: {spent}"
+
+    async def test_the_usage_by_model_adds_up(self, stage: Stage) -> None:
+        """If a turn says its usage by model, the models' tokens and costs make those of the turn."""
+        async with self.agent(stage) as agent:
+            end = ended(await self.turn(agent, self.says("one two three")))
+        models: Mapping[str, Mapping[str, Any]] | None = end.get("usage_by_model")
+        if models is not None:
+            for name in TOKENS:
+                whole, parts = end["usage"].get(name, 0), sum(model[name] for model in models.values())
+                assert whole == parts, f"{name} of the turn is {whole}, and of its models together {parts}"
+            cost = sum(model["cost_usd"] for model in models.values())
+            assert isclose(end["cost_usd"], cost), f"the turn cost {end['cost_usd']}, and its models together {cost}"
 
     async def test_what_makes_no_sense_is_refused(self, stage: Stage) -> None:
         """Content that makes no sense raises InvalidRequest or ends its turn in an error, and the next turn works."""
