@@ -176,6 +176,11 @@ async def test_every_curl_of_the_reference_runs_as_printed(tmp_path: Path) -> No
                     await bash(RULED)
                     await bash(REMEMBERED.replace("REQUEST_ID", await seen(r'"request_id":"([^"]+)"', TRIP)))
                     block = block.replace("RULE_ID", await seen(r'"permission_rules":\[\{"id":"([^"]+)"', TRIP))
+                if "TASK_ID" in block:
+                    await bash(AT_WORK)
+                    block = block.replace("TASK_ID", await seen(r'"task_id":"([^"]+)"', BUILD))
+                if "SCHEDULE_ID" in block:
+                    block = block.replace("SCHEDULE_ID", await seen(r'"schedule_id":"([^"]+)"', BUILD))
                 if "/rewind" in block:
                     await seen('"state":"idle"')
                 if "/interrupt" in block:
@@ -209,3 +214,14 @@ BOOKED = f"""
 {TALK.replace("/talk", "/booking")}/turns {JSON} {BOOK}
 """
 """Opens a session, and starts a turn in which an MCP server asks for data."""
+BUILD = TALK.replace("/talk", "/build")
+TOOLS = [
+    {"name": "Bash", "input": {"command": "sleep 600", "run_in_background": True}},
+    {"name": "CronCreate", "input": {"cron": "7 3 1 1 *", "prompt": "Look again."}},
+]
+QUERY = json.dumps({"query": f"[[{json.dumps({'tool': TOOLS})}]]"})
+AT_WORK = f"""
+{TALK.removesuffix("/talk")} {JSON} '{{"session_id": "build", "allowed_tools": ["Bash"]}}'
+{BUILD}/turns {JSON} '{QUERY}'
+"""
+"""Opens a session, and starts a turn that begins work in the background, and schedules some."""

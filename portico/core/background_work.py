@@ -12,6 +12,7 @@ import anyio
 from portico.core.clock import rfc3339
 from portico.core.events import EventBody, Notice
 from portico.core.journal import Journal
+from portico.core.policy import Policy
 from portico.core.task_event import Task
 
 REPORT_SECONDS = 3.0
@@ -35,9 +36,13 @@ class BackgroundWork:
         return bool(self.tasks) or anyio.current_time() < self._reports_until
 
     @property
-    def reports_until(self) -> float | None:
-        """The time until which the agent may begin a turn about its last task, or None."""
-        return None if self.tasks or anyio.current_time() >= self._reports_until else self._reports_until
+    def reports_until(self) -> float:
+        """The time until which the agent may begin a turn about its last task; infinite if it won't."""
+        return math.inf if self.tasks or anyio.current_time() >= self._reports_until else self._reports_until
+
+    def patience(self, policy: Policy) -> float:
+        """Return the seconds for which the session may be idle."""
+        return max(policy.session_timeout, policy.background_timeout) if self.tasks else policy.session_timeout
 
     def turn_begun(self) -> None:
         """Note that the agent has begun its turn."""

@@ -7,7 +7,6 @@ from collections import Counter
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from portico.core.ability_calls import AbilityCalls
 from portico.core.lifecycle import keep_tidy, run_parts
 from portico.core.occupancy import Occupancy
 from portico.core.pool import Pool
@@ -16,12 +15,13 @@ from portico.core.recovery import recover
 from portico.core.requests import NewSession
 from portico.core.session_calls import SessionCalls
 from portico.core.turn_calls import TurnCalls
+from portico.core.work_calls import WorkCalls
 
 STOP_SECONDS = 15.0
 """The time that interrupted turns may take to end."""
 
 
-class Engine(SessionCalls, TurnCalls, AbilityCalls, ReadingCalls):
+class Engine(SessionCalls, TurnCalls, WorkCalls, ReadingCalls):
     """All sessions of this server. Every method takes the caller first, and treats another owner's session as unknown.
 
     The owner is checked once, in `_allow`, which returns the session's `Life`. Whatever a method does after a wait goes
@@ -54,6 +54,7 @@ class Engine(SessionCalls, TurnCalls, AbilityCalls, ReadingCalls):
             )
             tasks.start_soon(self._creation.pool.run)
         tasks.start_soon(keep_tidy, self._store)
+        tasks.start_soon(self._alarms.run)
 
     async def drain(self, seconds: float) -> None:
         """Refuse new work, give running turns ``seconds``, interrupt the rest, and end all readers."""

@@ -13,6 +13,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic makes schemas of these, and needs it before Python 3.12
 
+from portico.core.schedule_event import Schedule
 from portico.core.state import State
 from portico.core.task_event import Task
 from portico.core.tool_details import ToolDetails, Why
@@ -277,12 +278,13 @@ AgentEvent = (
     | AgentModel
     | Notice
     | Task
+    | Schedule
     | ErrorEvent
     | Complete
 )
 """The events that an agent may yield in a turn. `Complete` ends the turn."""
 
-Aside = Task
+Aside = Task | Schedule
 """The events that an agent may also have between two turns."""
 
 EventBody = AgentEvent | PermissionResolved | Query | SessionChange
@@ -299,7 +301,7 @@ class Gap(TypedDict):
 
 WRITTEN = (
     *(SessionChange, Query, Delta, Thinking, Message, ToolUse, ToolResult, PermissionRequest, PermissionResolved),
-    *(Notice, Task, ErrorEvent, Complete),
+    *(Notice, Task, Schedule, ErrorEvent, Complete),
 )
 """The bodies that go into a history, each behind a `Head`."""
 

@@ -20,10 +20,11 @@ _MEMBERS: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "model": {"model": str},
     "notice": {"name": str},
     "task": {"task_id": str, "state": str, "kind": str, "description": str},
+    "schedule": {"schedule_id": str, "state": str, "kind": str, "prompt": str},
     "error": {"error": str, "code": str},
     "complete": {"stop_reason": str, "usage": dict, "cost_usd": (int, float)},
 }
-_KEPT = frozenset({"complete", "task"})
+_KEPT = frozenset({"complete", "task", "schedule"})
 """Events of which parts go into the session's record."""
 
 _OURS = frozenset({"session_id", "seq", "time"})

@@ -51,7 +51,7 @@ class Journal:
         """Add events and, if ``state`` differs from the current one, the change of state after them."""
         drafts = [Draft(body, None if body["type"] == "session" else turn_id) for body in bodies]
         record, before = None, self.record.state
-        if any(body["type"] in ("complete", "query", "session", "task") for body in bodies):
+        if any(body["type"] in ("complete", "query", "session", "task", "schedule") for body in bodies):
             record = self.record
         if state is not None and state is not self.record.state:
             record = self.record = replace(self.record, state=follow(before, state))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from portico.core.accounts import Accounts, NoAccounts
 from portico.core.agent import AgentDriver
+from portico.core.alarms import Alarms
 from portico.core.audit import Audit, NoAudit
 from portico.core.creation import SessionCreation
 from portico.core.drivers import Drivers
@@ -65,6 +66,7 @@ class Reception:
         self._starter = SessionStarter(
             self._lives, self._drivers, policy, slots=self._slots, folders=self._folders, accounts=self._accounts
         )
+        self._alarms = self._starter.alarms = Alarms(store, self._open_at_its_time)
         self._creation = SessionCreation(
             store,
             self._lives,
@@ -104,6 +106,10 @@ class Reception:
     def _view(self, record: SessionRecord) -> SessionView:
         session = self._lives.live.get(record.session_id)
         return session.view() if session and session.record.agent_id == record.agent_id else session_view(record)
+
+    async def _open_at_its_time(self, session_id: str) -> None:
+        if not self.draining:
+            await self._starter.open(self._lives.of(session_id))
 
     def _refuse_while_draining(self) -> None:
         if self.draining:

@@ -148,6 +148,19 @@ class TaskView(TypedDict):
     usage: NotRequired[dict[str, Any]]
 
 
+class ScheduleView(TypedDict):
+    """A prompt that the agent has scheduled, as its `Schedule` events have described it."""
+
+    schedule_id: str
+    kind: Literal["wakeup", "cron"]
+    prompt: str
+    next_at: str
+    recurring: bool
+    created_at: str
+    cron: NotRequired[str]
+    reason: NotRequired[str]
+
+
 class SessionView(TypedDict):
     """A session. Times are RFC 3339 in UTC; ``usage`` (tokens), by model too, and ``cost_usd`` are of all its turns.
 
@@ -175,6 +188,7 @@ class SessionView(TypedDict):
     cost_usd: float
     cost_basis: CostBasis
     tasks: list[TaskView]
+    schedules: list[ScheduleView]
     budget_usd: float | None
     metadata: dict[str, Any]
 
@@ -209,5 +223,10 @@ def session_view(
         cost_basis=record.cost_basis,
         tasks=[cast(TaskView, dict(task)) for task in record.tasks],
         budget_usd=record.budget_usd,
+        schedules=[
+            cast(ScheduleView, {name: kept[name] for name in ScheduleView.__annotations__ if name in kept})
+            for kept in record.schedules
+            if not kept.get("muted")
+        ],
         metadata=dict(record.metadata),
     )

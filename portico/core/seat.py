@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 import anyio
@@ -19,6 +20,8 @@ class Seat:
     def __init__(self, driver: AgentDriver, slots: ProcessSlots, folders: Folders, *, wait: float) -> None:
         self.agent: Agent | None = None
         self.driver = driver
+        self.started_at: float | None = None
+        """The time when the agent was started, or adopted, in seconds since 1970; None if there is none."""
         self._slots = slots
         self._folders = folders
         self._wait = wait
@@ -39,12 +42,12 @@ class Seat:
         except BaseException:
             self._slots.give_back()
             raise
-        self._options = spec.options
+        self._options, self.started_at = spec.options, time.time()
         return self.agent
 
     def adopt(self, pooled: Pooled) -> None:
         """Fill the seat with an agent that was started ahead, and its slot; `prepare` claims it for the session."""
-        self.agent = pooled.agent
+        self.agent, self.started_at = pooled.agent, time.time()
         self._options = None
 
     def note_mode(self, mode: str) -> None:
@@ -92,7 +95,7 @@ class Seat:
 
     async def empty(self) -> None:
         """Stop the agent, if there is one, in bounded time. Cancellation of the caller does not stop this."""
-        agent, self.agent = self.agent, None
+        agent, self.agent, self.started_at = self.agent, None, None
         if agent is None:
             return
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,11 @@ import anyio
 
 from portico.core.accounts import Accounts
 from portico.core.agent import Decision, OwnTurn, Suggestion, Turn
+from portico.core.agent_watch import AgentWatch
 from portico.core.answers import Judgement, judge
 from portico.core.calls import CALL_SECONDS, Calls
-from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, NotFound, PorticoError, StoreFailed
-from portico.core.events import Aside, EventBody, Notice
+from portico.core.errors import Conflict, NotFound, PorticoError, StoreFailed
+from portico.core.events import EventBody, Notice
 from portico.core.feed import Feed
 from portico.core.journal import Journal
 from portico.core.permissions import Permissions
@@ -93,7 +95,7 @@ class Session:
             purse=self._purse,
         )
         self._background = self._executor.background
-        self._aside: Aside | None = None  # the one that the wish of this name means
+        self._watch = AgentWatch(seat, self._wishes, self._wakeup)
 
     # Methods for any task.
 
@@ -195,6 +197,15 @@ class Session:
         kept = self.record.options.permission_rules
         return [self._journal.set_rules([*kept, *rules], "answered")] if rules else []
 
+    async def remove_schedule(self, schedule_id: str) -> None:
+        """Remove what the agent has scheduled. Raises `NotFound` (``schedule_not_found``), `StoreFailed`, `Retired`."""
+        if self._wishes.retired:
+            raise Retired
+        if (event := self._executor.schedules.remove(schedule_id)) is None:
+            raise NotFound(f"there is no schedule {schedule_id!r}", code="schedule_not_found")
+        with anyio.CancelScope(shield=True):
+            await self._journal.write([event])
+
     async def closed(self) -> None:
         """Wait until a session ends after `close`. Raises `StoreFailed` if its end cannot be written."""
         while not self.finished.is_set():
@@ -267,6 +278,9 @@ class Session:
                 await self._note_aside()
             case Step.FOLLOW:
                 await self._follow(OwnTurn(self._wishes.own_turn or ""))
+            case Step.RING:
+                if not self._wishes.stop:
+                    await self._executor.ring(turns.queue)
             case Step.CALL:
                 await self._call()
             case Step.CLOSE:
@@ -301,9 +315,8 @@ class Session:
             self._idle_since = anyio.current_time()
 
     async def _note_aside(self) -> None:
-        if self._aside is not None:
-            await self._executor.note_aside(self._aside)
-        self._aside, self._idle_since = None, anyio.current_time()
+        await self._executor.note_aside(self._watch.take_aside())
+        self._idle_since = anyio.current_time()
         self._news.tell()
 
     async def _end(self) -> None:
@@ -322,51 +335,22 @@ class Session:
             return
         if self._seat.agent is not None and "resume" in self._seat.driver.capabilities:
             self._slots.rest(self, spared=self._background.under_way)
-        timeout = self._idle_since + self._patience
+        timeout = self._idle_since + self._background.patience(self._policy)
         if self.record.state is State.DORMANT:  # the query that woke it was refused
             timeout = min(timeout, self._idle_since + TAIL_SECONDS)
-        if (reports_until := self._background.reports_until) is not None:
-            with anyio.CancelScope(deadline=reports_until):
-                await self._next_call()
-            self._news.tell()  # it is quiet, or does something else
-            return
-        with anyio.CancelScope(deadline=min(timeout, anyio.current_time() + TAIL_SECONDS)) as waiting:
-            await self._next_call()
+        ring_at = math.inf if self._wishes.stop else self._executor.next_ring()
+        until = min(timeout, ring_at, self._background.reports_until)
+        with anyio.CancelScope(deadline=min(until, anyio.current_time() + TAIL_SECONDS)) as waiting:
+            await self._watch.wait()
         if waiting.cancelled_caught:
             self._journal.feed.forget_tail()
             # If somebody called at that very moment, don't wait again.
             if self._next_step() is Step.REST:
-                with anyio.CancelScope(deadline=timeout) as waiting:
-                    await self._next_call()
+                with anyio.CancelScope(deadline=until) as waiting:
+                    await self._watch.wait()
         self._wishes.idle = waiting.cancelled_caught and anyio.current_time() >= timeout
-
-    @property
-    def _patience(self) -> float:
-        """The seconds for which the session may be idle."""
-        patience = self._policy.session_timeout
-        return max(patience, self._policy.background_timeout) if self._background.tasks else patience
-
-    async def _next_call(self) -> None:
-        agent = self._seat.agent
-        if agent is None:
-            await self._wakeup.wait()
-            return
-        async with anyio.create_task_group() as tasks:
-
-            async def watch() -> None:
-                try:
-                    said = await agent.watch()
-                    if isinstance(said, OwnTurn):
-                        self._wishes.own_turn = said.content
-                    else:
-                        self._aside, self._wishes.aside = said, True
-                except (AgentFailed, AgentUnavailable) as failure:
-                    self._wishes.agent_exit = failure.detail
-                tasks.cancel_scope.cancel()
-
-            tasks.start_soon(watch)
-            await self._wakeup.wait()
-            tasks.cancel_scope.cancel()
+        self._wishes.alarm = waiting.cancelled_caught and anyio.current_time() >= ring_at
+        self._news.tell()  # it may be quiet now
 
     async def _retire(self) -> None:
         await self._executor.put_away("idle")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from anyio.abc import TaskGroup
 
 from portico.core.accounts import Accounts
+from portico.core.alarms import Alarms
 from portico.core.drivers import Drivers
 from portico.core.errors import Conflict, Exhausted, SessionNotFound, Unavailable
 from portico.core.folders import Folders
@@ -35,6 +36,7 @@ class SessionStarter:
         accounts: Accounts,
     ) -> None:
         self.tasks: TaskGroup | None = None
+        self.alarms: Alarms | None = None
         self.opening: dict[str, str] = {}
         self._lives = lives
         self._drivers = drivers
@@ -80,6 +82,8 @@ class SessionStarter:
         finally:
             if self._lives.live.get(session.record.session_id) is session:
                 del self._lives.live[session.record.session_id]
+            if self.alarms is not None:
+                self.alarms.note(session.record)
             if session.record.state is State.FAILED:  # its feed has ended; the next caller gets a new one
                 self._lives.drop_feed(session.life)
 

@@ -64,6 +64,7 @@ class Wishes:
     claim: bool = False  # the agent was started ahead, and the session has not claimed it yet
     agent_exit: str | None = None  # the agent exited between two turns; says in words how
     own_turn: str | None = None  # the agent has begun a turn by itself; says in words why
+    alarm: bool = False  # a schedule is due
     call: bool = False  # a call waits for an agent, or for the end of a turn
     aside: bool = False  # the agent has an event that belongs to no turn
     close: bool = False
@@ -101,6 +102,7 @@ Wish = Literal[
     "agent_exit",
     "own_turn",
     "aside",
+    "alarm",
     "call",
     "close",
     "retired",
@@ -120,6 +122,7 @@ class Step(Enum):
     NOTE_ASIDE = auto()  # record an event that belongs to no turn
     FOLLOW = auto()  # follow the turn that the agent has begun by itself
     CLOSE = auto()  # stop the agent, refuse the queued turns, write ``closed``
+    RING = auto()  # put the turns of schedules into the queue
     CALL = auto()  # start an agent if there is none, and pass the calls that wait on to it
     REFUSE = auto()  # refuse the queued turns, because the server stops
     BEGIN = auto()  # run the first queued turn
@@ -159,6 +162,7 @@ TABLE: Sequence[Row] = (
     Row(Step.CLOSE, "close"),
     Row(Step.LEAVE, "retired"),
     Row(Step.REFUSE, "stop", waiting=True),
+    Row(Step.RING, "alarm"),
     Row(Step.CALL, "call"),
     Row(Step.BEGIN, waiting=True),
     Row(Step.SETTLE, states=UNDER_WAY),
@@ -174,6 +178,7 @@ FULFILS: Mapping[Step, Sequence[Wish]] = {
     Step.NOTE_EXIT: ("agent_exit",),
     Step.NOTE_ASIDE: ("aside",),
     Step.FOLLOW: ("own_turn", "give_up_process", "idle"),
+    Step.RING: ("alarm",),
     Step.CALL: ("call",),
     Step.BEGIN: ("give_up_process", "idle"),
     Step.HIBERNATE: ("give_up_process",),

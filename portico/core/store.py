@@ -24,7 +24,8 @@ class SessionRecord:
     A store sets ``last_seq`` itself, to the end of the history; it ignores the value in the record that it receives.
 
     ``agent_id`` (a UUID) names the agent's own conversation and its folder. If ``own_workspace`` is true, the server
-    made ``cwd``, and may delete it with the session. ``tasks`` are those of its agent's process, see `background_work`.
+    made ``cwd``, and may delete it with the session. ``tasks`` are those of its agent's process, see `background_work`;
+    ``schedules`` are described in the file of this name.
     """
 
     session_id: str
@@ -46,6 +47,7 @@ class SessionRecord:
     cost_usd: float = 0.0
     cost_basis: CostBasis = "reported"
     tasks: tuple[Mapping[str, Any], ...] = ()
+    schedules: tuple[Mapping[str, Any], ...] = ()
     budget_usd: float | None = None
 
     def counting(self, complete: Complete) -> SessionRecord:

@@ -247,8 +247,8 @@ class TurnRun:
             return self._follow_mode(event["permission_mode"])
         if event["type"] == "model":
             return list(self._history.note_model(event["model"]))
-        if event["type"] == "task":
-            self._history.note_task(event)
+        if event["type"] == "task" or event["type"] == "schedule":
+            return list(self._history.note(event))
         if event["type"] == "permission_withdrawn":
             self._wakeup.set()  # the time limit may count again
             try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -20,11 +22,12 @@ from portico.core.journal import Journal
 from portico.core.permissions import Permissions
 from portico.core.policy import Policy
 from portico.core.purse import Purse
+from portico.core.queue import TurnQueue
+from portico.core.schedules import Kept, Schedules
 from portico.core.seat import Seat
 from portico.core.slots import Holder, ProcessSlots
 from portico.core.state import State, Wishes
 from portico.core.suggestions import allowed
-from portico.core.task_event import Task
 from portico.core.turn import TurnRun
 
 log = logging.getLogger("portico.session")
@@ -59,6 +62,7 @@ class TurnExecutor:
         self._calls = calls
         self._purse = purse
         self.background = BackgroundWork(journal)
+        self.schedules = Schedules(journal)
 
     async def claim(self) -> None:
         """Claim the agent that was started ahead, for this session."""
@@ -91,6 +95,8 @@ class TurnExecutor:
             if run.interrupted or self._seat.agent is None:
                 return [], unused("interrupted")
             run.begin(self._seat.agent)
+            if self.schedules.silenced():
+                run.interrupt()
             self._calls.begin(self._seat.agent)
             await self._journal.write([], state=State.RUNNING)
             last = await run.run()
@@ -186,9 +192,13 @@ class TurnExecutor:
         """Do as `History.write`."""
         await self._journal.write(bodies, turn_id=turn_id, state=state)
 
-    def note_task(self, event: Task) -> None:
-        """Do as `History.note_task`."""
-        self.background.note(event)
+    def note(self, event: Aside) -> Sequence[EventBody]:
+        """Do as `History.note`."""
+        if event["type"] == "task":
+            self.background.note(event)
+            return [event]
+        told = self.schedules.note(event)
+        return [] if told is None else [told]
 
     def note_mode(self, mode: str) -> tuple[Sequence[EventBody], AgentOptions | None]:
         """Do as `History.note_mode`. A mode that a caller set in this turn applies from the next on, in any case."""
@@ -202,13 +212,38 @@ class TurnExecutor:
             return [], None
         return [self._journal.set_mode(mode)], None
 
-    async def note_aside(self, event: Aside) -> None:
+    async def note_aside(self, event: Aside | None) -> None:
         """Record an event that belongs to no turn."""
+        if event is None:
+            return
         if (fault := flaw(event)) is not None:
             log.error("session %s: the driver says what it must not: %s", self._journal.record.session_id, fault)
             return
-        self.background.note(event)
-        await self._journal.persist(self._journal.write, [event])
+        await self._journal.persist(self._journal.write, self.note(event))
+
+    def next_ring(self) -> float:
+        """Return the time, by the clock of anyio, when the session has to look at its schedules."""
+        return anyio.current_time() + self.schedules.next_look(self._seat.started_at) - time.time()
+
+    async def ring(self, queue: TurnQueue) -> None:
+        """Put the turns of schedules that are due into ``queue``; for those that the agent keeps too, start it."""
+        begin, over = self.schedules.due(self._seat.started_at)
+        await self._journal.persist(self._journal.write, over)
+        for kept in begin:
+            if kept.get("durable"):
+                await self._wake_agent(kept)
+                continue
+            turn = Turn(uuid.uuid4().hex, kept["prompt"], commands=True)
+            await self._journal.persist(self._journal.write, [self.schedules.fire(kept)])
+            await self._journal.write_own_query(turn.turn_id, turn.content)
+            queue.add(turn)
+
+    async def _wake_agent(self, kept: Kept) -> None:
+        try:
+            await self._start(anyio.CancelScope(), None)
+        except PorticoError as failure:
+            log.warning("session %s: %s", self._journal.record.session_id, failure.detail)
+            self.schedules.postpone(kept)
 
     def note_model(self, model: str) -> Sequence[EventBody]:
         """Do as `History.note_model`. A model that a caller set in this turn applies from the next on, in any case."""

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from portico.core.agent import AgentOptions
-from portico.core.events import EventBody
+from portico.core.events import Aside, EventBody
 from portico.core.state import State
-from portico.core.task_event import Task
 
 
 class History(Protocol):
@@ -17,8 +16,8 @@ class History(Protocol):
     async def write(self, bodies: Sequence[EventBody], *, turn_id: str, state: State | None = None) -> None:
         """Add events of the turn and, if ``state`` differs from the current one, the change of state after them."""
 
-    def note_task(self, event: Task) -> None:
-        """Note what the agent says about a task in the background."""
+    def note(self, event: Aside) -> Sequence[EventBody]:
+        """Note what the agent says about its work behind the turn. Return the events to write."""
 
     def note_mode(self, mode: str) -> tuple[Sequence[EventBody], AgentOptions | None]:
         """Note the agent's new permission mode. Return the events to write, and the options to go back to, or None."""

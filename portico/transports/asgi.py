@@ -42,6 +42,7 @@ from portico.transports.sse import EventRoutes
 from portico.transports.streams import Streams
 from portico.transports.web_origins import Cors, OriginCheck
 from portico.transports.websocket import WebSocketRoutes
+from portico.transports.work_routes import WorkRoutes
 
 log = logging.getLogger("portico.transports")
 
@@ -90,6 +91,7 @@ def routes_of(engine: Sessions, gate: CallerGate, streams: Streams, api: Api) ->
     if api.rest:
         routes += SessionRoutes(engine, api.prefix, api.max_body, api.tickets).routes()
         routes += AbilityRoutes(engine, api.prefix).routes()
+        routes += WorkRoutes(engine, api.prefix).routes()
         routes += EventRoutes(engine, streams, api.prefix, api.max_body).routes()
         plugins = list(_of_plugins(engine, api.routes))
     return [*routes, *Documentation([*routes, *plugins]).routes(), *plugins]

@@ -52,6 +52,16 @@ CODES: Mapping[str, Code] = {
         "no such turn in this session",
         "Check the `turn_id`; the turn may belong to another session, or its history was deleted.",
     ),
+    "task_not_found": Code(
+        404,
+        "no such task goes on in this session's background",
+        "Do nothing: the task is over. Read `tasks` of the session.",
+    ),
+    "schedule_not_found": Code(
+        404,
+        "the agent has scheduled nothing of this id, or it is over",
+        "Read `schedules` of the session.",
+    ),
     "request_not_found": Code(
         404,
         "no such permission request in this session",

@@ -142,6 +142,12 @@ def wrong(course: Course, state: State, names: set[Wish], queue: list[str]) -> I
     for wish, step in (("agent_exit", Step.NOTE_EXIT), ("aside", Step.NOTE_ASIDE), ("own_turn", Step.FOLLOW)):
         if (wish in names) != (step in steps):
             yield f"{wish} is lost, or invented"
+    if (Step.RING in steps) != ("alarm" in names and not names & {"close", "retired"}):
+        yield "an alarm is lost, or invented"
+    if {Step.RING, Step.REFUSE} <= set(steps) and steps.index(Step.REFUSE) > steps.index(Step.RING):
+        yield "an alarm delays what is refused"
+    if {Step.RING, Step.CALL} <= set(steps) and steps.index(Step.RING) > steps.index(Step.CALL):
+        yield "a call delays what is due"
     if (Step.CALL in steps) != ("call" in names and not names & {"close", "retired"}):
         yield "a call is lost, or invented"
     if Step.CALL in steps and Step.BEGIN in steps and steps.index(Step.CALL) > steps.index(Step.BEGIN):

@@ -161,3 +161,19 @@ async def stopping(server: RunningServer) -> AsyncIterator[None]:
     yield
     with anyio.fail_after(HANG_SECONDS):
         assert await server.process.wait() == 0
+
+
+async def test_a_task_is_stopped_between_turns_and_while_one_runs(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, talk(server) as client:
+        for session_id, busy in (("a", False), ("b", True)):
+            (task,) = (await work(client, session_id, LONG))["tasks"]
+            if busy:
+                await client.start(session_id, script({"say": "w", "stall": 1}))
+                await client.until(session_id, "delta")
+            stop = f"/sessions/{session_id}/tasks/{{}}/stop"
+            assert (await client.http.post(stop.format("other"))).json()["code"] == "task_not_found"
+            assert (await client.http.post(stop.format(task["task_id"]))).status_code == 202
+            assert (await ended(client, session_id))["outcome"] == "stopped"
+            again = await client.http.post(stop.format(task["task_id"]))
+            assert (again.status_code, again.json()["code"]) == (404, "task_not_found")
+        server.model.release()

@@ -32,7 +32,7 @@ class _Kept(NamedTuple):
 
 def is_aside(entry: object) -> TypeGuard[Aside]:
     """Tell whether an entry is an event that counts also between turns."""
-    return isinstance(entry, dict) and entry.get("type") == "task"
+    return isinstance(entry, dict) and entry.get("type") in ("task", "schedule")
 
 
 class EventBuffer:

@@ -21,6 +21,7 @@ from portico.core.events import (
 )
 from portico.core.prices import LIST_PRICES, PriceTable
 from portico.plugins.claude_code.cli_permissions import CliPermissions, permission_request
+from portico.plugins.claude_code.cli_schedules import CliSchedules
 from portico.plugins.claude_code.cli_tasks import CliTasks
 from portico.plugins.claude_code.condition import Condition
 from portico.plugins.claude_code.content import user_line
@@ -71,6 +72,7 @@ class Protocol:
         self._controls = 0
         self._permissions = CliPermissions()
         self._tasks = CliTasks()
+        self._schedules = CliSchedules()
         self._lost = False  # a line of this turn was too long, and may have been its result
         self._why = ""
 
@@ -199,14 +201,17 @@ class Protocol:
             case "assistant":
                 # A command of the CLI's own, such as /model: what it changes shows only in the next turn's `init`.
                 self._condition.unsure = self._condition.unsure or "local_command_source" in message
+                yield from self._schedules.reported(message)
                 yield from self._speech.said(message)
             case "user":
+                yield from self._schedules.reported(message)
                 yield from self._speech.tool_results(message)
             case "system":
                 yield from self._system(message)
             case "result":
                 yield from self._result(message)
             case "command_lifecycle":
+                yield from self._schedules.reported(message)
                 yield from self._lifecycle(message)
             case "control_request" if isinstance(request := message.get("request"), dict):
                 yield from self._request(str(message.get("request_id")), request)

@@ -44,6 +44,7 @@ WHOLE: dict[str, Any] = {
         mcp_servers={"x": {"args": ["y", 1], "env": {}}},
         max_turns=3,
         setting_sources=("user",),
+        permission_rules=({"id": "r", "type": "addDirectories", "directories": ["/ü"]},),
     ),
     "created_at": "2026-01-01T00:00:00.001Z",
     "last_active_at": "2026-02-01T00:00:00.002Z",
@@ -51,7 +52,11 @@ WHOLE: dict[str, Any] = {
     "metadata": {"ü": [None, True, 1.5, {"\udfff": ""}], "": {}},
     "turns": 7,
     "usage": {"input_tokens": 12, "more": {"n": 1}},
+    "usage_by_model": {"m": {"output_tokens": 3, "cost_usd": 0.1, "cost_basis": "table"}},
     "cost_usd": 0.1 + 0.2,
+    "cost_basis": "table",
+    "budget_usd": 2.5,
+    "schedules": ({"schedule_id": "s", "next_at": "2026-01-01T00:00:00.000Z", "recurring": True},),
     "tasks": ({"task_id": "t", "usage": {"ü": 1}, "more": [1, [2]]},),
 }
 """Every field that a store keeps for others, with a value that is not its default."""
