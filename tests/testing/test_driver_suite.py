@@ -93,6 +93,11 @@ class TestClaudeCode(DriverConformance):
     def recalled(self, text: str, events: Sequence[AgentEvent]) -> bool:
         return text in json.dumps(self._asked()["messages"])
 
+    def asks_a_question(self) -> Content:
+        options = [{"label": label, "description": label} for label in ("Red", "Blue")]
+        question = {"question": "Which?", "header": "Which", "options": options, "multiSelect": False}
+        return script({"tool": tool("AskUserQuestion", questions=[question])}, {"say": "noted"})
+
     def shows_model(self) -> Content:
         return script({"say": "It is me."})
 

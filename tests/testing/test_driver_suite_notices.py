@@ -11,10 +11,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from portico.core.abilities import ContextUse
+from portico.core.abilities import ContextUse, LateAnswer
 from portico.core.agent import AgentDriver, AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, InvalidRequest
-from portico.core.events import AgentEvent, Complete, Content, ToolResult
+from portico.core.events import AgentEvent, Complete, Content, PermissionRequest, Question, ToolResult, unused
 from portico.core.usage import TOKENS, ModelUsage
 from portico.plugins.echo.driver import EchoDriver
 from portico.plugins.echo.echo_agent import EchoAgent
@@ -92,8 +92,52 @@ class Suite(EchoConformance):
     def recalls(self, text: str) -> Content | None:
         return "what was it" if self._variant is Forgets else None
 
+    def asks_a_question(self) -> Content | None:
+        return "why" if issubclass(self._variant, AnswersLate) else None
+
 
 # The driver.
+
+
+class Asking(Good):
+    """Asks why, where it is asked so, and goes on with the answer."""
+
+    async def run(self, turn: Turn | OwnTurn) -> Said:
+        if turn.content != "why":
+            async for event in super().run(turn):
+                yield event
+            return
+        why = Question(question="Why?", options=[], multi_select=False)
+        request = PermissionRequest(
+            type="permission_request", request_id="r", tool_name="x", input={}, kind="question", questions=[why]
+        )
+        request["tool_use_id"] = "u"
+        yield request
+        await anyio.sleep_forever()
+
+    async def part(self) -> Complete:
+        await self.close()
+        return unused("interrupted")
+
+    async def go_on(self, late: LateAnswer) -> Said:
+        yield ToolResult(type="tool_result", tool_use_id="u", content="", is_error=False)
+        yield unused("end_turn")
+
+
+class AnswersLate(GoodDriver):
+    """Breaks nothing."""
+
+    agent = Asking
+    capabilities = GoodDriver.capabilities | {"late_answers"}
+
+
+class AskingForNothing(Asking):
+    async def go_on(self, late: LateAnswer) -> Said:
+        yield unused("end_turn")
+
+
+class HasNoResultForALateAnswer(AnswersLate):
+    agent = AskingForNothing
 
 
 class HasNoName(GoodDriver):
@@ -496,6 +540,8 @@ INTERRUPTS = {
 
 VARIANTS: dict[type[Good] | type[GoodDriver], set[str]] = {
     Good: set(),
+    AnswersLate: set(),
+    HasNoResultForALateAnswer: {"test_an_answer_that_comes_late_is_taken_by_the_next_agent"},
     HasNoName: {"test_it_has_a_name"},
     CanTeleport: {"test_its_capabilities_are_known"},
     FixesMoreAndMore: {"test_what_is_fixed_stays_fixed"},

@@ -109,6 +109,10 @@ class DriverHarness:
         """A query that leads to one permission request, each time; None: there is none."""
         return None
 
+    def asks_a_question(self) -> Content | None:
+        """A query whose turn asks one question (`kind`), and goes on once it is answered; None: there is none."""
+        return None
+
     def took_effect(self, spec: AgentSpec, events: Sequence[AgentEvent]) -> bool:
         """Tell whether the action that `asks` requested was done. ``events`` are those of the turn so far."""
         return any(event["type"] == "tool_result" and not event["is_error"] for event in events)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+from portico.core.abilities import AgentAbilities, LateAnswer
 from portico.core.agent import Agent, Decision
 from portico.core.errors import PorticoError
+from portico.core.events import PermissionRequest
+from portico.core.questions import with_answers
 from portico.testing.driver.driver_harness import DriverHarness, Stage
 from portico.testing.driver.outcomes import ended
+from portico.testing.following import bounded
 
 
 class PermissionTests(DriverHarness):
@@ -67,3 +73,26 @@ class PermissionTests(DriverHarness):
             return
         except Exception as failure:
             raise AssertionError(f"an answer that nobody waits for raised {failure!r}") from failure
+
+    async def test_an_answer_that_comes_late_is_taken_by_the_next_agent(self, stage: Stage) -> None:
+        """After part() at a question, an agent of the same id goes on: with the tool's result, to the turn's end."""
+        if "late_answers" not in stage.driver.capabilities or (asks := self.asks_a_question()) is None:
+            return
+        spec = stage.spec()
+        async with self.agent(stage, spec) as agent, self.running(agent, asks) as turn:
+            found = await turn.until(lambda event: event["type"] == "permission_request", "a question")
+            with bounded(self.soon_seconds, "part()"):
+                used = await cast(AgentAbilities, agent).part()
+        assert used["type"] == "complete", f"part() returned {used!r}"
+        request = cast(PermissionRequest, found)
+        answers = {request["questions"][0]["question"]: "whatever"}
+        decision = with_answers(Decision("allow", answers=answers), request)
+        async with self.agent(stage, spec) as agent:
+            events = []
+            with bounded(self.turn_seconds, "go_on()"):
+                async for event in cast(AgentAbilities, agent).go_on(LateAnswer("turn", request, decision)):
+                    events.append(event)
+            ends = [event for event in events if event["type"] == "tool_result"]
+            assert ends and ends[0]["tool_use_id"] == request.get("tool_use_id"), "what has asked has no result"
+            assert ended(events)["stop_reason"] == "end_turn"
+            await self.works_on(agent, "a late answer")
