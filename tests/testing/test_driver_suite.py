@@ -87,6 +87,9 @@ class TestClaudeCode(DriverConformance):
         paths = [event["input"]["file_path"] for event in events if event["type"] == "tool_use"]
         return any((spec.cwd / path).exists() for path in paths)
 
+    def works_behind(self) -> Content:
+        return script({"tool": tool("Bash", command="sleep 600", run_in_background=True)}, {"say": "It runs."})
+
     def recalls(self, text: str) -> Content:
         return script({"say": "I do."})
 

@@ -14,7 +14,8 @@ import pytest
 from portico.core.abilities import ContextUse, LateAnswer
 from portico.core.agent import AgentDriver, AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, InvalidRequest
-from portico.core.events import AgentEvent, Complete, Content, PermissionRequest, Question, ToolResult, unused
+from portico.core.events import AgentEvent, Aside, Complete, Content, PermissionRequest, Question, ToolResult, unused
+from portico.core.task_event import Task
 from portico.core.usage import TOKENS, ModelUsage
 from portico.plugins.echo.driver import EchoDriver
 from portico.plugins.echo.echo_agent import EchoAgent
@@ -28,6 +29,9 @@ Said = AsyncIterator[AgentEvent]
 RULES = sorted(name for name in dir(DriverConformance) if name.startswith("test_"))
 
 
+BEHIND = "a task in the background"
+
+
 class Good(EchoAgent):
     """Breaks nothing. `driver` knows of it as long as it lives; `turns` counts."""
 
@@ -36,11 +40,26 @@ class Good(EchoAgent):
     def __init__(self, spec: AgentSpec) -> None:
         super().__init__(spec)
         self.turns = 0
+        self.stopped: anyio.Event | None = None
 
     async def run(self, turn: Turn | OwnTurn) -> Said:
         self.turns += 1
+        if turn.content == BEHIND:
+            self.stopped = anyio.Event()
+            yield Task(type="task", task_id="t", state="started", kind="shell", description=BEHIND)
         async for event in super().run(turn):
             yield event
+
+    async def watch(self) -> OwnTurn | Aside:
+        if self.stopped is None:
+            return await super().watch()
+        await self.stopped.wait()
+        self.stopped = None
+        return Task(type="task", task_id="t", state="ended", kind="shell", description=BEHIND, outcome="stopped")
+
+    async def stop_task(self, task_id: str) -> None:
+        if task_id == "t" and self.stopped is not None:
+            self.stopped.set()
 
     async def context(self) -> ContextUse:
         return ContextUse(model="echo", tokens=1, max_tokens=2, percent=50.0, compacts_at=None, parts=[])
@@ -52,7 +71,7 @@ class Good(EchoAgent):
 
 class GoodDriver(EchoDriver):
     agent: type[Good] = Good
-    capabilities = EchoDriver.capabilities | {"context", "fork"}
+    capabilities = EchoDriver.capabilities | {"context", "fork", "stop_task"}
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,6 +107,9 @@ class Suite(EchoConformance):
 
     def leftovers(self, folder: Path) -> Sequence[object]:
         return [agent_id for driver in self._drivers for agent_id in driver.alive]
+
+    def works_behind(self) -> Content:
+        return BEHIND
 
     def recalls(self, text: str) -> Content | None:
         return "what was it" if self._variant is Forgets else None
@@ -161,6 +183,10 @@ class TearsAtItsFork(GoodDriver):
 class TellsNonsense(Good):
     async def context(self) -> ContextUse:
         return cast(ContextUse, {"model": "echo"})
+
+
+class WorksOnWhenStopped(Good):
+    async def stop_task(self, task_id: str) -> None: ...
 
 
 class DeniesThatItWorks(GoodDriver):
@@ -459,7 +485,7 @@ class ClosesAtItsLeisure(Good):
 
 
 class WatchesForEver(Good):
-    async def watch(self) -> OwnTurn:
+    async def watch(self) -> OwnTurn | Aside:
         if not self._gone.is_set():
             await anyio.sleep_forever()
         return await super().watch()
@@ -563,6 +589,7 @@ VARIANTS: dict[type[Good] | type[GoodDriver], set[str]] = {
     DiesOfNonsense: {"test_what_makes_no_sense_is_refused"},
     MixesItsAgents: {"test_two_agents_do_not_mix"},
     IsOfNoUseOnceInterrupted: INTERRUPTS,
+    WorksOnWhenStopped: {"test_a_task_in_the_background_is_told_and_stopped"},
     CallsItAnEnd: INTERRUPTS,
     ListensOnceItSpeaks: {"test_an_interrupt_before_the_first_event_counts"},
     TakesALateInterruptForTheNextTurn: {"test_an_interrupt_that_comes_late_changes_nothing"},

@@ -18,6 +18,7 @@ from portico.core.errors import AgentFailed, Conflict
 from portico.core.events import (
     AgentEvent,
     AgentMode,
+    Aside,
     Complete,
     Delta,
     ErrorEvent,
@@ -162,7 +163,7 @@ class EchoAgent:
                 return Decision("deny")
         return None
 
-    async def watch(self) -> OwnTurn:
+    async def watch(self) -> OwnTurn | Aside:
         await self._gone.wait()
         raise _closed()
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from portico.core.abilities import CommandInfo, ContextUse, DriverAbilities, McpServer, ModelInfo
+from portico.core.abilities import AgentAbilities, CommandInfo, ContextUse, DriverAbilities, McpServer, ModelInfo
 from portico.core.agent import Agent, Turn
 from portico.testing.driver.driver_harness import DriverHarness, Stage
 from portico.testing.driver.outcomes import text_of, unraised
@@ -55,6 +55,23 @@ class AbilityTests(DriverHarness):
             if (recalls := self.recalls(unknown)) is not None:
                 events = await self.turn(agent, recalls)
                 assert not self.recalled(unknown, events), f"a fork remembers {unknown!r}, which came later"
+
+    async def test_a_task_in_the_background_is_told_and_stopped(self, stage: Stage) -> None:
+        """A task is told in its turn; stop_task() ends it, and that is told between two turns."""
+        works = self.works_behind()
+        if "stop_task" not in stage.driver.capabilities or works is None:
+            return
+        async with self.agent(stage) as agent:
+            tasks = [event for event in await self.turn(agent, works) if event["type"] == "task"]
+            assert [task["state"] for task in tasks] == ["started"], f"the turn tells of these tasks: {tasks}"
+            for task_id in ("unknown", tasks[0]["task_id"]):
+                with bounded(self.soon_seconds, "stop_task()"), unraised("stop_task()"):
+                    await cast(AgentAbilities, agent).stop_task(task_id)
+            with bounded(self.soon_seconds, "the end of a task"):
+                said = await agent.watch()
+            told = isinstance(said, dict) and said["type"] == "task" and (said["task_id"], said["state"])
+            assert told == (tasks[0]["task_id"], "ended"), f"a task was stopped, and watch() returned {said}"
+            await self.works_on(agent, "the end of a task")
 
     async def _tells(self, agent: Agent, ability: str) -> None:
         with bounded(self.soon_seconds, f"{ability}()"), unraised(f"{ability}()"):

@@ -133,6 +133,10 @@ class DriverHarness:
         """The model that the turn of `shows_model`, whose events these are, has shown."""
         return text_of(events)
 
+    def works_behind(self) -> Content | None:
+        """A query whose turn begins a task in the background, of a minute at least; None: there is none."""
+        return None
+
     def bad(self) -> Sequence[Any]:
         """Queries that make no sense."""
         return [], [{"type": "text"}], [{"type": "bogus"}], [7]
