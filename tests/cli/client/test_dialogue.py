@@ -42,7 +42,7 @@ async def session(server: RunningServer, **options: Any) -> str:
 
 
 async def outcome(server: RunningServer, session_id: str) -> tuple[dict[str, Any], str]:
-    """How the only request was resolved, and the result of its tool."""
+    """Return the end of the only request, and the result of its tool."""
     async with talk(server) as client:
         found = await client.history(session_id)
     return only(found, "permission_resolved"), json.dumps(only(found, "tool_result")["content"])
