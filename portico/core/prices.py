@@ -39,12 +39,14 @@ PRICES: Mapping[str, Price] = {
     "claude-3-5-sonnet": _SONNET,
     "claude-3-7-sonnet": _SONNET,
     "claude-sonnet-4": _SONNET,
+    "claude-sonnet-4-5": _SONNET,
+    "claude-sonnet-4-6": _SONNET,
     "claude-sonnet-5": Price(2, 10, 0.2),
     "claude-sonnet-5-5": Price(2, 10, 0.1),
-    "claude-opus-4": _OPUS,
+    "claude-opus-4": _OPUS_4,
     "claude-opus-4-0": _OPUS_4,
     "claude-opus-4-1": _OPUS_4,
-    "claude-opus-4-20250514": _OPUS_4,
+    **{f"claude-opus-4-{minor}": _OPUS for minor in (5, 6, 7, 8)},
     "claude-opus-5": _OPUS,
     "claude-opus-5-5": Price(4, 20, 0.2),
     "claude-fable-5": _FABLE_5,
@@ -159,9 +161,14 @@ def as_the_api_has_it(usage: ModelUsage) -> dict[str, Any]:
     }
 
 
+def _rest(known: str) -> str:
+    """Return the pattern of what may follow. Behind a version that may be a date, but not the number of another one."""
+    return r"(?![0-9a-z])(?!-[0-9]{1,2}(?![0-9]))" if known[-1].isdigit() else "(?![0-9a-z])"
+
+
 def _best(prices: Mapping[str, Price], model: str) -> str | None:
     name = model.lower()
-    fitting = [known for known in prices if re.match(rf"{re.escape(known.lower())}(?![0-9a-z])", name)]
+    fitting = [known for known in prices if re.match(re.escape(known.lower()) + _rest(known), name)]
     return max(fitting, key=len, default=None)
 
 

@@ -19,6 +19,9 @@ MILLION = 1_000_000
         ("claude-sonnet-4-20250514", {"output_tokens": MILLION}, 15.0),
         ("claude-sonnet-5-5", {"cache_read_input_tokens": MILLION}, 0.1),
         ("claude-opus-4-20250514", {"input_tokens": MILLION}, 15.0),
+        ("claude-opus-4", {"input_tokens": MILLION}, 15.0),
+        ("claude-sonnet-4-9", {"input_tokens": MILLION}, 15.0),  # nobody knows it
+        ("claude-opus-5-5[1m]", {"input_tokens": MILLION}, 4.0),
         ("claude-opus-4-5@20251101", {"input_tokens": MILLION}, 5.0),
         ("claude-haiku-5-5", {"input_tokens": 100_000}, 0.01),
         ("claude-haiku-5-5", {"input_tokens": 200_000}, 0.1),
