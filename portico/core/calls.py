@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from portico.core.agent import Agent
 from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, Exhausted, PorticoError, Unavailable
 from portico.core.seat import Seat
 from portico.core.state import Wishes
+from portico.core.turn_intake import Retired
 from portico.core.wakeup import Wakeup
 
 CALL_SECONDS = 10.0
@@ -87,18 +88,18 @@ class Calls:
         self._open: list[AgentCall] = []
         self._waiting: list[AgentCall] = []
         self._tasks: TaskGroup | None = None
-
-    @property
-    def waiting(self) -> bool:
-        """Tell whether a call waits for an agent, or for the end of a turn."""
-        return bool(self._waiting)
+        self._over = False
 
     async def ask(self, ability: str, arguments: Mapping[str, Any], *, alone: bool = False) -> Any:
         """Have the agent's method ``ability`` called, and return its answer.
 
         Raises `Exhausted` (``too_many_calls``), `Unavailable` (``agent_busy`` after `CALL_SECONDS`,
-        ``agent_unavailable``), `Conflict` (``session_closed``), and what the agent raises.
+        ``agent_unavailable``), `Conflict` (``session_closed``), `Retired`, and what the agent raises.
         """
+        if self._wishes.retired:
+            raise Retired
+        if self._wishes.close or self._over:
+            raise Conflict("the session is closed", code="session_closed")
         if len(self._open) >= MAX_CALLS:
             raise Exhausted(f"{MAX_CALLS} calls of this session are under way", code="too_many_calls", retry_after=1)
         call = AgentCall(ability, arguments, alone=alone)
@@ -127,14 +128,28 @@ class Calls:
                 yield
             finally:
                 self._tasks.cancel_scope.cancel()
+                self._over = True
                 self.refuse(Conflict("the session is closed", code="session_closed") if self._wishes.close else None)
 
-    async def pass_on(self, agent: Agent) -> None:
-        """Begin the calls that wait; return once those that must be alone are over."""
-        for call in [call for call in self._waiting if call.alone]:
-            self._waiting.remove(call)
-            await call.carry_out(agent)
-        self.begin(agent)
+    async def pass_on(self, start: Callable[[anyio.CancelScope], Awaitable[Agent]]) -> bool:
+        """Begin the calls that wait, with the agent from ``start``, and tell whether there was one.
+
+        Return once those that must be alone are over. ``start`` may be cancelled with `starting`.
+        """
+        asked = bool(self._waiting)
+        while self._waiting and not self._wishes.stop:
+            self.starting = anyio.CancelScope(deadline=anyio.current_time() + CALL_SECONDS)
+            try:
+                agent = await start(self.starting)
+            except PorticoError as failure:
+                self.refuse(failure)
+                break
+            for call in [call for call in self._waiting if call.alone]:
+                self._waiting.remove(call)
+                await call.carry_out(agent)
+            self.begin(agent)
+        self.refuse()
+        return asked
 
     def refuse(self, error: PorticoError | None = None) -> None:
         """End the calls that wait with ``error``, or else with the reason that the server stops."""

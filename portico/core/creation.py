@@ -114,6 +114,7 @@ class SessionCreation:
                 cost_usd=0.0,
                 cost_basis="reported",
                 tasks=(),
+                schedules=(),
             )
             stored = False
             try:

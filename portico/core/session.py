@@ -17,8 +17,8 @@ from portico.core.accounts import Accounts
 from portico.core.agent import Decision, OwnTurn, Suggestion, Turn
 from portico.core.agent_watch import AgentWatch
 from portico.core.answers import Judgement, judge
-from portico.core.calls import CALL_SECONDS, Calls
-from portico.core.errors import Conflict, NotFound, PorticoError, StoreFailed
+from portico.core.calls import Calls
+from portico.core.errors import Conflict, NotFound, StoreFailed
 from portico.core.events import EventBody, Notice
 from portico.core.feed import Feed
 from portico.core.journal import Journal
@@ -175,20 +175,12 @@ class Session:
             run.decide(request_id, decision)
 
     async def call(self, ability: str, arguments: Mapping[str, Any], *, alone: bool = False) -> Any:
-        """Have the agent's method ``ability`` called, started for it if there is none. ``alone``: between two turns.
-
-        Raises as `Calls.ask`, `Conflict` (``session_closed``; ``busy`` if a turn runs and it must be alone), or
-        `Retired`.
-        """
-        if self._wishes.retired:
-            raise Retired
-        if self._wishes.close or self.finished.is_set():
-            raise Conflict("the session is closed", code="session_closed")
+        """Do as `Calls.ask`. Raises also `Conflict` (``busy``) if a turn runs and the call must be ``alone``."""
         if alone and self._turns.busy:
             raise Conflict("a turn is running", code="busy")
         answer = await self._calls.ask(ability, arguments, alone=alone)
         if ability == "rewind" and not answer["dry_run"]:
-            detail = {"turn_id": answer["turn_id"], "files": answer["files"]}
+            detail = {name: answer[name] for name in ("turn_id", "files")}
             with anyio.CancelScope(shield=True):
                 await self._journal.write([Notice(type="notice", name="files_rewound", detail=detail)])
         return answer
@@ -302,16 +294,8 @@ class Session:
                 pass
 
     async def _call(self) -> None:
-        while self._calls.waiting:
-            if self._wishes.stop:
-                self._calls.refuse()
-                break
-            self._slots.stir(self)
-            self._calls.starting = anyio.CancelScope(deadline=anyio.current_time() + CALL_SECONDS)
-            try:
-                await self._calls.pass_on(await self._executor.agent(self._calls.starting))
-            except PorticoError as failure:
-                self._calls.refuse(failure)
+        self._slots.stir(self)
+        if await self._calls.pass_on(self._executor.agent):
             self._idle_since = anyio.current_time()
 
     async def _note_aside(self) -> None:
