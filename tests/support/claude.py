@@ -56,7 +56,7 @@ async def started(driver: ClaudeDriver, spec: AgentSpec) -> AsyncIterator[Claude
 
 async def turn(agent: Agent, content: Content | Turn | OwnTurn, within: float = HANG_SECONDS) -> list[Event]:
     """All events of one turn."""
-    asked = content if isinstance(content, Turn | OwnTurn) else Turn("turn", content)
+    asked = content if isinstance(content, Turn | OwnTurn) else Turn(uuid4().hex, content)
     events: list[Event] = []
     with anyio.fail_after(within):
         async for event in agent.run(asked):
