@@ -284,8 +284,8 @@ AgentEvent = (
 )
 """The events that an agent may yield in a turn. `Complete` ends the turn."""
 
-Aside = Task | Schedule
-"""The events that an agent may also have between two turns."""
+Aside = Task | Schedule | Message | ToolUse | ToolResult
+"""The events that an agent may also have between two turns; the last three are of subagents in the background."""
 
 EventBody = AgentEvent | PermissionResolved | Query | SessionChange
 

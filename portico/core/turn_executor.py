@@ -196,9 +196,10 @@ class TurnExecutor:
         """Do as `History.note`."""
         if event["type"] == "task":
             self.background.note(event)
-            return [event]
-        told = self.schedules.note(event)
-        return [] if told is None else [told]
+        elif event["type"] == "schedule":
+            told = self.schedules.note(event)
+            return [] if told is None else [told]
+        return [event]
 
     def note_mode(self, mode: str) -> tuple[Sequence[EventBody], AgentOptions | None]:
         """Do as `History.note_mode`. A mode that a caller set in this turn applies from the next on, in any case."""

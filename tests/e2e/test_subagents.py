@@ -67,16 +67,17 @@ async def test_a_subagent_speaks_under_its_name_and_can_be_left_out(server: Runn
     assert page["events"][0]["seq"] > after + 1 and page["next_after"] == page["events"][0]["seq"]
 
 
-async def test_one_in_the_background_speaks_too(client: Talk) -> None:
+async def test_one_in_the_background_speaks_also_between_turns(server: RunningServer, client: Talk) -> None:
     await client.open(session_id="s", allowed_tools=["Agent", "Task", "Bash"])
-    await client.turn(
-        "s", script(delegate(look("I look"), {"say": "all seen"}, background=True), {"say": "Meanwhile."})
-    )
+    later = {"say": "all seen", "stall": 0}
+    await client.turn("s", script(delegate(look("I look"), later, background=True), {"say": "Meanwhile."}))
     with anyio.fail_after(HANG_SECONDS):
-        await client.until("s", "query", principal=None)  # its end begins a turn
-        while words(spoken := theirs(await client.history("s"))) != ["I look", "all seen"]:
+        while words(theirs(found := await client.history("s"))) != ["I look", "all seen"]:
+            server.model.release()  # its second reply waits for that
             await anyio.sleep(0.1)
-    assert {e["subagent"] for e in spoken} == {"general-purpose"}
+        assert {e["subagent"] for e in theirs(found)} == {"general-purpose"}
+        assert [e.get("turn_id") for e in found if words([e]) == ["all seen"]] == [None]
+        await client.until("s", "query", principal=None)  # its end begins a turn
 
 
 async def _until(found: Any, seq: int) -> Any:

@@ -12,6 +12,8 @@ import anyio
 from portico.core.agent import OwnTurn
 from portico.core.errors import PorticoError
 from portico.core.events import AgentEvent, Aside
+from portico.core.schedule_event import Schedule
+from portico.core.task_event import Task
 from portico.plugins.claude_code.items import Done, Taken
 
 TURN_BYTES = 4 * 1024 * 1024
@@ -30,9 +32,17 @@ class _Kept(NamedTuple):
     idle: bool
 
 
+def is_work(entry: object) -> TypeGuard[Task | Schedule]:
+    """Tell whether an entry is about a task or a schedule. None of these is ever dropped."""
+    return isinstance(entry, dict) and entry.get("type") in ("task", "schedule")
+
+
 def is_aside(entry: object) -> TypeGuard[Aside]:
     """Tell whether an entry is an event that counts also between turns."""
-    return isinstance(entry, dict) and entry.get("type") in ("task", "schedule")
+    if not isinstance(entry, dict):
+        return False
+    speech = entry.get("type") in ("message", "tool_use", "tool_result")
+    return is_work(entry) or (speech and "parent_tool_use_id" in entry)
 
 
 class EventBuffer:
@@ -49,8 +59,8 @@ class EventBuffer:
         self._changed = anyio.Event()
 
     def put(self, entry: Entry, size: int, *, idle: bool) -> None:
-        """Add an entry. An ``idle`` entry belongs to no turn, and may be dropped, unless it is an `Aside`."""
-        idle = idle and not is_aside(entry)
+        """Add an entry. An ``idle`` entry belongs to no turn, and may be dropped, unless it `is_work`."""
+        idle = idle and not is_work(entry)
         self._kept.append(_Kept(entry, size, idle))
         self._bytes += size
         if idle:
@@ -96,17 +106,17 @@ class EventBuffer:
             await self._changed.wait()
 
     def discard_turn(self, uuid: str | None) -> None:
-        """Drop all entries up to and including the end of the turn ``uuid``, but no `Aside`."""
-        asides: list[_Kept] = []
+        """Drop all entries up to and including the end of the turn ``uuid``, but none that `is_work`."""
+        tasks: list[_Kept] = []
         while self._kept:
             kept = self._kept.popleft()
-            if is_aside(kept.entry):
-                asides.append(kept)
+            if is_work(kept.entry):
+                tasks.append(kept)
                 continue
             self._forget(kept)
             if isinstance(kept.entry, Done) and kept.entry.uuid == uuid:
                 break
-        self._kept.extendleft(reversed(asides))
+        self._kept.extendleft(reversed(tasks))
 
     def close(self, end: PorticoError) -> None:
         """Accept no more entries: once all are taken, ``end`` is raised."""

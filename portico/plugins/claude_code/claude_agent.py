@@ -15,7 +15,7 @@ from portico.core.agent import AgentOptions, AgentSpec, Decision, OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, PorticoError
 from portico.core.events import AgentEvent, Aside, Complete, Notice
 from portico.core.sums import summed
-from portico.plugins.claude_code.buffer import EventBuffer, is_aside
+from portico.plugins.claude_code.buffer import EventBuffer, is_work
 from portico.plugins.claude_code.cli_calls import CHANGE_TIME, CONTROL_TIME, CliCalls
 from portico.plugins.claude_code.cli_failures import exit_text, start_failure
 from portico.plugins.claude_code.content import encoded
@@ -387,7 +387,7 @@ class ClaudeAgent(CliCalls):
             elif isinstance(item, Refused):
                 self._steered = {turn: uuid for turn, uuid in self._steered.items() if uuid != item.uuid}
                 self._abandoned.discard(item.uuid)
-            elif not self._abandoned or is_aside(item):
+            elif not self._abandoned or is_work(item):
                 self._said.put(item, size, idle=idle)
             elif isinstance(item, Done | Taken):
                 self._abandoned.discard(item.uuid)

@@ -11,13 +11,15 @@ from typing import Any
 import anyio
 import pytest
 
-from portico.core.agent import Turn
+from portico.core.agent import OwnTurn, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable
+from portico.core.events import Message
 from portico.plugins.claude_code import claude_agent as agent_module
 from portico.plugins.claude_code import process as process_module
+from portico.plugins.claude_code.buffer import EventBuffer
 from portico.plugins.claude_code.claude_agent import ClaudeAgent
 from tests.support.agents import live, no_descriptors, processes_of
-from tests.support.claude import driving, kinds, new_spec, started, text, turn
+from tests.support.claude import Event, driving, kinds, new_spec, own_turn, started, text, turn
 from tests.support.fake_cli import fake_cli
 from tests.support.limits import HANG_SECONDS
 from tests.support.loop import longest_step
@@ -175,14 +177,26 @@ async def test_a_slow_reader_holds_the_cli_back_and_an_interrupt_still_passes(tm
         assert lines == 150
 
 
-async def test_what_subagents_say_between_turns_is_kept_within_bounds(tmp_path: Path) -> None:
-    steps = [said("z" * 10_000, parent_tool_use_id="t", agent_id="a") for _ in range(300)]
+async def test_what_subagents_say_between_turns_is_told_before_the_next(tmp_path: Path) -> None:
+    steps = [said("z", parent_tool_use_id="t", agent_id="a") for _ in range(3)]
     async with fake(tmp_path, {"turn": "first"}, *steps, OWN_INIT, said("own"), OWN_RESULT, {"hang": True}) as agent:
         await turn(agent, "x")
+        asides: list[Event] = []
         with anyio.fail_after(HANG_SECONDS):
-            events = await turn(agent, await agent.watch())
-        assert 5 < len(events) < 40
-        assert text(events[-2:]) == "own"
+            events = await turn(agent, await own_turn(agent, asides))
+        assert text(asides) == "zzz" and text(events) == "own"
+
+
+async def test_what_nobody_takes_between_turns_is_kept_within_bounds() -> None:
+    buffer = EventBuffer()
+    message = Message(type="message", role="assistant", content=[], parent_tool_use_id="t")
+    for _ in range(300):
+        buffer.put(message, 10_000, idle=True)
+    buffer.put(OwnTurn("own"), 100, idle=False)
+    kept = 0
+    while not isinstance(await buffer.own_turn(), OwnTurn):
+        kept += 1
+    assert 5 < kept < 40
 
 
 async def test_an_interrupt_reaches_a_steered_turn_that_the_cli_has_not_begun_yet(tmp_path: Path) -> None:

@@ -106,10 +106,10 @@ async def test_a_reply_that_breaks_off_is_told_and_its_rest_taken_back(agent: Cl
 
 async def test_summing_up_and_clearing_are_told(agent: ClaudeAgent) -> None:
     await turn(agent, script({"say": "hello"}))
-    events = await turn(agent, Turn("t", "/compact", commands=True))
+    events = await turn(agent, Turn("compact", "/compact", commands=True))
     assert [name for name in notices(events) if name.startswith("comp")] == ["compacting", "compacted"]
     assert notices(events)["compacted"].keys() == {"trigger", "pre_tokens", "post_tokens", "duration_ms"}
-    events = await turn(agent, Turn("t", "/clear", commands=True))
+    events = await turn(agent, Turn("clear", "/clear", commands=True))
     assert notices(events) == {"cleared": {"reason": "clear"}}
 
 
