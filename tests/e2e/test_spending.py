@@ -213,3 +213,12 @@ async def test_sessions_metrics_and_what_a_principal_has_spent_agree(tmp_path: P
         total = re.search(r'portico_cost_usd_total{basis="reported",model="claude-opus-5-5"} (.*)', seen[0])
         assert total is not None and float(total[1]) == pytest.approx(sum(cost.values()))
         assert 'portico_tokens_total{kind="input",model="claude-opus-5-5"} 4000.0' in seen[0]
+
+
+async def test_without_a_gateway_a_spent_budget_refuses_the_next_turn(tmp_path: Path) -> None:
+    async with running_server(tmp_path, PORTICO_KEY_GATEWAY="off") as server, talk(server) as client:
+        await client.open(session_id="s", budget_usd=0.01)
+        await end(client, {"say": "x", "usage": used(3000)})
+        before = len(server.model.requests)
+        assert only(await client.turn("s", "more"), "error")["code"] == "budget_exceeded"
+        assert len(server.model.requests) == before
