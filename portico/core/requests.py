@@ -72,7 +72,7 @@ class NewTurn:
 
 
 OF_THE_RECORD = ("title", "metadata", "budget_usd")
-"""What a change may concern beside the agent's own options."""
+"""The members that a change may have beside the agent's own options."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What was streamed of messages that are not finished, so that no part of it stays without a `Message`."""
+"""The streamed parts of unfinished messages: each gets a `Message` in the end."""
 
 from __future__ import annotations
 

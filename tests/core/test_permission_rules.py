@@ -1,4 +1,4 @@
-"""What answers have allowed is the session's, as long as the operator and the owner leave it."""
+"""Rules that answers have allowed belong to the session, until the operator or the owner removes them."""
 
 from __future__ import annotations
 

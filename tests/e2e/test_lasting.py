@@ -27,7 +27,7 @@ async def answering_model(server: RunningServer, client: Talk) -> str:
 
 
 async def hibernate(client: Talk) -> None:
-    """Where max_processes=1: another session takes the process."""
+    """Let another session take the process: the server must have max_processes=1."""
     await client.open(session_id="other")
     await client.turn("other", "hi")
     assert (await client.http.delete("/sessions/other?purge=true")).status_code == 204

@@ -15,7 +15,7 @@ CUT = {"max_tokens": "max_tokens", "model_context_window_exceeded": "context_win
 
 
 class Speaker(TypedDict, total=False):
-    """Who speaks, as members of an event: empty for the agent itself."""
+    """The speaker, as members of an event: empty for the agent itself."""
 
     parent_tool_use_id: str
     subagent: str

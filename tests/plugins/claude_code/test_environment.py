@@ -169,8 +169,9 @@ def test_with_a_door_no_credential_is_left(tmp_path: Path) -> None:
     environment = {"PATH": "/bin", "ANTHROPIC_API_KEY": "named", "ANTHROPIC_AUTH_TOKEN": "named", "OTHER": "kept"}
     config = DriverConfig(agents=tmp_path, environment=environment, api_key="key", base_url="http://127.0.0.1:1")
     upstream = Upstream("http://127.0.0.1:1", api_key="key")
-    gateway = ModelGateway(upstream, Ledger(tmp_path / "spending.json", None))
-    door = AgentDoor(tmp_path / "api.sock", None, gateway.environment(tmp_path / "api.sock"), set())
+    ledger = Ledger(tmp_path / "spending.json", None)
+    environment = ModelGateway(upstream, ledger).environment(tmp_path / "api.sock")
+    door = AgentDoor(tmp_path / "api.sock", None, environment, set(), ledger.account("a"))
     found = build_environment(config, spec(tmp_path), tmp_path, door)
     assert not {"key", "named"} & set(found.values())
     assert found["ANTHROPIC_UNIX_SOCKET"] == str(tmp_path / "api.sock") and found["OTHER"] == "kept"

@@ -34,7 +34,7 @@ VARIABLE = "PORTICO_TEST_CLAUDE"
 
 SCHEMA = re.compile(rb'\{(type|subtype):([\w$]{1,3})\("([a-z_]+)"\)(?:,subtype:\2\("([a-z_]+)"\))?')
 HANDLED = re.compile(rb'\brequest\.subtype==="([a-z_]+)"')
-"""Where the program handles a control request: some have no schema."""
+"""The places where the program handles a control request: some have no schema."""
 
 STRING = re.compile(rb"""("|'|`)(?:\\.|(?!\1).)*\1""", re.DOTALL)
 STDOUT = re.compile(rb"Everything the CLI writes to its output stream")

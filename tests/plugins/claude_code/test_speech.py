@@ -1,4 +1,4 @@
-"""What the agent takes back, breaks off or can't do, as clients hear of it: the real CLI before the scripted model."""
+"""Retractions, broken replies and failures of the agent, as clients hear of them: the real CLI, the scripted model."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ FAILURES: list[tuple[dict[str, Any], str, str]] = [
     ({"cut": 0}, "api_unreachable", "again"),
 ]
 TERMINAL = ("esc", "/login", "/compact", "--model", "CLAUDE_CODE", "Run ", "API Error", "gateway (")
-"""What only somebody at the CLI's terminal could act on."""
+"""Words that only help a person at the CLI's terminal."""
 
 
 async def test_errors_say_what_happened_to_one_who_has_no_terminal(agent: ClaudeAgent) -> None:
