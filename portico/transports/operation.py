@@ -82,7 +82,7 @@ class Operation:
                 values = await read_object(request, max_body)
             else:
                 values = parse_query(request.scope["query_string"])
-            if IDEMPOTENCY_KEY in self.headers:
+            if IDEMPOTENCY_KEY in self.headers and "turn_id" in model.model_fields:
                 values = with_idempotency_key(request, values)
             found[name] = await check_in_turns(model, values, held_of(request).do)
         return found
