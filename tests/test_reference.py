@@ -143,7 +143,8 @@ def test_the_example_of_a_session_has_every_field() -> None:
 @needs("curl")
 async def test_every_curl_of_the_reference_runs_as_printed(tmp_path: Path) -> None:
     (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": {"booking": BOOKING}}))
-    async with running_server(tmp_path, PORTICO_MCP_SERVERS=f"@{tmp_path}/mcp.json") as server:
+    settings = {"PORTICO_MCP_SERVERS": f"@{tmp_path}/mcp.json", "PORTICO_ALLOW_CLIENT_AGENTS": "true"}
+    async with running_server(tmp_path, **settings) as server:
 
         async def bash(text: str) -> str:
             setup = f"TOKEN={server.token}\nAPI={server.api}\n"

@@ -109,6 +109,11 @@ class SessionSettings(SettingsGroup):
         "true or false",
         False,
     )
+    allow_client_agents: bool = setting(
+        "Whether clients may define subagents: prompts, tools and models. They have no more rights than the session.",
+        "true or false",
+        False,
+    )
     setting_sources: Annotated[
         tuple[SettingSource, ...], BeforeValidator(values.split), AfterValidator(values.distinct)
     ] = setting(

@@ -13,6 +13,9 @@ from portico.core.events import AgentEvent, Aside, Content
 Suggestion = Mapping[str, Any]
 """A permission for the future, in one of the forms of `portico.core.suggestions`."""
 
+AGENT_MEMBERS = ("description", "prompt", "tools", "disallowed_tools", "model", "max_turns")
+"""The members of a subagent in `AgentOptions`; only the first two are always there."""
+
 
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
@@ -21,6 +24,9 @@ class AgentOptions:
     ``permission_rules`` are the suggestions (rules and folders) that answers have remembered, each with an ``id``. They
     apply beside ``allowed_tools`` and ``disallowed_tools``. Only agents with the capability ``permission_rules`` get
     any.
+
+    ``output_schema`` is a JSON Schema (draft 7) of an object, which the agent returns at the end of each turn.
+    ``add_dirs`` are folders beside the working directory. ``agents`` are subagents by name, see `AGENT_MEMBERS`.
     """
 
     model: str | None = None
@@ -33,6 +39,11 @@ class AgentOptions:
     max_turns: int | None = None
     setting_sources: tuple[str, ...] = ()
     permission_rules: tuple[Suggestion, ...] = ()
+    output_schema: Mapping[str, Any] | None = None
+    effort: str | None = None
+    fallback_model: str | None = None
+    add_dirs: tuple[str, ...] = ()
+    agents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def with_changes(self, **changes: Any) -> AgentOptions:
         return replace(self, **changes)
@@ -60,12 +71,14 @@ class Turn:
     """One query: ``turn_id`` is the client's name for it, ``content`` its text or content blocks.
 
     With ``commands``, the agent may take the text as a command (``/compact``) or expand file names (``@file``);
-    otherwise it is plain text.
+    otherwise it is plain text. ``output_schema`` replaces that of the agent's options in this turn; the engine gives it
+    to the driver as an option.
     """
 
     turn_id: str
     content: Content
     commands: bool = False
+    output_schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +146,7 @@ class Agent(Protocol):
         """
 
     async def configure(self, options: AgentOptions) -> None:
-        """Change the model, the permission mode or the permission rules, from the next turn on. Called between turns.
+        """Change model, effort, permission mode or permission rules, from the next turn on. Called between turns.
 
         It is also called in a turn, after an `AgentMode` that is not allowed: then the new mode applies at once.
         """
@@ -166,8 +179,9 @@ class AgentDriver(Protocol):
 
     ``capabilities`` lists the abilities of its agents, out of: ``interrupt``, ``steer``, ``permissions``, ``resume``,
     ``claim``, ``set_model``, ``set_permission_mode``, ``permission_rules``, ``documents`` (blocks in a turn's content),
-    ``late_answers`` (see `AgentAbilities.part`), and those of `portico.core.abilities`. The engine never uses an
-    ability that is not listed.
+    ``late_answers`` (see `AgentAbilities.part`), the options ``output_schema``, ``effort``, ``fallback_model``,
+    ``add_dirs``, ``agents``, and those of `portico.core.abilities`. The engine never uses an ability that is not
+    listed.
     ``needs_credentials`` is True if its agents call the model API; if a driver lacks it, it counts as False.
     """
 
@@ -178,7 +192,8 @@ class AgentDriver(Protocol):
     def fixed(self, options: AgentOptions) -> AgentOptions:
         """Return ``options`` reduced to those that cannot change once an agent has started; the others at defaults.
 
-        An agent started for ``fixed(options)`` can be claimed for ``options``.
+        An agent started for ``fixed(options)`` can be claimed for ``options``. A session whose next turn needs other
+        fixed options (an ``output_schema`` of its own) gets a new agent for it.
         """
 
     async def open(self) -> None:

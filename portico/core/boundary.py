@@ -59,30 +59,30 @@ class Boundary:
         folders = (folder for file in files for folder in _folders_of(file))
         self._kept += [_Kept(folder, _FILES, below=False, above=True) for folder in dict.fromkeys(folders)]
 
-    def resolve(self, cwd: str) -> Path:
-        """Return the folder that a client names, with symlinks and ``..`` resolved.
+    def resolve(self, cwd: str, option: str = "cwd") -> Path:
+        """Return the folder that a client names as this option, with symlinks and ``..`` resolved.
 
         Raises `NotAllowed` for a folder outside of the roots, for one that belongs to other sessions or the server, and
         for one that contains such a folder; `InvalidRequest` if there is no such folder.
         """
         if not os.path.isabs(cwd) or "\0" in cwd:
-            raise InvalidRequest("cwd must be an absolute path", code="invalid_cwd")
+            raise InvalidRequest(f"{option} must be an absolute path", code=f"invalid_{option}")
         path = Path(os.path.realpath(cwd))
         if not any(path.is_relative_to(root) for root in self.roots):
-            raise NotAllowed("cwd lies outside of the folders that the operator allows (workspace_roots)")
+            raise NotAllowed(f"{option} lies outside of the folders that the operator allows (workspace_roots)")
         if (why := self.trouble(path)) is not None:
-            raise NotAllowed(why)
+            raise NotAllowed(f"{option}{why.removeprefix('cwd')}")
         try:
             is_folder, is_open = path.is_dir(), self._private and others_may_enter(path.parent)
         except OSError as error:  # its name is too long, or an agent moves it away meanwhile
-            raise InvalidRequest(f"cwd can't be used: {error.strerror}", code="invalid_cwd") from None
+            raise InvalidRequest(f"{option} can't be used: {error.strerror}", code=f"invalid_{option}") from None
         if not is_folder:
-            raise InvalidRequest("cwd is not a folder", code="invalid_cwd")
+            raise InvalidRequest(f"{option} is not a folder", code=f"invalid_{option}")
         if is_open:
             # The mode of the folder itself does not help: an agent may change the mode of its own workspace.
             raise NotAllowed(
-                "others on this machine could enter cwd, once its agent lets them: name a folder that lies in one that "
-                "is closed to them"
+                f"others on this machine could enter {option}, once its agent lets them: name a folder that lies in "
+                "one that is closed to them"
             )
         return path
 

@@ -11,7 +11,7 @@ from typing import cast
 
 import anyio
 
-from portico.core.agent import AgentDriver, AgentOptions, AgentSpec
+from portico.core.agent import AgentDriver, AgentOptions, AgentSpec, require
 from portico.core.clock import rfc3339
 from portico.core.drivers import Drivers
 from portico.core.errors import Conflict, StoreFailed
@@ -61,6 +61,8 @@ class SessionCreation:
     async def create(self, principal: Principal, request: NewSession) -> Session:
         """Do as `Engine.create`, and return the live session."""
         driver = self._drivers.named(request.driver)
+        for capability in request.needs:
+            require(driver, capability)
         options = self._policy.options(request, self._default_model)
         async with self._reserved(principal, request.session_id, driver) as life:
             return await self._create(principal, life, driver, options, request)
@@ -144,6 +146,9 @@ class SessionCreation:
         self, principal: Principal, life: Life, driver: AgentDriver, options: AgentOptions, request: NewSession
     ) -> Session:
         pooled: Pooled | None = None
+        if request.add_dirs:
+            added = [str(await self._folders.given(name, "add_dirs")) for name in request.add_dirs]
+            options = options.with_changes(add_dirs=tuple(dict.fromkeys(added)))
         if request.cwd is not None:
             agent_id, cwd = str(uuid.uuid4()), await self._folders.given(request.cwd)
         elif (

@@ -211,6 +211,8 @@ class Complete(TypedDict):
     """The end of a turn. ``usage`` (tokens) and ``cost_usd`` are of this turn, all models together.
 
     ``usage_by_model`` has the same by model; the agent may leave it out. The session sets ``duration_ms``.
+
+    ``structured_output`` is an object that fits the ``output_schema``, if there is one and the agent has returned it.
     """
 
     type: Literal["complete"]
@@ -220,6 +222,7 @@ class Complete(TypedDict):
     cost_usd: float
     cost_basis: NotRequired[CostBasis]
     duration_ms: NotRequired[int]
+    structured_output: NotRequired[dict[str, Any]]
 
 
 def unused(stop_reason: str) -> Complete:

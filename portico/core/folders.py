@@ -80,13 +80,15 @@ class Folders:
         """Make a workspace that only our user may enter. Raises `Unavailable` (``workspaces_unusable``)."""
         return await to_thread.run_sync(self._opened.make, agent_id)
 
-    async def given(self, cwd: str) -> Path:
-        """Return the folder that a client names. Raises as `Boundary.resolve`."""
-        return await to_thread.run_sync(self._boundary.resolve, cwd)
+    async def given(self, cwd: str, option: str = "cwd") -> Path:
+        """Return the folder that a client names as this option. Raises as `Boundary.resolve`."""
+        return await to_thread.run_sync(self._boundary.resolve, cwd, option)
 
     async def check(self, spec: AgentSpec) -> None:
-        """Check again the workspace of an agent that is about to start. Raises `AgentUnavailable`."""
+        """Check again the folders in which an agent that is about to start works. Raises `AgentUnavailable`."""
         await to_thread.run_sync(self._check, spec.agent_id, spec.cwd)
+        for name in spec.options.add_dirs:
+            await to_thread.run_sync(self._boundary.check, Path(name))
 
     def _check(self, agent_id: str, cwd: Path) -> None:
         if (

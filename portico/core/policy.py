@@ -20,9 +20,9 @@ class Policy:
 
     Sessions may use ``allowed_tools`` without asking; if it is empty, the client's own list applies. No session has
     ``disallowed_tools``. A session may request ``mcp_servers`` by name; with ``allow_client_mcp`` it may also bring its
-    own. ``files`` are files that the server relies on, even if they don't exist yet. No session works in a folder that
-    holds one, as its agent could make the file, or move it to where it is not hidden. With ``private_workspaces``, no
-    session works in a folder that other users of the machine can enter.
+    own, and with ``allow_client_agents`` subagents. ``files`` are files that the server relies on, even if they don't
+    exist yet. No session works in a folder that holds one, as its agent could make the file, or move it to where it is
+    not hidden. With ``private_workspaces``, no session works in a folder that other users of the machine can enter.
     """
 
     data_dir: Path
@@ -45,6 +45,7 @@ class Policy:
     disallowed_tools: tuple[str, ...] = ()
     mcp_servers: Mapping[str, Any] = field(default_factory=dict, repr=False)
     allow_client_mcp: bool = False
+    allow_client_agents: bool = False
     files: tuple[Path, ...] = ()
     private_workspaces: bool = False
 
@@ -64,6 +65,8 @@ class Policy:
             if not self.covers(rule):
                 raise NotAllowed(f"the tool {str(rule)!r} is not among those allowed here (allowed_tools)")
         _parsed("disallowed_tools", request.disallowed_tools)
+        if request.agents and not self.allow_client_agents:
+            raise NotAllowed("subagents of a client's own are not allowed here (allow_client_agents)")
         return AgentOptions(
             model=request.model or default_model,
             permission_mode=mode,
@@ -74,6 +77,11 @@ class Policy:
             mcp_servers=self._mcp_servers(request.mcp_servers),
             max_turns=request.max_turns,
             setting_sources=request.setting_sources,
+            output_schema=request.output_schema,
+            effort=request.effort,
+            fallback_model=request.fallback_model,
+            add_dirs=request.add_dirs,
+            agents=request.agents,
         )
 
     def still(self, options: AgentOptions) -> AgentOptions:
@@ -84,6 +92,7 @@ class Policy:
             allowed_tools=tuple(text for text in options.allowed_tools if self._covers_text(text)),
             disallowed_tools=self._disallowed(options.disallowed_tools),
             setting_sources=tuple(source for source in options.setting_sources if source in self.setting_sources),
+            agents=options.agents if self.allow_client_agents else {},
         )
 
     @property

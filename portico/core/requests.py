@@ -17,6 +17,9 @@ from portico.core.state import State
 from portico.core.store import SessionRecord
 from portico.core.usage import CostBasis, ModelUsage
 
+OPTION_CAPABILITIES = ("output_schema", "effort", "fallback_model", "add_dirs", "agents")
+"""The options of a session that only some drivers know. Each is the name of a capability too."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
@@ -37,6 +40,16 @@ class NewSession:
     setting_sources: tuple[str, ...] = ()
     budget_usd: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    output_schema: Mapping[str, Any] | None = None
+    effort: str | None = None
+    fallback_model: str | None = None
+    add_dirs: tuple[str, ...] = ()
+    agents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> Iterator[str]:
+        """The capabilities that the driver must have."""
+        return (name for name in OPTION_CAPABILITIES if getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,7 @@ class NewTurn:
     turn_id: str | None = None
     if_busy: Literal["queue", "reject", "interrupt", "steer"] = "queue"
     commands: bool = False
+    output_schema: Mapping[str, Any] | None = None
 
     @property
     def needs(self) -> Iterator[str]:
@@ -69,6 +83,8 @@ class NewTurn:
             yield self.if_busy
         if isinstance(self.content, list) and any(block.get("type") == "document" for block in self.content):
             yield "documents"
+        if self.output_schema is not None:
+            yield "output_schema"
 
 
 OF_THE_RECORD = ("title", "metadata", "budget_usd")
@@ -77,7 +93,8 @@ OF_THE_RECORD = ("title", "metadata", "budget_usd")
 
 @dataclass(frozen=True, slots=True)
 class SessionChanges:
-    """Changes to a session: ``given`` has new values of ``model``, ``permission_mode`` or one of `OF_THE_RECORD`.
+    """Changes to a session: ``given`` has new values of ``model``, ``effort``, ``permission_mode`` or one of
+    `OF_THE_RECORD`.
 
     ``revoked`` is the id of a permission rule that no longer applies.
     """
@@ -89,11 +106,12 @@ class SessionChanges:
     def abilities(self) -> list[str]:
         """The capabilities that the session's driver must have."""
         names = [f"set_{name}" for name in ("model", "permission_mode") if name in self.given]
+        names += ["effort"] if "effort" in self.given else []
         return names if self.revoked is None else [*names, "permission_rules"]
 
     def apply(self, record: SessionRecord) -> SessionRecord:
         """Return the changed record. Raises `NotFound` (``rule_not_found``)."""
-        of_agent = {name: self.given[name] for name in ("model", "permission_mode") if name in self.given}
+        of_agent = {name: self.given[name] for name in ("model", "effort", "permission_mode") if name in self.given}
         of_record = {name: self.given[name] for name in OF_THE_RECORD if name in self.given}
         rules = record.options.permission_rules
         if self.revoked is not None:
@@ -173,7 +191,10 @@ class SessionView(TypedDict):
     state: State
     driver: str
     model: str | None
+    effort: str | None
+    fallback_model: str | None
     cwd: str
+    add_dirs: list[str]
     permission_mode: str
     permission_rules: list[dict[str, Any]]
     owner: str
@@ -207,7 +228,10 @@ def session_view(
         state=record.state,
         driver=record.driver,
         model=record.options.model,
+        effort=record.options.effort,
+        fallback_model=record.options.fallback_model,
         cwd=record.cwd,
+        add_dirs=list(record.options.add_dirs),
         permission_mode=record.options.permission_mode,
         permission_rules=[dict(rule) for rule in record.options.permission_rules],
         owner=record.owner,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import anyio
 
@@ -75,6 +76,19 @@ class Seat:
     def options(self, mode: str) -> AgentOptions | None:
         """Return the agent's options with another permission mode; None if it is not claimed yet."""
         return self._options and self._options.with_changes(permission_mode=mode)
+
+    @property
+    def output_schema(self) -> Mapping[str, Any] | None:
+        """The JSON Schema that the agent was started with."""
+        return None if self._options is None else self._options.output_schema
+
+    def fits(self, options: AgentOptions) -> bool:
+        """Tell whether the agent can work with ``options``; if not, it takes a new one."""
+        if self._options is None:
+            return True
+        mode = self._options.permission_mode
+        wanted = self.driver.fixed(options.with_changes(permission_mode=mode))
+        return wanted == self.driver.fixed(self._options)
 
     async def prepare(self, spec: AgentSpec, *, surely: bool = False) -> None:
         """Give the agent the options of ``spec``; with ``surely``, even if it seems to have them.

@@ -23,4 +23,4 @@ def summed(complete: Complete, others: Iterable[Complete]) -> Complete:
             cost_usd=whole["cost_usd"] + other["cost_usd"],
             cost_basis=least_certain(end.get("cost_basis", "reported") for end in (whole, other)),
         )
-    return whole
+    return cast(Complete, {**complete, **whole})

@@ -63,7 +63,7 @@ class TurnRun:
         self.live = False
         self.own = isinstance(turn, OwnTurn)
         self._agent: Agent  # from `begin` on
-        self._turn = turn
+        self.turn = turn
         self._history = history
         self._pause = Pause(permissions, process, possible=can_pause)
         self._permissions = permissions
@@ -154,7 +154,7 @@ class TurnRun:
     async def _pump(self) -> None:
         try:
             with self._pumping, strangers():
-                turn: Turn | OwnTurn | LateAnswer | None = self._turn
+                turn: Turn | OwnTurn | LateAnswer | None = self.turn
                 while turn is not None:
                     try:
                         await self._hear(turn)

@@ -57,6 +57,7 @@ class TurnExecutor:
         self._permissions = permissions
         self._policy = policy
         self._seat = seat
+        self._turn: Turn | OwnTurn | None = None  # the one that is executed
         self._slots = slots
         self._folder = folder
         self._calls = calls
@@ -90,6 +91,7 @@ class TurnExecutor:
         refused = self._purse.open(run.turn_id)
         if refused is not None and not run.own:
             return [refused], unused("error")
+        self._turn = run.turn
         try:
             await self._ready_agent(run)
             if run.interrupted or self._seat.agent is None:
@@ -112,6 +114,8 @@ class TurnExecutor:
         except Exception:
             log.exception("turn %s of session %s failed", run.turn_id, self._journal.record.session_id)
             error = ErrorEvent(type="error", error="a fault of the server; its log says more", code="internal_error")
+        finally:
+            self._turn = None
         await self.put_away("agent_exited")
         return [*self._permissions.withdraw_all("agent_exited"), error], unused("error")
 
@@ -125,8 +129,11 @@ class TurnExecutor:
     async def _ready_agent(self, run: TurnRun) -> None:
         wishes = self._wishes
         surely = wishes.options_asked()
+        spec = self._spec()
+        if self._seat.agent is not None and not self._seat.fits(spec.options):
+            await self.put_away("output_schema")
         if self._seat.agent is not None:
-            await self._seat.prepare(self._spec(), surely=surely)
+            await self._seat.prepare(spec, surely=surely)
             return
         await self._start(run.starting, run.turn_id)
 
@@ -287,5 +294,10 @@ class TurnExecutor:
             await self._journal.persist(self._journal.write, bodies)
 
     def _spec(self) -> AgentSpec:
-        record = self._journal.record
-        return AgentSpec(record.agent_id, self._folder, Path(record.cwd), record.options, record.owner)
+        record, turn = self._journal.record, self._turn
+        options = record.options
+        if isinstance(turn, OwnTurn):  # the agent is in it already, with the options that it has
+            options = options.with_changes(output_schema=self._seat.output_schema)
+        elif turn is not None and turn.output_schema is not None:
+            options = options.with_changes(output_schema=turn.output_schema)
+        return AgentSpec(record.agent_id, self._folder, Path(record.cwd), options, record.owner)

@@ -85,7 +85,7 @@ class TurnIntake:
     ) -> int:
         query = Query(type="query", content=request.content, principal=principal.name)
         first_seq = await self._journal.write_query(turn_id, query, content)
-        turn = Turn(turn_id, request.content, commands=request.commands)
+        turn = Turn(turn_id, request.content, request.commands, request.output_schema)
         running = self.running
         if request.if_busy == "steer" and running is not None and running.live:
             running.steer(turn)

@@ -158,5 +158,6 @@ def policy(settings: Settings, files: Sequence[Path] = ()) -> Policy:
         files=tuple(files),
         mcp_servers=settings.mcp_servers,
         allow_client_mcp=settings.allow_client_mcp,
+        allow_client_agents=settings.allow_client_agents,
         private_workspaces=settings.sandbox in ("bubblewrap", "required"),
     )

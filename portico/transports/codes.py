@@ -149,6 +149,9 @@ CODES: Mapping[str, Code] = {
         "the answer does not fit what the agent asked; `errors` lists the mistakes",
         "Correct the answer by the request's `kind`; the request still waits.",
     ),
+    "invalid_add_dirs": Code(
+        422, "one of `add_dirs` is not a folder", "Name existing folders on the server's machine."
+    ),
     "invalid_cwd": Code(422, "`cwd` is not a folder", "Name an existing folder on the server's machine."),
     "unknown_driver": Code(422, "there is no such driver here", "Leave `driver` out, or name one that the server has."),
     "unknown_suggestion": Code(
@@ -311,6 +314,14 @@ TURN_CODES: Mapping[str, tuple[str, str]] = {
     "history_broken": ("the model API no longer takes the conversation as it is", "Use a new session."),
     "refusal": ("the model, or a safeguard before it, declines to answer", "Ask for something else."),
     "api_unreachable": ("the connection to the model API was lost, or could not be made", "Try again later."),
+    "no_structured_output": (
+        "the agent has returned nothing that fits the `output_schema`",
+        "Ask again, or send a schema that is easier to fill.",
+    ),
+    "output_schema_refused": (
+        "the agent can't use the `output_schema`",
+        "Leave out keywords that are not of JSON Schema draft 7, and references that lead out of the schema.",
+    ),
     "max_tokens": ("a reply was longer than `max_tokens`", "Ask for a shorter answer."),
     "api_error": ("the model API failed", "Try again later."),
     "agent_error": ("the agent could not finish the turn", "Read the error's text, and try again."),

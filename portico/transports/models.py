@@ -30,6 +30,7 @@ from portico.core.requests import NewFork, NewSession, NewTurn, SessionChanges
 from portico.core.state import State
 from portico.core.tool_rule import MAX_LENGTH, PATTERN, ToolRule
 from portico.transports.content_blocks import NonBlank, Query, told
+from portico.transports.output_schemas import OUTPUT_SCHEMA, output_schema
 
 KIB = 1024
 MAX_DEPTH = 32
@@ -140,6 +141,10 @@ McpServers = Annotated[
 ]
 
 
+OutputSchema = Annotated[dict[str, Any], _bounded(32 * KIB), AfterValidator(output_schema), told(**OUTPUT_SCHEMA)]
+Effort = Literal["low", "medium", "high", "xhigh", "max"]
+
+
 class _Strict(BaseModel):
     """JSON has types: "1" is not a number in it."""
 
@@ -150,6 +155,28 @@ class _Parameters(BaseModel):
     """A URL has text only: "1" is a number in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+class SubagentBody(_Strict):
+    """A subagent. Without ``tools`` it has those of the session, without ``model`` its model."""
+
+    description: Annotated[_Passable, StringConstraints(min_length=1, max_length=4096)]
+    prompt: Prompt
+    tools: Annotated[list[Line], Field(max_length=128)] | None = None
+    disallowed_tools: Annotated[list[Line], Field(max_length=128)] | None = None
+    model: Line | None = None
+    max_turns: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = None
+
+
+def _agents(value: dict[str, SubagentBody]) -> dict[str, SubagentBody]:
+    if sum(len(agent.model_dump_json()) for agent in value.values()) > 256 * KIB:
+        raise PydanticCustomError("too_long", "must be at most 256 KiB as JSON")
+    return value
+
+
+Agents = Annotated[
+    dict[Name, SubagentBody], Field(max_length=32), AfterValidator(_agents), told(additionalProperties=False)
+]
 
 
 class SessionBody(_Strict):
@@ -170,12 +197,18 @@ class SessionBody(_Strict):
     setting_sources: Annotated[list[Literal["project", "local"]], Field(max_length=2)] | None = None
     budget_usd: Budget | None = None
     metadata: Annotated[dict[str, Any], _bounded(16 * KIB)] | None = None
+    output_schema: OutputSchema | None = None
+    effort: Effort | None = None
+    fallback_model: Line | None = None
+    add_dirs: Annotated[list[Folder], Field(max_length=16)] | None = None
+    agents: Agents | None = None
 
     def request(self) -> NewSession:
         rules = {
             "allowed_tools": tuple(self.allowed_tools or ()),
             "disallowed_tools": tuple(self.disallowed_tools or ()),
             "setting_sources": tuple(self.setting_sources or ()),
+            "add_dirs": tuple(self.add_dirs or ()),
         }
         if isinstance(self.mcp_servers, list):
             rules["mcp_servers"] = tuple(dict.fromkeys(self.mcp_servers))
@@ -183,11 +216,12 @@ class SessionBody(_Strict):
 
 
 class SessionPatch(_Strict):
-    """The changes to a session. Null removes the title and the budget, and restores the agent's own model."""
+    """The changes to a session. Null removes the title and the budget, and restores the agent's own model or effort."""
 
     title: Line | None = None
     budget_usd: Budget | None = None
     model: Line | None = None
+    effort: Effort | None = None
     permission_mode: PermissionMode = "default"
     metadata: Annotated[dict[str, Any], _bounded(16 * KIB)] = Field(default_factory=dict)
 
@@ -202,11 +236,18 @@ class TurnBody(_Strict):
     turn_id: TurnId | None = None
     if_busy: Literal["queue", "reject", "interrupt", "steer"] = "queue"
     commands: bool = False
+    output_schema: OutputSchema | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> TurnBody:
+        if self.if_busy == "steer" and self.output_schema is not None:
+            raise PydanticCustomError("unfit", "output_schema does not go with steer: the running turn has its own")
+        return self
 
     def request(self) -> NewTurn:
         query = self.query
         content: Content = query if isinstance(query, str) else [each.model_dump(exclude_none=True) for each in query]
-        return NewTurn(content, self.turn_id, self.if_busy, self.commands)
+        return NewTurn(content, self.turn_id, self.if_busy, self.commands, self.output_schema)
 
 
 AnswerText = Annotated[

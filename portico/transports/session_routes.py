@@ -87,7 +87,16 @@ class SessionRoutes:
         "Open a session",
         Answer(201, "The session.", SessionView, headers=(LOCATION,)),
         codes=(
-            *("not_allowed", "session_exists", "unknown_driver", "invalid_cwd", "too_many_sessions", "draining"),
+            *(
+                "not_allowed",
+                "session_exists",
+                "unknown_driver",
+                "invalid_cwd",
+                "invalid_add_dirs",
+                "not_supported",
+                "too_many_sessions",
+                "draining",
+            ),
             *("agent_unavailable", "workspaces_unusable"),
         ),
     )

@@ -174,6 +174,7 @@ OTHER_VALUES = {
     "sandbox": "none",
     "mcp_servers": '{"a": {"command": "b"}}',
     "allow_client_mcp": "true",
+    "allow_client_agents": "true",
     "networking_mode": "http,other",
     "driver": "other",
     "plugins": "my.plugin",

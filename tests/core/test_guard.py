@@ -16,7 +16,7 @@ from portico.core.engine import Engine
 from portico.core.errors import Conflict
 from portico.core.events import Delta
 from portico.core.principal import Principal
-from portico.core.requests import NewSession, NewTurn
+from portico.core.requests import NewSession, NewTurn, SessionChanges
 from portico.plugins.echo.driver import EchoDriver
 from portico.plugins.echo.echo_agent import EchoAgent
 from portico.plugins.memory_store.store import MemoryStore
@@ -139,6 +139,13 @@ async def test_what_a_driver_cannot_is_refused_and_never_called(tmp_path: Path) 
             lambda: engine.query(ADA, "s", NewTurn("x", if_busy="interrupt")),
             lambda: engine.query(ADA, "s", NewTurn("x", if_busy="steer")),
             lambda: engine.query(ADA, "s", NewTurn([{"type": "document"}])),
+            lambda: engine.query(ADA, "s", NewTurn("x", output_schema={"type": "object"})),
+            lambda: engine.create(ADA, NewSession(output_schema={"type": "object"})),
+            lambda: engine.create(ADA, NewSession(effort="low")),
+            lambda: engine.create(ADA, NewSession(fallback_model="m")),
+            lambda: engine.create(ADA, NewSession(add_dirs=("/srv",))),
+            lambda: engine.create(ADA, NewSession(agents={"a": {}})),
+            lambda: engine.change(ADA, "s", SessionChanges({"effort": "low"})),
             lambda: engine.answer(ADA, "s", "r", Decision("deny")),
         ]
         for call in refused:

@@ -59,6 +59,9 @@ def lengths(*values: str) -> bytes:
     return request("/claude/sessions", "Content-Type: application/json", *fields, method="POST") + b"{}"
 
 
+NO_PDF = {"type": "base64", "media_type": "application/pdf", "data": "PGh0bWw+"}
+
+
 def query(text: object) -> bytes:
     return post(json.dumps({"query": text}).encode(), path="/claude/sessions/s/turns")
 
@@ -162,6 +165,13 @@ BODIES = [
     Attack("a member that nobody knows", post(b'{"__proto__":{},"is_admin":true}'), 422, "invalid"),
     Attack("an id that is a path", post(b'{"session_id":"../../x"}'), 422, "invalid"),
     Attack("a folder elsewhere", post(b'{"cwd":"/etc"}'), 403, "not_allowed"),
+    Attack("a folder elsewhere, beside its own", post(b'{"add_dirs":["/etc"]}'), 403, "not_allowed"),
+    Attack(
+        "subagents that nobody allows", post(b'{"agents":{"a":{"description":"d","prompt":"p"}}}'), 403, "not_allowed"
+    ),
+    Attack("no schema", post(b'{"output_schema":{"type":"object","properties":[]}}'), 422, "invalid"),
+    Attack("half a character in a schema", post(b'{"output_schema":{"type":"object","\\ud800":1}}'), 422, "invalid"),
+    Attack("a PDF that is none", query([{"type": "document", "source": NO_PDF}]), 422, "invalid"),
     Attack("a folder above the root", post(b'{"cwd":"../../../../etc"}'), 422, "invalid_cwd"),
     Attack("no asking for permission", post(b'{"permission_mode":"bypassPermissions"}'), 403, "not_allowed"),
     Attack("a second tool behind the first", post(b'{"allowed_tools":["Read(x),Bash"]}'), 422, "invalid"),

@@ -377,6 +377,14 @@ async def test_allow_client_mcp(me: Talk) -> None:
     assert "hello from" in json.dumps(only(turn, "tool_result")["content"])
 
 
+async def test_allow_client_agents(client: Talk) -> None:
+    """Only that they are refused where the setting is off; test_options.py shows the rest."""
+    agents = {"reviewer": {"description": "Reviews", "prompt": "You review."}}
+    refused = await client.http.post("/sessions", json={"agents": agents})
+    assert (refused.status_code, refused.json()["code"]) == (403, "not_allowed")
+    assert "allow_client_agents" in refused.json()["detail"]
+
+
 async def test_setting_sources_allowed_tools_and_disallowed_tools(client: Talk) -> None:
     """Only that they are refused where nothing is allowed; test_busy.py and the first test show the rest."""
     refused = await client.http.post("/sessions", json={"setting_sources": ["project"]})

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import mcp_server
 from tests.support.server import RunningServer, running_server
-from tests.support.talk import Event, Talk, only, script, talk
+from tests.support.talk import Event, Talk, only, script
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
 
@@ -22,12 +22,6 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runn
     servers = json.dumps({"numbers": {"command": sys.executable, "args": [str(Path(mcp_server.__file__))]}})
     async with running_server(tmp_path_factory.mktemp("details"), PORTICO_MCP_SERVERS=servers) as server:
         yield server
-
-
-@pytest.fixture
-async def client(server: RunningServer) -> AsyncIterator[Talk]:
-    async with talk(server) as client:
-        yield client
 
 
 def using(name: str, **given: Any) -> str:

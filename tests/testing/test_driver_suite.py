@@ -41,6 +41,9 @@ class EchoConformance(DriverConformance):
     def shows_model(self) -> Content:
         return json.dumps({"tell": "model"})
 
+    def gives(self, value: dict[str, Any]) -> Content:
+        return json.dumps({"give": value})
+
 
 class TestEcho(EchoConformance):
     pass
@@ -89,6 +92,9 @@ class TestClaudeCode(DriverConformance):
 
     def works_behind(self) -> Content:
         return script({"tool": tool("Bash", command="sleep 600", run_in_background=True)}, {"say": "It runs."})
+
+    def gives(self, value: dict[str, Any]) -> Content:
+        return script({"tool": tool("StructuredOutput", **value)})
 
     def recalls(self, text: str) -> Content:
         return script({"say": "I do."})

@@ -265,6 +265,14 @@ class ReadsNoDocuments(Good):
             yield event
 
 
+class KeepsItsOutput(Good):
+    async def run(self, turn: Turn | OwnTurn) -> Said:
+        async for event in super().run(turn):
+            if event["type"] == "complete":
+                event.pop("structured_output", None)
+            yield event
+
+
 class SumsUp(Good):
     async def run(self, turn: Turn | OwnTurn) -> Said:
         async for event in super().run(turn):
@@ -583,6 +591,7 @@ VARIANTS: dict[type[Good] | type[GoodDriver], set[str]] = {
     StutteringAgent: {"test_turns_come_one_after_another"},
     TakesTextOnly: {"test_a_query_may_be_blocks", "test_a_query_may_have_documents"},
     ReadsNoDocuments: {"test_a_query_may_have_documents"},
+    KeepsItsOutput: {"test_a_turn_returns_what_fits_the_schema"},
     SumsUp: {"test_usage_is_of_the_turn"},
     LeavesAModelOut: {"test_the_usage_by_model_adds_up"},
     ChokesOnNonsense: {"test_what_makes_no_sense_is_refused", "test_a_query_may_have_documents"},

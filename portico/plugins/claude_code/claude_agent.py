@@ -65,6 +65,7 @@ class ClaudeAgent(CliCalls):
             prices=config.prices,
             subagents=config.subagents,
             resumed=launch.resume,
+            structured=options.output_schema is not None,
         )
         self._introduction: str | None = None  # a request that the CLI must accept before it may work
         self._said = EventBuffer()
@@ -181,7 +182,7 @@ class ClaudeAgent(CliCalls):
         if rules:  # the CLI must know them before it goes on
             options = self._launch.spec.options
             options = options.with_changes(permission_rules=(*options.permission_rules, *rules))
-            subtype, members = rules_request(options.permission_rules)
+            subtype, members = rules_request(options)
             items.insert(0, Send(self._protocol.control(subtype, **members)[1]))
             self._launch = self._launch.with_options(options)
         await self._act(items)

@@ -38,6 +38,7 @@ _BY_API_ERROR = {  # the member `api_error` of an assistant line and of the resu
 
 _BY_REASON = {  # the result's `terminal_reason`
     "prompt_too_long": "prompt_too_long",
+    "structured_output_retry_exhausted": "no_structured_output",
     "image_error": "media_refused",
 }
 

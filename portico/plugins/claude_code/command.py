@@ -62,7 +62,7 @@ def build_command(
     # A session does not use the operator's and the project's settings unless they are requested.
     sources = f"--setting-sources={','.join(options.setting_sources)}"
     identity = f"--resume={conversation}" if resume else f"--session-id={conversation}"
-    argv = [*_joined(command), *STREAMING, sources, identity]
+    argv = [*_joined(command), *STREAMING, sources, identity, *_flags(options)]
     for argument in argv:
         _check(argument)
     return [*argv, *_private(options)]
@@ -80,6 +80,14 @@ def _sdk_options(options: AgentOptions, withheld: Sequence[str]) -> ClaudeCodeOp
         disallowed_tools=[*WITHHELD_TOOLS, *withheld, *options.disallowed_tools],
         max_turns=options.max_turns,
     )
+
+
+def _flags(options: AgentOptions) -> Iterator[str]:
+    """Yield the options that the SDK does not know."""
+    if options.effort is not None:
+        yield f"--effort={options.effort}"
+    if options.fallback_model is not None:
+        yield f"--fallback-model={options.fallback_model}"
 
 
 def _private(options: AgentOptions) -> Iterator[PrivateArgument]:

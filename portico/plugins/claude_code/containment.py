@@ -57,14 +57,21 @@ class Containment:
         """Return the control group of the agent with this folder."""
         return self.cgroups / cgroup_name(folder) if self.cgroups is not None else None
 
-    def wrap(self, argv: Sequence[Argument], folder: Path, cwd: Path, runtime: Path | None = None) -> list[Argument]:
+    def wrap(
+        self,
+        argv: Sequence[Argument],
+        folder: Path,
+        cwd: Path,
+        runtime: Path | None = None,
+        added: Sequence[Path] = (),
+    ) -> list[Argument]:
         """Return the command line that starts ``argv`` contained, in ``cwd``, as the agent with this ``folder``.
 
-        ``runtime`` is the agent's runtime folder if that is not in ``folder``. Raises OSError, and `AgentUnavailable`
-        as `Sandbox.wrap` does.
+        ``runtime`` is the agent's runtime folder if that is not in ``folder``; ``added`` are the folders beside ``cwd``
+        that it works in. Raises OSError, and `AgentUnavailable` as `Sandbox.wrap` does.
         """
         if self.sandbox is not None:
-            return self.sandbox.wrap(argv, folder, cwd, runtime)
+            return self.sandbox.wrap(argv, folder, cwd, runtime, added)
         group = self.cgroup(folder)
         if group is None:
             return [*self.prefix, *argv]

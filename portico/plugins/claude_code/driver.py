@@ -29,6 +29,7 @@ class ClaudeDriver:
             *("interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode"),
             *("permission_rules", "late_answers", "documents", "stop_task", "context", "commands", "mcp", "models"),
             *("rewind", "fork"),
+            *("output_schema", "effort", "fallback_model", "add_dirs", "agents"),
         }
     )
 

@@ -100,6 +100,7 @@ class Launch:
             folder=spec.folder,
             containment=self.containment,
             runtime=None if self._runs_inside else self.runtime,
+            added=tuple(map(Path, spec.options.add_dirs)),
         )
         if self.door is not None:
             self.door.admit(process.pid)

@@ -77,8 +77,10 @@ class CliProcess:
         folder: Path,
         containment: Containment,
         runtime: Path | None = None,
+        added: Sequence[Path] = (),
     ) -> Self:
-        """Start ``argv`` in ``cwd``, and record it in ``folder``, which exists and belongs to this agent alone.
+        """Start ``argv`` in ``cwd``, and record it in ``folder``, which exists and belongs to this agent alone. It also
+        works in the ``added`` folders.
 
         ``env`` is its whole environment, except for `MARKER`, which is added. ``runtime`` is its runtime folder if that
         is not in ``folder``. Raises `AgentUnavailable`. A cancelled start leaves nothing behind.
@@ -86,7 +88,7 @@ class CliProcess:
         folder = Path(os.path.realpath(folder))  # noqa: ASYNC240
         group = containment.cgroup(folder)
         try:
-            contained = await anyio.to_thread.run_sync(containment.wrap, argv, folder, cwd, runtime)
+            contained = await anyio.to_thread.run_sync(containment.wrap, argv, folder, cwd, runtime, added)
             with opened(contained) as (words, files):
                 child = Popen(  # noqa: ASYNC220 - returns once exec is done, and a vfork copies nothing: a millisecond
                     words,

@@ -30,17 +30,27 @@ from portico.plugins.claude_code.items import Answered, Done, Item, Moved, Refus
 from portico.plugins.claude_code.lines import decode_line, encode_line
 from portico.plugins.claude_code.mode_hook import reply
 from portico.plugins.claude_code.notices import Notices
-from portico.plugins.claude_code.results import Results
+from portico.plugins.claude_code.results import NO_OUTPUT, Results, lacks_output
 from portico.plugins.claude_code.speech import Speech
 
 Json = dict[str, Any]
+
+OUTPUT_TOOL = "StructuredOutput"
+"""The tool with which the model returns what fits the output schema. The CLI has it only with a schema that it can use.
+"""
+
+SCHEMA_REFUSED = (
+    "The agent can't use this output_schema: it takes a JSON Schema of draft 7 without unknown keywords or references. "
+    "And it needs the tool StructuredOutput."
+)
 
 
 class Protocol:
     """The protocol with one CLI process. ``ignored`` counts the lines that could not be read.
 
     ``conversation`` is the id of the conversation that the process starts with, ``mode`` is its permission mode,
-    ``model`` its model (None: its own choice), and ``allowed_modes`` are those that the operator allows.
+    ``model`` its model (None: its own choice), and ``allowed_modes`` are those that the operator allows. It is
+    ``structured`` if the CLI was given an output schema.
     """
 
     def __init__(
@@ -53,6 +63,7 @@ class Protocol:
         prices: PriceTable = LIST_PRICES,
         subagents: bool = True,
         resumed: bool = False,
+        structured: bool = False,
     ) -> None:
         self.ignored = 0
         self.heard = False  # whether it has taken a message, or begun a turn
@@ -61,6 +72,8 @@ class Protocol:
         self._steered: set[str] = set()  # uuids of messages that wait for a turn to take them up
         self._conversation = conversation
         self._allowed_modes = allowed_modes
+        self._structured = structured
+        self._schema_refused = False  # the CLI can't use the output schema, so the turn is being stopped
         self._condition = Condition(mode, model)
         self._speech = Speech(subagents)
         self._results = Results(prices, resumed=resumed)
@@ -117,6 +130,7 @@ class Protocol:
     def _take_on(self, uuid: str) -> None:
         self._steered.discard(uuid)
         self._mine, self._started, self._interrupt_again, self._lost = uuid, False, False, False
+        self._schema_refused = False
 
     @property
     def model(self) -> str | None:
@@ -229,6 +243,7 @@ class Protocol:
             case "init":
                 yield from self._turn_begins(message)
                 yield from self._condition.reported(message)
+                yield from self._check_schema(message)
             case "status":
                 yield from self._condition.reported(message)
             case "task_started":
@@ -289,6 +304,15 @@ class Protocol:
             yield OwnTurn(self._why or "The agent goes on by itself.")
         self._why, self._asking = "", False
 
+    def _check_schema(self, init: Json) -> Iterator[Item]:
+        """Stop our turn if the CLI has no tool to return what fits the output schema: it says nothing else of that."""
+        tools = init.get("tools")
+        if not self._structured or self._mine is None or self._schema_refused or OUTPUT_TOOL in (tools or ()):
+            return
+        self._schema_refused = True
+        yield ErrorEvent(type="error", error=SCHEMA_REFUSED, code="output_schema_refused")
+        yield from self.interrupt()[1]
+
     def _result(self, message: Json) -> Iterator[Item]:
         if not self.heard:
             return  # "No conversation found": the process is about to end
@@ -299,6 +323,10 @@ class Protocol:
         else:
             ours = self._started and not (isinstance(origin, dict) and "kind" in origin)
         error, complete = self._results.completed(message, self._speech.failure, self._speech.refusal)
+        if self._schema_refused:
+            error, complete["stop_reason"] = None, "error"
+        elif self._structured and ours and lacks_output(message, complete):
+            error, complete["stop_reason"] = NO_OUTPUT, "error"
         if error is None:
             yield from self._speech.went_on()
         elif self.busy:

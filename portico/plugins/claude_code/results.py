@@ -12,6 +12,13 @@ from portico.plugins.claude_code.spending import Spending
 Json = dict[str, Any]
 
 
+NO_OUTPUT = ErrorEvent(
+    type="error",
+    error="The agent has ended the turn without an output that fits the output_schema.",
+    code="no_structured_output",
+)
+
+
 class Results:
     """The results of one CLI process."""
 
@@ -21,7 +28,10 @@ class Results:
     def completed(self, result: Json, failure: Json | None, refusal: Json | None) -> tuple[ErrorEvent | None, Complete]:
         """Return the error of the turn, if there was one, and its end. See `turn_failure`."""
         error, stop_reason = _stop_reason(result, failure, refusal)
-        return error, self._spending.end(stop_reason, result)
+        complete = self._spending.end(stop_reason, result)
+        if isinstance(output := result.get("structured_output"), dict):
+            complete["structured_output"] = output
+        return error, complete
 
     def part(self, now: Any) -> Complete:
         """Do as `Spending.part`."""
@@ -30,6 +40,16 @@ class Results:
     def keep(self, complete: Complete) -> None:
         """Keep the spending of a result that ends no turn for the next one that does."""
         self._spending.keep(complete)
+
+
+def lacks_output(result: Json, complete: Complete) -> bool:
+    """Tell whether the model has ended a turn without a structured output, which it was asked for twice.
+
+    A command of the CLI's own, such as /compact, has none either, and its result counts no tokens.
+    """
+    usage = result.get("usage")
+    spoken = isinstance(usage, dict) and bool(usage.get("output_tokens"))
+    return spoken and complete["stop_reason"] == "end_turn" and "structured_output" not in complete
 
 
 def _stop_reason(result: Json, failure: Json | None, refusal: Json | None) -> tuple[ErrorEvent | None, str]:

@@ -49,8 +49,11 @@ _TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108
 # SIGTERM is for the CLI: bubblewrap would die of it, and everything else with it.
 _OUTSIDE, _INSIDE = ("--ignore-signal=TERM",), ("--default-signal=TERM",)
 
-# Check that the workspace is still the folder that was checked: by now nobody can change what is mounted here.
-_SAME = 'test "$(stat -c %d:%i .)" = "$0" || { echo "the workspace was moved" >&2; exit 1; }; exec "$@"'
+# Check that the workspace and the folders of these variables are still those that were checked: by now nobody can
+# change what is mounted here.
+_SAME = (
+    'test "$(stat -c %d:%i . {0})" = "$0" || {{ echo "the workspace was moved" >&2; exit 1; }}; unset x {1}; exec "$@"'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,16 @@ class Sandbox:
     roots: tuple[Path, ...] = ()
     devices: Path | None = None
 
-    def wrap(self, argv: Sequence[Argument], folder: Path, cwd: Path, runtime: Path | None = None) -> list[Argument]:
-        """Return the command line that starts ``argv`` in ``cwd``, as the agent with this ``folder``.
+    def wrap(
+        self,
+        argv: Sequence[Argument],
+        folder: Path,
+        cwd: Path,
+        runtime: Path | None = None,
+        added: Sequence[Path] = (),
+    ) -> list[Argument]:
+        """Return the command line that starts ``argv`` in ``cwd``, as the agent with this ``folder``. It also works in
+        the ``added`` folders.
 
         The first argument is the program's path. Raises OSError, and `AgentUnavailable` (``workspace_moved``).
         """
@@ -77,7 +88,7 @@ class Sandbox:
             directory.folder("tmp").close()
         own = [folder / name for name in SUBFOLDERS if (folder / name).is_dir()]
         own += [runtime] if runtime is not None else []
-        hidden = self._hidden(cwd)
+        hidden = self._hidden((cwd, *added))
         plan = _Plan()
         for path in system_folders():
             plan.system(path)
@@ -102,21 +113,27 @@ class Sandbox:
                 plan.show(path)
         for path in hidden:
             plan.hide(path)
-        plan.bind(cwd, cwd)
-        inside = [path for path in hidden if path != cwd and path.is_relative_to(cwd)]
-        for path in _between(cwd, inside):
-            plan.bind(path, path)
-        for path in inside:
-            plan.hide(path)
+        for place in sorted({cwd, *added}, key=lambda path: len(path.parts)):  # one may lie in another
+            plan.bind(place, place)
+            inside = [path for path in hidden if path != place and path.is_relative_to(place)]
+            for path in _between(place, inside):
+                plan.bind(path, path)
+            for path in inside:
+                plan.hide(path)
         for path in own:
             plan.bind(path, path)
         _make_mount_points(tmp, plan.places)
         plan.arguments += plan.closing
         plan.add("--remount-ro", Path("/"))
         plan.add("--chdir", cwd)
-        return [*self.command, "--args", plan.as_argument(), "--", *self.shell, _identity(cwd), *argv]
+        variables = [f"PORTICO_ADDED_{number}" for number in range(len(added))]
+        for name, path in zip(variables, added, strict=True):
+            plan.arguments += ["--setenv", name, str(path)]
+        same = _SAME.format(" ".join(f'"${name}"' for name in variables), " ".join(variables))
+        identities = "\n".join(map(_identity, (cwd, *added)))
+        return [*self.command, "--args", plan.as_argument(), "--", *self.shell, same, identities, *argv]
 
-    def _hidden(self, cwd: Path) -> list[Path]:
+    def _hidden(self, places: Iterable[Path]) -> list[Path]:
         """Return all paths to hide, without links.
 
         The link to a file may lead elsewhere by now, to a new secret. If a folder has become a link, an agent did it,
@@ -124,7 +141,7 @@ class Sandbox:
         """
         now = [Path(os.path.realpath(path)) for path in self.hidden]
         files = [path for path in now if path.is_file()]
-        folders = filter(_has_no_links, (*self.hidden, cwd / OWN_WORKSPACES))
+        folders = filter(_has_no_links, (*self.hidden, *(place / OWN_WORKSPACES for place in places)))
         return [path for path in _distinct([*folders, *files]) if path.exists()]
 
 
@@ -269,7 +286,7 @@ async def find_sandbox(
     reason = ""
     for namespaces in _namespaces():
         command = (env, *_OUTSIDE, bwrap, *namespaces, "--die-with-parent", *_rights())
-        sandbox = Sandbox(command, (env, *_INSIDE, shell, "-c", _SAME), shown, covered, beside, devices)
+        sandbox = Sandbox(command, (env, *_INSIDE, shell, "-c"), shown, covered, beside, devices)
         why = await try_sandbox(sandbox, search_path)
         if why is None:
             return sandbox

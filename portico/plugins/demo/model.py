@@ -6,6 +6,7 @@ Plain words get an answer that echoes them, streamed word by word. In a short te
 - `think` adds a thinking block before the answer,
 - `write a file` or `tool` makes a `Write` tool use, which needs permission,
 - `fail` or `error` gives an API error, 400, which is not retried.
+Where the CLI asks for a structured output, plain words get one.
 
 A directive, anywhere in the text, sets the replies exactly: a JSON array of steps in double brackets.
 A step is one reply of the model; the next step is due after a tool's result (or after a reply cut by
@@ -55,7 +56,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from portico.plugins.demo.reply import Json, events, message
-from portico.plugins.demo.script import ScriptError, Step, next_step
+from portico.plugins.demo.script import OUTPUT_TOOL, ScriptError, Step, next_step
 
 # https://docs.claude.com/en/api/errors
 ERROR_TYPES = {
@@ -127,7 +128,7 @@ class ScriptedModel:
         if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
             return _error(400, "messages: a list is required")
         try:
-            text, replies, step = next_step(body["messages"])
+            text, replies, step = next_step(body["messages"], _output_schema(body))
         except ScriptError as error:
             return _error(400, str(error))
         faulty = self._faulty((str(body.get("metadata")), text, replies), step)
@@ -214,6 +215,12 @@ class _Reply:
         if self._stall == deltas:
             await self._model._released.wait()
         return self._cut == deltas
+
+
+def _output_schema(body: Json) -> Any:
+    """Return the schema of the output that the CLI asks for, or None."""
+    tools = (tool for tool in body.get("tools") or () if isinstance(tool, dict))
+    return next((tool.get("input_schema") for tool in tools if tool.get("name") == OUTPUT_TOOL), None)
 
 
 def _frame(event: Json) -> bytes:

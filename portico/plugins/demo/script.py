@@ -5,6 +5,7 @@ Sans-IO. The notation is described in `portico.plugins.demo.model`.
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -17,11 +18,13 @@ SYNTHETIC = (
     "Your response above was stopped by a safety",
     "Your response above was cut off mid-stream",
     "The model's tool call could not be parsed",
+    "[structured-output-enforce]",
     "[Image: ",
     "[Image removed: ",
 )
 # A user's message during a turn reaches the API inside a message of role `system`.
 STEERED = re.compile(r"The user sent a new message while you were working:\n(.*?)\n\nThis is how Claude", re.DOTALL)
+OUTPUT_TOOL = "StructuredOutput"
 SHORT = 200  # characters; in longer texts, such as the CLI's prompt to compact, plain words have no effect
 STOP_REASON = Literal["end_turn", "max_tokens", "model_context_window_exceeded", "refusal", "stop_sequence", "tool_use"]
 OPENING = re.compile(r"\[\[(?=\s*\{)")
@@ -69,8 +72,10 @@ class Step(BaseModel):
         return (value,) if isinstance(value, dict) else value
 
 
-def next_step(messages: list[dict[str, Any]]) -> tuple[str, int, Step]:
+def next_step(messages: list[dict[str, Any]], output_schema: Mapping[str, Any] | None = None) -> tuple[str, int, Step]:
     """Return the user text to answer, the number of replies it has had, and the reply that is due.
+
+    With an ``output_schema``, plain words get a structured output that fits it, as far as that is simple.
 
     Raises:
         ScriptError: the text has a directive that is not valid, or there is no user text at all.
@@ -80,7 +85,7 @@ def next_step(messages: list[dict[str, Any]]) -> tuple[str, int, Step]:
     text, replies = asked(messages)
     steps = parse(text)
     if steps is None:
-        steps = _plain(text)
+        steps = _plain(text) if output_schema is None else [Step(tool=(_output(output_schema),))]
     if replies < len(steps):
         return text, replies, steps[replies]
     # The CLI also sends notes in messages of role `system`, even after the user's last message.
@@ -166,6 +171,29 @@ def _plain(text: str) -> list[Step]:
     )
     think = "The word is think, so I show what thinking looks like: it comes before the answer, bit by bit."
     return [Step(think=think if words & {"think", "thinking"} else None, say=say, gap_ms=20)]
+
+
+def _output(schema: Mapping[str, Any]) -> ToolUse:
+    made = _example(schema)
+    return ToolUse(name=OUTPUT_TOOL, input=made if isinstance(made, dict) else {})
+
+
+def _example(schema: Any) -> Any:
+    """Return a value for a simple JSON Schema."""
+    match schema:
+        case {"const": value} | {"enum": [value, *_]}:
+            return value
+        case {"type": "object"}:
+            return {name: _example(member) for name, member in schema.get("properties", {}).items()}
+        case {"type": "array"}:
+            return [_example(schema.get("items"))]
+        case {"type": "integer" | "number"}:
+            return schema.get("minimum", 1)
+        case {"type": "boolean"}:
+            return True
+        case {"type": "null"}:
+            return None
+    return "a text"
 
 
 def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:

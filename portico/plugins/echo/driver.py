@@ -14,7 +14,8 @@ class EchoDriver:
     name = "echo"
     needs_credentials = False
     capabilities = frozenset(
-        {"interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode", "documents"}
+        {"interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode"}
+        | {"documents", "output_schema"}
     )
 
     def __init__(self) -> None:

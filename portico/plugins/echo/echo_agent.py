@@ -99,7 +99,10 @@ class EchoAgent:
             stop_reason = "error"
             yield ErrorEvent(type="error", error="as was asked", code="api_error")
         self._in_turn = False
-        yield Complete(type="complete", stop_reason=stop_reason, usage={"output_tokens": output}, cost_usd=0.0)
+        complete = Complete(type="complete", stop_reason=stop_reason, usage={"output_tokens": output}, cost_usd=0.0)
+        if saying.give is not None and self._spec.options.output_schema is not None:
+            complete["structured_output"] = saying.give
+        yield complete
 
     async def _use(self, call: ToolCall) -> AsyncGenerator[AgentEvent, None]:
         tool_use_id, name = uuid4().hex, call.tool_name

@@ -14,6 +14,7 @@ A query is text, which comes back word by word and then as a whole in a `message
 - `ask`: first uses this tool, which needs permission. The tool is an echo too: its result is its input. The
   `suggestions` are the rules that the request suggests to allow from now on
 - `mode`: before anything else, switches to this permission mode
+- `give`: the structured output, if the session or the turn has an output schema
 - `tell`: says one of the agent's options, as text or else as JSON: `model`, `permission_mode`, `system_prompt` ...
 
 An object with any other key or value is plain text. A list of content blocks stands for its text.
@@ -60,6 +61,7 @@ class Script(BaseModel):
     ask: ToolCall | None = None
     tell: str | None = None
     mode: str | None = None
+    give: dict[str, Any] | None = None
 
     @field_validator("tell")
     @classmethod
@@ -79,6 +81,7 @@ class Saying:
     fail: bool = False
     ask: ToolCall | None = None
     mode: str | None = None
+    give: dict[str, Any] | None = None
 
 
 def read_query(content: Content, options: AgentOptions) -> Saying:
@@ -95,7 +98,7 @@ def read_query(content: Content, options: AgentOptions) -> Saying:
         return Saying(_WORD.findall(told), told, script.gap, script.fail, script.ask, script.mode)
     piece = "x" * script.size
     pieces = repeat(piece) if script.deltas is None else repeat(piece, script.deltas)
-    return Saying(pieces, None, script.gap, script.fail, script.ask, script.mode)
+    return Saying(pieces, None, script.gap, script.fail, script.ask, script.mode, script.give)
 
 
 def _script(text: str) -> Script | None:

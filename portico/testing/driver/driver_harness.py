@@ -24,6 +24,7 @@ CAPABILITIES = ABILITIES | {
     *("interrupt", "steer", "permissions", "resume", "claim", "set_model", "set_permission_mode", "permission_rules"),
     "late_answers",
     "documents",
+    *("output_schema", "effort", "fallback_model", "add_dirs", "agents"),
 }
 
 
@@ -42,6 +43,11 @@ OPTIONS: tuple[AgentOptions, ...] = (
         mcp_servers={"x": {"command": "y"}},
         max_turns=3,
         setting_sources=("user",),
+        output_schema={"type": "object"},
+        effort="low",
+        fallback_model="n",
+        add_dirs=("/srv",),
+        agents={"a": {"description": "d", "prompt": "p"}},
     ),
     AgentOptions(permission_mode="bypassPermissions"),
 )
@@ -135,6 +141,10 @@ class DriverHarness:
 
     def works_behind(self) -> Content | None:
         """A query whose turn begins a task in the background, of a minute at least; None: there is none."""
+        return None
+
+    def gives(self, value: dict[str, Any]) -> Content | None:
+        """A query that is answered with this structured output, if the agent has an output schema that it fits."""
         return None
 
     def bad(self) -> Sequence[Any]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import pytest
 
-from portico.core.agent import Agent, Decision
+from portico.core.agent import Agent, AgentOptions, Decision
 from portico.core.errors import InvalidRequest
 from portico.core.events import Content
 from portico.core.usage import TOKENS
@@ -158,6 +159,20 @@ class TurnTests(DriverHarness):
         async with self.agent(stage) as agent:
             said = text_of(await self.turn(agent, [{"type": "document", "source": source}, *blocks]))
         assert said == "one two", f"a document before 'one two' was answered with {said!r}"
+
+    async def test_a_turn_returns_what_fits_the_schema(self, stage: Stage) -> None:
+        """With an output schema, `Complete` has the object that the agent returns; without one, it has none."""
+        stage.needs("output_schema")
+        schema = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
+        query = self.gives({"number": 7})
+        if query is None:
+            pytest.skip("gives() names no query that is answered with a structured output")
+        async with self.agent(stage, stage.spec(AgentOptions(output_schema=schema))) as agent:
+            given = ended(await self.turn(agent, query)).get("structured_output")
+        assert given == {"number": 7}, f"the structured output was {given!r}, and not {{'number': 7}}"
+        async with self.agent(stage) as agent:
+            end = ended(await self.turn(agent, self.says("one")))
+        assert "structured_output" not in end, f"a turn without a schema ended in {end!r}"
 
     async def test_usage_is_of_the_turn(self, stage: Stage) -> None:
         """Usage and cost are those of the turn, and no sums over the turns before."""

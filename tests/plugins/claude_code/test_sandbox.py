@@ -33,8 +33,8 @@ class Inside:
             remove_short(runtime)
         self.sandbox = sandbox
 
-    async def __call__(self, command: str) -> str:
-        argv = self.sandbox.wrap(["/bin/sh", "-c", command], self.folder, self.cwd)
+    async def __call__(self, command: str, *added: Path) -> str:
+        argv = self.sandbox.wrap(["/bin/sh", "-c", command], self.folder, self.cwd, added=added)
         done = await run_wrapped(argv, stderr=subprocess.STDOUT, env={"PATH": os.environ["PATH"]})
         return done.stdout.decode()
 
@@ -58,6 +58,39 @@ async def test_it_sees_its_own_folders_and_nothing_beside_them(inside: Inside, t
     assert (inside.cwd / "made").read_text() == "made\n"
     assert (inside.folder / "home" / "f").read_text() == "home\n"
     assert (inside.folder / "tmp" / "f").read_text() == "tmp\n"  # which the next start finds again
+
+
+async def test_it_sees_the_folders_that_were_added_and_what_is_hidden_in_them_stays_hidden(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    secret, beside = root / "secret", tmp_path / "beside"
+    for folder in (root, secret, beside, root / "a folder's \n"):
+        folder.mkdir()
+        (folder / "file").write_text(folder.name)
+    inside = Inside(root, await working_sandbox(visible=(tmp_path,), hidden=(tmp_path, secret), roots=(root,)))
+    seen = await inside(f"ls {root} {secret} {beside}; env | grep -c ADDED", root, root / "a folder's \n")
+    assert "work" in seen and f"'{beside}': No such file" in seen
+    assert seen.endswith(f"{secret}:\n0\n")
+    assert (
+        await inside("cat file 2>&1; echo mine > mine; cat mine", root)
+        == "cat: file: No such file or directory\nmine\n"
+    )
+    await inside(f"echo new > {root}/new", root)
+    assert (root / "new").read_text() == "new\n"
+    assert "Read-only" in await inside(f"echo x > {secret}/x", root)
+    assert f"'{root}/file': No such file" in await inside(f"ls {root}/file", root / "a folder's \n")
+
+
+async def test_an_added_folder_that_is_another_one_by_now_is_refused(inside: Inside, tmp_path: Path) -> None:
+    added, elsewhere = tmp_path / "added", tmp_path / "elsewhere"
+    for folder in (added, elsewhere):
+        folder.mkdir()
+    argv = inside.sandbox.wrap(["/bin/sh", "-c", "echo started"], inside.folder, inside.cwd, added=(added,))
+    added.rename(tmp_path / "was")
+    added.symlink_to(elsewhere)
+    done = await run_wrapped(argv, stderr=subprocess.STDOUT, env={"PATH": os.environ["PATH"]})
+    assert done.stdout.decode() == "the workspace was moved\n"
+    with pytest.raises(AgentUnavailable):
+        inside.sandbox.wrap(["/bin/sh"], inside.folder, inside.cwd, added=(added,))
 
 
 async def test_links_that_an_agent_leaves_lead_nowhere(inside: Inside, tmp_path: Path) -> None:
