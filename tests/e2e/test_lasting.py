@@ -62,6 +62,7 @@ async def test_the_model_in_force_is_told_and_another_one_that_is_set_holds(tmp_
         await client.http.patch("/sessions/s", json={"model": None})
         assert await answering_model(server, client) == own
         await client.turn("s", "/model haiku", commands=True)
+        assert await answering_model(server, client) == haiku  # with which the CLI would resume the conversation
         await hibernate(client)
         await client.http.patch("/sessions/s", json={"model": None})
         assert await answering_model(server, client) == own
