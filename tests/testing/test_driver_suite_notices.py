@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import anyio
 import anyio.lowlevel
@@ -93,6 +93,8 @@ class GoodDriver(EchoDriver):
 
 
 class Suite(EchoConformance):
+    permission_rule: ClassVar = {"behavior": "allow", "rule": "Echo"}
+
     def __init__(self, variant: type[Good] | type[GoodDriver], seconds: float) -> None:
         self.turn_seconds = self.soon_seconds = seconds
         self._variant = variant
@@ -160,6 +162,10 @@ class AskingForNothing(Asking):
 
 class HasNoResultForALateAnswer(AnswersLate):
     agent = AskingForNothing
+
+
+class AsksInSpiteOfARule(GoodDriver):
+    capabilities = GoodDriver.capabilities | {"permission_rules"}
 
 
 class HasNoName(GoodDriver):
@@ -576,6 +582,7 @@ VARIANTS: dict[type[Good] | type[GoodDriver], set[str]] = {
     Good: set(),
     AnswersLate: set(),
     HasNoResultForALateAnswer: {"test_an_answer_that_comes_late_is_taken_by_the_next_agent"},
+    AsksInSpiteOfARule: {"test_a_permission_rule_holds_until_it_is_taken_back"},
     HasNoName: {"test_it_has_a_name"},
     CanTeleport: {"test_its_capabilities_are_known"},
     FixesMoreAndMore: {"test_what_is_fixed_stays_fixed"},
@@ -625,7 +632,7 @@ VARIANTS: dict[type[Good] | type[GoodDriver], set[str]] = {
     },
     LeavesWhatHadNoTurn: {"test_a_cancelled_start_leaves_nothing", "test_an_agent_can_be_closed_at_once"},
     ClosesAtItsLeisure: {"test_a_cancelled_close_stops_the_agent"},
-    WatchesForEver: {"test_a_close_wakes_who_watches"},
+    WatchesForEver: {"test_a_close_wakes_who_watches", "test_a_task_in_the_background_is_told_and_stopped"},
     Forgets: {"test_an_agent_comes_back_with_its_context", "test_a_fork_works_and_knows_what_the_first_one_did"},
     StartsOnce: {"test_an_agent_comes_back_with_its_context"},
     StartsUnusedOnce: {"test_a_cancelled_start_leaves_nothing", "test_an_agent_without_a_turn_comes_back"},
