@@ -40,7 +40,13 @@ class Facts:
 class SettingsGroup(BaseSettings):
     """Settings that belong together. A group reads nothing: it takes the values that it is given."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        defer_build=True,
+        protected_namespaces=(),  # older versions would refuse `model_prices`
+    )
 
     @classmethod
     def settings_customise_sources(
