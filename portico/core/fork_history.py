@@ -18,8 +18,8 @@ PAGE = 500
 class ForkPoint:
     """The end of a turn in a history: ``last_seq`` is its ``complete``, and ``turns`` are those that were over then.
 
-    ``callers`` are those of them that a caller has asked for, oldest first; ``own_turns`` counts those that the agent
-    has begun by itself behind the last of these. ``at_the_end`` tells whether no turn follows.
+    ``callers`` are those that a caller has asked for and not withdrawn, oldest first; ``own_turns`` counts those
+    that the agent has begun by itself behind the last of these. ``at_the_end`` tells whether no turn follows.
     """
 
     last_seq: int
@@ -43,18 +43,22 @@ async def find_fork_point(life: Life, turn_id: str | None) -> ForkPoint:
             raise Conflict(f"the turn {turn_id!r} is not over", code="turn_not_over")
     begun: dict[str, bool] = {}  # turn_id -> whether the agent has begun it by itself
     over: dict[str, int] = {}
+    withdrawn: set[str] = set()  # the agent never knew of them
     async for page in _pages(life):
         for event in page:
             if event.turn_id is not None and event.type == "query":
                 begun[event.turn_id] = b'"principal":null' in event.data
             elif event.turn_id is not None and event.type == "complete":
                 over[event.turn_id] = event.seq
+                if json.loads(event.data)["stop_reason"] == "withdrawn":
+                    withdrawn.add(event.turn_id)
     end = max(over.values(), default=0) if last_seq is None else last_seq
     kept = [turn for turn, seq in over.items() if seq <= end]
-    callers = [turn for turn in kept if not begun.get(turn, False)]
-    behind = kept.index(callers[-1]) + 1 if callers else 0
+    known = [turn for turn in kept if turn not in withdrawn]
+    callers = [turn for turn in known if not begun.get(turn, False)]
+    behind = known.index(callers[-1]) + 1 if callers else 0
     at_the_end = end == max(over.values(), default=0) and begun.keys() <= over.keys()
-    return ForkPoint(end, frozenset(kept), callers, len(kept) - behind, at_the_end)
+    return ForkPoint(end, frozenset(kept), callers, len(known) - behind, at_the_end)
 
 
 async def copy_history(life: Life, point: ForkPoint, to: Life) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from portico.core.directory import Directory
@@ -18,13 +18,15 @@ MAX_SECONDS = 60.0
 """The limits of a copy."""
 
 _CHUNK = 1024 * 1024
+_LEFT_OUT = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO}
+"""The errors of an entry that can't be read, or is not what it was a moment ago."""
 
 
 def copy_tree(source: Path, target: Path) -> None:
     """Copy the files, folders and links of ``source`` into ``target``, an empty folder.
 
-    Links are copied as they are. Mounts, devices, pipes and sockets are left out, and so is what can't be read. Raises
-    `TooLarge` (``workspace_too_large``) and OSError.
+    Links are copied as they are. Mounts, devices, pipes and sockets are left out, and so is what can't be read, or
+    goes meanwhile: an agent may work in ``source``. Raises `TooLarge` (``workspace_too_large``) and OSError.
     """
     with Directory.open(source) as found, Directory.open(target) as made:
         _Copy(found.mount).folder(found, made, 0)
@@ -40,20 +42,26 @@ class _Copy:
         for name in source.names():
             self._count(0)
             self._entries += 1
-            status = source.status(name)
-            if stat.S_ISLNK(status.st_mode):
-                target.link(source.target(name), name)
-            elif stat.S_ISREG(status.st_mode):
-                with suppress(PermissionError, FileNotFoundError):
-                    self._file(source, target, name)
-            elif stat.S_ISDIR(status.st_mode):
-                with suppress(PermissionError, FileNotFoundError), source.child(name) as inner:
-                    if inner.mount != self._mount:
-                        continue
-                    if depth >= MAX_DEPTH:
-                        raise _too_large(f"its folders are nested deeper than {MAX_DEPTH}")
-                    with target.new(name) as made:
-                        self.folder(inner, made, depth + 1)
+            try:
+                self._entry(source, target, name, depth)
+            except OSError as error:
+                if error.errno not in _LEFT_OUT:
+                    raise
+
+    def _entry(self, source: Directory, target: Directory, name: str, depth: int) -> None:
+        mode = source.status(name).st_mode
+        if stat.S_ISLNK(mode):
+            target.link(source.target(name), name)
+        elif stat.S_ISREG(mode):
+            self._file(source, target, name)
+        elif stat.S_ISDIR(mode):
+            with source.child(name) as inner:
+                if inner.mount != self._mount:
+                    return
+                if depth >= MAX_DEPTH:
+                    raise _too_large(f"its folders are nested deeper than {MAX_DEPTH}")
+                with target.new(name) as made:
+                    self.folder(inner, made, depth + 1)
 
     def _file(self, source: Directory, target: Directory, name: str) -> None:
         with source.reading(name) as file, target.writing(name) as copy:

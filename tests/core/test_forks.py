@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +116,47 @@ def test_a_copy_takes_files_and_links_and_nothing_that_leads_elsewhere(tmp_path:
     copy_tree(source, target)
     assert (target / "in" / "run").read_text() == "#!/bin/sh\n" and (target / "in" / "run").stat().st_mode & 0o100
     assert (target / "out").is_symlink() and not (target / "pipe").exists()
+
+
+def test_what_goes_or_changes_while_it_is_copied_does_not_end_the_copy(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "stays").write_text("here")
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            for name in map(str, range(50)):
+                (source / name).write_text("x")
+                (source / name).unlink()
+                (source / name).mkdir()
+                (source / name).rmdir()
+                (source / name).symlink_to("stays")
+            for name in map(str, range(50)):
+                (source / name).unlink()
+
+    with ThreadPoolExecutor(1) as agent:
+        working = agent.submit(work)
+        try:
+            for number in range(50):
+                target = tmp_path / f"target{number}"
+                target.mkdir()
+                copy_tree(source, target)
+                assert (target / "stays").read_text() == "here"
+        finally:
+            over.set()
+        working.result()
+
+
+async def test_the_agent_is_not_asked_for_turns_that_were_withdrawn(tmp_path: Path) -> None:
+    gate = Gate()
+    driver = ScriptedDriver([turn(gate, HELLO)])
+    async with scripted_engine(tmp_path, driver=driver, pool_size=0) as engine:
+        await engine.create(ADA, NewSession(session_id="s"))
+        await engine.query(ADA, "s", NewTurn("hello", "one"))
+        await gate.reached.wait()
+        await engine.query(ADA, "s", NewTurn("hello", "two"))
+        await engine.withdraw(ADA, "s", "two")
+        made = await engine.fork(ADA, "s", NewFork(turn_id="two"))
+        assert (made["turns"], driver.forks[0][2:]) == (1, ([], 0))
+        gate.open()
