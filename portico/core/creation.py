@@ -120,6 +120,7 @@ class SessionCreation:
             )
             stored = False
             try:
+                await self._folders.check(self._spec(record))  # what no agent may work in is not copied either
                 if own:
                     await self._folders.copy(Path(record.cwd), cwd)
                 await self._folders.check(self._spec(new))

@@ -18,7 +18,7 @@ from portico.transports.session_routes import json_answer, visible
 
 CALL_CODES = (
     *("not_supported", "session_closed", "agent_busy", "agent_unavailable", "too_many_calls", "too_many_sessions"),
-    *("draining", "driver_not_loaded"),
+    *("draining", "driver_not_loaded", "workspace_moved", "workspace_not_allowed"),
 )
 """The codes that may refuse a call of an agent."""
 

@@ -235,6 +235,16 @@ CODES: Mapping[str, Code] = {
         "the server can't make a workspace, because their folder was moved; it needs a restart",
         "Tell the operator.",
     ),
+    "workspace_moved": Code(
+        503,
+        "the session's folder is not where it was, so no agent can work there",
+        "Have it moved back, or use a new session.",
+    ),
+    "workspace_not_allowed": Code(
+        503,
+        "the operator does not allow the session's folder any more",
+        "Use a new session in another folder.",
+    ),
     "authenticator_failed": Code(503, "the caller's credentials can't be checked now", "Try again later."),
     "still_stopping": Code(503, "the agent is still stopping; try again", "Try again in a few seconds."),
     "store_failed": Code(503, "the store does not work", "Try again later, and tell the operator."),

@@ -113,7 +113,7 @@ class SessionRoutes:
         codes=(
             *("not_allowed", "turn_not_found", "turn_not_over", "not_forkable", "not_supported", "session_exists"),
             *("too_many_sessions", "workspace_too_large", "draining", "agent_unavailable", "workspaces_unusable"),
-            "driver_not_loaded",
+            *("driver_not_loaded", "workspace_moved", "workspace_not_allowed"),
         ),
     )
     async def _fork(self, request: Request, body: ForkBody) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,33 @@ async def test_what_can_not_be_forked_is_refused_and_nothing_is_left(tmp_path: P
         made = await fork(ada, "a", workspace="share")
         assert await refused(ada, "a", workspace="share") == (429, "too_many_sessions")
         assert only(await ada.turn(made["session_id"], "hello"), "complete")["stop_reason"] == "end_turn"
+
+
+async def test_a_folder_that_is_gone_or_no_longer_allowed_is_not_copied(tmp_path: Path) -> None:
+    work = tmp_path / "root" / "work"
+    work.mkdir(parents=True)
+    tokens = work / "tokens"
+    tokens.write_text("ada:ada-secret-0123456789\n")
+    tokens.chmod(0o600)
+    settings = {"PORTICO_WORKSPACE_ROOTS": str(tmp_path / "root"), "PORTICO_DATA_DIR": str(tmp_path / "data")}
+
+    async def refused(client: Talk, of: str, workspace: str) -> tuple[int, str]:
+        answer = await client.http.post(f"/sessions/{of}/fork", json={"workspace": workspace})
+        return answer.status_code, answer.json()["code"]
+
+    (tmp_path / "before").mkdir()
+    token = "ada:ada-secret-0123456789"
+    async with (
+        running_server(tmp_path / "before", PORTICO_AUTH_TOKENS=token, **settings) as server,
+        talk(server, token.partition(":")[2]) as ada,
+    ):
+        await ada.open(session_id="named", cwd=str(work))
+        shutil.rmtree((await ada.open(session_id="own"))["cwd"])
+        for workspace in ("copy", "share"):
+            assert await refused(ada, "own", workspace) == (503, "workspace_moved")
+    async with (
+        running_server(tmp_path, PORTICO_AUTH_TOKENS=f"@{tokens}", **settings) as server,
+        talk(server, token.partition(":")[2]) as ada,
+    ):
+        for workspace in ("copy", "share"):
+            assert await refused(ada, "named", workspace) == (503, "workspace_not_allowed")
