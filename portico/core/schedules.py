@@ -72,6 +72,12 @@ class Schedules:
         self._keep((*rest, {**known, "muted": True}))
         return _event(known, "removed")
 
+    def remove_all(self) -> list[Schedule]:
+        """Remove all schedules, as the session is over, and return the events that say so."""
+        events = [_event(kept, "removed") for kept in self.kept if not kept.get("muted")]
+        self._keep(())
+        return events
+
     def fire(self, kept: Kept) -> Schedule:
         """Note that this one's turn begins, and return the event for clients."""
         others = tuple(other for other in self.kept if other is not kept)

@@ -309,7 +309,8 @@ class Session:
         async with self._turns.accepting:  # callers accepted before the close have their turns in the queue by now
             pass
         await self._journal.persist(self._turns.refuse_queued, *_CLOSED)
-        await self._journal.persist(self._journal.write, [], state=State.CLOSED)
+        removed = self._executor.schedules.remove_all()
+        await self._journal.persist(self._journal.write, removed, state=State.CLOSED)
         self._journal.feed.end()
 
     async def _rest(self) -> None:

@@ -102,6 +102,14 @@ async def test_what_is_removed_begins_no_turn(tmp_path: Path) -> None:
         assert [e["principal"] for e in await client.history("a") if e["type"] == "query"].count(None) == 0
 
 
+async def test_a_closed_session_has_nothing_scheduled(tmp_path: Path) -> None:
+    async with running_server(tmp_path) as server, talk(server) as client:
+        await schedule(client, "s", "CronCreate", JOB)
+        await client.http.delete("/sessions/s")
+        assert (await client.session("s"))["schedules"] == []
+        assert [e["state"] for e in await client.history("s") if e["type"] == "schedule"] == ["set", "removed"]
+
+
 async def test_what_the_agent_takes_back_is_gone(tmp_path: Path) -> None:
     async with running_server(tmp_path) as server, talk(server) as client:
         listed = await schedule(client, "a", "CronCreate", JOB)
