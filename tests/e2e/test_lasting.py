@@ -94,6 +94,24 @@ async def test_the_model_of_a_projects_settings_is_told(tmp_path: Path) -> None:
         assert "sonnet" in await answering_model(server, client)
 
 
+async def test_the_model_of_a_projects_command_is_that_of_its_turn(tmp_path: Path) -> None:
+    commands = tmp_path / "roots" / "project" / ".claude" / "commands"
+    commands.mkdir(parents=True)
+    (commands / "small.md").write_text("---\nmodel: claude-haiku-5-5\n---\nhi\n")
+    places = {"PORTICO_WORKSPACE_ROOTS": str(tmp_path / "roots"), "PORTICO_SETTING_SOURCES": "project"}
+    async with running_server(tmp_path, PORTICO_MAX_PROCESSES="1", **places) as server, talk(server) as client:
+        for first in (True, False):  # also in the first turn of a process
+            await client.open(session_id="s", cwd=str(commands.parents[1]), setting_sources=["project"])
+            if not first:
+                await client.turn("s", "hi")
+            await client.turn("s", "/small", commands=True)
+            assert server.model.requests[-1].body["model"] == "claude-haiku-5-5"
+            own = (await client.session("s"))["model"]
+            await hibernate(client)
+            assert await answering_model(server, client) == own != "claude-haiku-5-5"
+            await client.http.delete("/sessions/s?purge=true")
+
+
 async def test_what_was_allowed_stays_allowed_until_it_is_taken_back(tmp_path: Path) -> None:
     run = command("python3 -c 'print(\"a, b\\\\n\"); (1)'")
     async with running_server(tmp_path, PORTICO_MAX_PROCESSES="1") as server, talk(server) as client:

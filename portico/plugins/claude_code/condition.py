@@ -49,6 +49,8 @@ class Condition:
         """Yield the changes that a ``system`` line of the subtype ``init`` or ``status`` reports."""
         if isinstance(mode := line.get("permissionMode"), str):
             yield from self._mode_is(MODES.get(mode, mode))
+        if line.get("model") != self.model and self.model is not None:
+            self.unsure = True  # a command of a project's may have a model for its own turn
         yield from self.model_is(line.get("model"))
 
     def fell_back(self, line: Json) -> Iterator[AgentEvent]:

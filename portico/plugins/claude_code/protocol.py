@@ -107,6 +107,7 @@ class Protocol:
     ) -> bytes:
         """Return the line that starts a turn with ``content``. Raises `InvalidRequest`; see `user_line`."""
         line = user_line(uuid, content, commands=commands, encoded=encoded)
+        self._condition.unsure = self._condition.unsure or commands
         self._take_on(uuid)
         return line
 
