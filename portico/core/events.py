@@ -225,15 +225,15 @@ class Complete(TypedDict):
     structured_output: NotRequired[dict[str, Any]]
 
 
-def unused(stop_reason: str) -> Complete:
-    """Return the end of a turn that has used no tokens and no time."""
+def unused(stop_reason: str, *, known: bool = True) -> Complete:
+    """Return the end of a turn that has used no tokens and no time, or (not ``known``) whose agent has not said it."""
     return Complete(
         type="complete",
         stop_reason=stop_reason,
         usage={},
         usage_by_model={},
         cost_usd=0.0,
-        cost_basis="reported",
+        cost_basis="reported" if known else "unknown",
         duration_ms=0,
     )
 

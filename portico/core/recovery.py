@@ -47,6 +47,7 @@ async def _all(store: EventStore, state: State) -> list[SessionRecord]:
 
 async def _settle(store: EventStore, accounts: Accounts, record: SessionRecord, turns: list[str]) -> SessionRecord:
     drafts: list[Draft] = []
+    running = turns[0] if turns and record.state in (State.RUNNING, State.WAITING) else None
     for turn_id in turns:
         if record.state is State.WAITING:
             drafts += await _withdrawn(store, record, turn_id)
@@ -54,7 +55,9 @@ async def _settle(store: EventStore, accounts: Accounts, record: SessionRecord, 
         text = "the server was stopped before this turn was over"
         drafts.append(Draft(ErrorEvent(type="error", error=text, code="server_restarted"), turn_id))
         used = accounts.left(record.agent_id, turn_id)
-        complete = with_usage(unused("error"), used) if used else unused("error")
+        complete = unused("error", known=turn_id != running)
+        if used:
+            complete = with_usage(complete, used)
         record = record.counting(complete)
         drafts.append(Draft(complete, turn_id))
     drafts += map(Draft, lost_tasks(record.tasks, "server_restarted"))

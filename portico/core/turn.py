@@ -228,9 +228,9 @@ class TurnRun:
         )
         if self._stop_reason is not None:
             # It was stopped because it did not end its turn in time, so its exit is not an error of its own.
-            return self._end([], unused(self._stop_reason))
+            return self._end([], unused(self._stop_reason, known=False))
         error = ErrorEvent(type="error", error=failure.detail, code=failure.code)
-        return self._end([error], unused("error"))
+        return self._end([error], unused("error", known=False))
 
     def _admit(self, event: AgentEvent) -> list[EventBody]:
         if event["type"] == "delta" or event["type"] == "thinking":

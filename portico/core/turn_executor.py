@@ -117,7 +117,7 @@ class TurnExecutor:
         finally:
             self._turn = None
         await self.put_away("agent_exited")
-        return [*self._permissions.withdraw_all("agent_exited"), error], unused("error")
+        return [*self._permissions.withdraw_all("agent_exited"), error], unused("error", known=not run.live)
 
     async def _call_back(self) -> None:
         try:

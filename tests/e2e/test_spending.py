@@ -133,6 +133,32 @@ async def test_what_a_killed_agent_has_used_is_in_the_turn_that_it_ended(client:
     assert (await client.session("s"))["usage"]["input_tokens"] == 3100
 
 
+async def test_nobody_knows_what_was_used_without_a_gateway_where_the_agent_or_the_server_was_killed(
+    tmp_path: Path,
+) -> None:
+    places = {"PORTICO_DATA_DIR": str(tmp_path / "data"), "PORTICO_KEY_GATEWAY": "false"}
+    sleep = {"name": "Bash", "input": {"command": "tail -f /dev/null"}}
+    busy = script({"say": "x", "tool": sleep, "usage": used(3000)})
+    (tmp_path / "one").mkdir()
+    async with running_server(tmp_path / "one", **places) as server, talk(server) as client:
+        for name in ("s", "t"):
+            await client.open(session_id=name, allowed_tools=["Bash"])
+        started = await client.start("s", busy)
+        await client.until("s", "tool_use", turn_id=started["turn_id"])
+        server.kill_agents()
+        assert (await client.until("s", "complete", turn_id=started["turn_id"]))["cost_basis"] == "unknown"
+        assert (await end(client, {"say": "y", "usage": used(100)}))["cost_basis"] == "reported"
+        assert (await client.session("s"))["cost_basis"] == "unknown"
+        started, waiting = await client.start("t", busy), await client.start("t", "later")
+        await client.until("t", "tool_use", turn_id=started["turn_id"])
+        server.process.kill()
+        await server.process.wait()
+    (tmp_path / "two").mkdir()
+    async with running_server(tmp_path / "two", **places) as server, talk(server) as client:
+        assert (await client.until("t", "complete", turn_id=started["turn_id"]))["cost_basis"] == "unknown"
+        assert (await client.until("t", "complete", turn_id=waiting["turn_id"]))["cost_basis"] == "reported"
+
+
 async def test_a_reply_that_was_cut_and_asked_for_again_is_paid_twice(client: Talk) -> None:
     await client.open(session_id="s")
     complete = await end(client, {"say": "a b c d", "cut": 2, "times": 1, "usage": used(1000)})

@@ -56,9 +56,7 @@ class Spending:
         """
         kept, self._kept = self._kept, []
         if self._whole is None or not isinstance(now, dict):
-            nothing = unused("interrupted")
-            nothing["cost_basis"] = "unknown"
-            return summed(nothing, kept)
+            return summed(unused("interrupted", known=False), kept)
         since = {
             str(name): self._prices.priced(str(name), _read(_difference(model, self._whole.get(name))))
             for name, model in now.items()
