@@ -22,9 +22,9 @@ async def test_a_session_from_its_creation_to_its_end(tmp_path: Path) -> None:
         assert session["state"] == "idle" and session["owner"] == "alice" and session["metadata"] == {"k": 1}
         assert set(session) == {
             *("session_id", "title", "state", "driver", "model", "cwd", "permission_mode", "owner", "created_at"),
-            "permission_rules",
             *("last_active_at", "last_seq", "turns", "queued", "pending_permissions", "usage", "cost_usd", "metadata"),
-            *("usage_by_model", "cost_basis", "budget_usd", "tasks", "permission_rules"),
+            *("usage_by_model", "cost_basis", "budget_usd", "tasks", "schedules"),
+            *("permission_rules", "add_dirs", "effort", "fallback_model"),
         }
         assert (await served.client.get(created.headers["location"])).json() == session
         head = await served.client.head(created.headers["location"])
