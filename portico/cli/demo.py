@@ -38,7 +38,7 @@ async def demo(load: Load, registry: Registry, environ: Mapping[str, str], progr
     """
     loaded = load()
     with tempfile.TemporaryDirectory(prefix="portico-demo-") as folder:
-        overrides = {"data_dir": folder, "port": 0, "log_level": "warning"}
+        overrides = {"data_dir": folder, "port": 0, "log_level": "warning", "allow_client_agents": True}
         given = {name: value for name, value in overrides.items() if loaded.sources[name] == "default"}
         loaded = load(**given)
         configure(loaded.settings.log_level, loaded.settings.log_format)

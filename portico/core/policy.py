@@ -110,7 +110,9 @@ class Policy:
     def _mcp_servers(self, asked: Mapping[str, Any] | tuple[str, ...]) -> Mapping[str, Any]:
         if isinstance(asked, Mapping):
             if asked and not self.allow_client_mcp:
-                raise NotAllowed("MCP servers of a client's own are not allowed here (allow_client_mcp); name some")
+                raise NotAllowed(
+                    "MCP servers of a client's own are not allowed here (allow_client_mcp): name some of mcp_servers"
+                )
             return asked
         for name in asked:
             if name not in self.mcp_servers:

@@ -23,7 +23,7 @@ class WorkCalls(AbilityCalls):
             require(self._drivers.of(record), "stop_task")
             session = self._lives.session(life)
             if session is None or all(task["task_id"] != task_id for task in session.record.tasks):
-                raise NotFound(f"no task {task_id!r} goes on", code="task_not_found")
+                raise NotFound(f"there is no task {task_id!r} that goes on", code="task_not_found")
             await self._call(principal, session_id, "stop_task", task_id=task_id)
 
     async def remove_schedule(self, principal: Principal, session_id: str, schedule_id: str) -> None:

@@ -16,6 +16,8 @@ from portico.transports.long_texts import Postponed, place_of
 from portico.transports.models import EventId
 
 MAX_ERRORS = 20
+WORDS = {"extra_forbidden": "there is no such field"}
+"""Our words for a mistake, by its type, in place of pydantic's."""
 MAX_PARAMETERS = 100
 """The most parameters of a query string."""
 
@@ -87,7 +89,7 @@ def check(model: type[M], values: Mapping[str, Any], postponed: Postponed | None
     except ValidationError as failure:
         # Neither the input (it may be huge, or secret) nor pydantic's links belong in an answer.
         errors: list[dict[str, Any]] = [
-            {"loc": _location(error["loc"]), "msg": error["msg"], "type": error["type"]}
+            {"loc": _location(error["loc"]), "msg": WORDS.get(error["type"], error["msg"]), "type": error["type"]}
             for error in failure.errors(include_url=False, include_context=False, include_input=False)[:MAX_ERRORS]
         ]
     raise _invalid(errors)
