@@ -52,6 +52,20 @@ async def test_a_fork_knows_the_history_up_to_a_turn_and_has_it(server: RunningS
     assert again.json()["state"] == "complete", "the turns of the history are known"
 
 
+async def test_a_fork_may_be_forked_at_a_turn_that_it_has_from_the_other(server: RunningServer, client: Talk) -> None:
+    await client.open(session_id="a")
+    for turn_id, said in (("one", "My name is Ada."), ("two", "My dog is Rex.")):
+        await client.turn("a", said, turn_id=turn_id)
+    for of, name in (("a", "b"), ("b", "c")):
+        await fork(client, of, session_id=name)
+        await client.turn(name, f"I am {name}.", turn_id=f"of-{name}")
+    for turn_id, knows in (("one", False), ("two", True), ("of-b", True)):
+        made = await fork(client, "c", turn_id=turn_id)
+        await client.turn(made["session_id"], "go on")
+        assert "Ada" in asked(server) and ("Rex" in asked(server)) is knows
+        assert ("I am b." in asked(server)) is (turn_id == "of-b") and "I am c." not in asked(server)
+
+
 async def test_a_fork_may_share_the_folder_and_be_of_a_closed_session(server: RunningServer, client: Talk) -> None:
     first = await client.open(session_id="a")
     await client.turn("a", "My name is Ada.")

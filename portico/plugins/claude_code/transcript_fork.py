@@ -28,7 +28,12 @@ MAX_NAME = 200
 
 LEFT_OUT = ("file-history", "cost-state", "queue-operation", "last-prompt")
 
-_TRANSCRIPT = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}[.]jsonl")
+ANCESTORS = "ancestors"
+"""The file in the folder of a fork: the ids of the agents from which it has its messages."""
+
+_MAX_ANCESTORS = 64 * 1024
+_UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_TRANSCRIPT = re.compile(f"{_UUID}[.]jsonl")
 
 Line = Mapping[str, Any]
 
@@ -46,20 +51,22 @@ def fork_transcript(source: AgentSpec, spec: AgentSpec, turns: Sequence[str] | N
         return
     with projects:
         if turns is None:
-            _copy_whole(projects, current_conversation(source), spec)
+            _copy_whole(projects, source, spec)
         else:
             _copy_part(projects, source, spec, turns, own_turns)
 
 
-def _copy_whole(projects: Directory, conversation: str, spec: AgentSpec) -> None:
+def _copy_whole(projects: Directory, source: AgentSpec, spec: AgentSpec) -> None:
+    conversation = current_conversation(source)
     for project in _projects(projects):
         if project.has(f"{conversation}.jsonl"):
-            _write(spec, _lines(project, f"{conversation}.jsonl"))
+            _write(source, spec, _lines(project, f"{conversation}.jsonl"))
 
 
 def _copy_part(projects: Directory, source: AgentSpec, spec: AgentSpec, turns: Sequence[str], own_turns: int) -> None:
     ids = {
-        message_id(source.agent_id, turn, steered=steered): place
+        message_id(agent_id, turn, steered=steered): place
+        for agent_id in _ancestors(source)
         for place, turn in enumerate(turns)
         for steered in (False, True)
     }
@@ -75,7 +82,7 @@ def _copy_part(projects: Directory, source: AgentSpec, spec: AgentSpec, turns: S
     place, name, file = best
     last = {said for said, found in ids.items() if found == place}
     with projects.child(name) as project:
-        _write(spec, _until(_lines(project, file), last, own_turns))
+        _write(source, spec, _until(_lines(project, file), last, own_turns))
 
 
 def _until(lines: Iterator[Line], last: set[str], own_turns: int) -> Iterator[Line]:
@@ -111,7 +118,15 @@ def _lines(project: Directory, name: str) -> Iterator[Line]:
                     yield line
 
 
-def _write(spec: AgentSpec, lines: Iterator[Line]) -> None:
+def _ancestors(spec: AgentSpec) -> list[str]:
+    """Return the ids of the agents whose messages are in this agent's transcript, its own first."""
+    found = ""
+    with suppress(OSError), open_folder(spec.folder) as folder:  # an agent may have put anything there
+        found = folder.read(ANCESTORS, _MAX_ANCESTORS).decode(errors="replace")
+    return [spec.agent_id, *re.findall(f"^{_UUID}$", found, re.MULTILINE)]
+
+
+def _write(source: AgentSpec, spec: AgentSpec, lines: Iterator[Line]) -> None:
     parent = Path(os.path.realpath(spec.folder.parent))
     with (
         Directory.open(parent) as agents,
@@ -121,6 +136,7 @@ def _write(spec: AgentSpec, lines: Iterator[Line]) -> None:
         projects.folder(_folder_name(spec.cwd)) as project,
         project.writing(f"{spec.agent_id}.jsonl") as file,
     ):
+        own.write(ANCESTORS, "\n".join(_ancestors(source)))
         for line in lines:
             if not str(line.get("type")).startswith(LEFT_OUT):
                 renamed = {**line, "sessionId": spec.agent_id} if "sessionId" in line else line
