@@ -86,7 +86,7 @@ async def test_what_was_cleared_stays_so_when_the_agent_comes_back(
     async with started(driver, spec) as agent:
         await turn(agent, "remember the heron")
         cleared = await turn(agent, Turn("c", "/clear", commands=True))
-        assert [e["type"] for e in cleared] == ["complete"]
+        assert [e.get("name", e["type"]) for e in cleared] == ["cleared", "complete"]
         if killed:
             kill(spec)
     async with started(driver, spec) as agent:
