@@ -6,7 +6,7 @@ import json
 import math
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -16,7 +16,7 @@ import httpx
 from httpx_sse import EventSource
 
 from portico.cli.client.connection import Endpoint, explain
-from portico.cli.client.errors import HistoryLost, ProblemError, Unreachable
+from portico.cli.client.errors import ClientError, HistoryLost, ProblemError, Unreachable
 from portico.ziti.overlay import DialFailed, OverlayDialler, transport
 
 Event = dict[str, Any]
@@ -195,6 +195,16 @@ class Client:
             async for event in events:
                 yield event
 
+    async def agent_turn(self, session_id: str, *, after: int) -> None:
+        """Return once the agent begins a turn by itself, after the event ``after``; never, if the stream ends."""
+        request = self._stream("GET", f"{_path(session_id)}/events", after=after)
+        with suppress(httpx.RequestError, _GatewayTrouble, ClientError):
+            async with aclosing(self._frames(request)) as frames:
+                async for event in frames:
+                    if event and begun_by_agent(event):
+                        return
+        await anyio.sleep_forever()
+
     async def _events(
         self, session_id: str, turn_id: str, after: int, start: Callable[[], httpx.Request] | None
     ) -> AsyncGenerator[Event, None]:
@@ -317,6 +327,11 @@ class Client:
 
 class _GatewayTrouble(Exception):
     pass
+
+
+def begun_by_agent(event: Event) -> bool:
+    """Tell whether a turn begins here that the agent has begun by itself."""
+    return event["type"] == "query" and event["principal"] is None
 
 
 def _path(session_id: str) -> str:

@@ -7,12 +7,13 @@ import shutil
 import sys
 import uuid
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
 import anyio
 
-from portico.cli.client.api import Client, Event
+from portico.cli.client.api import Client, Event, begun_by_agent
 from portico.cli.client.connection import Endpoint
 from portico.cli.client.errors import ClientError, Unreachable
 from portico.cli.client.invocation import Invocation
@@ -20,13 +21,14 @@ from portico.cli.client.keyboard import Lines, Presses, ctrl_c, drain
 from portico.cli.client.leave import ask_user, say_no
 from portico.cli.client.listing import listing
 from portico.cli.client.opening import change_session, make_session, refuse_closed
-from portico.cli.client.past import past_turns
+from portico.cli.client.past import PastTurn, past_turns
 from portico.cli.client.prompt import Prompt
 from portico.cli.client.screen import Screen, trouble
 from portico.cli.client.turn import TurnView
 
 PATIENCE = 300.0
 CLOSE_SECONDS = 5.0
+NEWS_SECONDS = 5.0
 RECENT_EVENTS = 2000
 RECENT_TURNS = 3
 BUSY = ("starting", "running", "waiting")
@@ -40,6 +42,7 @@ Enter      sends; Alt-Enter, or Enter behind a backslash, begins a new line"""
 class Key(Enum):
     CTRL_C = "Ctrl-C"
     END = "Ctrl-D"  # or the end of a pipe
+    NEWS = "the agent has begun a turn by itself"
 
 
 async def chat(
@@ -93,9 +96,11 @@ class Conversation:
         self._status: int | None = None  # set once the user wants to leave
         self._failed = False
         self._turns = 0
+        self._seen = 0  # the last event in which turns of the agent's own were looked for
 
     async def run(self, view: dict[str, Any], *, new: bool) -> int:
         """Talk until the user leaves. Return the exit status."""
+        self._seen = view["last_seq"]
         try:
             if new:
                 self._screen.note(f"Session {self._session_id}. /help says what can be done here.")
@@ -114,7 +119,13 @@ class Conversation:
         return self._status or int(self._failed and self._prompt is None)
 
     async def _step(self) -> None:
+        if self._prompt:
+            await self._show_news()
+        if self._status is not None:
+            return
         line = await self._read()
+        if line is Key.NEWS:
+            return
         if line is Key.CTRL_C and self._prompt:
             self._screen.note("Ctrl-C again or /quit leaves.")
             line = await self._read()
@@ -175,10 +186,30 @@ class Conversation:
             return
         for turn in turns:
             if not turn.complete and self._status is None:
-                first = turn.events[0]
-                self._screen.show(turn.pieces()[:1] if first["type"] == "query" else [])
-                events = self._client.follow(self._session_id, turn.turn_id, after=first["seq"] - 1)
-                await self._turn(turn.turn_id, events, turn.settled)
+                await self._go_on(turn)
+
+    async def _show_news(self) -> None:
+        """Show the turns that the agent has begun by itself, and have the user answer what they ask."""
+        events: list[Event] = []
+        with anyio.move_on_after(NEWS_SECONDS), suppress(ClientError):
+            while page := await self._client.history(self._session_id, after=self._seen, limit=RECENT_EVENTS):
+                events += page
+                self._seen = page[-1]["seq"]
+        for turn in past_turns(events):
+            if self._status is not None or not begun_by_agent(turn.events[0]):
+                continue
+            self._turns += 1
+            if turn.complete:
+                self._screen.show(turn.pieces())
+            else:
+                await self._go_on(turn)
+
+    async def _go_on(self, turn: PastTurn) -> None:
+        """Watch a turn that is not over."""
+        first = turn.events[0]
+        self._screen.show(turn.pieces()[:1] if first["type"] == "query" else [])
+        events = self._client.follow(self._session_id, turn.turn_id, after=first["seq"] - 1)
+        await self._turn(turn.turn_id, events, turn.settled)
 
     async def _read(self) -> str | Key:
         """Return the user's next line. Ctrl-C at the prompt is a key; elsewhere it is a signal. Raises ValueError."""
@@ -191,7 +222,16 @@ class Conversation:
                 await self._presses.receive()
                 tasks.cancel_scope.cancel()
 
+            async def wait_for_news() -> None:
+                nonlocal result
+                await self._client.agent_turn(self._session_id, after=self._seen)
+                if not tasks.cancel_scope.cancel_called:
+                    result = Key.NEWS
+                    tasks.cancel_scope.cancel()
+
             tasks.start_soon(watch)
+            if self._prompt:
+                tasks.start_soon(wait_for_news)
             try:
                 result = await self._input()
             except KeyboardInterrupt:

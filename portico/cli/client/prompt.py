@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anyio import get_cancelled_exc_class
 from prompt_toolkit import PromptSession
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
@@ -21,13 +22,21 @@ class Prompt:
             key_bindings=_keys(),
             enable_suspend=True,
         )
+        self._draft = ""
 
     async def line(self) -> str | None:
-        """Return what the user sends; None at Ctrl-D. Raises KeyboardInterrupt."""
+        """Return what the user sends; None at Ctrl-D. Raises KeyboardInterrupt.
+
+        If it is cancelled, the next call begins with the text that was typed.
+        """
+        draft, self._draft = self._draft, ""
         try:
-            return await self._session.prompt_async(handle_sigint=False)
+            return await self._session.prompt_async(default=draft, handle_sigint=False)
         except EOFError:
             return None
+        except get_cancelled_exc_class():
+            self._draft = self._session.default_buffer.text
+            raise
 
 
 def _keys() -> KeyBindings:

@@ -50,8 +50,9 @@ class Transcript:
             case "tool_use":
                 return [Piece("tool", self._indented(event, describe_tool(event["tool_name"], event["input"])))]
             case "tool_result":
-                failed = "failed: " if event.get("is_error") else ""
-                return [Piece("result", self._indented(event, failed + shorten(_plain(event["content"]))))]
+                denied = "denied" in event.get("details", {})
+                mark = "denied: " if denied else "failed: " if event.get("is_error") else ""
+                return [Piece("result", self._indented(event, mark + shorten(_plain(event["content"]))))]
             case "notice":
                 return [Piece("notice", describe_notice(event["name"], event.get("detail")))]
             case "error":

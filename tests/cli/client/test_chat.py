@@ -16,7 +16,7 @@ import pytest
 from tests.support.limits import HANG_SECONDS
 from tests.support.proxy import proxy
 from tests.support.server import PORTICO, RunningServer
-from tests.support.talk import talk
+from tests.support.talk import script, talk
 from tests.support.terminal import CTRL_C, CTRL_D, ENTER, READ, READING, Terminal, on_terminal
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_cli]
@@ -258,6 +258,35 @@ async def test_a_message_that_waits_says_so_and_is_withdrawn_by_ctrl_c(server: R
         ends = [event for event in await client.history(name) if event["type"] == "complete"]
         assert [event["stop_reason"] for event in ends] == ["withdrawn"]
         assert ends[0]["turn_id"] != running["turn_id"]
+
+
+async def test_a_turn_that_the_agent_begins_comes_to_the_prompt_and_what_was_typed_there_stays(
+    server: RunningServer,
+) -> None:
+    steps = (
+        {"tool": {"name": "Bash", "input": {"command": "until test -e go; do sleep 0.05; done"}}},
+        {"tool": {"name": "Write", "input": {"file_path": "late.txt", "content": "x"}}},
+        {"say": "It is written."},
+    )
+    work = {"description": "x", "prompt": script(*steps), "run_in_background": True}
+    async with talk(server) as client:
+        name = uuid.uuid4().hex
+        session = await client.open(session_id=name, driver="claude-code", allowed_tools=["Agent", "Bash"])
+        async with chat(server, name) as terminal:
+            await say(terminal, script({"tool": {"name": "Agent", "input": work}}, {"say": "It is on its way."}))
+            await terminal.until("It is on its way.\n")
+            await terminal.until(READING)
+            await terminal.type("half")
+            await terminal.until("half")
+            await anyio.Path(session["cwd"], "go").touch()
+            await terminal.until("allow it? [y]es, [n]o")
+            await terminal.type("y\n")
+            await terminal.until("> It is written.")
+            await say(terminal, " typed")
+            await terminal.until('You said: "half typed"')
+            await say(terminal, "/quit")
+            assert await terminal.exit_status() == 0
+    assert await anyio.Path(session["cwd"], "late.txt").exists()
 
 
 async def test_ctrl_z_suspends(server: RunningServer) -> None:

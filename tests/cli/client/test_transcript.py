@@ -77,6 +77,7 @@ def test_what_is_shown_around_the_answer() -> None:
         {"type": "tool_use", "tool_use_id": "t", "tool_name": "Bash", "input": {"command": "ls\n -l"}},
         {"type": "tool_use", "tool_use_id": "u", "tool_name": "Read", "input": {}, "parent_tool_use_id": "t"},
         {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "no"}], "is_error": True},
+        {"type": "tool_result", "content": "no", "is_error": True, "details": {"denied": {"kind": "answer"}}},
         {"type": "notice", "name": "api_retry", "detail": {"attempt": 1}},
         {"type": "error", "error": "Overloaded", "code": "overloaded"},
     )
@@ -86,6 +87,7 @@ def test_what_is_shown_around_the_answer() -> None:
         ("tool", "Bash ls -l"),
         ("tool", "  Read"),
         ("result", "failed: no"),
+        ("result", "denied: no"),
         ("notice", 'api retry: {"attempt": 1}'),
         ("error", "Overloaded (overloaded)"),
     ]
