@@ -19,6 +19,7 @@ BROKEN = frozenset({"failed", "needs-auth"})
 UNFINISHED = frozenset({"connection_failed", "stream_idle_timeout", "computer_slept"})
 """The CLI's names for a reply that broke off."""
 
+LIMIT_HIT = "Output token limit hit"
 CUT_OFF = "Your response above was cut off mid-stream"
 """The begin of the CLI's note to the model after a reply that broke off (2.1.330)."""
 
@@ -83,6 +84,11 @@ def aside(line: Json, content: Any) -> Iterator[Notice]:
         yield _notice("reply_discarded", {"reason": "malformed_tool_use"})
     elif _text(content).startswith(CUT_OFF):
         yield _notice("reply_incomplete", {"reason": "connection_failed"})
+
+
+def is_cut(content: Any) -> bool:
+    """Tell whether a note of the CLI to the model says that its reply reached the limit of tokens."""
+    return _text(content).startswith(LIMIT_HIT)
 
 
 def error_notice(line: Json) -> Notice:

@@ -7,7 +7,7 @@ from typing import Any
 
 from portico.core.events import AgentEvent, Message, Notice, ToolResult
 from portico.plugins.claude_code.cli_details import details
-from portico.plugins.claude_code.notices import aside, error_notice
+from portico.plugins.claude_code.notices import aside, error_notice, is_cut
 from portico.plugins.claude_code.retractions import Retractions
 from portico.plugins.claude_code.stream import MessageStream, Speaker
 
@@ -92,6 +92,8 @@ class Speech:
             yield from self._went_on(line)
             yield from self.take_back(line.get("retracted_message_uuids"))
             yield from aside(line, content)
+            if line.get("parent_tool_use_id") is not None and self._hears(line) and is_cut(content):
+                yield from self._stream(line).cut("max_tokens")
         blocks = content if isinstance(content, list) else []
         results = [block for block in blocks if isinstance(block, dict) and block.get("type") == "tool_result"]
         speaker = self._speaker_of(line) if results else Speaker()

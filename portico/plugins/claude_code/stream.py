@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict, cast
 
@@ -12,6 +13,17 @@ Json = Mapping[str, Any]
 
 CUT = {"max_tokens": "max_tokens", "model_context_window_exceeded": "context_window"}
 """The notice for each reason of the API to stop in the middle of a message."""
+
+
+def is_unfinished(given: Json) -> bool:
+    """Tell whether the input of a tool use is JSON that breaks off: then the CLI gives (the start of) its text."""
+    match given:
+        case {"__unparsedToolInput": {"raw": str(text)}}:
+            try:
+                json.loads(text)
+            except ValueError as error:
+                return str(error).startswith("Unterminated") or getattr(error, "pos", 0) >= len(text.rstrip())
+    return False
 
 
 class Speaker(TypedDict, total=False):
@@ -55,7 +67,7 @@ class MessageStream:
             case "content_block_stop":
                 self._open = None
             case "message_delta" if isinstance(delta := event.get("delta"), dict):
-                yield from self._cut(delta.get("stop_reason"))
+                yield from self.cut(delta.get("stop_reason"))
 
     def finished(self, message: Json) -> Iterator[AgentEvent]:
         """Yield the events for an ``assistant`` line, given the message in it. The first one has its `Address`."""
@@ -80,6 +92,8 @@ class MessageStream:
                     input=block["input"],
                 )
                 yield {**use, **self.speaker}
+                if self.speaker and is_unfinished(use["input"]):  # of a subagent nothing else says so
+                    yield from self.cut("max_tokens")
 
     def _begin(self, message_id: Any) -> Iterator[AgentEvent]:
         if self._unconfirmed is not None:
@@ -88,11 +102,12 @@ class MessageStream:
         self._open = self._unconfirmed = self._tool_use = None
         self._next = 0
 
-    def _cut(self, stop_reason: Any) -> Iterator[AgentEvent]:
+    def cut(self, stop_reason: Any) -> Iterator[AgentEvent]:
         """Yield a notice if the API has cut the message: it names the setting, and the tool use that was cut."""
         if not isinstance(stop_reason, str) or (name := CUT.get(stop_reason)) is None:
             return
         detail: dict[str, Any] = {"setting": "max_tokens"} if name == "max_tokens" else {}
+        detail |= self.speaker
         if self._message_id is not None:
             detail["message_id"] = self._message_id
         if self._tool_use is not None:

@@ -83,6 +83,20 @@ async def test_a_reply_that_the_limit_cuts_names_the_setting(agent: ClaudeAgent)
     assert "context_window" in notices(events) and "max_tokens" not in notices(events)
 
 
+async def test_a_reply_of_a_subagent_that_the_limit_cuts_names_its_speaker(agent: ClaudeAgent) -> None:
+    write = tool("Write", file_path="a.txt", content="x" * 200)
+    cut = {"stop_reason": "max_tokens"}
+    task = script({"tool": write, **cut}, {"say": "half", **cut}, {"say": "whole"})
+    use = tool("Agent", description="x", subagent_type="general-purpose", run_in_background=False, prompt=task)
+    events = await turn(agent, script({"tool": use}, {"say": "all"}))
+    (written,) = [e for e in events if e["type"] == "tool_use" and e["tool_name"] == "Write"]
+    first, second = [e["detail"] for e in events if e["type"] == "notice" and e["name"] == "max_tokens"]
+    for detail in (first, second):
+        assert (detail["setting"], detail["subagent"]) == ("max_tokens", "general-purpose")
+        assert detail["parent_tool_use_id"] == written["parent_tool_use_id"]
+    assert first["tool_use_id"] == written["tool_use_id"] and "tool_use_id" not in second
+
+
 async def test_an_image_that_is_taken_out_is_told(agent: ClaudeAgent) -> None:
     refuse = {"say": "I see.", "error": 400, "error_text": "Could not process image", "times": 1}
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
