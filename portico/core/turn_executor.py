@@ -97,17 +97,20 @@ class TurnExecutor:
             if run.interrupted or self._seat.agent is None:
                 return [], unused("interrupted")
             run.begin(self._seat.agent)
-            if self.schedules.silenced():
+            if self.schedules.silenced() or refused is not None:
                 run.interrupt()
             self._calls.begin(self._seat.agent)
             await self._journal.write([], state=State.RUNNING)
-            last = await run.run()
+            last, complete = await run.run()
             if run.failure is not None:
                 self._wishes.agent_lost = True
                 await self.put_away("agent_exited")
             elif run.astray:  # it may go on by itself, which this mode forbids
                 await self._call_back()
-            return last
+            if refused is not None and complete["stop_reason"] == "interrupted":
+                complete["stop_reason"] = "error"
+                last.append(refused)
+            return last, complete
         except PorticoError as problem:
             # Also if the store fails: nobody may see events that are not stored, so the agent must not go on.
             error = ErrorEvent(type="error", error=problem.detail, code=problem.code)

@@ -207,6 +207,19 @@ async def test_the_budget_of_a_session_ends_its_turn_and_can_be_raised(client: T
     assert (await client.http.patch("/sessions/s", json={"budget_usd": None})).json()["budget_usd"] is None
 
 
+@pytest.mark.parametrize("gateway", ["true", "false"])
+async def test_a_turn_that_the_agent_begins_beyond_the_budget_ends_at_once(gateway: str, tmp_path: Path) -> None:
+    async with running_server(tmp_path, PORTICO_KEY_GATEWAY=gateway) as server, talk(server) as client:
+        await client.open(session_id="s", allowed_tools=["Bash"], budget_usd=0.005)
+        task = {"name": "Bash", "input": {"command": "sleep 1", "run_in_background": True}}
+        await client.turn("s", script({"tool": task, "usage": used(2000)}, {"say": "x"}))
+        own = await client.until("s", "query", principal=None)
+        complete = await client.until("s", "complete", turn_id=own["turn_id"])
+        assert complete["stop_reason"] == "error"
+        told = [e for e in await client.history("s") if e["type"] == "error" and e["turn_id"] == own["turn_id"]]
+        assert [e["code"] for e in told] == ["budget_exceeded"]
+
+
 async def test_model_prices_are_the_operators(tmp_path: Path) -> None:
     prices = tmp_path / "prices.json"
     prices.write_text('{"claude-haiku-5-5": {"input": 1000, "output": 0, "cache_read": 0}}')
