@@ -121,12 +121,12 @@ class SessionCreation:
             stored = False
             try:
                 await self._folders.check(self._spec(record))  # what no agent may work in is not copied either
+                await self._store.create(new)  # first: what a killed server leaves of a copy can be purged
+                stored = True
                 if own:
                     await self._folders.copy(Path(record.cwd), cwd)
                 await self._folders.check(self._spec(new))
                 await cast(GuardedDriver, driver).fork(self._spec(record), self._spec(new), point)
-                await self._store.create(new)
-                stored = True
                 last_seq = await copy_history(source, point, life)
                 new = replace(new, state=State.IDLE, last_seq=last_seq)
                 forked = SessionChange(type="session", state=State.IDLE, reason="forked", forked_from=record.session_id)

@@ -59,7 +59,8 @@ class SessionCalls(Reception):
         refuse_bound(principal)
         owner = None if principal.admin else principal.name
         records, following = await self._store.list(owner=owner, state=state, limit=limit, cursor=cursor)
-        return [self._view(record) for record in records], following
+        unborn = self._creation.unborn
+        return [self._view(record) for record in records if record.session_id not in unborn], following
 
     async def session(self, principal: Principal, session_id: str) -> SessionView:
         _, record = await self._allow(principal, session_id)

@@ -16,6 +16,7 @@ from portico.core.events import Delta
 from portico.core.principal import Principal
 from portico.core.requests import NewFork, NewSession, NewTurn
 from portico.core.tree_copy import copy_tree
+from portico.plugins.memory_store.store import MemoryStore
 from portico.testing.engine import scripted_engine
 from portico.testing.scripted import Gate, ScriptedDriver, turn
 from tests.support.limits import HANG_SECONDS
@@ -40,6 +41,12 @@ class SlowToFork(ScriptedDriver):
         await self.gate.opened.wait()
         if self._error is not None:
             raise self._error
+
+
+class Shared(MemoryStore):
+    """It stays open for the engine that still has it."""
+
+    async def close(self) -> None: ...
 
 
 async def asked(engine: Any, *turn_ids: str) -> None:
@@ -89,6 +96,30 @@ async def test_a_session_that_is_purged_while_it_is_forked_leaves_no_fork(tmp_pa
         with pytest.raises(SessionNotFound):
             await engine.session(ADA, "f")
         assert [made["owner"] for made in (await engine.sessions(Principal("ops", admin=True)))[0]] == ["bob"]
+
+
+async def test_what_a_killed_server_leaves_of_a_fork_can_be_purged(tmp_path: Path) -> None:
+    driver, store = SlowToFork([turn(HELLO)]), Shared()
+    async with scripted_engine(tmp_path, driver=driver, store=store) as killed:
+        session = await killed.create(ADA, NewSession(session_id="s"))
+        folder = Path(session["cwd"]).parent
+
+        async def fork() -> None:
+            with pytest.raises(PorticoError):
+                await killed.fork(ADA, "s", NewFork(session_id="f"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fork)
+            await driver.gate.reached.wait()
+            try:
+                assert [made["session_id"] for made in (await killed.sessions(ADA))[0]] == ["s"], "it is not whole yet"
+                assert len(list(folder.iterdir())) == 2
+                async with scripted_engine(tmp_path, driver=ScriptedDriver([]), store=store) as following:
+                    assert (await following.session(ADA, "f"))["state"] == "closed"
+                    await following.close(ADA, "f", purge=True)
+                assert list(folder.iterdir()) == [Path(session["cwd"])]
+            finally:
+                driver.gate.open()
 
 
 async def test_a_fork_that_the_driver_refuses_leaves_nothing(tmp_path: Path) -> None:
