@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import anyio
 import anyio.lowlevel
@@ -15,6 +16,7 @@ import pytest
 
 from portico.core.agent import AgentSpec, Decision, Turn
 from portico.core.errors import AgentFailed, AgentUnavailable, Conflict, InvalidRequest
+from portico.core.events import Content
 from portico.plugins.claude_code.claude_agent import ClaudeAgent
 from portico.plugins.claude_code.driver import ClaudeDriver
 from portico.plugins.demo.model_server import ServedModel, serve_model
@@ -59,6 +61,11 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shar
         started(driver, spec) as agent,
     ):
         yield Shared(agent, spec, model)
+
+
+def new_turn(content: Content) -> Turn:
+    """A turn with an id of its own: the CLI runs none twice, and the agent is shared."""
+    return Turn(uuid4().hex, content)
 
 
 async def test_an_answer_comes_word_by_word_and_then_whole(shared: Shared) -> None:
@@ -111,7 +118,7 @@ async def test_a_tool_runs_only_where_it_is_allowed(shared: Shared, allowed: boo
     name = f"made-{allowed}.txt"
     write = tool("Write", file_path=name, content="made")
     events: list[Event] = []
-    async for event in shared.agent.run(Turn("t", script({"tool": write}, {"say": "over"}))):
+    async for event in shared.agent.run(new_turn(script({"tool": write}, {"say": "over"}))):
         events.append(dict(event))
         if event["type"] == "permission_request":
             assert not (shared.spec.cwd / name).exists()
@@ -134,7 +141,7 @@ async def test_a_tool_runs_only_where_it_is_allowed(shared: Shared, allowed: boo
 
 async def test_an_allowed_tool_gets_the_input_that_the_user_has_changed(shared: Shared) -> None:
     write = tool("Write", file_path="changed.txt", content="a")
-    async for event in shared.agent.run(Turn("t", script({"tool": write}))):
+    async for event in shared.agent.run(new_turn(script({"tool": write}))):
         if event["type"] == "permission_request":
             changed = {**event["input"], "content": "changed"}
             await shared.agent.answer(event["request_id"], Decision("allow", updated_input=changed))
@@ -158,7 +165,7 @@ async def test_a_remembered_answer_is_not_asked_for_again(agent: ClaudeAgent, sp
 async def test_an_interrupted_turn_ends_and_the_agent_goes_on(shared: Shared, step: dict[str, Any]) -> None:
     events: list[Event] = []
     with anyio.fail_after(HANG_SECONDS):
-        async for event in shared.agent.run(Turn("t", script(step))):
+        async for event in shared.agent.run(new_turn(script(step))):
             events.append(dict(event))
             if kinds(events).count("delta") == 1 and event["type"] == "delta":
                 await shared.agent.interrupt()
@@ -174,7 +181,7 @@ async def test_an_interrupt_right_behind_the_query_stops_it(shared: Shared) -> N
         events: list[Event] = []
         async with anyio.create_task_group() as tasks:
             with anyio.fail_after(HANG_SECONDS):
-                run = shared.agent.run(Turn("t", script({"words": 500, "gap_ms": 20})))
+                run = shared.agent.run(new_turn(script({"words": 500, "gap_ms": 20})))
                 tasks.start_soon(_interrupt_once_busy, shared.agent)
                 async for event in run:
                     events.append(dict(event))
@@ -189,7 +196,7 @@ async def _interrupt_once_busy(agent: ClaudeAgent) -> None:
 async def test_an_interrupt_withdraws_what_is_asked(shared: Shared) -> None:
     events: list[Event] = []
     async for event in shared.agent.run(
-        Turn("t", script({"tool": tool("Write", file_path="withdrawn.txt", content="a")}))
+        new_turn(script({"tool": tool("Write", file_path="withdrawn.txt", content="a")}))
     ):
         events.append(dict(event))
         if event["type"] == "permission_request":
@@ -210,7 +217,7 @@ async def test_an_interrupt_of_an_idle_agent_changes_nothing(shared: Shared) -> 
 
 async def test_a_turn_that_is_left_does_not_show_in_the_next_one(shared: Shared) -> None:
     with anyio.fail_after(HANG_SECONDS):
-        async for event in shared.agent.run(Turn("t", script({"say": "abandoned", "words": 500, "gap_ms": 20}))):
+        async for event in shared.agent.run(new_turn(script({"say": "abandoned", "words": 500, "gap_ms": 20}))):
             if event["type"] == "delta":
                 break
         await shared.agent.interrupt()
@@ -219,22 +226,28 @@ async def test_a_turn_that_is_left_does_not_show_in_the_next_one(shared: Shared)
 
 
 async def _turns(agent: ClaudeAgent, first: str, steered: list[str], when: str) -> dict[str, list[Event]]:
-    """Run a turn, and hand it messages at its first event of the kind ``when``; then do with them as is agreed."""
+    """Run a turn, and hand it messages at its first event of the kind ``when``; then do with them as is agreed.
+
+    The turn is "t" in the result, the messages are "s0", "s1" ...
+    """
     seen: dict[str, list[Event]] = {}
-    waiting = [Turn(f"s{number}", content) for number, content in enumerate(steered)]
-    todo = [Turn("t", first)]
+    main, waiting = new_turn(first), [new_turn(content) for content in steered]
+    names = {main.turn_id: "t"} | {message.turn_id: f"s{number}" for number, message in enumerate(waiting)}
+    todo = [main]
     with anyio.fail_after(HANG_SECONDS):
         while todo:
             running = todo.pop(0)
-            events = seen[running.turn_id] = []
+            events = seen[names[running.turn_id]] = []
             async for event in agent.run(running):
                 events.append(dict(event))
-                if event["type"] == when and running.turn_id == "t" and not todo:
+                if event["type"] == when and running is main and not todo:
                     for message in waiting:
                         await agent.steer(message)
                     todo = waiting
                 if event["type"] == "notice" and event["name"] == "steered":
-                    todo = [turn for turn in todo if turn.turn_id != event["detail"]["turn_id"]]
+                    taken = event["detail"]["turn_id"]
+                    todo = [turn for turn in todo if turn.turn_id != taken]
+                    events[-1]["detail"] = {"turn_id": names[taken]}
     return seen
 
 
@@ -263,10 +276,10 @@ async def test_messages_that_come_too_late_to_steer_are_the_next_turn(shared: Sh
 
 async def test_a_message_for_a_turn_that_is_interrupted_is_the_next_turn(shared: Shared) -> None:
     events: list[Event] = []
-    steered = Turn("s", script({"say": "after it"}))
+    steered = new_turn(script({"say": "after it"}))
     command = tool("Bash", command="sleep 20")
     with anyio.fail_after(HANG_SECONDS):
-        async for event in shared.agent.run(Turn("t", script({"tool": command}, {"say": "never"}))):
+        async for event in shared.agent.run(new_turn(script({"tool": command}, {"say": "never"}))):
             events.append(dict(event))
             if event["type"] == "tool_use":
                 await shared.agent.steer(steered)
@@ -276,8 +289,8 @@ async def test_a_message_for_a_turn_that_is_interrupted_is_the_next_turn(shared:
 
 
 async def test_a_steered_turn_of_its_own_can_be_interrupted(shared: Shared) -> None:
-    steered = Turn("s", script({"words": 500, "gap_ms": 20}))
-    async for event in shared.agent.run(Turn("t", script({"say": "one two", "gap_ms": 100}))):
+    steered = new_turn(script({"words": 500, "gap_ms": 20}))
+    async for event in shared.agent.run(new_turn(script({"say": "one two", "gap_ms": 100}))):
         if event["type"] == "delta" and event["content"] == "one":
             await shared.agent.steer(steered)
     events: list[Event] = []
@@ -291,11 +304,11 @@ async def test_a_steered_turn_of_its_own_can_be_interrupted(shared: Shared) -> N
 
 
 async def test_a_message_that_the_agent_died_with_is_run_by_the_next(driver: ClaudeDriver, spec: AgentSpec) -> None:
-    steered = Turn("s", script({"say": "not lost"}))
+    steered = new_turn(script({"say": "not lost"}))
     async with started(driver, spec) as agent:
         await turn(agent, "hello")
         with pytest.raises(AgentFailed), anyio.fail_after(HANG_SECONDS):
-            async for event in agent.run(Turn("t", script({"tool": tool("Bash", command="sleep 20")}))):
+            async for event in agent.run(new_turn(script({"tool": tool("Bash", command="sleep 20")}))):
                 if event["type"] == "tool_use":
                     await agent.steer(steered)
                     kill(spec)
@@ -304,19 +317,19 @@ async def test_a_message_that_the_agent_died_with_is_run_by_the_next(driver: Cla
 
 
 async def test_a_steered_message_that_nobody_runs_does_not_show_in_another_turn(shared: Shared) -> None:
-    async for event in shared.agent.run(Turn("t", script({"say": "one two", "gap_ms": 100}))):
+    async for event in shared.agent.run(new_turn(script({"say": "one two", "gap_ms": 100}))):
         if event["type"] == "delta" and event["content"] == "one":
-            await shared.agent.steer(Turn("s", script({"say": "forgotten"})))
+            await shared.agent.steer(new_turn(script({"say": "forgotten"})))
     assert text(await turn(shared.agent, script({"say": "fresh"}))) == "fresh"
 
 
 async def test_content_that_can_not_steer_is_refused_and_the_turn_goes_on(shared: Shared) -> None:
     kept = []
-    async for event in shared.agent.run(Turn("t", script({"say": "one two", "gap_ms": 50}))):
+    async for event in shared.agent.run(new_turn(script({"say": "one two", "gap_ms": 50}))):
         kept.append(dict(event))
         if len(kept) == 1:
             with pytest.raises(InvalidRequest):
-                await shared.agent.steer(Turn("s", [{"type": "bogus"}]))
+                await shared.agent.steer(new_turn([{"type": "bogus"}]))
     assert text(kept) == "one two"
 
 
@@ -532,7 +545,7 @@ async def test_an_agent_killed_in_mid_turn_fails_that_turn_and_comes_back(
         if not first:
             await turn(agent, "remember the heron")
         with pytest.raises(AgentFailed) as caught, anyio.fail_after(HANG_SECONDS):
-            async for event in agent.run(Turn("t", script({"words": 500, "gap_ms": 20}))):
+            async for event in agent.run(new_turn(script({"words": 500, "gap_ms": 20}))):
                 if event["type"] == "delta" and processes_of(spec.folder):
                     kill(spec)
         assert caught.value.code == "agent_exited"
@@ -596,7 +609,7 @@ async def test_a_closed_agent_leaves_nothing_behind_and_says_so(driver: ClaudeDr
     events: list[Event] = []
 
     async def run() -> None:
-        async for event in agent.run(Turn("t", script({"tool": command}))):
+        async for event in agent.run(new_turn(script({"tool": command}))):
             events.append(dict(event))
             if event["type"] == "permission_request":
                 await agent.answer(event["request_id"], Decision("allow"))
@@ -622,7 +635,7 @@ async def test_a_close_that_is_cancelled_already_kills_at_once(driver: ClaudeDri
     command = tool("Bash", command=f"setsid sleep {seconds} & sleep {seconds}")
 
     async def run() -> None:
-        async for event in agent.run(Turn("t", script({"tool": command}))):
+        async for event in agent.run(new_turn(script({"tool": command}))):
             if event["type"] == "permission_request":
                 await agent.answer(event["request_id"], Decision("allow"))
 
