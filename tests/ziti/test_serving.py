@@ -141,6 +141,7 @@ async def test_a_listener_killed_in_mid_stream_loses_nothing(tmp_path: Path, sha
 
 async def test_two_hundred_streams_at_once(tmp_path: Path) -> None:
     async with standin(tmp_path, "0.6") as net, dark_server(tmp_path, net) as server:
+        net.moods("portico", dial_wait=HANG_SECONDS)
         async with net.http("portico", base_url=API) as http:
             await Talk(http).open(session_id="s")
             counts: list[int] = []
