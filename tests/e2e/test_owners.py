@@ -18,10 +18,12 @@ from starlette.routing import Route
 
 from portico.core.intake import Intake
 from portico.core.tickets import Tickets
+from portico.transports.ability_routes import AbilityRoutes
 from portico.transports.session_routes import SessionRoutes
 from portico.transports.sse import EventRoutes
 from portico.transports.streams import Streams
 from portico.transports.websocket import WebSocketRoutes
+from portico.transports.work_routes import WorkRoutes
 from tests.support.limits import HANG_SECONDS
 from tests.support.places import PLACES
 from tests.support.server import RunningServer, running_server
@@ -189,21 +191,32 @@ TABLE: dict[tuple[str, str], Any] = {
     ("DELETE", "/sessions/ID/turns/T"): None,
     ("POST", "/sessions/ID/interrupt"): None,
     ("POST", "/sessions/ID/permissions/R"): {"behavior": "allow"},
+    ("DELETE", "/sessions/ID/permission_rules/P"): None,
     ("POST", "/sessions/ID/tickets"): {},
+    ("POST", "/sessions/ID/fork"): {},
+    ("POST", "/sessions/ID/rewind"): {"turn_id": "T"},
+    ("GET", "/sessions/ID/context"): None,
+    ("GET", "/sessions/ID/commands"): None,
+    ("GET", "/sessions/ID/mcp"): None,
+    ("POST", "/sessions/ID/tasks/A/stop"): None,
+    ("DELETE", "/sessions/ID/schedules/S"): None,
     ("PATCH", "/sessions/ID"): {"title": "mine now"},
     ("DELETE", "/sessions/ID"): None,
 }
 """Every route of a session; its body."""
-ANYBODYS = {("GET", "/sessions"), ("POST", "/sessions"), ("GET", "/ws/ID")}
+ANYBODYS = {("GET", "/sessions"), ("POST", "/sessions"), ("GET", "/ws/ID"), ("GET", "/models")}
+MISSING = ("request_not_found", "rule_not_found", "task_not_found", "schedule_not_found")
 
 
 def test_the_table_has_every_route(tmp_path: Path) -> None:
     engine, tickets = cast(Any, None), Tickets(b"")
     routes = [*SessionRoutes(engine, "", 1, tickets).routes(), *EventRoutes(engine, Streams(), "", 1).routes()]
+    routes += [*AbilityRoutes(engine, "").routes(), *WorkRoutes(engine, "").routes()]
     routes += [
         cast(Route, each) for each in WebSocketRoutes(engine, Streams(), cast(Any, None), "", Intake()).routes()[1:]
     ]
-    names = {"{session_id}": "ID", "{turn_id}": "T", "{request_id}": "R"}
+    names = {"{session_id}": "ID", "{turn_id}": "T", "{request_id}": "R", "{rule_id}": "P", "{task_id}": "A"}
+    names["{schedule_id}"] = "S"
     found = set()
     for route in routes:
         path = re.sub(r"\{\w+\}", lambda name: names[name[0]], route.path)
@@ -253,7 +266,7 @@ async def test_every_route_knows_its_owner(server: RunningServer) -> None:
                 url = f"{path.replace('ID', session_id)}{'?query=x' if path == '/stream/ID' and body is None else ''}"
                 async with who.http.stream(method, url, json=body) as answer:
                     assert answer.status_code in (200, 201, 202, 204, 409) or (
-                        answer.status_code == 404 and "request_not_found" in (await answer.aread()).decode()
+                        answer.status_code == 404 and json.loads(await answer.aread())["code"] in MISSING
                     ), (method, path, answer.status_code)
         assert {session["owner"] for session in (await root.http.get("/sessions")).json()["sessions"]} == {
             "alice",

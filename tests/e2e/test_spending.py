@@ -212,7 +212,8 @@ async def test_a_turn_that_the_agent_begins_beyond_the_budget_ends_at_once(gatew
     async with running_server(tmp_path, PORTICO_KEY_GATEWAY=gateway) as server, talk(server) as client:
         await client.open(session_id="s", allowed_tools=["Bash"], budget_usd=0.005)
         task = {"name": "Bash", "input": {"command": "sleep 1", "run_in_background": True}}
-        await client.turn("s", script({"tool": task, "usage": used(2000)}, {"say": "x"}))
+        late = {"words": 300, "gap_ms": 20}  # the turn that the end of the task begins
+        await client.turn("s", script({"tool": task, "usage": used(2000)}, {"say": "x"}, late))
         own = await client.until("s", "query", principal=None)
         complete = await client.until("s", "complete", turn_id=own["turn_id"])
         assert complete["stop_reason"] == "error"

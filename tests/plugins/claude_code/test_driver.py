@@ -449,11 +449,12 @@ async def test_a_subagent_in_the_background_can_ask_after_the_turn(
     assert first[-1]["type"] == "complete" and "permission_request" not in kinds(first)
     spawned = next(e for e in first if e["type"] == "tool_use")
     events: list[Event] = []
+    asides: list[Event] = []
     with anyio.fail_after(HANG_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(release, model)
             while "it has worked" not in text(events):
-                async for event in agent.run(await own_turn(agent)):
+                async for event in agent.run(await own_turn(agent, asides)):
                     events.append(dict(event))
                     if event["type"] == "permission_request":
                         await agent.answer(event["request_id"], Decision("allow"))
@@ -461,7 +462,7 @@ async def test_a_subagent_in_the_background_can_ask_after_the_turn(
     asked = next(e for e in events if e["type"] == "permission_request")
     assert asked["parent_tool_use_id"] == spawned["tool_use_id"]
     assert (spec.cwd / "sub.txt").exists()
-    assert "I write." in text(first + events)
+    assert "I write." in text(first + asides + events)
 
 
 async def test_an_interrupt_denies_what_a_subagent_in_the_background_asks(
