@@ -131,7 +131,7 @@ async def test_an_agent_that_not_even_closes_is_left(tmp_path: Path) -> None:
 
 async def test_what_a_driver_cannot_is_refused_and_never_called(tmp_path: Path) -> None:
     driver = ScriptedDriver([scripted.turn(HELLO, Gate()), scripted.turn(HELLO)], capabilities=())
-    async with scripted_engine(tmp_path, driver=driver, turn_timeout=0.3) as engine:
+    async with scripted_engine(tmp_path, driver=driver, turn_timeout=0.3, allow_client_agents=True) as engine:
         await engine.create(ADA, NewSession(session_id="s"))
         await engine.query(ADA, "s", NewTurn("one", "one"))
         refused: list[Callable[[], Awaitable[object]]] = [
