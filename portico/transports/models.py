@@ -229,8 +229,15 @@ class SessionPatch(_Strict):
         return SessionChanges(self.model_dump(include=self.model_fields_set))
 
 
+# `output_schema` does not go with steer, as JSON Schema; `TurnBody` checks it.
+_STEERED: JsonDict = {"properties": {"if_busy": {"const": "steer"}}, "required": ["if_busy"]}
+_NO_SCHEMA: JsonDict = {"properties": {"output_schema": {"type": "null"}}}
+
+
 class TurnBody(_Strict):
     """A query, and how to run it."""
+
+    model_config = ConfigDict(json_schema_extra={"if": _STEERED, "then": _NO_SCHEMA})
 
     query: Query
     turn_id: TurnId | None = None
