@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar, cast
 
 from portico.core.abilities import CommandInfo, ContextUse, McpServer, ModelInfo, Rewind
 from portico.core.agent import require
@@ -12,7 +12,9 @@ from portico.core.errors import NotFound, Unavailable
 from portico.core.principal import Principal
 from portico.core.reception import Reception, refuse_bound
 from portico.core.requests import NewSession
-from portico.core.turn_intake import Retired
+from portico.core.session import Session
+
+T = TypeVar("T")
 
 
 class AbilityCalls(Reception):
@@ -43,8 +45,7 @@ class AbilityCalls(Reception):
             life, _ = await self._allow(principal, session_id)
             if await life.turn(turn_id) is None:
                 raise NotFound(f"there is no turn {turn_id!r}", code="turn_not_found")
-            arguments = {"turn_id": turn_id, "dry_run": dry_run}
-            return cast(Rewind, await self._call(principal, session_id, "rewind", alone=True, **arguments))
+            return await self._pass(principal, session_id, "rewind", lambda session: session.rewind(turn_id, dry_run))
 
     async def models(self, principal: Principal, driver: str | None = None) -> tuple[str, Sequence[ModelInfo]]:
         """Return the driver's name (None: the default), and the models that sessions of it may use.
@@ -60,16 +61,15 @@ class AbilityCalls(Reception):
         options = self._policy.options(NewSession(), self._default_model)
         return found.name, await self._models.of(found, options, self._starter.tasks)
 
-    async def _call(
-        self, principal: Principal, session_id: str, ability: str, *, alone: bool = False, **arguments: Any
-    ) -> Any:
-        """Have the session call its agent's method ``ability``, ``alone``: between two turns."""
+    async def _call(self, principal: Principal, session_id: str, ability: str, **arguments: Any) -> Any:
+        """Have the session call its agent's method ``ability``."""
+        return await self._pass(principal, session_id, ability, lambda session: session.call(ability, arguments))
+
+    async def _pass(
+        self, principal: Principal, session_id: str, ability: str, act: Callable[[Session], Awaitable[T]]
+    ) -> T:
+        """Return what ``act`` does with the session, whose agent must have the ability."""
         life, record = await self._allow(principal, session_id)
         require(self._drivers.of(record), ability)
         self._refuse_while_draining()
-        while True:
-            session = await self._starter.open(life)
-            try:
-                return await session.call(ability, arguments, alone=alone)
-            except Retired:
-                await session.finished.wait()
+        return await self._reach(life, act)

@@ -113,6 +113,9 @@ class Question(TypedDict):
     multi_select: bool
 
 
+RequestKind = Literal["tool", "question", "plan", "elicitation"]
+
+
 class PermissionRequest(TypedDict):
     """A request for permission to use a tool; the agent waits for it. The session sets ``expires_at`` (RFC 3339).
 
@@ -129,7 +132,7 @@ class PermissionRequest(TypedDict):
     request_id: str
     tool_name: str
     input: dict[str, Any]
-    kind: NotRequired[Literal["tool", "question", "plan", "elicitation"]]
+    kind: NotRequired[RequestKind]
     questions: NotRequired[list[Question]]
     plan: NotRequired[str]
     mcp_server: NotRequired[str]
@@ -143,9 +146,6 @@ class PermissionRequest(TypedDict):
     expires_at: NotRequired[str]
     parent_tool_use_id: NotRequired[str]
     subagent: NotRequired[str]
-
-
-RequestKind = Literal["tool", "question", "plan", "elicitation"]
 
 
 def kind_of(request: PermissionRequest) -> RequestKind:

@@ -91,9 +91,7 @@ class Folders:
             await to_thread.run_sync(self._boundary.check, Path(name))
 
     def _check(self, agent_id: str, cwd: Path) -> None:
-        if (
-            cwd.parent == self._opened.path
-        ):  # no client can name this: we made it, for this session or one that shares it
+        if cwd.parent == self._opened.path:  # no client can name this: we made it, perhaps for one that shares it
             self._opened.check(cwd.name)
         elif cwd.name == agent_id:  # no client can name this: we made it when another root was the first
             try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 from portico.core.accounts import Accounts, NoAccounts
 from portico.core.agent import AgentDriver
@@ -20,10 +21,14 @@ from portico.core.policy import Policy
 from portico.core.principal import Principal
 from portico.core.quota import TurnRate
 from portico.core.requests import SessionView, session_view
+from portico.core.session import Session
 from portico.core.slots import ProcessSlots
 from portico.core.starter import SessionStarter
 from portico.core.state import State
 from portico.core.store import EventStore, SessionRecord
+from portico.core.turn_intake import Retired
+
+T = TypeVar("T")
 
 
 class Reception:
@@ -95,6 +100,22 @@ class Reception:
             self.audit.note("session.access", SessionNotFound.code, principal, session_id=session_id)
             raise SessionNotFound(session_id)
         return life, record
+
+    async def _reach(
+        self, life: Life, act: Callable[[Session], Awaitable[T]], admit: Callable[[], None] | None = None
+    ) -> T:
+        """Return what ``act`` does with the live session, which is opened if it is dormant.
+
+        Do so again, if it raises `Retired`: the session went dormant at that moment. ``admit`` may refuse each time.
+        """
+        while True:
+            if admit is not None:
+                admit()
+            session = await self._starter.open(life)
+            try:
+                return await act(session)
+            except Retired:
+                await session.finished.wait()
 
     async def _observed(self, life: Life) -> SessionView | None:
         try:

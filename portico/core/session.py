@@ -9,10 +9,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
+from portico.core.abilities import Rewind
 from portico.core.accounts import Accounts
 from portico.core.agent import Decision, OwnTurn, Suggestion, Turn
 from portico.core.agent_watch import AgentWatch
@@ -174,16 +175,21 @@ class Session:
                 self._executor.note_rules()
             run.decide(request_id, decision)
 
-    async def call(self, ability: str, arguments: Mapping[str, Any], *, alone: bool = False) -> Any:
-        """Do as `Calls.ask`. Raises also `Conflict` (``busy``) if a turn runs and the call must be ``alone``."""
-        if alone and self._turns.busy:
+    async def call(self, ability: str, arguments: Mapping[str, Any]) -> Any:
+        """Do as `Calls.ask`."""
+        return await self._calls.ask(ability, arguments)
+
+    async def rewind(self, turn_id: str, dry_run: bool) -> Rewind:
+        """Set files back to the start of a turn. Raises as `Calls.ask`, and `Conflict` (``busy``) if a turn runs."""
+        if self._turns.busy:
             raise Conflict("a turn is running", code="busy")
-        answer = await self._calls.ask(ability, arguments, alone=alone)
-        if ability == "rewind" and not answer["dry_run"]:
-            detail = {name: answer[name] for name in ("turn_id", "files")}
+        arguments = {"turn_id": turn_id, "dry_run": dry_run}
+        rewound = cast(Rewind, await self._calls.ask("rewind", arguments, alone=True))
+        if not rewound["dry_run"]:
+            detail = {"turn_id": rewound["turn_id"], "files": rewound["files"]}
             with anyio.CancelScope(shield=True):
                 await self._journal.write([Notice(type="notice", name="files_rewound", detail=detail)])
-        return answer
+        return rewound
 
     def _keep(self, rules: Sequence[Suggestion]) -> Sequence[EventBody]:
         kept = self.record.options.permission_rules

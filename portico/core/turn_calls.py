@@ -12,7 +12,6 @@ from portico.core.questions import fitting
 from portico.core.reception import Reception
 from portico.core.requests import NewTurn, TurnView
 from portico.core.suggestions import open_folders
-from portico.core.turn_intake import Retired
 
 
 class TurnCalls(Reception):
@@ -33,14 +32,14 @@ class TurnCalls(Reception):
         life, _ = await self._allow(principal, session_id)
         if request.turn_id and (span := await life.turn(request.turn_id)) and span.last_seq:
             return TurnView(request.turn_id, session_id, "complete", span.first_seq, created=False)
-        while True:
+
+        def admit() -> None:
             if self._lives.session(life) is None or not request.turn_id:
                 self._refuse_while_draining()
-            session = await self._starter.open(life)
-            try:
-                return await session.accept(principal, request, self._rate, draining=self.draining)
-            except Retired:
-                await session.finished.wait()
+
+        return await self._reach(
+            life, lambda session: session.accept(principal, request, self._rate, draining=self.draining), admit
+        )
 
     async def withdraw(self, principal: Principal, session_id: str, turn_id: str) -> None:
         """Remove a turn from the queue. Raises as `Session.withdraw`."""

@@ -7,7 +7,6 @@ from portico.core.agent import require
 from portico.core.audit import noting
 from portico.core.errors import NotFound
 from portico.core.principal import Principal
-from portico.core.turn_intake import Retired
 
 
 class WorkCalls(AbilityCalls):
@@ -33,9 +32,4 @@ class WorkCalls(AbilityCalls):
         """
         with noting(self.audit, "schedule.remove", principal, session_id=session_id, schedule_id=schedule_id):
             life, _ = await self._allow(principal, session_id)
-            while True:
-                session = await self._starter.open(life)
-                try:
-                    return await session.remove_schedule(schedule_id)
-                except Retired:
-                    await session.finished.wait()
+            await self._reach(life, lambda session: session.remove_schedule(schedule_id))
