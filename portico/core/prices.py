@@ -91,11 +91,10 @@ class PriceTable:
         A model that nobody knows has the price `DEAREST`.
         """
         fresh, read, written = (_count(usage, name) for name in PROMPT)
-        hour = min(_count(usage.get("cache_creation"), "ephemeral_1h_input_tokens"), written)
+        hour = _kept_for_an_hour(usage)
         price = self._price(model, fresh + read + written, fast=usage.get("speed") == "fast")
         prompt = price.input * (fresh + 1.25 * (written - hour) + 2 * hour) + price.cache_read * read
-        searches = _count(usage.get("server_tool_use"), "web_search_requests")
-        return (prompt + price.output * _count(usage, "output_tokens")) / 1e6 + WEB_SEARCH * searches
+        return (prompt + price.output * _count(usage, "output_tokens")) / 1e6 + WEB_SEARCH * _searches(usage)
 
     def name(self, model: str) -> str | None:
         """Return the name under which the table knows the model, or None."""
@@ -104,9 +103,10 @@ class PriceTable:
     def counted(self, model: str, usage: Mapping[str, Any]) -> ModelUsage:
         """Return the ``usage`` of the API for one reply in the form that clients see, with its cost."""
         counts: dict[str, Any] = {name: _count(usage, name) for name in TOKENS}
-        hour = min(_count(usage.get("cache_creation"), "ephemeral_1h_input_tokens"), counts[TOKENS[2]])
-        searches = _count(usage.get("server_tool_use"), "web_search_requests")
-        more = {"cache_creation_1h_input_tokens": hour, "web_search_requests": searches}
+        more = {
+            "cache_creation_1h_input_tokens": _kept_for_an_hour(usage),
+            "web_search_requests": _searches(usage),
+        }
         counts |= {name: count for name, count in more.items() if count}
         basis: CostBasis = "table" if self.name(model) else "unknown"
         return cast(ModelUsage, {**counts, "cost_usd": self.cost(model, usage), "cost_basis": basis})
@@ -170,6 +170,15 @@ def _best(prices: Mapping[str, Price], model: str) -> str | None:
     name = model.lower()
     fitting = [known for known in prices if re.match(re.escape(known.lower()) + _rest(known), name)]
     return max(fitting, key=len, default=None)
+
+
+def _kept_for_an_hour(usage: Mapping[str, Any]) -> int:
+    written = _count(usage, "cache_creation_input_tokens")
+    return min(_count(usage.get("cache_creation"), "ephemeral_1h_input_tokens"), written)
+
+
+def _searches(usage: Mapping[str, Any]) -> int:
+    return _count(usage.get("server_tool_use"), "web_search_requests")
 
 
 def _count(usage: Any, name: str) -> int:

@@ -6,12 +6,12 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from cronsim import CronSim, CronSimError
 
-from portico.core.clock import rfc3339
+from portico.core.clock import rfc3339, rfc3339_at
 from portico.core.journal import Journal
 from portico.core.schedule_event import Schedule
 
@@ -84,7 +84,7 @@ class Schedules:
         event = _event(kept, "fired")
         del event["next_at"]
         if (following := next_time(kept)) is not None:
-            kept = {**kept, "next_at": _rfc3339(following)}
+            kept = {**kept, "next_at": rfc3339_at(following)}
             others = (*others, kept)
             event["next_at"] = kept["next_at"]
         self._keep(others)
@@ -92,7 +92,7 @@ class Schedules:
 
     def postpone(self, kept: Kept) -> None:
         """Note that this one's agent could not be started: try it again soon."""
-        later = {**kept, "next_at": _rfc3339(time.time() + AGAIN_SECONDS)}
+        later = {**kept, "next_at": rfc3339_at(time.time() + AGAIN_SECONDS)}
         self._keep((*(other for other in self.kept if other is not kept), later))
 
     def next_look(self, started_at: float | None) -> float:
@@ -166,10 +166,6 @@ def _agents_own(kept: Kept, started_at: float | None) -> bool:
 
 def _due(kept: Kept) -> float:
     return parsed(kept.get("next_at")) or 0.0
-
-
-def _rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _event(kept: Kept, state: str) -> Schedule:

@@ -52,8 +52,7 @@ def kept(suggestion: Suggestion) -> Suggestion | None:
     """Return the permission rule that an accepted ``suggestion`` makes; None for a mode, which the agent reports."""
     if suggestion.get("type") == "setMode":
         return None
-    rule = {name: value for name, value in suggestion.items() if name not in ("id", "destination")}
-    return {"id": suggestion["id"], **rule}
+    return {"id": suggestion["id"], **_meaning(suggestion)}
 
 
 def chosen(request: PermissionRequest, remember: bool | Collection[str]) -> list[Suggestion]:
@@ -116,8 +115,13 @@ def fitting(rules: Sequence[Suggestion], more: Suggestion) -> bool:
 
 
 def _id(suggestion: Suggestion) -> str:
-    means = {name: value for name, value in suggestion.items() if name not in ("id", "destination")}
-    return hashlib.sha256(json.dumps(means, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    means = json.dumps(_meaning(suggestion), sort_keys=True, default=str)
+    return hashlib.sha256(means.encode()).hexdigest()[:12]
+
+
+def _meaning(suggestion: Suggestion) -> dict[str, Any]:
+    """Return the part that says what would be allowed, whatever its name, and wherever it would be kept."""
+    return {name: value for name, value in suggestion.items() if name not in ("id", "destination")}
 
 
 def _listed(value: object) -> Sequence[Any]:

@@ -7,9 +7,9 @@ Measured on 2.1.330. A process that resumes a conversation takes its jobs (CronC
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
+from portico.core.clock import rfc3339_at
 from portico.core.schedule_event import Schedule
 
 Json = dict[str, Any]
@@ -63,7 +63,7 @@ def _done(name: str, asked: Any, result: Any) -> Iterator[Schedule]:
                 state="set",
                 kind="cron",
                 prompt=prompt,
-                next_at=_time(due),
+                next_at=rfc3339_at(due / 1000),
                 cron=str(asked.get("cron")),
                 recurring=result.get("recurring") is True,
                 durable=result.get("durable") is True,
@@ -74,15 +74,16 @@ def _done(name: str, asked: Any, result: Any) -> Iterator[Schedule]:
             yield Schedule(type="schedule", schedule_id=WAKEUP, state="removed", kind="wakeup", prompt="")
         case "ScheduleWakeup" if isinstance(due := result.get("scheduledFor"), int | float):
             event = Schedule(
-                type="schedule", schedule_id=WAKEUP, state="set", kind="wakeup", prompt=prompt, next_at=_time(due)
+                type="schedule",
+                schedule_id=WAKEUP,
+                state="set",
+                kind="wakeup",
+                prompt=prompt,
+                next_at=rfc3339_at(due / 1000),
             )
             if asked.get("reason"):
                 event["reason"] = str(asked["reason"])[:MAX_PROMPT]
             yield event
-
-
-def _time(milliseconds: float) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _blocks(line: Json) -> Iterator[Json]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 from portico.core.events import Complete, unused, with_usage
 from portico.core.prices import PriceTable
 from portico.core.sums import summed
-from portico.core.usage import TOKENS, ModelUsage
+from portico.core.usage import TOKENS, ModelUsage, UsageByModel
 
 Json = dict[str, Any]
 
@@ -58,11 +58,9 @@ class Spending:
         if self._whole is None or not isinstance(now, dict):
             return summed(unused("interrupted", known=False), kept)
         since = {
-            str(name): self._prices.priced(str(name), _read(_difference(model, self._whole.get(name))))
-            for name, model in now.items()
-            if isinstance(model, dict)
+            name: _difference(model, self._whole.get(name)) for name, model in now.items() if isinstance(model, dict)
         }
-        return summed(with_usage(unused("interrupted"), since), kept)
+        return summed(with_usage(unused("interrupted"), self._by_model(since)), kept)
 
     def _end(self, stop_reason: str, result: Json) -> Complete:
         difference = self._since_last(result)
@@ -74,12 +72,14 @@ class Spending:
             usage = usage if isinstance(usage, dict) else {}
             counted = {name: usage[name] for name in TOKENS if isinstance(usage.get(name), int)}
             return Complete(type="complete", stop_reason=stop_reason, usage=counted, cost_usd=difference)
-        by_model = {
+        return with_usage(unused(stop_reason), self._by_model(models))
+
+    def _by_model(self, models: Json) -> UsageByModel:
+        return {
             str(name): self._prices.priced(str(name), _read(model))
             for name, model in models.items()
             if isinstance(model, dict)
         }
-        return with_usage(unused(stop_reason), by_model)
 
     def _since_last(self, result: Json) -> float:
         """Return the difference of two totals.
