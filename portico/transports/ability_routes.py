@@ -101,6 +101,6 @@ class AbilityRoutes:
         admission=CHANGING,
     )
     async def _models(self, request: Request, query: ModelParameters) -> Response:
-        """Those of the driver `driver`, by default of the server's own. An agent may be started for the answer."""
+        """The models of the driver `driver`, by default of the server's own. An agent may be started for the answer."""
         driver, models = await self._engine.models(principal_of(request), query.driver)
         return await json_answer(ModelList(driver=driver, models=list(models)))

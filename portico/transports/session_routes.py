@@ -103,8 +103,7 @@ class SessionRoutes:
     async def _create(self, request: Request, body: SessionBody) -> Response:
         """Its agent starts with the first turn, unless one is ready. Without `session_id` the server makes an id."""
         session = await self._engine.create(principal_of(request), body.request())
-        location = f"{mount_of(request.scope)}{self._prefix}/sessions/{session['session_id']}"
-        return await json_answer(session, 201, {"location": location})
+        return await self._created(request, session)
 
     @operation(
         "forkSession",
@@ -122,6 +121,9 @@ class SessionRoutes:
         """
         session_id = request.path_params["session_id"]
         session = await self._engine.fork(principal_of(request), session_id, body.request())
+        return await self._created(request, session)
+
+    async def _created(self, request: Request, session: SessionView) -> Response:
         location = f"{mount_of(request.scope)}{self._prefix}/sessions/{session['session_id']}"
         return await json_answer(session, 201, {"location": location})
 
