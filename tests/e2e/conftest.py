@@ -19,6 +19,4 @@ async def client(server: RunningServer) -> AsyncIterator[Talk]:
     """Its sessions are purged, so that the next test may use their ids."""
     async with talk(server) as client:
         yield client
-        for session in (await client.http.get("/sessions")).raise_for_status().json()["sessions"]:
-            purged = await client.http.delete(f"/sessions/{session['session_id']}?purge=true")
-            assert purged.status_code == 204, purged.text
+        await client.purge_all()

@@ -47,8 +47,7 @@ async def server(shared: RunningServer) -> AsyncIterator[RunningServer]:
     """A server in a place, whose sessions are purged after each test."""
     yield shared
     async with talk(shared, "root-secret-root") as root:
-        for session in (await root.http.get("/sessions")).raise_for_status().json()["sessions"]:
-            assert (await root.http.delete(f"/sessions/{session['session_id']}?purge=true")).status_code == 204
+        await root.purge_all()
 
 
 @PLACES

@@ -37,8 +37,7 @@ async def shared(place: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 async def server(shared: RunningServer) -> AsyncIterator[RunningServer]:
     yield shared
     async with talk(shared, "root-secret") as root:
-        for session in (await root.http.get("/sessions")).raise_for_status().json()["sessions"]:
-            assert (await root.http.delete(f"/sessions/{session['session_id']}?purge=true")).status_code == 204
+        await root.purge_all()
 
 
 ASK = json.dumps({"ask": {"tool_name": "Write", "input": {"file_path": "a"}}})

@@ -35,6 +35,12 @@ class Talk:
         session: dict[str, Any] = answer.json()
         return session
 
+    async def purge_all(self) -> None:
+        """Purge every session that this principal sees, so that the next test may use their ids."""
+        for session in (await self.http.get("/sessions")).raise_for_status().json()["sessions"]:
+            purged = await self.http.delete(f"/sessions/{session['session_id']}?purge=true")
+            assert purged.status_code == 204, purged.text
+
     async def session(self, session_id: str) -> dict[str, Any]:
         session: dict[str, Any] = (await self.http.get(f"/sessions/{session_id}")).raise_for_status().json()
         return session
