@@ -35,7 +35,7 @@ class Feed:
         headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         if scope["path"] == "/events":
-            await send(_body(b":\n\n"))
+            await send(_body(b":\n"))
             await self._watch(send, self.frames, _body)
         await self._make()
         await send({"type": "http.response.body"})
@@ -58,7 +58,7 @@ class Feed:
             head = {"type": kind, "session_id": "s", "seq": seq, "time": rfc3339(), "turn_id": "t" * 32}
             text = json.dumps({**head, "content": "word ", "message_id": "m" * 28, "index": 0}, separators=(",", ":"))
             self.texts.append(text)
-            self.frames.append(b"id: %d\ndata: %b\n\n" % (seq, text.encode()))
+            self.frames.append(b"data: %b\nid: %d\n\n" % (text.encode(), seq))
             self.changed.set()
             self.changed = asyncio.Event()
 

@@ -23,9 +23,11 @@ from portico.core.events import Event, encode_json
 from portico.transports.answer_bodies import Nack, Problem
 
 PROBLEM_TYPE = "application/problem+json"
-RETRY = b"retry: 1000\n\n"
-"""The first frame of a stream: the milliseconds after which a browser reconnects if it loses the stream."""
-HEARTBEAT = b":\n\n"
+# Neither has a blank line behind it, so each becomes a part of the next event: some clients take a blank line for the
+# end of an event, whatever came before it, and hand out an empty one.
+RETRY = b"retry: 1000\n"
+"""The first line of a stream: the milliseconds after which a browser reconnects if it loses the stream."""
+HEARTBEAT = b":\n"
 """A comment, which clients ignore."""
 DRAINING_SECONDS = 5
 
@@ -79,10 +81,11 @@ class RequestRefused(HttpError):
 
 def frames(events: Sequence[Event]) -> bytes:
     """Encode server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html."""
-    # The JSON of `core.events` contains no line break, so that one `data:` line will do.
+    # The JSON of `core.events` contains no line break, so that one `data:` line will do. The id comes after it: some
+    # clients take an event for seen as soon as they have its id, even if the connection is lost before its data.
     if events and events[0].type == "gap":  # it comes first, and has no number to resume after
         return b"data: %b\n\n" % events[0].data + frames(events[1:])
-    return b"".join([b"id: %d\ndata: %b\n\n" % (event.seq, event.data) for event in events])
+    return b"".join([b"data: %b\nid: %d\n\n" % (event.data, event.seq) for event in events])
 
 
 def page(events: Sequence[Event], next_after: int, has_more: bool) -> bytes:

@@ -10,14 +10,15 @@ import httpx
 
 
 async def events(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    """The events of a stream; each one's ``id`` is checked against its ``seq``."""
+    """The events of a stream; each one's ``id`` is checked against its ``seq``, and no blank line is without one."""
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
-    last_id = ""
+    found: dict[str, str] = {}
     async for line in answer.aiter_lines():
-        if line.startswith("id: "):
-            last_id = line[4:]
-        elif line.startswith("data: "):
-            event = json.loads(line[6:])
-            assert str(event["seq"]) == last_id
-            yield event
+        name, _, value = line.partition(": ")
+        if line:
+            found[name] = value
+            continue
+        event = json.loads(found.pop("data"))
+        assert str(event["seq"]) == found.pop("id")
+        yield event

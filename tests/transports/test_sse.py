@@ -22,7 +22,7 @@ async def test_a_turn_is_streamed_from_its_query_to_its_complete(tmp_path: Path)
             assert answer.headers["cache-control"] == "no-store"
             assert answer.headers["x-accel-buffering"] == "no"
             raw = (await answer.aread()).decode()
-        assert raw.startswith("retry: 1000\n\nid: ")
+        assert raw.startswith("retry: 1000\ndata: ")
         assert "event:" not in raw
         got = [json.loads(line[6:]) for line in raw.splitlines() if line.startswith("data: ")]
         assert [event["type"] for event in got] == ["query", "delta", "delta", "delta", "message", "complete"]
@@ -43,7 +43,7 @@ async def test_all_see_the_same_bytes_live_and_replayed(tmp_path: Path) -> None:
                     if until in got[name] and got[name].endswith(b"\n\n"):
                         return
 
-        over = b'"state":"idle"}\n\n'
+        over = b'"state":"idle"}\n'
         async with anyio.create_task_group() as tasks:
             for n in range(3):
                 tasks.start_soon(watch, f"live {n}", "/claude/sessions/s/events?after=1", over)
@@ -183,7 +183,7 @@ async def test_20000_events_are_replayed_in_one_go(tmp_path: Path) -> None:
         await served.run(json.dumps({"deltas": 20_000}))
         client = await served.raw(get("/claude/sessions/s/events"))
         raw = b""
-        while not raw.endswith(b'"state":"idle"}\n\n\r\n'):
+        while b'"state":"idle"}\nid: 20007\n\n' not in raw[-200:]:
             raw += await client.receive(1024 * 1024)
         await client.aclose()
         chunks = raw.count(b"\r\n") // 2

@@ -14,7 +14,7 @@ TEXT = st.text(st.characters(codec=None), max_size=40)
 
 def test_a_batch_is_one_piece_of_frames() -> None:
     batch = [Event(7, "delta", "t", b'{"a":1}'), Event(8, "complete", "t", b'{"b":2}')]
-    assert wire.frames(batch) == b'id: 7\ndata: {"a":1}\n\nid: 8\ndata: {"b":2}\n\n'
+    assert wire.frames(batch) == b'data: {"a":1}\nid: 7\n\ndata: {"b":2}\nid: 8\n\n'
 
 
 @given(TEXT)
@@ -23,7 +23,7 @@ def test_no_text_breaks_a_frame(text: str) -> None:
     frame = wire.frames([event])
     assert frame.count(b"\n") == 3
     assert b"\r" not in frame
-    assert json.loads(frame.split(b"data: ", 1)[1])["detail"] == text
+    assert json.loads(frame.split(b"\n")[0].removeprefix(b"data: "))["detail"] == text
 
 
 def test_a_page_joins_the_bytes_that_are_there() -> None:

@@ -265,7 +265,7 @@ class Client:
             yield None
             async with aclosing(EventSource(response).aiter_sse()) as frames:
                 async for frame in frames:
-                    if frame.data:  # httpx-sse takes a comment's blank line for the end of a frame
+                    if frame.data:  # httpx-sse makes an event of the blank line behind a comment (older servers)
                         yield json.loads(frame.data)
         finally:
             await response.aclose()
