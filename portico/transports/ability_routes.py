@@ -12,8 +12,9 @@ from portico.transports.admission import CALL, CHANGING, QUERY
 from portico.transports.answer_bodies import CommandList, McpList, ModelList
 from portico.transports.auth import principal_of
 from portico.transports.endpoint import route
-from portico.transports.models import KIB, ModelParameters, RewindBody
+from portico.transports.models import KIB, RewindBody
 from portico.transports.operation import Answer, operation
+from portico.transports.parameters import ModelParameters
 from portico.transports.session_routes import json_answer, visible
 
 CALL_CODES = (

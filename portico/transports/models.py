@@ -1,4 +1,4 @@
-"""The bodies and query parameters that clients may send, as models that check them.
+"""The bodies that clients may send, as models that check them.
 
 Values that an agent is started with must fit into an argument of a process, whether they become one or not: Linux
 takes at most 128 KiB (MAX_ARG_STRLEN, execve(2)), and no NUL.
@@ -27,9 +27,8 @@ from pydantic_core import PydanticCustomError
 from portico.core.agent import Decision
 from portico.core.events import Content
 from portico.core.requests import NewFork, NewSession, NewTurn, SessionChanges
-from portico.core.state import State
 from portico.core.tool_rule import MAX_LENGTH, PATTERN, ToolRule
-from portico.transports.content_blocks import NonBlank, Query, told
+from portico.transports.content_blocks import Query, told
 from portico.transports.output_schemas import OUTPUT_SCHEMA, output_schema
 
 KIB = 1024
@@ -149,12 +148,6 @@ class _Strict(BaseModel):
     """JSON has types: "1" is not a number in it."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
-
-
-class _Parameters(BaseModel):
-    """A URL has text only: "1" is a number in it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class SubagentBody(_Strict):
@@ -331,60 +324,8 @@ class RewindBody(_Strict):
     dry_run: bool = False
 
 
-class ModelParameters(_Parameters):
-    """``GET /models``."""
-
-    driver: Line | None = None
-
-
 class TicketBody(_Strict):
     """A ticket to read, or also to query and answer (``query``); ``ttl`` is in seconds."""
 
     ttl: Annotated[int, Field(ge=1, le=MAX_TTL), WHOLE] = 3600
     scope: Literal["read", "query"] = "read"
-
-
-class StreamParameters(_Parameters):
-    """``GET /stream/{id}``."""
-
-    query: NonBlank
-    turn_id: TurnId | None = None
-    subagents: bool = True
-
-    def request(self) -> NewTurn:
-        return NewTurn(self.query, self.turn_id)
-
-
-class FollowParameters(_Parameters):
-    """``POST /stream/{id}``. Without ``subagents`` what these say and do is left out."""
-
-    subagents: bool = True
-
-
-class ListParameters(_Parameters):
-    """``GET /sessions``."""
-
-    state: State | None = None
-    limit: Annotated[int, Field(ge=1, le=500)] = 50
-    cursor: Annotated[str, StringConstraints(max_length=1024)] | None = None
-
-
-class DeleteParameters(_Parameters):
-    """``DELETE /sessions/{id}``."""
-
-    purge: bool = False
-
-
-class EventParameters(_Parameters):
-    """``GET /sessions/{id}/events``. ``limit`` is for a page; a live stream has no pages."""
-
-    after: Annotated[int, Field(ge=0, le=10**18)] = 0
-    live: bool = True
-    subagents: bool = True
-    limit: Annotated[int, Field(ge=1, le=5000)] | None = None
-
-    @model_validator(mode="after")
-    def _fits(self) -> EventParameters:
-        if self.live and self.limit is not None:
-            raise PydanticCustomError("unfit", "limit needs live=false")
-        return self

@@ -21,9 +21,7 @@ from portico.transports.auth import principal_of
 from portico.transports.endpoint import Check, route
 from portico.transports.models import (
     KIB,
-    DeleteParameters,
     ForkBody,
-    ListParameters,
     PermissionBody,
     SessionBody,
     SessionPatch,
@@ -32,6 +30,7 @@ from portico.transports.models import (
 )
 from portico.transports.mount import mount_of
 from portico.transports.operation import IDEMPOTENCY_KEY, JSON, LOCATION, Answer, operation
+from portico.transports.parameters import DeleteParameters, ListParameters
 
 TURN_CODES = (
     *("not_supported", "session_closed", "busy", "queue_full", "too_many_sessions", "too_many_turns", "draining"),

@@ -17,8 +17,9 @@ from portico.transports.admission import QUERY, READ, Admission
 from portico.transports.auth import principal_of
 from portico.transports.endpoint import Handler, method_not_allowed, route
 from portico.transports.eventstream import EventStream
-from portico.transports.models import EventParameters, FollowParameters, StreamParameters, TurnBody
+from portico.transports.models import TurnBody
 from portico.transports.operation import IDEMPOTENCY_KEY, JSON, LAST_EVENT_ID, Answer, operation
+from portico.transports.parameters import EventParameters, FollowParameters, StreamParameters
 from portico.transports.parse import parse_event_id
 from portico.transports.session_routes import TURN_CODES, visible
 from portico.transports.shapes import EventPage, ServerSentEvent
@@ -66,7 +67,7 @@ class EventRoutes:
         # This GET changes something, so a fetch that the user did not ask for must not trigger it.
         if any("prefetch" in request.headers.get(name, "").lower() for name in ("sec-purpose", "purpose")):
             raise method_not_allowed("GET", "POST")
-        return await self._turn(request, query.request(), query.subagents)
+        return await self._turn(request, query.request(), query)
 
     @operation(
         "streamTurn",
@@ -78,22 +79,22 @@ class EventRoutes:
     )
     async def _post_turn(self, request: Request, query: FollowParameters, body: TurnBody) -> Response:
         """The stream ends after the turn's `complete`. The turn goes on if the client disconnects."""
-        return await self._turn(request, body.request(), query.subagents)
+        return await self._turn(request, body.request(), query)
 
-    async def _turn(self, request: Request, turn: NewTurn, subagents: bool) -> Response:
+    async def _turn(self, request: Request, turn: NewTurn, query: FollowParameters) -> Response:
         principal, session_id = principal_of(request), request.path_params["session_id"]
         last_seq = parse_event_id(request.headers.get("last-event-id"))
         with ExitStack() as held:
             held.enter_context(self._streams.hold(principal))
             if last_seq is not None:  # a client is back after a cut: whatever the URL says, nothing runs again
                 resumed = await self._engine.resume(principal, session_id, last_seq, turn_id=turn.turn_id)
-                return self._stream(resumed, held, request, subagents) if resumed else Response(status_code=204)
+                return self._stream(resumed, held, request, query) if resumed else Response(status_code=204)
             principal = await self._engine.bind(principal, session_id)  # so we read the session that runs the turn
             accepted = await self._engine.query(principal, session_id, turn)
             reader = await self._engine.reader(
                 principal, session_id, after=accepted.first_seq - 1, turn_id=accepted.turn_id
             )
-            return self._stream(reader, held, request, subagents)
+            return self._stream(reader, held, request, query)
 
     @operation(
         "readEvents",
@@ -118,7 +119,7 @@ class EventRoutes:
             with ExitStack() as held:
                 held.enter_context(self._streams.hold(principal))
                 reader = await self._engine.reader(principal, session_id, after=after)
-                return self._stream(reader, held, request, query.subagents)
+                return self._stream(reader, held, request, query)
         events, has_more = await self._engine.history(
             principal, session_id, after=after, limit=query.limit or PAGE_EVENTS, subagents=query.subagents
         )
@@ -126,7 +127,7 @@ class EventRoutes:
         next_after = page[-1].seq if page else after
         return Response(wire.page(page, next_after, has_more or len(page) < len(events)), media_type=JSON)
 
-    def _stream(self, reader: Reader, held: ExitStack, request: Request, subagents: bool) -> EventStream:
-        if not subagents:
+    def _stream(self, reader: Reader, held: ExitStack, request: Request, query: FollowParameters) -> EventStream:
+        if not query.subagents:
             reader.leave_out_subagents()
         return EventStream(reader, self._streams, held.pop_all(), request.scope)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 import anyio
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.types import Scope
@@ -26,6 +25,7 @@ from portico.transports.framed import FramedConversation
 from portico.transports.frames import SUBPROTOCOL, AuthFrame, read_frame, subprotocol_of
 from portico.transports.gate import CallerGate
 from portico.transports.operation import Answer, operation
+from portico.transports.parameters import SocketParameters
 from portico.transports.parse import check, parse_query
 from portico.transports.peer import WebSocketPeer
 from portico.transports.plain import PlainConversation
@@ -34,15 +34,6 @@ from portico.transports.streams import Streams
 
 AUTH_SECONDS = 10.0
 """The time for the first frame of a client that sends its credentials in it."""
-
-
-class SocketParameters(BaseModel):
-    """``GET /ws/{id}``. Without ``after`` the client gets the events from now on."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-    after: Annotated[int, Field(ge=0, le=10**18)] | None = None
-    subagents: bool = True
 
 
 class WebSocketRoutes:

@@ -7,14 +7,8 @@ from pydantic import BaseModel
 from portico.config import settings
 from portico.core.errors import InvalidRequest
 from portico.transports import models
-from portico.transports.models import (
-    EventParameters,
-    ListParameters,
-    PermissionBody,
-    SessionBody,
-    StreamParameters,
-    TurnBody,
-)
+from portico.transports.models import PermissionBody, SessionBody, TurnBody
+from portico.transports.parameters import EventParameters, ListParameters, StreamParameters
 from portico.transports.parse import check
 
 IMAGE = {
