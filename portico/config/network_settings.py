@@ -146,6 +146,13 @@ class NetworkSettings(SettingsGroup):
         "Bytes of a WebSocket message; a larger one ends the connection.", ByteSize(32 * 1024**2)
     )
     write_timeout: float = seconds("Seconds; a client that takes nothing for longer is disconnected.", 30.0)
+    heartbeat: int | None = whole_number(
+        "Seconds between two comments in an event stream, or two pings on a WebSocket, if a request has no `heartbeat` "
+        "of its own. Default: 4 in the stream of a turn, 15 in that of a session, 18 on a WebSocket.",
+        None,
+        1,
+        60,
+    )
     max_streams_per_principal: int = whole_number(
         "Event streams and WebSockets that a principal may have open; one more is refused.", 1000, 1, 1_000_000
     )

@@ -144,13 +144,14 @@ TurnState = Literal["queued", "running", "complete"]
 
 @dataclass(frozen=True, slots=True)
 class TurnView:
-    """An accepted turn. ``created`` is false if an earlier request started it."""
+    """An accepted turn. ``created`` is false if an earlier request started it; ``last_seq`` is set once it is over."""
 
     turn_id: str
     session_id: str
     state: TurnState
     first_seq: int
     created: bool
+    last_seq: int | None = None
 
 
 class TaskView(TypedDict):

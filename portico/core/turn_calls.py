@@ -31,7 +31,7 @@ class TurnCalls(Reception):
     async def _query(self, principal: Principal, session_id: str, request: NewTurn) -> TurnView:
         life, _ = await self._allow(principal, session_id)
         if request.turn_id and (span := await life.turn(request.turn_id)) and span.last_seq:
-            return TurnView(request.turn_id, session_id, "complete", span.first_seq, created=False)
+            return TurnView(request.turn_id, session_id, "complete", span.first_seq, False, span.last_seq)
 
         def admit() -> None:
             if self._lives.session(life) is None or not request.turn_id:

@@ -109,7 +109,7 @@ class TurnIntake:
         under_way = self.running.turn_id if self.running else self.queue.first
         waiting = turn_id != under_way and turn_id in self.queue
         state: TurnState = "complete" if span.last_seq else "queued" if waiting else "running"
-        return TurnView(turn_id, self._journal.record.session_id, state, span.first_seq, created=False)
+        return TurnView(turn_id, self._journal.record.session_id, state, span.first_seq, False, span.last_seq)
 
     def _refuse(self, request: NewTurn) -> None:
         if self._wishes.retired:

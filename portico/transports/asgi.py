@@ -55,7 +55,7 @@ class Api:
     `HostCheck` allows; ``origins`` are the allowed origins of other servers' web pages. ``rest`` turns on all but
     WebSocket, and the ``routes`` of plugins, which come after all others. ``tickets`` reads and makes tickets.
     ``proxies`` are those that `ProxyHeaders` trusts. ``metrics`` counts requests. ``intake`` bounds how much callers
-    send at a time.
+    send at a time. ``heartbeat`` is in seconds; None: as each kind of stream has it.
     """
 
     prefix: str
@@ -68,6 +68,7 @@ class Api:
     proxies: Collection[str] = ()
     metrics: Metrics = field(default_factory=Metrics)
     intake: Intake = field(default_factory=Intake)
+    heartbeat: float | None = None
 
 
 def create_app(engine: Sessions, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
@@ -84,7 +85,7 @@ def create_app(engine: Sessions, callers: Callers, streams: Streams, api: Api) -
 def routes_of(engine: Sessions, gate: CallerGate, streams: Streams, api: Api) -> list[BaseRoute]:
     """Return all routes. Those of plugins come last, so that they can't take over a path of the API."""
     routes: list[BaseRoute] = [
-        *WebSocketRoutes(engine, streams, gate, api.prefix, api.intake).routes(),
+        *WebSocketRoutes(engine, streams, gate, api.prefix, api.intake, api.heartbeat).routes(),
         *_health(engine),
     ]
     plugins: list[BaseRoute] = []
@@ -92,7 +93,7 @@ def routes_of(engine: Sessions, gate: CallerGate, streams: Streams, api: Api) ->
         routes += SessionRoutes(engine, api.prefix, api.max_body, api.tickets).routes()
         routes += AbilityRoutes(engine, api.prefix).routes()
         routes += WorkRoutes(engine, api.prefix).routes()
-        routes += EventRoutes(engine, streams, api.prefix, api.max_body).routes()
+        routes += EventRoutes(engine, streams, api.prefix, api.max_body, api.heartbeat).routes()
         plugins = list(_of_plugins(engine, api.routes))
     return [*routes, *Documentation([*routes, *plugins]).routes(), *plugins]
 

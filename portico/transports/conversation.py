@@ -97,10 +97,8 @@ class Conversation:
         if not self._subagents:
             reader.leave_out_subagents()
         with self._streams.following(reader, "websocket"):
-            while events := await reader.read():
-                if self._next is not None:
-                    return
-                if texts := self._streams.texts(self._select(events)):
+            while self._next is None and (events := await reader.read()):
+                if self._next is None and (texts := self._streams.texts(self._select(events))):
                     await self._peer.send(texts)
 
     def _select(self, events: Sequence[Event]) -> Sequence[Event]:

@@ -15,20 +15,32 @@ from portico.transports.caller import caller_of
 from portico.transports.http_connection import half_closed
 from portico.transports.streams import Streams
 
-PING_SECONDS = 15.0
+TURN_SECONDS, SESSION_SECONDS = 4, 15
+"""The time between two heartbeats in the stream of a turn, and of a session, if nobody has set another. Many clients
+give up if they hear nothing for 5 s (httpx) or 10 s (OkHttp) in the middle of an answer."""
 FIRST_PROBE_SECONDS = 0.1
 
 
 class EventStream(EventSourceResponse):
-    """Sends the events of ``reader`` as they come, and a comment now and then. It exits ``held`` at its end.
+    """Sends the events of ``reader`` as they come, and a comment every ``heartbeat`` seconds. It exits ``held`` at its
+    end.
 
     If a client takes nothing, its `HttpConnection` cuts it off, whatever the response is.
     """
 
-    def __init__(self, reader: Reader, streams: Streams, held: AbstractContextManager[object], scope: Scope) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        streams: Streams,
+        held: AbstractContextManager[object],
+        scope: Scope,
+        heartbeat: float = SESSION_SECONDS,
+    ) -> None:
         """``scope`` is the request's."""
         super().__init__(self._chunks(), sep="\n")
         del self.headers["connection"]  # the server sets it, and HTTP/2 has none
+        del self.headers["cache-control"]  # `Guarded` sets it
+        self._heartbeat = heartbeat
         self._reader = reader
         self._streams = streams
         self._held = held
@@ -49,14 +61,14 @@ class EventStream(EventSourceResponse):
     async def _ping(self, send: Send) -> None:
         # A client that has sent FIN may still be reading, or may be gone. Both look alike until something is sent: if
         # it is gone, the next send fails (RFC 9293, 3.10.7). So probe at once, and then again, ever more slowly.
-        pause = PING_SECONDS
+        pause = self._heartbeat
         while self.active:
             with anyio.move_on_after(pause) as waiting:
                 if self._half_closed is None or self._half_closed.is_set():
-                    await anyio.sleep(pause)
+                    await anyio.sleep_forever()
                 else:
                     await self._half_closed.wait()
-            pause = min(pause * 2, PING_SECONDS) if waiting.cancelled_caught else FIRST_PROBE_SECONDS
+            pause = min(pause * 2, self._heartbeat) if waiting.cancelled_caught else FIRST_PROBE_SECONDS
             async with self._send_lock:
                 if self.active:
                     await send({"type": "http.response.body", "body": wire.HEARTBEAT, "more_body": True})

@@ -14,12 +14,14 @@ GUARDS = {
     "x-frame-options": "DENY",
     "cache-control": "no-store",
 }
-_GUARDS = [(name.encode(), value.encode()) for name, value in GUARDS.items()]
+STREAM_GUARDS = {**GUARDS, "cache-control": "no-store, no-transform"}
+"""The headers of event streams: a proxy that compresses one may hold events back until it has enough of them."""
+_GUARDS, _STREAM_GUARDS = ([(k.encode(), v.encode()) for k, v in each.items()] for each in (GUARDS, STREAM_GUARDS))
 _STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 
 
 class Guarded:
-    """Adds `GUARDS` to answers that lack them. A page that needs scripts sets a policy of its own."""
+    """Adds `GUARDS` (`STREAM_GUARDS`) to answers that lack them. A page that needs scripts sets a policy of its own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -28,8 +30,9 @@ class Guarded:
         def adding(message: Message) -> Awaitable[None]:
             if message["type"] in _STARTS:
                 headers = list(message.get("headers", ()))
-                there = {name.lower() for name, _ in headers}
-                headers += [guard for guard in _GUARDS if guard[0] not in there]
+                there = {name.lower(): value for name, value in headers}
+                streams = there.get(b"content-type", b"").lower().startswith(b"text/event-stream")
+                headers += [guard for guard in (_STREAM_GUARDS if streams else _GUARDS) if guard[0] not in there]
                 message = {**message, "headers": headers}
             return send(message)
 

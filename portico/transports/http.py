@@ -104,6 +104,7 @@ def create(context: Context, *, name: str = "http") -> Transport:
             proxies=settings.trusted_proxies if settings.proxy_headers else (),
             metrics=context.metrics,
             intake=context.intake,
+            heartbeat=settings.heartbeat,
         ),
         limits=limits(settings),
         tls=tls,

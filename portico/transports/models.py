@@ -115,6 +115,7 @@ TurnId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{
 SuggestionId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 RequestId = Annotated[str, StringConstraints(min_length=1)]
 EventId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")]
+LastEventId = Annotated[str, StringConstraints(pattern=r"^[0-9]{0,18}$")]
 _Passable = Annotated[str, AfterValidator(_passable), told(pattern=NO_NUL)]
 Line = Annotated[_Passable, StringConstraints(min_length=1, max_length=256)]
 PermissionMode = Literal["default", "acceptEdits", "plan", "dontAsk", "bypassPermissions"]

@@ -40,7 +40,8 @@ network itself vouches for the caller. HEAD is answered like GET, without a body
 send, unknown members are refused.
 
 A stream (`text/event-stream`) is a series of Server-Sent Events; the schema here is that of one event. Comments \
-keep the connection alive.
+keep the connection alive: one every 4 seconds in the stream of a turn, 15 in that of a session, or as often as \
+`heartbeat` says, in seconds.
 """
 
 PATH_PARAMETERS: Mapping[str, tuple[Any, str]] = {

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from portico.transports.admission import DEFAULT, Admission, admitting
 from portico.transports.body import read_object
 from portico.transports.holding import held_of
-from portico.transports.models import EventId, TurnId
+from portico.transports.models import LastEventId, TurnId
 from portico.transports.parse import check_in_turns, parse_query, with_idempotency_key
 
 H = TypeVar("H", bound=Callable[..., Awaitable[Any]])
@@ -36,7 +36,11 @@ class Header:
     description: str
 
 
-LAST_EVENT_ID = Header("Last-Event-ID", EventId, "The last event that the client has seen; later ones are sent.")
+LAST_EVENT_ID = Header(
+    "Last-Event-ID",
+    LastEventId,
+    "The last event that the client has seen; later ones are sent. Empty: it has seen none.",
+)
 IDEMPOTENCY_KEY = Header("Idempotency-Key", TurnId, "Another way to give `turn_id`.")
 IF_NONE_MATCH = Header("If-None-Match", str, "The `ETag` of the client's copy.")
 ETAG = Header("ETag", str, "Changes when the content does.")

@@ -42,10 +42,11 @@ class DeleteParameters(_Parameters):
 class FollowParameters(_Parameters):
     """Whatever sends events as they come, and ``POST /stream/{id}``.
 
-    Without ``subagents`` what these say and do is left out.
+    Without ``subagents`` what these say and do is left out. ``heartbeat`` is in seconds; None: as the server has it.
     """
 
     subagents: bool = True
+    heartbeat: Annotated[int, Field(ge=1, le=60)] | None = None
 
 
 class StreamParameters(FollowParameters):
@@ -69,10 +70,16 @@ class EventParameters(FollowParameters):
     def _fits(self) -> EventParameters:
         if self.live and self.limit is not None:
             raise PydanticCustomError("unfit", "limit needs live=false")
+        if not self.live and self.heartbeat is not None:
+            raise PydanticCustomError("unfit", "heartbeat goes with a stream, and with live=false there is none")
         return self
 
 
 class SocketParameters(FollowParameters):
-    """``GET /ws/{id}``. Without ``after`` the client gets the events from now on."""
+    """``GET /ws/{id}``. Without ``after`` the client gets the events from now on.
+
+    ``turn_id`` is for the first query of the plain form.
+    """
 
     after: Annotated[int, Field(ge=0, le=10**18)] | None = None
+    turn_id: TurnId | None = None

@@ -60,8 +60,11 @@ def parse_query(query_string: bytes) -> Mapping[str, str]:
 
 
 def parse_event_id(header: str | None) -> int | None:
-    """Return the sequence number in a ``Last-Event-ID`` header, None without one. Raises `MalformedRequest`."""
-    if header is None:
+    """Return the sequence number in a ``Last-Event-ID`` header, None without one. Raises `MalformedRequest`.
+
+    An empty one counts as none: some clients send it before they have seen an event.
+    """
+    if header is None or not header.strip(" \t"):
         return None
     try:
         return int(_EVENT_ID.validate_python(header))

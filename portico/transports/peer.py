@@ -9,7 +9,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from portico.core.errors import MalformedRequest
 from portico.core.intake import Held
-from portico.transports.websocket_connection import BATCH, PIECES, trust
+from portico.transports.websocket_connection import BATCH, PIECES, ping_every, trust
 
 Pieces: TypeAlias = list[bytes]
 """The UTF-8 of a long message; the bytes of a character may be split between two pieces."""
@@ -38,6 +38,9 @@ class WebSocketPeer:
     def trust(self, held: Held) -> None:
         """Let the client send messages of any allowed size, as far as ``held`` has room for them."""
         trust(self._socket.scope, held)
+
+    def ping_every(self, seconds: float) -> None:
+        ping_every(self._socket.scope, seconds)
 
     async def receive(self) -> str | Pieces:
         """Wait for the next text message. Raises `MalformedRequest` for a binary one."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from portico.core.errors import NotAllowed, NotFound
 from portico.core.tickets import Ticket
 from portico.transports.admission import Admission
+from portico.transports.parse import parse_event_id
 
 
 def check_ticket(scope: Scope, ticket: Ticket, admission: Admission) -> None:
-    """Raise `NotFound` if the request is about another session, and `NotAllowed` if it needs more than this ticket."""
+    """Raise `NotFound` if the request is about another session, and `NotAllowed` if it needs more than this ticket.
+
+    Raises `MalformedRequest` for a ``Last-Event-ID`` that is none, where it matters.
+    """
     session_id = scope.get("path_params", {}).get("session_id")
     if not session_id:
         raise NotAllowed("a ticket is for one session, and this request is not about it")
@@ -19,7 +24,7 @@ def check_ticket(scope: Scope, ticket: Ticket, admission: Admission) -> None:
     needed = admission.ticket
     if needed is None:
         raise NotAllowed("this can't be done with a ticket")
-    if admission.resume and any(name == b"last-event-id" for name, _ in scope["headers"]):
+    if admission.resume and parse_event_id(Headers(scope=scope).get("last-event-id")) is not None:
         needed = admission.resume
     if needed == "query" and ticket.scope != "query":
         raise NotAllowed("this ticket is for reading only (scope)")

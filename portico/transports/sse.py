@@ -16,7 +16,7 @@ from portico.transports import wire
 from portico.transports.admission import QUERY, READ, Admission
 from portico.transports.auth import principal_of
 from portico.transports.endpoint import Handler, method_not_allowed, route
-from portico.transports.eventstream import EventStream
+from portico.transports.eventstream import SESSION_SECONDS, TURN_SECONDS, EventStream
 from portico.transports.models import TurnBody
 from portico.transports.operation import IDEMPOTENCY_KEY, JSON, LAST_EVENT_ID, Answer, operation
 from portico.transports.parameters import EventParameters, FollowParameters, StreamParameters
@@ -37,13 +37,19 @@ PAGE_BYTES = 8 * 1024 * 1024
 
 
 class EventRoutes:
-    """The routes of events. ``prefix`` is the path of the API; ``max_body`` is in bytes."""
+    """The routes of events. ``prefix`` is the path of the API; ``max_body`` is in bytes.
 
-    def __init__(self, engine: Sessions, streams: Streams, prefix: str, max_body: int) -> None:
+    ``heartbeat`` is the operator's, in seconds; None: as `eventstream` has it.
+    """
+
+    def __init__(
+        self, engine: Sessions, streams: Streams, prefix: str, max_body: int, heartbeat: float | None = None
+    ) -> None:
         self._engine = engine
         self._streams = streams
         self._prefix = prefix
         self._max_body = max_body
+        self._heartbeat = heartbeat
 
     def routes(self) -> list[Route]:
         stream = f"{self._prefix}/stream/{{session_id}}"
@@ -88,13 +94,15 @@ class EventRoutes:
             held.enter_context(self._streams.hold(principal))
             if last_seq is not None:  # a client is back after a cut: whatever the URL says, nothing runs again
                 resumed = await self._engine.resume(principal, session_id, last_seq, turn_id=turn.turn_id)
-                return self._stream(resumed, held, request, query) if resumed else Response(status_code=204)
+                return (
+                    self._stream(resumed, held, request, query, TURN_SECONDS) if resumed else Response(status_code=204)
+                )
             principal = await self._engine.bind(principal, session_id)  # so we read the session that runs the turn
             accepted = await self._engine.query(principal, session_id, turn)
             reader = await self._engine.reader(
                 principal, session_id, after=accepted.first_seq - 1, turn_id=accepted.turn_id
             )
-            return self._stream(reader, held, request, query)
+            return self._stream(reader, held, request, query, TURN_SECONDS)
 
     @operation(
         "readEvents",
@@ -119,7 +127,7 @@ class EventRoutes:
             with ExitStack() as held:
                 held.enter_context(self._streams.hold(principal))
                 reader = await self._engine.reader(principal, session_id, after=after)
-                return self._stream(reader, held, request, query)
+                return self._stream(reader, held, request, query, SESSION_SECONDS)
         events, has_more = await self._engine.history(
             principal, session_id, after=after, limit=query.limit or PAGE_EVENTS, subagents=query.subagents
         )
@@ -127,7 +135,10 @@ class EventRoutes:
         next_after = page[-1].seq if page else after
         return Response(wire.page(page, next_after, has_more or len(page) < len(events)), media_type=JSON)
 
-    def _stream(self, reader: Reader, held: ExitStack, request: Request, query: FollowParameters) -> EventStream:
+    def _stream(
+        self, reader: Reader, held: ExitStack, request: Request, query: FollowParameters, heartbeat: float
+    ) -> EventStream:
         if not query.subagents:
             reader.leave_out_subagents()
-        return EventStream(reader, self._streams, held.pop_all(), request.scope)
+        heartbeat = query.heartbeat or self._heartbeat or heartbeat
+        return EventStream(reader, self._streams, held.pop_all(), request.scope, heartbeat)

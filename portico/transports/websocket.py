@@ -37,14 +37,26 @@ AUTH_SECONDS = 10.0
 
 
 class WebSocketRoutes:
-    """The routes of WebSockets. ``prefix`` is the path of the API; ``intake`` bounds how much callers send."""
+    """The routes of WebSockets. ``prefix`` is the path of the API; ``intake`` bounds how much callers send.
 
-    def __init__(self, engine: Sessions, streams: Streams, gate: CallerGate, prefix: str, intake: Intake) -> None:
+    ``heartbeat`` is the operator's, in seconds between pings; None: as the server has it.
+    """
+
+    def __init__(
+        self,
+        engine: Sessions,
+        streams: Streams,
+        gate: CallerGate,
+        prefix: str,
+        intake: Intake,
+        heartbeat: float | None = None,
+    ) -> None:
         self._engine = engine
         self._streams = streams
         self._gate = gate
         self._prefix = prefix
         self._intake = intake
+        self._heartbeat = heartbeat
 
     def routes(self) -> Sequence[BaseRoute]:
         path = f"{self._prefix}/ws/{{session_id}}"
@@ -65,15 +77,18 @@ class WebSocketRoutes:
             self._trust(peer, caller)
         session_id = socket.path_params["session_id"]
         asked = check(SocketParameters, parse_query(scope["query_string"]))
+        if heartbeat := asked.heartbeat or self._heartbeat:
+            peer.ping_every(heartbeat)
         parts = peer, self._engine, self._streams, caller.principal, session_id
         shared = {"caller": caller, "intake": self._intake, "subagents": asked.subagents}
         if framed:
+            if asked.turn_id is not None:
+                raise InvalidRequest(f"turn_id: in {SUBPROTOCOL} each query frame has its own")
             callers, noting = self._gate.callers(scope), partial(note_refusal, self._engine.audit, scope)
             talk = FramedConversation(*parts, **shared, callers=callers, note_refusal=noting)
             await talk.run(asked.after)
         else:
-            plain = PlainConversation(*parts, **shared, own_only=asked.after is None)
-            await plain.run(asked.after)
+            await PlainConversation(*parts, **shared, turn_id=asked.turn_id).run(asked.after)
         if caller.over:
             raise Unauthenticated("the credentials are not valid any more")
         stopping = self._streams.stopped or self._engine.draining
@@ -117,7 +132,9 @@ class WebSocketRoutes:
 async def _no_handshake(request: Request, query: SocketParameters) -> NoReturn:
     """Without a subprotocol every text message is a query, and the server sends messages as in `PlainMessage`. With the
     subprotocol `portico.v1` the client sends `ClientMessage`s and the server sends `ServerMessage`s. With `after` the
-    server sends all later events, and then new ones as they happen.
+    server sends all later events, and then new ones as they happen. `turn_id` is the id of the turn of the first query
+    without a subprotocol: one that is known is attached to, and never runs again. `heartbeat` is the time between pings
+    in seconds.
 
     Credentials come in a header, or, with the subprotocol, in the first frame. Only a wrong Host or Origin is refused
     at the handshake; anything else is accepted first, and then closed with a code: 1000 the session is closed, 1001 the

@@ -35,7 +35,7 @@ BATCH = "portico.texts"
 """An ASGI extension: ``websocket.send`` may have ``texts``, a list of UTF-8 bytes, each of which is a message."""
 PIECES = "pieces"
 """After `trust`, a ``websocket.receive`` may have this key, with the UTF-8 of a long message, instead of ``text``."""
-_TRUST = "portico.trust"
+_TRUST, _PING = "portico.trust", "portico.ping"
 
 # The libraries log paths with their query strings, and, at the debug level, every message.
 _log = logging.getLogger("portico.websocket")
@@ -48,6 +48,13 @@ def trust(scope: Scope, held: Held) -> None:
     lift: Callable[[Held], None] | None = scope.get("extensions", {}).get(_TRUST)
     if lift is not None:
         lift(held)
+
+
+def ping_every(scope: Scope, seconds: float) -> None:
+    """Ping the client of this connection every so many ``seconds``. Does nothing on another server than ours."""
+    pinging: Callable[[float], None] | None = scope.get("extensions", {}).get(_PING)
+    if pinging is not None:
+        pinging(seconds)
 
 
 class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
@@ -112,7 +119,8 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
             self._refuse(wire.HttpError(response.status_code, "bad_handshake", "this is no handshake", headers))
             return
         super().handle_connect(event)
-        self.scope["extensions"] |= cast(Any, {BATCH: {}, _TRUST: self._trust, **extension(self.dialler)})
+        ours = {BATCH: {}, _TRUST: self._trust, _PING: self._ping_every, **extension(self.dialler)}
+        self.scope["extensions"] |= cast(Any, ours)
 
     def _trust(self, held: Held) -> None:
         self.conn.max_message_size = self.config.ws_max_size
@@ -252,6 +260,12 @@ class WebSocketConnection(Watched, WebSocketsSansIOProtocol):
             self.transport.write(pong)
 
     # Life and death.
+
+    def _ping_every(self, seconds: float) -> None:
+        self.ping_interval = seconds
+        if self.ping_timer is not None:  # else the answer to a ping is awaited, and the next one comes after it
+            self.ping_timer.cancel()
+            self.schedule_ping()
 
     def send_keepalive_ping(self) -> None:
         self._note_progress()

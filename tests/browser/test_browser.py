@@ -99,7 +99,7 @@ async def world(
 
 
 def turn_of(url: str, query: str) -> str:
-    return f"{url}?{urlencode({'query': query, 'turn_id': 'the-turn'})}"
+    return f"{url}?{urlencode({'query': query, 'turn_id': 'the-turn', 'heartbeat': 1})}"
 
 
 async def watch(world: World, url: str) -> None:

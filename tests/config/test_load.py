@@ -163,6 +163,7 @@ OTHER_VALUES = {
     "store_sync": "full",
     "max_frame": "1MiB",
     "max_streams_per_principal": "1",
+    "heartbeat": "1",
     "max_connections": "1",
     "tls_cert": "cert.pem",
     "tls_key": "key.pem",

@@ -121,6 +121,19 @@ async def test_write_timeout_cuts_a_client_that_reads_nothing(tmp_path: Path) ->
                         pass
 
 
+async def test_heartbeat(tmp_path: Path) -> None:
+    async with running_server(tmp_path, "--heartbeat", "1", "--driver", "echo") as server, talk(server) as client:
+        await client.open(session_id="s")
+        times: list[float] = []
+        async with client.http.stream("GET", "/sessions/s/events") as answer:
+            async for line in answer.aiter_lines():
+                if line == ":":
+                    times.append(anyio.current_time())
+                    if len(times) == 2:
+                        break
+        assert 0.9 < times[1] - times[0] < 10  # it would be 15
+
+
 @pytest.mark.parametrize("setting", ["networking_mode", "store", "driver", "auth", "disabled_plugins"])
 async def test_networking_mode_store_driver_and_auth_list_what_there_is(tmp_path: Path, setting: str) -> None:
     known = {

@@ -61,6 +61,7 @@ def create(context: Context) -> Transport:
             routes=context.routes,
             tickets=context.tickets,
             metrics=context.metrics,
+            heartbeat=settings.heartbeat,
         ),
         limits(settings),
         context.stream_quota,

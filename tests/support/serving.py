@@ -110,10 +110,12 @@ async def serving(
     tls: Tls | None = None,
     trust: ssl.SSLContext | None = None,
     intake: Intake | None = None,
+    heartbeat: float | None = None,
     **policy: Any,
 ) -> AsyncIterator[Served]:
     callers = Callers([TokenAuthenticator(TOKENS.items())])
-    api = Api("/claude", max_body, hosts, origins, rest, routes or {}, proxies=proxies, intake=intake or Intake())
+    given = {"proxies": proxies, "intake": intake or Intake(), "heartbeat": heartbeat}
+    api = Api("/claude", max_body, hosts, origins, rest, routes or {}, **given)  # type: ignore[arg-type]
     limits, quota = Limits(write_timeout, max_frame, ping, max_connections), StreamQuota(max_streams)
     transport: Transport = HttpTransport(
         callers, host="127.0.0.1", port=0, uds=uds, api=api, limits=limits, tls=tls, quota=quota

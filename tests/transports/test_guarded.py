@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp
 
-from portico.transports.guarded import GUARDS, Guarded
+from portico.transports.guarded import GUARDS, STREAM_GUARDS, Guarded
 from tests.support.limits import HANG_SECONDS
 from tests.support.serving import get, serving
 
@@ -35,8 +35,9 @@ async def test_answers_streams_refusals_and_what_is_no_http_have_them(tmp_path: 
         )
         for method, path, headers in asked:
             answer = await served.client.request(method, path, headers=headers)
-            assert {name: answer.headers.get(name) for name in GUARDS} == GUARDS, path
-            assert answer.headers.get_list("cache-control") == ["no-store"]
+            expected = STREAM_GUARDS if "event-stream" in answer.headers["content-type"] else GUARDS
+            assert {name: answer.headers.get(name) for name in GUARDS} == expected, path
+            assert len(answer.headers.get_list("cache-control")) == 1
         for sent in (b"\0", b"GET /" + b"x" * 40_000, get("/claude/ws/s", "upgrade: websocket", "connection: upgrade")):
             stream = await served.raw(sent)
             with anyio.fail_after(HANG_SECONDS):
@@ -54,6 +55,14 @@ async def test_a_page_may_have_a_policy_of_its_own() -> None:
     headers = await headers_of(Guarded(page))
     assert headers["content-security-policy"] == policy and headers["cache-control"] == "max-age=60"
     assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("media_type", ["text/event-stream", "Text/Event-Stream; charset=utf-8"])
+async def test_no_proxy_may_compress_a_stream_whoever_it_is_from(media_type: str) -> None:
+    async def stream(scope: object, receive: object, send: object) -> None:
+        await HTMLResponse("x", media_type=media_type)(scope, receive, send)  # type: ignore[arg-type]
+
+    assert (await headers_of(Guarded(stream)))["cache-control"] == "no-store, no-transform"
 
 
 async def headers_of(app: ASGIApp) -> dict[str, str]:

@@ -54,7 +54,12 @@ def test_a_query_string_is_text() -> None:
     assert parse_query(b"query=a+b%20c%2Bd&empty=&u=%C3%A4") == {"query": "a b c+d", "empty": "", "u": "ä"}
 
 
-@pytest.mark.parametrize("header", ["", "x", "-1", "1.0", " 1", "٣", "9" * 19])
+@pytest.mark.parametrize("header", ["x", "-1", "1.0", " 1", "٣", "9" * 19])
 def test_an_event_id_that_nobody_gave_is_malformed(header: str) -> None:
     with pytest.raises(MalformedRequest):
         parse_event_id(header)
+
+
+@pytest.mark.parametrize("header", [None, "", " ", "\t"])
+def test_an_event_id_of_nothing_is_none(header: str | None) -> None:
+    assert parse_event_id(header) is None

@@ -1,11 +1,16 @@
 import json
+import re
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import anyio
 import httpx
 import pytest
+from httpx_sse import EventSource, aconnect_sse
 
-from tests.support.limits import HANG_SECONDS
+from portico.transports import eventstream, sse
+from tests.support.limits import HANG_SECONDS, NEVER_SECONDS
 from tests.support.serving import Served, get, serving
 from tests.support.sse import events
 
@@ -19,7 +24,7 @@ async def test_a_turn_is_streamed_from_its_query_to_its_complete(tmp_path: Path)
     async with serving(tmp_path) as served:
         await served.session()
         async with served.client.stream("GET", "/claude/stream/s?query=hello+dear+world&turn_id=t") as answer:
-            assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["cache-control"] == "no-store, no-transform"
             assert answer.headers["x-accel-buffering"] == "no"
             raw = (await answer.aread()).decode()
         assert raw.startswith("retry: 1000\ndata: ")
@@ -111,6 +116,120 @@ async def test_the_history_is_followed_from_any_point(tmp_path: Path) -> None:
                 break
         late = await served.client.get("/claude/sessions/s/events?after=99")
         assert (late.status_code, late.json()["code"]) == (422, "after_too_large")
+
+
+async def test_no_blank_line_is_without_an_event(tmp_path: Path) -> None:
+    async with serving(tmp_path, heartbeat=0.1) as served:
+        await served.session()
+        silent = {"query": json.dumps({"deltas": 3, "gap": 0.4})}
+        async with served.client.stream("GET", "/claude/stream/s", params=silent) as answer:
+            raw = (await answer.aread()).decode()
+    assert raw.count("\n:\n") > 3
+    *blocks, rest = raw.split("\n\n")
+    assert rest == ""
+    for block in blocks:
+        assert re.fullmatch(r"(retry: 1000\n)?(:\n)*data: .*\nid: [0-9]+", block), block
+    # A library that makes an event of every blank line has nothing to make one of.
+    got = list(EventSource(httpx.Response(200, headers=answer.headers, content=raw)).iter_sse())
+    assert [json.loads(event.data)["seq"] for event in got] == [int(event.id) for event in got]
+    assert len(got) == len(blocks)
+
+
+async def beats(answer: httpx.Response, count: int) -> list[float]:
+    """The times of so many heartbeats."""
+    times: list[float] = []
+    async for line in answer.aiter_lines():
+        if line == ":":
+            times.append(anyio.current_time())
+            if len(times) == count:
+                break
+    return times
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", f"/claude/stream/s?query={quote(ENDLESS)}&"),
+        ("POST", "/claude/stream/s?"),
+        ("GET", "/claude/sessions/s/events?"),
+    ],
+    ids=["get", "post", "session"],
+)
+async def test_a_client_may_choose_how_often_it_hears_something(tmp_path: Path, method: str, path: str) -> None:
+    body = {"query": ENDLESS} if method == "POST" else None
+    for of_the_server in (NEVER_SECONDS, 0.01):
+        async with serving(tmp_path / str(of_the_server), heartbeat=of_the_server) as served:
+            await served.session()
+            async with served.client.stream(method, f"{path}heartbeat=1", json=body) as answer:
+                first, second = await beats(answer, 2)
+                assert second - first > 0.9
+            for wrong in ("0", "61", "-1", "1.5", "x", "", "nan"):
+                refused = await served.client.request(method, f"{path}heartbeat={wrong}", json=body)
+                assert (refused.status_code, refused.json()["code"]) == (422, "invalid"), wrong
+            page = await served.client.get("/claude/sessions/s/events?live=false&heartbeat=1")
+            assert (page.status_code, page.json()["code"]) == (422, "invalid")
+
+
+async def test_a_turn_is_silent_for_less_long_than_a_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert eventstream.TURN_SECONDS < 5 and eventstream.SESSION_SECONDS == 15
+    monkeypatch.setattr(sse, "TURN_SECONDS", 0.05)
+    monkeypatch.setattr(sse, "SESSION_SECONDS", NEVER_SECONDS)
+    async with serving(tmp_path) as served:
+        await served.session()
+        query = {"query": json.dumps({"deltas": 2, "gap": 0.5}), "turn_id": "t"}
+        async with served.client.stream("GET", "/claude/sessions/s/events") as session:
+            async with served.client.stream("POST", "/claude/stream/s", json=query) as turn:
+                assert len(await beats(turn, 3)) == 3
+            back = {"last-event-id": "3"}
+            async with served.client.stream("POST", "/claude/stream/s", json=query, headers=back) as resumed:
+                assert len(await beats(resumed, 3)) == 3
+            async for line in session.aiter_lines():
+                assert line != ":"
+                if '"complete"' in line:
+                    break
+
+
+@pytest.mark.long
+async def test_a_silent_turn_is_heard_to_its_end_by_who_waits_5_seconds(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        query = {"query": json.dumps({"deltas": 1, "gap": 7})}
+        headers = {"authorization": "Bearer alice-secret"}
+        async with (
+            httpx.AsyncClient(base_url=served.url, headers=headers, trust_env=False) as client,
+            aconnect_sse(client, "GET", "/claude/stream/s", params=query) as source,
+        ):
+            got = [event.json() async for event in source.aiter_sse()]
+        assert [event["type"] for event in got] == ["query", "delta", "message", "complete"]
+
+
+async def test_an_empty_event_id_is_none(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        headers = {"last-event-id": ""}
+        for n, method in enumerate(("GET", "POST")):
+            query = {"query": f"hi {n}"}
+            sent: dict[str, Any] = {"params": query} if method == "GET" else {"json": query}
+            async with served.client.stream(method, "/claude/stream/s", headers=headers, **sent) as answer:
+                got = [event async for event in events(answer)]
+            assert got[0]["content"] == f"hi {n}" and got[-1]["type"] == "complete"
+        async with served.client.stream("GET", "/claude/sessions/s/events?after=3", headers=headers) as answer:
+            async for event in events(answer):
+                assert event["seq"] == 4
+                break
+
+
+@pytest.mark.parametrize("sent", [[""], ["", "3"]], ids=str)
+async def test_with_an_empty_event_id_a_ticket_to_read_asks_nothing(tmp_path: Path, sent: list[str]) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        await served.run("hi")
+        ticket = (await served.client.post("/claude/sessions/s/tickets", json={})).json()["ticket"]
+        headers = [("last-event-id", each) for each in sent]
+        async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=HANG_SECONDS) as client:
+            answer = await client.get(f"/claude/stream/s?query=more&ticket={ticket}", headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed")
+        assert (await served.client.get("/claude/sessions/s")).json()["turns"] == 1
 
 
 @pytest.mark.parametrize("path", ["/claude/stream/s?query=hi", "/claude/sessions/s/events"])

@@ -116,6 +116,98 @@ async def test_a_query_that_is_refused_is_an_error_and_no_more(tmp_path: Path) -
             await client.until("delta")
 
 
+async def test_who_asks_again_after_each_cut_has_asked_once(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        await served.run("before", turn_id="before")
+        path, cuts = "/claude/ws/s?turn_id=t", [1, 20, 60]
+        cut: list[list[Message]] = []
+        for count in cuts:
+            async with talking(served.url, path) as client:
+                await client.send(SLOW)
+                cut.append([await client.receive() for _ in range(count)])
+        async with talking(served.url, path) as client:
+            await client.send(SLOW)
+            turn = await client.until("complete")
+            assert turn == [event for event in await history(served) if event.get("turn_id") == "t"]
+            assert [turn[:count] for count in cuts] == cut
+            await client.send("another")  # the id was for the first one
+            second = await client.until("complete")
+            assert second[0]["content"] == "another" and second[0]["turn_id"] not in ("t", "before")
+        async with talking(served.url, path) as client:  # it is over
+            await client.send(SLOW)
+            assert await client.until("complete") == turn
+            await client.send("one more")
+            assert (await client.until("complete"))[0]["content"] == "one more"
+        assert (await served.client.get("/claude/sessions/s")).json()["turns"] == 4
+
+
+async def test_with_after_who_asks_again_gets_what_it_has_missed_or_the_end(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        path = "/claude/ws/s?turn_id=t&after="
+        async with talking(served.url, f"{path}0") as client:
+            await client.send(SLOW)
+            seen = await client.until("delta")
+        async with talking(served.url, f"{path}{seen[-1]['seq']}") as client:
+            await client.send(SLOW)
+            seen += await client.until("session", state="idle")
+        assert seen == await history(served)
+        end = next(event for event in seen if event["type"] == "complete")
+        for after in (end["seq"], seen[-1]["seq"]):
+            async with talking(served.url, f"{path}{after}") as client:
+                await client.send(SLOW)
+                assert (await client.until("complete"))[-1] == end
+        assert (await served.client.get("/claude/sessions/s")).json()["turns"] == 1
+
+
+async def test_who_asks_again_in_a_session_that_was_closed_gets_the_turn(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        await served.run("hello")
+        await served.client.delete("/claude/sessions/s")
+        turn = [event for event in await history(served) if event.get("turn_id") == "t"]
+        for turn_id, code in (("t", 1000), ("new", 1000)):
+            async with talking(served.url, f"/claude/ws/s?turn_id={turn_id}") as client:
+                await client.send("hello")
+                if turn_id == "t":
+                    assert await client.until("complete") == turn
+                else:
+                    assert (await client.receive())["code"] == "session_closed"
+                assert (await client.closed())[0] == code
+
+
+async def test_an_id_is_for_the_first_query_that_is_not_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path, max_queued_turns=0) as served:
+        await served.session()
+        async with talking(served.url) as other, talking(served.url, "/claude/ws/s?turn_id=t") as client:
+            await other.send(ENDLESS)
+            await other.until("delta")
+            await client.send("mine")
+            assert (await client.receive())["code"] == "queue_full"
+            await served.client.post("/claude/sessions/s/interrupt")
+            await other.until("complete")
+            await client.send("mine")
+            assert {event["turn_id"] for event in await client.until("complete")} == {"t"}
+
+
+@pytest.mark.parametrize(
+    ("query", "v1"),
+    [
+        *[(f"heartbeat={wrong}", v1) for wrong in ("0", "61", "x", "") for v1 in (False, True)],
+        ("turn_id=", False),
+        ("turn_id=a/b", False),
+        ("turn_id=t", True),
+    ],
+)
+async def test_a_wrong_parameter_is_4400(tmp_path: Path, query: str, v1: bool) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        async with talking(served.url, f"/claude/ws/s?{query}", v1=v1) as client:
+            code, reason = await client.closed()
+            assert (code, reason.partition(":")[0]) == (4400, "invalid")
+
+
 async def test_plain_text_is_no_frame(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         await served.session()
@@ -467,6 +559,7 @@ async def test_the_end_of_serving_is_1001_to_everybody(tmp_path: Path) -> None:
         async with (
             talking(served.url, v1=True) as quiet,
             talking(served.url) as plain,
+            talking(served.url, "/claude/ws/s?turn_id=t") as named,
             talking(served.url, "/claude/ws/busy", v1=True) as busy,
             talking(served.url, token=None, v1=True) as stranger,
         ):
@@ -474,7 +567,7 @@ async def test_the_end_of_serving_is_1001_to_everybody(tmp_path: Path) -> None:
             await busy.until("delta")
             with anyio.fail_after(HANG_SECONDS):
                 await served.stop()
-            for client in (quiet, plain, busy, stranger):
+            for client in (quiet, plain, named, busy, stranger):
                 assert (await client.closed())[0] == 1001
 
 

@@ -16,7 +16,7 @@ from websockets.frames import Opcode
 from portico.plugins.memory_store.store import MemoryStore
 from portico.transports import server, websocket_connection
 from tests.support.accesslog import access_lines
-from tests.support.limits import HANG_SECONDS
+from tests.support.limits import HANG_SECONDS, NEVER_SECONDS
 from tests.support.moody import Moody
 from tests.support.serving import Served, get, serving
 from tests.support.websocket import close_code, frame, frames, handshake, open_raw, talking
@@ -287,6 +287,21 @@ async def test_clients_that_answer_pings_stay(tmp_path: Path) -> None:
             await anyio.sleep(1)
             await client.send("hi")
             await client.until("complete")
+
+
+@pytest.mark.parametrize(("query", "heartbeat"), [("", 0.1), ("?heartbeat=1", NEVER_SECONDS)], ids=["server", "client"])
+async def test_the_server_or_the_client_may_choose_how_often_it_pings(
+    tmp_path: Path, query: str, heartbeat: float
+) -> None:
+    async with serving(tmp_path, heartbeat=heartbeat) as served:
+        stream, pings = await opened(served, f"{PATH}{query}"), 0
+        async for opcode, data in frames(stream):
+            assert opcode == PING
+            await stream.send(frame(PONG, data))
+            pings += 1
+            if pings == 2:
+                break
+        assert pings == 2
 
 
 class Store(Moody, MemoryStore):

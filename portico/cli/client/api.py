@@ -22,8 +22,10 @@ from portico.ziti.overlay import DialFailed, OverlayDialler, transport
 Event = dict[str, Any]
 """An event of the HTTP API, unchanged."""
 
+HEARTBEAT = 4
+"""Seconds between two signs of life on a stream, whatever the operator has set."""
 SILENCE = 45.0
-"""Seconds without a byte after which a stream counts as dead: three heartbeats."""
+"""Seconds without a byte after which a stream counts as dead. A busy server may be late with a heartbeat."""
 PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds before each attempt to reconnect; the last value repeats."""
 STEADY = 10.0
@@ -272,6 +274,7 @@ class Client:
 
     def _stream(self, method: str, path: str, *, json: Any = None, **parameters: Any) -> httpx.Request:
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        parameters["heartbeat"] = HEARTBEAT
         return self._http.build_request(
             method, path, json=json, params=parameters, headers=headers, timeout=self._stream_timeout
         )

@@ -199,6 +199,7 @@ def create(context: Context) -> Transport:
             tickets=context.tickets,
             metrics=context.metrics,
             intake=context.intake,
+            heartbeat=settings.heartbeat,
         ),
         limits=limits(settings),
         quota=context.stream_quota,

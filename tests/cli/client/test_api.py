@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import aclosing
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from portico.cli.client.api import Client, Event
+from portico.cli.client.api import HEARTBEAT, Client, Event
 from portico.cli.client.connection import find_endpoint
 from portico.cli.client.errors import HistoryLost, ProblemError, Unreachable
 from tests.support.limits import HANG_SECONDS
@@ -70,6 +71,21 @@ async def test_a_silent_connection_is_given_up_for_another(server: RunningServer
         # A server on a busy machine may be silent for as long; then the client reads on.
         assert methods[:3] == ["POST", "POST", "POST"] and set(methods[3:]) <= {"GET"}
     assert await turns_of(server, session_id) == 1
+
+
+@pytest.mark.long
+async def test_it_asks_for_heartbeats_whatever_the_operator_has_set(tmp_path: Path) -> None:
+    async with (
+        running_server(tmp_path, "--heartbeat", "60", "--driver", "echo") as server,
+        proxy(server.url, []) as network,
+    ):
+        async with client_of(server, network.url, silence=2 * HEARTBEAT) as client:
+            session_id = (await client.create_session({}))["session_id"]
+            silent = json.dumps({"deltas": 1, "gap": 3 * HEARTBEAT})
+            async with aclosing(client.query(session_id, silent)) as stream:
+                events = [event async for event in stream]
+        assert events[-1]["type"] == "complete"
+        assert [line.split()[0] for line in network.requests] == ["POST", "POST"]  # it never had to come back
 
 
 async def test_an_outage_is_told_and_outlived(server: RunningServer) -> None:
