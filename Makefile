@@ -4,12 +4,12 @@ BIN := .venv/bin
 # Many tests wait for time limits rather than for a processor.
 PROCESSORS := $(shell nproc 2>/dev/null || echo 2)
 WORKERS := $(shell echo $$(( 2 * $(PROCESSORS) + 2 )))
-CHECKED := $(wildcard conftest.py portico tests examples benchmarks)
+CHECKED := $(wildcard conftest.py portico tests examples benchmarks compat)
 # Each worker would compile all tests anew where this is set.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-stress test-skipped test-long test-floors test-matrix coverage check docs bench bench-compare clean
+.PHONY: help demo test test-fast test-stress test-skipped test-long test-floors test-matrix coverage check docs bench bench-compare compat clean
 
 help: ## this list
 	@sed -n 's/^\([a-z.-]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -129,6 +129,10 @@ bench: .venv ## measures against bare counterparts in the same run
 bench-compare: .venv ## measures another build beside this one: OLD=REF [ONLY="NAME ..."] [ROUNDS=N]
 	@test -n '$(OLD)' || { echo 'Which build to compare with? make bench-compare OLD=REF [ONLY="NAME ..."] [ROUNDS=N]' >&2; exit 2; }
 	@$(BIN)/python -m benchmarks.compare '$(OLD)' $(ONLY) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+compat: .venv ## tables of client libraries and of proxies, another build beside this one: OLD=REF
+	@test -n '$(OLD)' || { echo 'Which build to compare with? make compat OLD=REF' >&2; exit 2; }
+	@for subject in clients proxies; do $(BIN)/python -m compat $$subject --old '$(OLD)' || exit; done
 
 check: .venv ## style, types, and whether what is installed fits together
 	$(BIN)/pip check

@@ -10,8 +10,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 TOKEN = "benchmark-benchmark-benchmark"
@@ -28,9 +29,14 @@ class Server:
     seconds_to_ready: float
 
 
+def portico(**settings: object) -> AbstractContextManager[Server]:
+    """`portico serve` of this source tree on a free port, with a data folder of its own."""
+    return portico_of(Path(__file__).parents[1], **settings)
+
+
 @contextmanager
-def portico(**settings: object) -> Iterator[Server]:
-    """`portico serve` on a free port, with a data folder of its own."""
+def portico_of(tree: Path, /, **settings: object) -> Iterator[Server]:
+    """The same, of another source tree."""
     with tempfile.TemporaryDirectory(prefix="portico-bench-") as folder:
         given = {
             "data_dir": folder,
@@ -40,7 +46,10 @@ def portico(**settings: object) -> Iterator[Server]:
             **settings,
         }
         environment = {f"PORTICO_{name.upper()}": str(value) for name, value in given.items()}
-        with program([sys.executable, "-m", "portico", "serve"], environment) as server:
+        # -P: else the working directory, which may be another tree, comes first.
+        with program(
+            [sys.executable, "-P", "-m", "portico", "serve"], {**environment, "PYTHONPATH": str(tree)}
+        ) as server:
             yield server
 
 

@@ -1,8 +1,9 @@
-"""A network that breaks: a proxy that cuts connections after so many bytes of the server's."""
+"""A network that breaks: a proxy that cuts connections after so much of the server's."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -12,14 +13,19 @@ from anyio.abc import SocketAttribute, SocketStream
 SILENT = 0
 """In the place of a number of bytes: the connection is taken, and nothing ever comes."""
 
+Cut = int | bytes | float | None
+"""Where a connection is cut: after so many bytes of the server's, right behind these bytes, after so many seconds, or
+never."""
+
 
 class Proxy:
-    """Each connection takes the next of ``cuts``: bytes after which it is cut, or None. Later ones are left alone."""
+    """Each connection takes the next of ``cuts``; later ones stay. ``rewrite`` changes the first bytes of a client."""
 
-    def __init__(self, target: str, cuts: list[int | None]) -> None:
+    def __init__(self, target: str, cuts: list[Cut], rewrite: Callable[[bytes], bytes] = bytes) -> None:
         address = urlsplit(target)
         self._host, self._port = address.hostname or "", address.port or 0
         self._cuts = cuts
+        self._rewrite = rewrite
         self.url = ""
         self.requests: list[str] = []
         """The request lines, in order; only the first of a connection."""
@@ -65,23 +71,30 @@ class Proxy:
     async def _forward(self, client: SocketStream, server: SocketStream) -> None:
         first = await client.receive()
         self.requests.append(first.split(b"\r\n", 1)[0].decode())
-        await server.send(first)
+        await server.send(self._rewrite(first))
         async for data in client:
             await server.send(data)
 
-    async def _back(self, server: SocketStream, client: SocketStream, cut: int | None) -> None:
-        sent = 0
-        async for data in server:
-            if cut is not None and sent + len(data) >= cut:
-                await client.send(data[: cut - sent])
-                return
-            await client.send(data)
-            sent += len(data)
+    async def _back(self, server: SocketStream, client: SocketStream, cut: Cut) -> None:
+        sent, behind = 0, b""
+        with anyio.move_on_after(cut if isinstance(cut, float) else math.inf):
+            async for data in server:
+                end = None
+                if isinstance(cut, bytes):
+                    found = (behind + data).find(cut)
+                    end = None if found < 0 else found + len(cut) - len(behind)
+                    behind = (behind + data)[1 - len(cut) :]
+                elif isinstance(cut, int) and sent + len(data) >= cut:
+                    end = cut - sent
+                await client.send(data[:end])
+                if end is not None:
+                    return
+                sent += len(data)
 
 
 @asynccontextmanager
-async def proxy(target: str, cuts: list[int | None]) -> AsyncIterator[Proxy]:
-    running = Proxy(target, cuts)
+async def proxy(target: str, cuts: Sequence[Cut], rewrite: Callable[[bytes], bytes] = bytes) -> AsyncIterator[Proxy]:
+    running = Proxy(target, list(cuts), rewrite)
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
         running.url = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"  # noqa: S610
         tasks.start_soon(listener.serve, running.handle)
