@@ -18,6 +18,7 @@ from portico.transports.streams import Streams
 def api_document(settings: Settings) -> dict[str, Any]:
     """Return the OpenAPI document, without the plugins' additions. Nothing is opened or started for it."""
     engine = Engine(store=MemoryStore(), drivers={}, default_driver="", default_model=None, policy=policy(settings))
-    api = Api(settings.api_prefix, settings.max_body, (), ())
+    api = Api(settings.api_prefix, settings.max_body, (), (), everything=settings.prefix_everything)
     gate = CallerGate(engine, Callers(()), api.tickets)
-    return document(routes_of(engine, gate, Streams(), api))
+    server = (settings.root_path or "") + api.base
+    return document(routes_of(engine, gate, Streams(), api), server or "/")

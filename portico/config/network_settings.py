@@ -53,8 +53,8 @@ class NetworkSettings(SettingsGroup):
         path=True,
     )
     proxy_headers: bool = setting(
-        "Whether the client's address and scheme are those in X-Forwarded-For and X-Forwarded-Proto, where "
-        "`trusted_proxies` say so.",
+        "Whether the client's address and scheme are those in X-Forwarded-For and X-Forwarded-Proto, and the path in "
+        "front of `Location` that in X-Forwarded-Prefix, where `trusted_proxies` say so.",
         "true or false",
         False,
     )
@@ -140,6 +140,18 @@ class NetworkSettings(SettingsGroup):
         "Path that the API lies under.",
         "a path such as /claude or /a/b, without a / at its end, of letters, digits and ._~-",
         "/claude",
+    )
+    prefix_everything: bool = setting(
+        "Whether the documents, `/healthz`, `/readyz`, `/metrics` and routes of plugins lie under `api_prefix` too, "
+        "instead of the root.",
+        "true or false",
+        False,
+    )
+    root_path: Annotated[str, AfterValidator(values.url_prefix)] | None = setting(
+        "Path of another site that a proxy takes off before it passes a request on. `Location` and `servers` in "
+        "`/openapi.json` begin with it. A trusted proxy may say another in X-Forwarded-Prefix (`proxy_headers`).",
+        "a path such as /agents or /a/b, without a / at its end, of letters, digits and ._~-",
+        None,
     )
     max_body: ByteSize = size("Bytes of a request's body; a larger one is refused.", ByteSize(32 * 1024**2))
     max_frame: ByteSize = size(

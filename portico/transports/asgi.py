@@ -55,7 +55,8 @@ class Api:
     `HostCheck` allows; ``origins`` are the allowed origins of other servers' web pages. ``rest`` turns on all but
     WebSocket, and the ``routes`` of plugins, which come after all others. ``tickets`` reads and makes tickets.
     ``proxies`` are those that `ProxyHeaders` trusts. ``metrics`` counts requests. ``intake`` bounds how much callers
-    send at a time. ``heartbeat`` is in seconds; None: as each kind of stream has it.
+    send at a time. ``heartbeat`` is in seconds; None: as each kind of stream has it. ``root_path`` is the path that a
+    proxy takes off. With ``everything``, all routes lie below ``prefix``, not only those of the API.
     """
 
     prefix: str
@@ -69,6 +70,18 @@ class Api:
     metrics: Metrics = field(default_factory=Metrics)
     intake: Intake = field(default_factory=Intake)
     heartbeat: float | None = None
+    root_path: str = ""
+    everything: bool = False
+
+    @property
+    def base(self) -> str:
+        """The path that all routes lie below."""
+        return self.prefix if self.everything else ""
+
+    @property
+    def below(self) -> str:
+        """The path of the API below `base`."""
+        return "" if self.everything else self.prefix
 
 
 def create_app(engine: Sessions, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
@@ -78,22 +91,23 @@ def create_app(engine: Sessions, callers: Callers, streams: Streams, api: Api) -
     checked = HostCheck(OriginCheck(Authentication(Holding(handle, api.intake), gate), api.origins), api.hosts)
     noted = Refusals(Routing(checked, routes), engine.audit)
     logged = Guarded(Cors(Problems(noted), api.origins))
-    app = AccessLog(logged, _counting(dict(_templates(routes)), api.metrics))
-    return Mounted(ProxyHeaders(app, api.proxies) if api.proxies else app)
+    app = AccessLog(logged, _counting(dict(_templates(routes, api.base)), api.metrics))
+    mounted = Mounted(app, api.root_path, api.prefix, api.base)
+    return ProxyHeaders(mounted, api.proxies) if api.proxies else mounted
 
 
 def routes_of(engine: Sessions, gate: CallerGate, streams: Streams, api: Api) -> list[BaseRoute]:
     """Return all routes. Those of plugins come last, so that they can't take over a path of the API."""
     routes: list[BaseRoute] = [
-        *WebSocketRoutes(engine, streams, gate, api.prefix, api.intake, api.heartbeat).routes(),
+        *WebSocketRoutes(engine, streams, gate, api.below, api.intake, api.heartbeat).routes(),
         *_health(engine),
     ]
     plugins: list[BaseRoute] = []
     if api.rest:
-        routes += SessionRoutes(engine, api.prefix, api.max_body, api.tickets).routes()
-        routes += AbilityRoutes(engine, api.prefix).routes()
-        routes += WorkRoutes(engine, api.prefix).routes()
-        routes += EventRoutes(engine, streams, api.prefix, api.max_body, api.heartbeat).routes()
+        routes += SessionRoutes(engine, api.below, api.max_body, api.tickets).routes()
+        routes += AbilityRoutes(engine, api.below).routes()
+        routes += WorkRoutes(engine, api.below).routes()
+        routes += EventRoutes(engine, streams, api.below, api.max_body, api.heartbeat).routes()
         plugins = list(_of_plugins(engine, api.routes))
     return [*routes, *Documentation([*routes, *plugins]).routes(), *plugins]
 

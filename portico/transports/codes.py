@@ -39,9 +39,13 @@ CODES: Mapping[str, Code] = {
     "origin_not_allowed": Code(
         403,
         "pages of this origin may not use the server (`allowed_origins`)",
-        "Have the operator add the page's origin to `allowed_origins`.",
+        "Have the operator add the page's origin to `allowed_origins`; a proxy must pass `Host` on (see the detail).",
     ),
-    "not_found": Code(404, "there is nothing at this path", "Check the path and `api_prefix`."),
+    "not_found": Code(
+        404,
+        "there is nothing at this path",
+        "Check the path and `api_prefix`, and what a proxy takes off (`root_path`).",
+    ),
     "session_not_found": Code(
         404,
         "no such session, or somebody else's",
@@ -165,7 +169,11 @@ CODES: Mapping[str, Code] = {
         "`turn_id` and the header `Idempotency-Key` differ",
         "Send one of them, or the same in both.",
     ),
-    "upgrade_required": Code(426, "the path speaks WebSocket", "Connect with a WebSocket client."),
+    "upgrade_required": Code(
+        426,
+        "the path speaks WebSocket",
+        "Connect with a WebSocket client; a proxy on the way must pass `Upgrade` on (the detail says how).",
+    ),
     "too_many_attempts": Code(
         429,
         "too many wrong credentials from the caller's address",

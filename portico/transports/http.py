@@ -105,6 +105,8 @@ def create(context: Context, *, name: str = "http") -> Transport:
             metrics=context.metrics,
             intake=context.intake,
             heartbeat=settings.heartbeat,
+            root_path=settings.root_path or "",
+            everything=settings.prefix_everything,
         ),
         limits=limits(settings),
         tls=tls,

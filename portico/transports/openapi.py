@@ -80,8 +80,8 @@ _COMPONENTS: Mapping[str, Any] = {
 _REFERENCE = "#/components/schemas/"
 
 
-def document(routes: Iterable[BaseRoute]) -> Json:
-    """Return the document of all ``routes`` that are operations; the others are left out."""
+def document(routes: Iterable[BaseRoute], server: str = "/") -> Json:
+    """Return the document of all ``routes`` that are operations; the others are left out. ``server`` is their root."""
     schemas, paths = _Schemas(), Json()
     for path, method, known, max_body in _described(routes):
         paths.setdefault(path, {})[method.lower()] = _operation(path, known, schemas, max_body)
@@ -92,7 +92,7 @@ def document(routes: Iterable[BaseRoute]) -> Json:
         "openapi": "3.1.1",
         "info": {"title": "Portico", "version": __version__, "description": OVERVIEW, "license": {"name": "MIT"}},
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
-        "servers": [{"url": "/"}],
+        "servers": [{"url": server}],
         "security": [{"bearer": []}],
         "paths": paths,
         "components": {

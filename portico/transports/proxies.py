@@ -1,21 +1,32 @@
-"""The client's address and scheme behind a proxy."""
+"""The client's address, scheme and path behind a proxy."""
 
 from __future__ import annotations
 
 import ipaddress
+import logging
+import re
 from collections.abc import Collection
 from itertools import chain
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from portico.transports.mount import PREFIX
+
 UNIX = "unix"
+MAX_PREFIX = 256
+_PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*/?")
+HEALTH = ("/healthz", "/readyz")
+"""The ends of paths that a proxy asks for on its own account, without a client."""
+
+log = logging.getLogger("portico.transports")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class ProxyHeaders:
-    """Takes the client's address and scheme from X-Forwarded-For and X-Forwarded-Proto if a ``trusted`` proxy sends
-    them. ``trusted`` has addresses, networks, or `UNIX` for anybody who comes through a Unix socket.
+    """Takes the client's address, its scheme and the path that was taken off from X-Forwarded-For, X-Forwarded-Proto
+    and X-Forwarded-Prefix if a ``trusted`` proxy sends them. ``trusted`` has addresses, networks, or `UNIX` for anybody
+    who comes through a Unix socket.
 
     uvicorn has such a class, but it does not know Unix sockets, and accepts any text as an address.
     """
@@ -24,15 +35,42 @@ class ProxyHeaders:
         self._app = app
         self._unix = UNIX in trusted
         self._networks = [ipaddress.ip_network(each) for each in trusted if each != UNIX]
+        self._told: set[str] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._trusts(_address(scope["client"][0])) if scope.get("client") else self._unix:
             scope = dict(scope)
             if said := _entries(scope, b"x-forwarded-proto"):
                 self._take_scheme(scope, said[-1].lower())
-            if said := _entries(scope, b"x-forwarded-for"):
-                self._take_client(scope, said)
+            if (said := _entries(scope, b"x-forwarded-prefix")) and said[-1]:
+                self._take_prefix(scope, said[-1])
+            before = scope.get("client")
+            self._take_client(scope, _entries(scope, b"x-forwarded-for"))
+            if scope.get("client") == before and not scope["path"].endswith(HEALTH):
+                self._tell_once(
+                    "a request came through a proxy of trusted_proxies (%s) without the client's address in "
+                    "X-Forwarded-For, so the proxy's stands for it. Let the proxy write that header itself: nginx "
+                    "`proxy_set_header X-Forwarded-For $remote_addr;`, HAProxy `option forwardfor`, Envoy "
+                    "`use_remote_address: true`. This is said once",
+                    before[0] if before else "the Unix socket",
+                )
         await self._app(scope, receive, send)
+
+    def _tell_once(self, text: str, value: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            log.warning(text, value)
+
+    def _take_prefix(self, scope: Scope, prefix: str) -> None:
+        # Only a path: it goes into `Location`, which must not lead to another server.
+        if len(prefix) <= MAX_PREFIX and _PREFIX.fullmatch(prefix):
+            scope[PREFIX] = prefix.rstrip("/")
+        else:
+            self._tell_once(
+                "a proxy of trusted_proxies sends an X-Forwarded-Prefix that is no path such as /agents, which is "
+                "ignored: %s. This is said once",
+                ascii(prefix[:MAX_PREFIX]),
+            )
 
     def _take_scheme(self, scope: Scope, scheme: str) -> None:
         if scheme in ("http", "https"):

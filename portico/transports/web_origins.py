@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from starlette.datastructures import Headers
@@ -15,6 +16,7 @@ from portico.transports.routing import admission
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
 REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID")
 RESPONSE_HEADERS = ("Location", "Retry-After")
+MAX_NAME = 256
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -30,10 +32,9 @@ class OriginCheck:
         self._allowed = allowed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if _changes(scope) and not self._is_welcome(Headers(scope=scope)):
-            raise wire.RequestRefused(
-                "origin_not_allowed", "links and pages of other origins may not start anything here (allowed_origins)"
-            )
+        if _changes(scope) and not self._is_welcome(headers := Headers(scope=scope)):
+            detail = "links and pages of other origins may not start anything here (allowed_origins)"
+            raise wire.RequestRefused("origin_not_allowed", detail + _rewritten(headers))
         await self._app(scope, receive, send)
 
     def _is_welcome(self, headers: Headers) -> bool:
@@ -49,6 +50,31 @@ class OriginCheck:
         # The scheme is not compared with this connection's: a proxy in front may have removed the TLS.
         same = scheme in ("http", "https") and [host] == [value.lower() for value in headers.getlist("host")]
         return same or origins[0] in self._allowed
+
+
+def _rewritten(headers: Headers) -> str:
+    """Return more for the detail if a proxy may have put another name into Host, so that Origin does not match it."""
+    origin, host = headers.get("origin", "")[:MAX_NAME], headers.get("host", "")[:MAX_NAME]
+    name = origin.partition("://")[2]
+    forwarded = headers.get("x-forwarded-host", "").rpartition(",")[2].strip()
+    if not name or name == host:
+        return ""
+    if forwarded == name:
+        doubt = "this page is the server's own, but a proxy has"
+    elif (_inner(host) and not _inner(name)) or host == name.rpartition(":")[0]:
+        doubt = f"if {origin} is this server's own name, a proxy has"
+    else:
+        return ""
+    return (
+        f"; {doubt} rewritten Host to {host}: let it pass the client's on (nginx `proxy_set_header Host $http_host;`, "
+        "Apache `ProxyPreserveHost On`)"
+    )
+
+
+def _inner(host: str) -> bool:
+    """Tell whether ``host`` looks like the address by which a proxy reaches a server, and not like a public name."""
+    name = host.rpartition(":")[0] if re.search(r":[0-9]*$", host) else host
+    return "." not in name or re.fullmatch(r"[0-9.]+|\[.*\]", name) is not None
 
 
 def _changes(scope: Scope) -> bool:

@@ -17,7 +17,7 @@ from portico.core.events import encode_json
 from portico.core.intake import Intake
 from portico.core.sessions import Sessions
 from portico.transports import wire
-from portico.transports.admission import READ, Admission, admitting
+from portico.transports.admission import Admission, admitting
 from portico.transports.auth import set_caller
 from portico.transports.caller import Caller, caller_of
 from portico.transports.endpoint import route
@@ -34,6 +34,13 @@ from portico.transports.streams import Streams
 
 AUTH_SECONDS = 10.0
 """The time for the first frame of a client that sends its credentials in it."""
+NOT_PASSED_ON = (
+    ", which the client has asked for, but a proxy on the way has not passed on. It must send HTTP/1.1 and Upgrade: "
+    "nginx `proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "
+    'upgrade;`, Apache `upgrade=websocket` behind its ProxyPass, lighttpd `proxy.header = ("upgrade" => "enable")`, '
+    "Varnish `return (pipe)`, Envoy `upgrade_configs`"
+)
+"""More for the detail of 426, for a request that was one for a WebSocket before a proxy took its headers off."""
 
 
 class WebSocketRoutes:
@@ -127,7 +134,7 @@ class WebSocketRoutes:
     "A session's events as they happen, and its client's queries, answers and interrupts",
     Answer(101, "From here on the connection speaks WebSocket."),
     codes=("upgrade_required",),
-    admission=READ,
+    admission=Admission(ticket="read", first_frame=True),
 )
 async def _no_handshake(request: Request, query: SocketParameters) -> NoReturn:
     """Without a subprotocol every text message is a query, and the server sends messages as in `PlainMessage`. With the
@@ -142,4 +149,7 @@ async def _no_handshake(request: Request, query: SocketParameters) -> NoReturn:
     server, 1013 the server can't do it now, 4400 malformed, 4401 no credentials or wrong ones, 4403 not allowed, 4404
     no such session, 4429 a limit is reached."""
     headers = {"upgrade": "websocket", "connection": "upgrade"}
-    raise wire.HttpError(426, "upgrade_required", "this path speaks WebSocket", headers)
+    detail = "this path speaks WebSocket"
+    if "upgrade" in request.headers or any(name.startswith("sec-websocket-") for name in request.headers):
+        detail += NOT_PASSED_ON
+    raise wire.HttpError(426, "upgrade_required", detail, headers)

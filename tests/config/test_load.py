@@ -191,6 +191,8 @@ OTHER_VALUES = {
     "auth": "none",
     "auth_tokens": "a:b",
     "api_prefix": "/v1",
+    "prefix_everything": "true",
+    "root_path": "/agents",
     "log_level": "debug",
     "log_format": "json",
 }

@@ -82,6 +82,8 @@ def test_defaults_are_those_of_the_contract() -> None:
         "auth": ("token",),
         "auth_tokens": (),
         "api_prefix": "/claude",
+        "prefix_everything": False,
+        "root_path": None,
         "log_level": "info",
         "log_format": "text",
     }
@@ -251,6 +253,8 @@ def test_accepted(name: str, text: str, value: Any) -> None:
                 "/healthz/x",
             ],
         ),
+        ("prefix_everything", ["", "perhaps"]),
+        ("root_path", ["/", "agents", "/a/", "//a", "/a b", "https://a.example", "/..", "/a\n", "/docs"]),
         ("log_level", ["INFO", "trace"]),
         ("log_format", ["yaml"]),
     ],

@@ -298,12 +298,16 @@ async def test_workspace_roots_do_not_open_what_others_keep_there(tmp_path: Path
 
 
 async def test_auth_none_lets_everybody_in_and_api_prefix(tmp_path: Path) -> None:
-    async with running_server(tmp_path, PORTICO_AUTH="none", PORTICO_API_PREFIX="/api/v1") as server:
+    settings = {"PORTICO_AUTH": "none", "PORTICO_API_PREFIX": "/api/v1", "PORTICO_PREFIX_EVERYTHING": "true"}
+    async with running_server(tmp_path, **settings) as server:
         async with httpx.AsyncClient(base_url=server.url, timeout=HANG_SECONDS, trust_env=False) as client:
             assert (await client.get("/api/v1/sessions")).status_code == 200
             created = await client.post("/api/v1/sessions", json={"session_id": "s"})
             assert created.headers["Location"] == "/api/v1/sessions/s"
             assert (await client.get("/claude/sessions")).status_code == 404
+            for path in ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"):
+                assert (await client.get(f"/api/v1{path}")).status_code == 200, path
+                assert (await client.get(path)).status_code == 404, path
         assert not (server.data_dir / "token").exists()
         assert "auth=none: who reaches this server may do everything" in together.log(server)
 
@@ -396,6 +400,7 @@ SHOWN_WITH_ANOTHER = {
     "max_queued_turns": "test_max_sessions_per_principal_and_max_turns_per_minute",
     "max_tokens": "test_anthropic_api_key_claude_model_max_tokens_and_disallowed_tools_reach_the_model",
     "max_turns_per_minute": "test_max_sessions_per_principal_and_max_turns_per_minute",
+    "prefix_everything": "test_auth_none_lets_everybody_in_and_api_prefix",
     "pool_size": "test_key_gateway_off_hands_the_credential_to_the_agent",
     "port": "test_host_and_port",
     "process_wait": "test_max_processes_process_wait_and_drain_timeout",

@@ -17,6 +17,9 @@ import anyio
 import httpx
 import pytest
 
+from portico.cli.client.api import Client
+from portico.cli.client.connection import find_endpoint
+from portico.cli.client.errors import ProblemError
 from tests.support.limits import HANG_SECONDS
 from tests.support.server import ROOT, RunningServer, running_server
 from tests.support.talk import Talk, only, script, talk, text
@@ -128,6 +131,7 @@ async def other(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runni
         "PORTICO_PLUGINS": "failing",
         "PORTICO_PORT": str(port),
         "PORTICO_PROXY_HEADERS": "true",
+        "PORTICO_ROOT_PATH": "/agents",
         "PORTICO_SANDBOX": "none",
         "PORTICO_SUBAGENTS": "off",
         "PORTICO_TRUSTED_PROXIES": "10.0.0.0/8",
@@ -359,6 +363,34 @@ async def test_proxy_headers_say_who_is_calling(server: RunningServer, client: T
 
 async def test_trusted_proxies_are_those_that_are_believed(other: RunningServer, me: Talk) -> None:
     assert await seen_behind(other, me) == "127.0.0.1"
+
+
+async def made_at(server: RunningServer, client: Talk) -> tuple[str, str]:
+    """Where a new session is said to be, and where the document says that the API is."""
+    proxied = {"X-Forwarded-Prefix": "/site"}
+    made = await client.http.post("/sessions", json={"session_id": "made", "driver": "claude-code"}, headers=proxied)
+    document = (await client.http.get(f"{server.url}/openapi.json", headers=proxied)).json()
+    return made.headers["Location"], document["servers"][0]["url"]
+
+
+async def test_root_path_is_where_clients_find_it(
+    server: RunningServer, client: Talk, other: RunningServer, me: Talk
+) -> None:
+    assert await made_at(other, me) == ("/agents/claude/sessions/made", "/agents")
+    assert (await me.http.get(f"{other.url}/agents/claude/sessions/made")).status_code == 200, "it can be followed"
+    assert await made_at(server, client) == ("/site/claude/sessions/made", "/site"), "its proxy is trusted"
+
+
+async def test_the_program_finds_an_api_below_a_path(other: RunningServer, me: Talk) -> None:
+    await me.http.post("/sessions", json={"session_id": "found", "driver": "claude-code"})
+    for path in ("/agents", "/agents/claude", ""):
+        at = find_endpoint({}, other.home, server=other.url + path, token="my-own-secret")
+        async with Client(at) as api:
+            assert "found" in [each["session_id"] for each in await api.sessions()], path
+            assert "portico_sessions" in await api.metrics()
+    async with Client(find_endpoint({}, other.home, server=f"{other.url}/wrong", token="my-own-secret")) as api:
+        with pytest.raises(ProblemError, match="--server wants the path of the API"):
+            await api.sessions()
 
 
 async def test_mcp_servers_are_the_operators(client: Talk) -> None:

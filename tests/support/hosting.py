@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import anyio
 import uvicorn
@@ -30,13 +32,18 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def hosting(folder: Path, wrap: Wrap, *, root_path: str = "") -> AsyncIterator[str]:
-    """The address of a server of the app that ``wrap`` makes of Portico's; ``root_path`` is uvicorn's."""
+async def hosting(
+    folder: Path, wrap: Wrap, *, root_path: str = "", api: Mapping[str, Any] = MappingProxyType({})
+) -> AsyncIterator[str]:
+    """The address of a server of the app that ``wrap`` makes of Portico's; ``root_path`` is uvicorn's, ``api`` are
+    fields of `Api`."""
     streams, stopped = Streams(), anyio.Event()
     callers = Callers([TokenAuthenticator(TOKENS.items())])
     async with scripted_engine(folder) as engine, background() as tasks:
-        app = wrap(create_app(engine, callers, streams, Api("/claude", 1024 * 1024, LOOPBACK, ())))
-        server = _Server(uvicorn.Config(app, root_path=root_path, log_config=None, access_log=False))
+        app = wrap(create_app(engine, callers, streams, Api("/claude", 1024 * 1024, LOOPBACK, (), **api)))
+        server = _Server(
+            uvicorn.Config(app, root_path=root_path, log_config=None, access_log=False, proxy_headers=False)
+        )
 
         async def serve(listener: socket.socket) -> None:
             await server.serve([listener])

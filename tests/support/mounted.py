@@ -62,6 +62,8 @@ def create(context: Context) -> Transport:
             tickets=context.tickets,
             metrics=context.metrics,
             heartbeat=settings.heartbeat,
+            root_path=settings.root_path or "",
+            everything=settings.prefix_everything,
         ),
         limits(settings),
         context.stream_quota,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Around:
     base: str = ""
     taken: str = ""
     root_path: str = ""
+    api: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def mount(self) -> str:
@@ -83,6 +84,14 @@ AROUND = {
     ),
     "a root_path with a slash behind": Around(changing(lambda scope: {"root_path": "/agents/"}), "/agents"),
     "a host that takes the mount off the path": Around(changing(path_taken_off), "/agents"),
+    "a proxy that takes its part off, and Portico told": Around(
+        lambda app: app, taken="/api", api={"root_path": "/api"}
+    ),
+    "a proxy that leaves it, and Portico told": Around(lambda app: app, "/api", api={"root_path": "/api"}),
+    "a proxy that takes off what the API's path begins with": Around(
+        lambda app: app, taken="/claude", api={"root_path": "/claude"}
+    ),
+    "such a proxy and a mount": Around(mounted("/agents"), "/agents", taken="/api", api={"root_path": "/api"}),
     "a server that says no raw_path": Around(changing(lambda scope: {"raw_path": None}, mounted("/agents")), "/agents"),
 }
 
@@ -101,7 +110,7 @@ async def told(http: httpx.AsyncClient, method: str, path: str, **options: Any) 
 @pytest.mark.parametrize("name", AROUND)
 async def test_the_guards_hold_wherever_the_app_is_mounted(tmp_path: Path, name: str) -> None:
     around = AROUND[name]
-    async with hosting(tmp_path, around.wrap, root_path=around.root_path) as server:
+    async with hosting(tmp_path, around.wrap, root_path=around.root_path, api=around.api) as server:
         url = server + around.base
         async with client(url) as alice, client(url, None) as nobody:
             # What is open to everybody.
@@ -178,10 +187,16 @@ async def test_the_guards_hold_wherever_the_app_is_mounted(tmp_path: Path, name:
                 assert (await alice.get("/outside")).status_code in (401, 404)
 
 
-@pytest.mark.parametrize("name", ["nothing", "a mount with a parameter", "the same and a mount"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("nothing", "a mount with a parameter", "the same and a mount", "such a proxy and a mount"),
+        "a proxy that takes off what the API's path begins with",
+    ],
+)
 async def test_the_document_and_its_page_say_where_the_api_is(tmp_path: Path, name: str) -> None:
     around = AROUND[name]
-    async with hosting(tmp_path, around.wrap, root_path=around.root_path) as server:
+    async with hosting(tmp_path, around.wrap, root_path=around.root_path, api=around.api) as server:
         async with client(server + around.base, None) as nobody:
             document = (await nobody.get("/openapi.json")).json()
             page = (await nobody.get("/docs")).text
@@ -193,6 +208,68 @@ async def test_the_document_and_its_page_say_where_the_api_is(tmp_path: Path, na
                 other = httpx.URL(server).join("/x/agents/openapi.json")
                 assert (await nobody.get(other)).json()["servers"] == [{"url": "/x/agents"}]
                 assert (await nobody.get("/openapi.json")).json() == document
+
+
+@pytest.mark.parametrize(
+    ("proxies", "said", "mount"),
+    [
+        (("127.0.0.1",), ["/site/agents"], "/site/agents"),
+        (("127.0.0.1",), ["/agents/"], "/agents"),
+        (("127.0.0.1",), ["/made-up", "/agents"], "/agents"),
+        (("127.0.0.1",), ["/made-up, /agents"], "/agents"),
+        (("127.0.0.1",), ["/"], ""),
+        (("127.0.0.1",), [""], "/set"),
+        (("127.0.0.1",), ["//evil.example"], "/set"),
+        (("127.0.0.1",), ["https://evil.example/agents"], "/set"),
+        (("127.0.0.1",), ["/\\evil.example"], "/set"),
+        (("127.0.0.1",), ["/a/../.."], "/set"),
+        (("127.0.0.1",), ["agents"], "/set"),
+        (("127.0.0.1",), ["/agents?a=b"], "/set"),
+        (("127.0.0.1",), ["/agents\tb"], "/set"),
+        (("127.0.0.1",), ["/" + "a" * 256], "/set"),
+        (("10.0.0.1",), ["/agents"], "/set"),
+        ((), ["/agents"], "/set"),
+    ],
+)
+async def test_a_trusted_proxy_says_what_it_has_taken_off(
+    tmp_path: Path, proxies: tuple[str, ...], said: list[str], mount: str
+) -> None:
+    api = {"root_path": "/set", "proxies": proxies}
+    headers = [("X-Forwarded-Prefix", each) for each in said] + [("X-Forwarded-For", "192.0.2.1")]
+    async with hosting(tmp_path, lambda app: app, api=api) as server, client(server) as alice:
+        made = await alice.post("/claude/sessions", json={"session_id": "s"}, headers=headers)
+        assert (made.status_code, made.headers["location"]) == (201, f"{mount}/claude/sessions/s")
+        document = (await alice.get("/openapi.json", headers=headers)).json()
+        assert document["servers"] == [{"url": mount or "/"}]
+        # Where the proxy took a path off, nothing else is: it may forbid a path that would be reached in that way.
+        twice = await told(alice, "GET", "/set/claude/sessions", headers=headers)
+        assert twice == ((200, "") if mount == "/set" else (404, "not_found"))
+
+
+async def test_everything_lies_below_the_prefix_where_asked(tmp_path: Path) -> None:
+    api = {"everything": True, "root_path": "/site", "routes": {"own": OwnRoutes()}}
+    async with hosting(tmp_path, lambda app: app, api=api) as server, client(server) as alice:
+        async with client(server, None) as nobody:
+            for path in ("/healthz", "/readyz", "/docs", "/openapi.json"):
+                assert (await nobody.get(f"/claude{path}")).status_code == 200, path
+                assert await told(nobody, "GET", path) == (401, "unauthenticated"), path
+                assert await told(alice, "GET", path) == (404, "not_found"), path
+            document = (await nobody.get("/claude/openapi.json")).json()
+        made = await alice.post("/claude/sessions", json={"session_id": "s"})
+        assert made.headers["location"] == "/site/claude/sessions/s"
+        assert (document["servers"], "/sessions" in document["paths"]) == ([{"url": "/site/claude"}], True)
+        for path in ("/sessions", "/claude/claude/sessions", "/claudes/sessions", "/site/sessions"):
+            assert await told(alice, "GET", path) == (404, "not_found"), path
+        assert await told(alice, "GET", "/site/claude/sessions/s") == (200, "")
+        assert (await alice.get("/claude/own")).text == f"{server}/site/claude/own"
+        async with talking(server, "/claude/ws/s", v1=True) as socket:
+            assert (await socket.ask({"type": "query", "content": "hello"}))["type"] == "ack"
+
+
+@dataclass(frozen=True)
+class OwnRoutes:
+    def routes(self, engine: Any) -> list[Route]:
+        return [Route("/own", lambda request: PlainTextResponse(str(request.url_for("own"))), name="own")]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from portico.transports.hosts import LOOPBACK
 from tests.support.serving import serving
 from tests.support.websocket import talking
 
@@ -105,3 +106,39 @@ async def test_pages_that_may_see_problems_and_streams_too(tmp_path: Path, mount
             assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, APP)
         unknown = await served.client.get("/claude/sessions", headers={"Origin": APP, "authorization": "Bearer no"})
         assert (unknown.status_code, unknown.headers["access-control-allow-origin"]) == (401, APP)
+
+
+NAME = "https://portico.example"
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "forwarded", "said"),
+    [
+        (
+            "127.0.0.1:8787",
+            NAME,
+            "portico.example",
+            "is the server's own, but a proxy has rewritten Host to 127.0.0.1:8787",
+        ),
+        ("127.0.0.1:8787", NAME, None, f"if {NAME} is this server's own name, a proxy has rewritten Host"),
+        ("[::1]:8787", NAME, None, f"if {NAME} is"),
+        ("localhost", NAME, "evil.example", f"if {NAME} is"),
+        ("portico.example", f"{NAME}:8443", None, f"if {NAME}:8443 is"),
+        ("portico.example", "https://evil.example", None, None),
+        ("portico.example", "https://evil.example", "portico.example", None),
+        ("127.0.0.1:8787", "http://localhost:3000", None, None),
+        ("127.0.0.1:8787", "null", None, None),
+        ("127.0.0.1:8787", None, None, None),
+    ],
+)
+async def test_a_proxy_that_rewrites_host_is_named(
+    tmp_path: Path, mounted: bool, host: str, origin: str | None, forwarded: str | None, said: str | None
+) -> None:
+    headers = {"Host": host, "Origin": origin, "X-Forwarded-Host": forwarded}
+    given = {name: value for name, value in headers.items() if value} | {"Sec-Fetch-Site": "cross-site"}
+    async with serving(tmp_path, mounted=mounted, hosts={*LOOPBACK, "portico.example"}) as served:
+        refused = (await served.client.post("/claude/sessions", json={}, headers=given)).json()
+        assert refused["code"] == "origin_not_allowed"
+        assert ("rewritten" in refused["detail"]) == (said is not None)
+        if said is not None:
+            assert said in refused["detail"] and "proxy_set_header Host $http_host;" in refused["detail"]

@@ -82,9 +82,33 @@ async def taken(
     async def app(scope: Any, receive: Any, send: Any) -> None:
         seen.update(scope)
 
-    scope = {"type": kind, "scheme": "http", "client": client, "headers": headers}
+    scope = {"type": kind, "scheme": "http", "client": client, "headers": headers, "path": "/claude/sessions"}
     await ProxyHeaders(app, trusted)(scope, None, None)  # type: ignore[arg-type]
     return seen
+
+
+async def test_a_proxy_that_does_not_say_who_is_calling_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        pass
+
+    behind = ProxyHeaders(app, (*TRUSTED, "unix"))
+
+    async def ask(client: Any, headers: dict[str, bytes], path: str = "/claude/sessions") -> list[str]:
+        fields = [(f"x-forwarded-{name}".encode(), value) for name, value in headers.items()]
+        scope = {"type": "http", "scheme": "http", "client": client, "headers": fields, "path": path}
+        caplog.clear()
+        await behind(scope, None, None)  # type: ignore[arg-type]
+        return caplog.messages
+
+    assert not await ask(("192.0.2.7", 1), {}), "it is no proxy"
+    assert not await ask(PROXY, {"for": b"192.0.2.7"})
+    assert not await ask(PROXY, {}, "/healthz"), "it asks this for itself"
+    (told,) = await ask(PROXY, {"for": b"unknown"})
+    assert "10.0.0.1" in told and "proxy_set_header X-Forwarded-For $remote_addr;" in told
+    assert not await ask(PROXY, {}) and not await ask(None, {})
+    (told,) = await ask(PROXY, {"for": b"192.0.2.7", "prefix": b"//evil.example"})
+    assert "X-Forwarded-Prefix" in told and "'//evil.example'" in told
+    assert not await ask(PROXY, {"for": b"192.0.2.7", "prefix": b"//other.example"})
 
 
 @pytest.mark.parametrize(("proxies", "seen"), [((), "127.0.0.1"), (("127.0.0.1/32",), "192.0.2.1")])

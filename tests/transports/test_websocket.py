@@ -637,8 +637,17 @@ async def test_http_on_the_path_of_a_websocket_is_told_so(tmp_path: Path) -> Non
     async with serving(tmp_path) as served:
         answer = await served.client.get("/claude/ws/s")
         assert (answer.status_code, answer.json()["code"]) == (426, "upgrade_required")
-        assert answer.headers["upgrade"] == "websocket"
-        assert (await served.client.post("/claude/ws/s")).status_code == 405
+        assert answer.headers["upgrade"] == "websocket" and "proxy" not in answer.json()["detail"]
+        # A proxy that takes Upgrade off leaves the rest. The credentials of such a client may have been still to come.
+        del served.client.headers["authorization"]
+        for left in ({"Sec-WebSocket-Version": "13"}, {"Upgrade": "websocket"}):
+            stripped = await served.client.get("/claude/ws/s", headers=left)
+            assert (stripped.status_code, stripped.json()["code"]) == (426, "upgrade_required")
+            assert "proxy_set_header Upgrade $http_upgrade;" in stripped.json()["detail"]
+        wrong = await served.client.get("/claude/ws/s", headers={"Authorization": "Bearer wrong"})
+        assert wrong.status_code == 401
+        alice = {"Authorization": "Bearer alice-secret"}
+        assert (await served.client.post("/claude/ws/s", headers=alice)).status_code == 405
 
 
 async def test_alone_there_is_nothing_but_websockets_and_health(tmp_path: Path) -> None:

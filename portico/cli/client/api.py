@@ -15,8 +15,10 @@ import anyio
 import httpx
 from httpx_sse import EventSource
 
-from portico.cli.client.connection import Endpoint, explain
-from portico.cli.client.errors import ClientError, HistoryLost, ProblemError, Unreachable
+from portico.cli.client.connection import API_PREFIX, Endpoint, explain
+from portico.cli.client.errors import ClientError, HistoryLost, ProblemError, Stranger, Unreachable
+from portico.cli.client.proxy_answers import code_of, describe, name_of
+from portico.cli.client.request import visible
 from portico.ziti.overlay import DialFailed, OverlayDialler, transport
 
 Event = dict[str, Any]
@@ -73,6 +75,9 @@ class Client:
             timeout=httpx.Timeout(CALL_SECONDS, connect=10),
             trust_env=not (endpoint.local or endpoint.overlay),  # no proxy leads to this machine, or onto an overlay
         )
+        self._prefix = endpoint.api_prefix
+        self._settled = False
+        self._metrics: str | None = None
         self.lost = False
         """True while a stream is broken."""
 
@@ -130,7 +135,19 @@ class Client:
 
     async def metrics(self) -> str:
         """Return the server's numbers, in Prometheus' text format."""
-        return (await self._answer("GET", f"{self._endpoint.url}/metrics")).text
+        # They are at the server's root, whose path is a part of the API's: a proxy may have put more in front.
+        parts = self._prefix.split("/")
+        roots = ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
+        for root in roots if self._metrics is None else [self._metrics]:
+            try:
+                answer = await self._answer("GET", f"{self._endpoint.url}{root}/metrics")
+            except (ProblemError, Stranger) as error:
+                if isinstance(error, ProblemError) and error.status != 404:
+                    raise
+            else:
+                self._metrics = root
+                return answer.text
+        raise ProblemError(404, "not_found", "the server has no metrics")
 
     async def close_session(self, session_id: str, *, purge: bool = False) -> None:
         """Close a session. ``purge``: delete its history and its workspace too."""
@@ -263,7 +280,7 @@ class Client:
         try:
             await self._check(response)
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
-                raise self._stranger()
+                raise self._stranger(response)
             yield None
             async with aclosing(EventSource(response).aiter_sse()) as frames:
                 async for frame in frames:
@@ -283,6 +300,8 @@ class Client:
         try:
             with anyio.fail_after(CALL_SECONDS):
                 response = await self._http.request(method, path, **arguments)
+                if path.startswith("/") and self._is_elsewhere(response):
+                    response = await self._http.request(method, path, **arguments)
                 await self._check(response)
         except httpx.RequestError as error:
             raise Unreachable(explain(error, self._endpoint)) from error
@@ -292,6 +311,17 @@ class Client:
             raise Unreachable(str(error)) from None
         return response
 
+    def _is_elsewhere(self, response: httpx.Response) -> bool:
+        """Tell whether the API may lie one step below the path that the user gave; if so, go there from now on."""
+        if self._settled:
+            return False
+        self._settled = True
+        if response.status_code != 404 or code_of(response) not in (None, "not_found"):
+            return False
+        self._prefix += API_PREFIX
+        self._http.base_url = httpx.URL(self._endpoint.url + self._prefix)
+        return True
+
     async def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         response = await self._answer(method, path, **arguments)
         if not response.content:
@@ -299,33 +329,36 @@ class Client:
         try:
             answer: dict[str, Any] = response.json()
         except ValueError:
-            raise self._stranger() from None
+            raise self._stranger(response) from None
         return answer
 
     async def _check(self, response: httpx.Response) -> None:
         if response.is_success:
             return
         await response.aread()
-        try:
-            problem = response.json()
-            status, code, detail = response.status_code, str(problem["code"]), str(problem.get("detail", ""))
-        except (ValueError, LookupError, TypeError, AttributeError):
-            if response.status_code in GATEWAY:
-                raise _GatewayTrouble(f"{self._endpoint.address} answers {response.status_code}") from None
+        status, code = response.status_code, code_of(response)
+        if code is None:
+            said = describe(response, self._endpoint.address)
+            if status in GATEWAY:
+                raise _GatewayTrouble(said)
             if response.is_redirect:
-                target = response.headers.get("location", "")
-                raise Unreachable(f"{self._endpoint.address} sends us to {target}: give that as --server") from None
-            raise self._stranger(response.status_code) from None
-        if status == 401:
+                target = visible(response.headers.get("location", ""))
+                raise Unreachable(f"{self._endpoint.address} sends us to {target}: give that as --server")
+            raise Unreachable(said) if said else self._stranger(response)
+        detail = str(response.json().get("detail", ""))
+        if code == "not_found":
+            detail += f": --server wants the path of the API too, such as {self._endpoint.url}/agents{API_PREFIX}"
+        if status == 401 or code == "too_many_attempts":
             tried = self._endpoint.token_source
             what = f"does not take the token from {tried}" if tried else "wants a token"
             detail = f"{self._endpoint.address} {what}: give one of its tokens with --token or PORTICO_TOKEN"
         raise ProblemError(status, code, detail)
 
-    def _stranger(self, status: int | None = None) -> Unreachable:
+    def _stranger(self, response: httpx.Response) -> Stranger:
         where = self._endpoint.address + self._endpoint.api_prefix
-        answer = f" (status {status})" if status else ""
-        return Unreachable(f"what answers at {where} is no Portico server{answer}: is the address right?")
+        by = f" from {name}" if (name := name_of(response)) else ""
+        answer = f"status {response.status_code}{by}"
+        return Stranger(f"what answers at {where} is no Portico server ({answer}): is the address right?")
 
 
 class _GatewayTrouble(Exception):

@@ -3,6 +3,7 @@
 ClientError
 ├── EndpointError   no server, or no usable address of one
 ├── Unreachable     nothing answers there, or something that is no Portico server
+│   └── Stranger    the latter
 ├── HistoryLost     events that are needed were deleted on the server
 └── ProblemError    the server refuses, as an RFC 9457 problem
 """
@@ -19,6 +20,10 @@ class EndpointError(ClientError):
 
 
 class Unreachable(ClientError):
+    pass
+
+
+class Stranger(Unreachable):
     pass
 
 

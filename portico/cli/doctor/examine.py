@@ -29,6 +29,7 @@ CHECKS: Mapping[str, Check] = {
     "authenticators": caller_checks.check_authenticators,
     "audit log": folder_checks.check_audit_log,
     "exposure": caller_checks.check_exposure,
+    "proxy": network_checks.check_proxy,
     "tls": network_checks.check_tls,
     "ziti": network_checks.check_ziti,
 }

@@ -48,6 +48,20 @@ def _is_of(data_dir: Path, port: int, uds: Path | None) -> bool:
         return False
 
 
+async def check_proxy(place: Place) -> Finding:
+    """Check whose word is taken about clients, and tell the paths by which these find the server."""
+    settings = place.settings
+    root = settings.root_path or ""
+    pages = root + (settings.api_prefix if settings.prefix_everything else "")
+    found = f"the API is at {root}{settings.api_prefix}, the rest at {pages}/docs, {pages}/healthz and so on"
+    if anybody := [each for each in settings.trusted_proxies if each.endswith("/0")]:
+        text = f"anybody can make up the address of a client (trusted_proxies {', '.join(anybody)})"
+        return warning(text, "name the addresses of the proxies alone in PORTICO_TRUSTED_PROXIES")
+    if settings.trusted_proxies:
+        found += f"; {', '.join(settings.trusted_proxies)} must write X-Forwarded-For"
+    return ok(found)
+
+
 async def check_tls(place: Place) -> Finding:
     """Check that certificate and key fit together."""
     return await check_pair(place.settings.tls_cert, place.settings.tls_key)

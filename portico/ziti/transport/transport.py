@@ -200,6 +200,7 @@ def create(context: Context) -> Transport:
             metrics=context.metrics,
             intake=context.intake,
             heartbeat=settings.heartbeat,
+            everything=settings.prefix_everything,
         ),
         limits=limits(settings),
         quota=context.stream_quota,
