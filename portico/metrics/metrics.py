@@ -36,8 +36,16 @@ class Metrics:
             buckets=SECONDS,
             registry=None,
         )
+        self._wrong_credentials = Counter(
+            "portico_wrong_credentials_total",
+            "Wrong tokens and tickets. Their status is 429 where too many had come from the same address.",
+            ("status",),
+            registry=None,
+        )
         self._streams = Gauge("portico_streams", "Open streams of events.", ("kind",), registry=None)
-        self.add(self._requests, self._request_seconds, self._streams)
+        self.add(self._requests, self._request_seconds, self._wrong_credentials, self._streams)
+        for status in ("401", "429"):
+            self._wrong_credentials.labels(status)
         for kind in ("sse", "websocket"):
             self._streams.labels(kind)
 
@@ -56,6 +64,10 @@ class Metrics:
         self._requests.labels(route, method, str(status) if known else OTHER).inc()
         if seconds is not None:
             self._request_seconds.labels(route, method).observe(seconds)
+
+    def wrong_credentials(self, *, slowed: bool) -> None:
+        """Count wrong credentials; ``slowed``: too many had come from the same address."""
+        self._wrong_credentials.labels("429" if slowed else "401").inc()
 
     @contextmanager
     def stream(self, kind: str) -> Iterator[None]:

@@ -85,7 +85,8 @@ class Api:
 
 
 def create_app(engine: Sessions, callers: Callers, streams: Streams, api: Api) -> ASGIApp:
-    gate = CallerGate(engine, callers, api.tickets)
+    gate = CallerGate(engine, callers, api.tickets, api.metrics)
+    streams.chores.append(gate.tell)
     routes = routes_of(engine, gate, streams, api)
     # Starlette's app class is not used: it would answer errors itself, in its own way.
     checked = HostCheck(OriginCheck(Authentication(Holding(handle, api.intake), gate), api.origins), api.hosts)

@@ -1,19 +1,21 @@
-"""A brake on guessing: after some failures in a row an address has to wait between two attempts."""
+"""A brake on guessing: wrong credentials are answered slowly, and told of in the log. Good ones never wait."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections import OrderedDict
-from collections.abc import Callable
-from hashlib import sha256
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_address
 
+import anyio
 from starlette.types import Scope
 
-from portico.core.errors import Exhausted
+from portico.core.errors import Exhausted, PorticoError, Unauthenticated
 from portico.core.principal import Callers, Principal
+from portico.metrics.metrics import Metrics
 from portico.transports.dialler import dialler_of
 
 FREE_FAILURES = 20
@@ -21,47 +23,111 @@ FREE_FAILURES = 20
 PAUSE_SECONDS = 5.0
 """The time after which one failure is forgotten."""
 ADDRESSES = 4096
-"""The most addresses that are remembered, and the most good credentials. The oldest are forgotten first."""
+"""The most addresses that are remembered. The oldest are forgotten first."""
+HELD_SECONDS = 1.0
+"""The time for which a refusal is held back from an address that has to wait."""
+HELD, HELD_EACH = 16, 4
+"""The most refusals that are held back at once: of all addresses, and of one. Others are sent at once, so that nobody
+takes up connections with them."""
+WINDOW_SECONDS = 60.0
+"""The time whose failures are told of in one line for each address."""
+NAMED = 20
+"""The most addresses that are named in the log in that time."""
 LABEL_LENGTH = 128
 
 log = logging.getLogger("portico.auth")
 
 
 class Attempts:
-    """The attempts from each address.
+    """The failed attempts from each address.
 
-    Credentials that were good before at the same address always pass, whatever others do there: behind a proxy all
-    clients may share one address.
+    Credentials are looked up first, whatever others have tried at the same address: behind a proxy all clients may
+    share one.
     """
 
-    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        metrics: Metrics | None = None,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        held_seconds: float = HELD_SECONDS,
+    ) -> None:
+        self._metrics = metrics or Metrics()
         self._now = now
+        self._held_seconds = held_seconds
         self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self._good: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+        self._held: Counter[str] = Counter()
+        self._named: Counter[str] = Counter()
+        self._unnamed = 0
+        self._window = -math.inf
 
-    def check(self, address: str, secret: str) -> None:
-        """Raise `Exhausted` (``too_many_attempts``) if the address has to wait."""
-        wait = (self._count(address) - FREE_FAILURES + 1) * PAUSE_SECONDS
-        if wait > 0 and (address, _digest(secret)) not in self._good:
-            raise Exhausted("too many wrong credentials", code="too_many_attempts", retry_after=math.ceil(wait))
+    async def failed(self, address: str, detail: str) -> PorticoError:
+        """Note wrong credentials from ``address``; return the error to refuse them with. ``detail`` is for people.
 
-    def failed(self, address: str) -> None:
-        self._failures[address] = self._count(address) + 1, self._now()
-        _trim(self._failures, address)
-        log.warning("wrong credentials from %s", address)
+        From an address that has to wait it returns later, and `Exhausted` (``too_many_attempts``).
+        """
+        wait = self._count(address)
+        self._metrics.wrong_credentials(slowed=wait is not None)
+        self._note(address)
+        if wait is None:
+            return Unauthenticated(detail)
+        if self._held.total() < HELD and self._held[address] < HELD_EACH:
+            with self._holding(address):
+                await anyio.sleep(self._held_seconds)
+        detail = f"{detail}, and too many others from your address were not either"
+        return Exhausted(detail, code="too_many_attempts", retry_after=math.ceil(wait))
 
-    def succeeded(self, address: str, secret: str) -> None:
-        key = address, _digest(secret)
-        self._good[key] = None
-        _trim(self._good, key)
-
-    def _count(self, address: str) -> float:
+    def _count(self, address: str) -> float | None:
+        """Count a failure; return None, or the seconds to wait if there were too many before."""
         count, then = self._failures.get(address, (0.0, 0.0))
-        return max(0.0, count - (self._now() - then) / PAUSE_SECONDS)
+        now = self._now()
+        count = max(0.0, count - (now - then) / PAUSE_SECONDS)
+        wait = (count - FREE_FAILURES + 1) * PAUSE_SECONDS
+        self._failures[address] = (count if wait > 0 else count + 1), now
+        self._failures.move_to_end(address)
+        if len(self._failures) > ADDRESSES:
+            self._failures.popitem(last=False)
+        return wait if wait > 0 else None
+
+    @contextmanager
+    def _holding(self, address: str) -> Iterator[None]:
+        self._held[address] += 1
+        try:
+            yield
+        finally:
+            self._held[address] -= 1
+            if not self._held[address]:
+                del self._held[address]
+
+    def _note(self, address: str) -> None:
+        """Name ``address`` in the log at once, if it is not named yet."""
+        self.tell()
+        if self._window == -math.inf:
+            self._window = self._now()
+        if address not in self._named and len(self._named) >= NAMED:
+            self._unnamed += 1
+            return
+        self._named[address] += 1
+        if self._named[address] == 1:
+            log.warning("wrong credentials from %s", address)
+
+    def tell(self) -> None:
+        """Say in the log how many there were, if the window is over."""
+        if self._now() - self._window < WINDOW_SECONDS:
+            return
+        for address, count in self._named.items():
+            if count > 1:
+                log.warning("wrong credentials from %s: %d in %d s", address, count, WINDOW_SECONDS)
+        if self._unnamed:
+            log.warning("wrong credentials from other addresses: %d in %d s", self._unnamed, WINDOW_SECONDS)
+        self._named.clear()
+        self._unnamed = 0
+        self._window = -math.inf
 
 
 class SlowedCallers(Callers):
-    """``callers``, for requests from ``address``. `principal` raises `Exhausted` too."""
+    """``callers``, for requests from ``address``. `principal` is slow for wrong credentials, and raises `Exhausted`
+    too."""
 
     def __init__(self, callers: Callers, attempts: Attempts, address: str) -> None:
         self._callers = callers
@@ -72,15 +138,15 @@ class SlowedCallers(Callers):
         return self._callers.knows(principal)
 
     async def find(self, secret: str | None) -> Principal | None:
-        if secret is None:
-            return await self._callers.find(None)
-        self._attempts.check(self._address, secret)
-        principal = await self._callers.find(secret)
-        if principal is None:
-            self._attempts.failed(self._address)
-        else:
-            self._attempts.succeeded(self._address, secret)
-        return principal
+        return await self._callers.find(secret)
+
+    async def principal(self, secret: str | None) -> Principal:
+        try:
+            return await self._callers.principal(secret)
+        except Unauthenticated as error:
+            if secret is None:
+                raise
+            raise await self._attempts.failed(self._address, error.detail) from None
 
 
 def address_of(scope: Scope) -> str:
@@ -100,13 +166,3 @@ def address_of(scope: Scope) -> str:
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return f"{IPv6Address(int(address) >> 64 << 64)}/64"
-
-
-def _trim(table: OrderedDict[str, tuple[float, float]] | OrderedDict[tuple[str, bytes], None], newest: object) -> None:
-    table.move_to_end(newest)  # type: ignore[arg-type]
-    if len(table) > ADDRESSES:
-        table.popitem(last=False)
-
-
-def _digest(secret: str) -> bytes:
-    return sha256(secret.encode("utf-8", "surrogatepass")).digest()

@@ -176,8 +176,8 @@ CODES: Mapping[str, Code] = {
     ),
     "too_many_attempts": Code(
         429,
-        "too many wrong credentials from the caller's address",
-        "Correct the credentials, and wait for the seconds of `Retry-After`.",
+        "no valid credentials, and too many others from the caller's address were not valid either",
+        "Correct the credentials: valid ones are let in at once. Wait with others for the seconds of `Retry-After`.",
     ),
     "too_many_sessions": Code(
         429,

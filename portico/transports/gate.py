@@ -12,6 +12,7 @@ from portico.core.errors import Conflict, MalformedRequest, NotFound, PorticoErr
 from portico.core.principal import Callers, Principal
 from portico.core.sessions import Sessions
 from portico.core.tickets import Ticket, Tickets
+from portico.metrics.metrics import Metrics
 from portico.transports.attempts import Attempts, SlowedCallers, address_of
 from portico.transports.caller import Caller
 from portico.transports.dialler import dialler_of
@@ -25,11 +26,12 @@ HOW = "credentials are missing: send the header Authorization: Bearer TOKEN"
 class CallerGate:
     """Finds the caller of a request."""
 
-    def __init__(self, engine: Sessions, callers: Callers, tickets: Tickets) -> None:
+    def __init__(self, engine: Sessions, callers: Callers, tickets: Tickets, metrics: Metrics | None = None) -> None:
         self._engine = engine
         self._callers = callers
         self._tickets = tickets
-        self._attempts = Attempts()
+        self._attempts = Attempts(metrics)
+        self.tell = self._attempts.tell
 
     def callers(self, scope: Scope) -> Callers:
         """Return the `Callers` for credentials that come over this connection; they slow down guessing."""
@@ -69,11 +71,7 @@ class CallerGate:
     async def _by_ticket(self, scope: Scope, text: str) -> Caller:
         ticket = self._tickets.read(text)
         if ticket is None:
-            # Only here: a ticket with our signature was not guessed, whatever others at this address have tried.
-            address = address_of(scope)
-            self._attempts.check(address, text)
-            self._attempts.failed(address)
-            raise Unauthenticated("the ticket is not valid")
+            raise await self._attempts.failed(address_of(scope), "the ticket is not valid")
         if self._tickets.expired(ticket):
             raise Unauthenticated("the ticket has expired")
         if (principal := await self._holder(ticket)) is None:

@@ -42,6 +42,8 @@ class Streams:
 
     def __init__(self, quota: StreamQuota | None = None, metrics: Metrics | None = None) -> None:
         self._metrics = metrics or Metrics()
+        self.chores: list[Callable[[], None]] = []
+        """Functions that `watch` calls every few seconds."""
         self.stopped = False
         self.hold = (quota or StreamQuota()).hold
         self.frames = Latest(wire.frames)
@@ -82,9 +84,11 @@ class Streams:
                 self._admitted.pop(scope, None)
 
     async def watch(self) -> None:
-        """End the streams of callers whose credentials are no longer valid, until cancelled."""
+        """End the streams of callers whose credentials are no longer valid, and do the chores, until cancelled."""
         while True:
             await sleep(RECHECK_SECONDS)
+            for chore in self.chores:
+                chore()
             found: dict[str, bool] = {}
             for caller in [*self._following.values(), *self._admitted.values()]:
                 if caller is None or caller.credential is None:
