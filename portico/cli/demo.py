@@ -27,7 +27,7 @@ SESSION = "demo"
 
 
 class Load(Protocol):
-    def __call__(self, **overrides: Any) -> Loaded: ...
+    def __call__(self, **defaults: Any) -> Loaded: ...
 
 
 async def demo(load: Load, registry: Registry, environ: Mapping[str, str], program: Sequence[str]) -> None:
@@ -36,11 +36,9 @@ async def demo(load: Load, registry: Registry, environ: Mapping[str, str], progr
     Its data is in a temporary folder, and it uses a free port, unless the settings name others. ``program``: the words
     that start this program. Raises `ClientError` if the first turn fails.
     """
-    loaded = load()
     with tempfile.TemporaryDirectory(prefix="portico-demo-") as folder:
-        overrides = {"data_dir": folder, "port": 0, "log_level": "warning", "allow_client_agents": True}
-        given = {name: value for name, value in overrides.items() if loaded.sources[name] == "default"}
-        loaded = load(**given)
+        defaults = {"data_dir": folder, "port": 0, "log_level": "warning", "allow_client_agents": True}
+        loaded = load(**defaults)
         configure(loaded.settings.log_level, loaded.settings.log_format)
         async with serve_model() as model:
             credentials = {
@@ -50,7 +48,7 @@ async def demo(load: Load, registry: Registry, environ: Mapping[str, str], progr
             }
 
             def load_demo() -> Loaded:
-                found = load(**given)
+                found = load(**defaults)
                 return replace(found, settings=found.settings.model_copy(update=credentials))
 
             loaded = load_demo()

@@ -12,10 +12,15 @@ from typing import TextIO
 
 from portico.cli.exit_status import STOPPED
 
+SERVERS = ("serve", "demo")
+"""The commands whose processes may leave orphans."""
+
 
 def main() -> None:
     """Run the command that ``sys.argv`` names, and exit."""
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(STOPPED))  # nothing has begun yet
+    if sys.argv[1:2] and sys.argv[1] in SERVERS:
+        _leave_the_orphans()
     sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # they may be closed
     from portico.cli.commands import commands
     from portico.cli.ending import status_of
@@ -35,3 +40,13 @@ def main() -> None:
 
 def _nowhere() -> TextIO:
     return open(os.devnull, "w")
+
+
+def _leave_the_orphans() -> None:
+    from portico.server.init_process import step_aside
+
+    former = step_aside()
+    if former is not None:
+        from portico.config.load import renumber
+
+        renumber(former)

@@ -9,9 +9,12 @@ from typing import Any
 import click
 
 from portico.cli.client.invocation import this_program
-from portico.cli.with_settings import WithSettings, load_settings, run_async
-from portico.config.load import SettingsError, describe, here
+from portico.cli.with_settings import WithSettings, data_folder, load_settings, run_async
+from portico.config.load import SettingsError, describe, here, needed
 from portico.plugins.manager import Plugins
+
+NOWHERE = "/nowhere"
+"""A data folder that is not used."""
 
 
 @click.command(cls=WithSettings)
@@ -62,6 +65,8 @@ def doctor(plugins: Plugins, /, json_output: bool, **options: Any) -> int | None
     from portico.cli.doctor.finding import Finding, Place
     from portico.config.load import agent_environment
 
+    needed(data_folder(options["data_dir"]))
+
     async def run() -> int:
         findings: dict[str, Finding]
         try:
@@ -84,4 +89,4 @@ def openapi(plugins: Plugins, /, **options: Any) -> None:
     """Print the OpenAPI document of the API, for client generators, without the plugins' additions."""
     from portico.cli.api_document import api_document
 
-    click.echo(json.dumps(api_document(load_settings(plugins, options).settings), indent=2))
+    click.echo(json.dumps(api_document(load_settings(plugins, options, data_dir=NOWHERE).settings), indent=2))

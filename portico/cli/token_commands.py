@@ -9,6 +9,7 @@ import click
 
 from portico.cli.with_settings import data_folder
 from portico.config import values
+from portico.config.load import needed
 from portico.config.settings import accepts
 from portico.config.values import Token
 
@@ -21,7 +22,7 @@ def token(context: click.Context, /, data_dir: str | None) -> None:
     from portico.plugins.token_auth.first_token import read_token
 
     if context.invoked_subcommand is None:
-        click.echo(read_token(data_folder(data_dir)))
+        click.echo(read_token(needed(data_folder(data_dir))))
     elif data_dir is not None:
         raise click.UsageError(f"--data-dir does not go with {context.invoked_subcommand}")
 

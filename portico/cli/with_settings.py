@@ -64,15 +64,15 @@ def find_plugins(options: Mapping[str, Any], commands: Collection[str]) -> Plugi
         raise SettingsError([f"disabled_plugins: {error}"]) from None
 
 
-def load_settings(plugins: Plugins, options: Mapping[str, Any], **overrides: Any) -> Loaded:
-    """Load the settings that the options of a command and this process's environment give."""
+def load_settings(plugins: Plugins, options: Mapping[str, Any], **defaults: Any) -> Loaded:
+    """Load the settings that the options of a command and this process's environment give, else ``defaults``."""
     environ, folder = here()
-    given = {**options, **overrides}
-    return load(given, environ, folder, plugins=plugins.registry.settings, lenient=not plugins.complete)
+    known = plugins.registry.settings
+    return load(options, environ, folder, plugins=known, lenient=not plugins.complete, defaults=defaults)
 
 
-def data_folder(given: str | None) -> Path:
-    """Return the data folder that an option names, or else the settings."""
+def data_folder(given: str | None) -> Path | None:
+    """Return the data folder that an option names, or else the settings; None for a user without a home folder."""
     return data_dir({"data_dir": given}, *here())
 
 

@@ -5,6 +5,7 @@ environment, PORTICO_NAME in `.env`, NAME in the environment, NAME in `.env`, th
 only for the settings whose field says so. Names are upper case exactly; an empty value counts as unset.
 """
 
+import grp
 import io
 import os
 import re
@@ -20,9 +21,17 @@ from dotenv.parser import parse_stream
 from pydantic import BaseModel, ValidationError
 
 from .mask import masked
-from .mistakes import SettingsError, explain, explain_plugin, unknown_options, unknown_variables
+from .mistakes import (
+    HOMELESS,
+    SettingsError,
+    explain,
+    explain_plugin,
+    unknown_options,
+    unknown_variables,
+    wrong_value,
+)
 from .origins import BARE_NAMES, PREFIX, Given, from_options, from_variables, option
-from .settings import Settings, facts
+from .settings import Settings, accepts, facts
 from .values import Token, is_secret_type, token
 
 __all__ = [
@@ -33,7 +42,9 @@ __all__ = [
     "describe",
     "here",
     "load",
+    "needed",
     "plugin_choice",
+    "renumber",
     "secret_options",
     "secret_variables",
     "ziti_environment",
@@ -41,6 +52,7 @@ __all__ = [
 
 _DOTENV = ".env"
 _LARGEST_FILE = 1024 * 1024
+_HIGHEST_GROUP = 2**32 - 2  # one more is -1, which means no group to chown(2)
 _ALWAYS_FOR_AGENTS = ("PATH", "LANG", "LC_ALL", "TZ")
 _FOR_ZITI = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "ZITI_LOG", "ZITI_TIME_FORMAT")
 
@@ -72,8 +84,9 @@ def load(
     *,
     plugins: Mapping[str, type[BaseModel]] | None = None,
     lenient: bool = False,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Loaded:
-    """The effective settings. `argv_options`: setting → value; None counts as unset.
+    """The effective settings. `argv_options`: setting → value; None counts as unset. `defaults` replace the usual ones.
 
     `plugins` are the settings of plugins by their prefix. `lenient`: a variable that nobody knows is only warned of, as
     it may belong to a plugin that is left out. Raises SettingsError with every mistake that there is.
@@ -89,7 +102,9 @@ def load(
     unknown += unknown_variables(environ, names, "")
     unknown += unknown_variables(dotenv, names, f"{_DOTENV}: ")
     origins = _origins(names, argv_options, environ, dotenv)
-    origins.append({"data_dir": Given(f"{PREFIX}DATA_DIR", "default", _platform_data_dir())})
+    usual = {"data_dir": folder} if (folder := _platform_data_dir()) else {}
+    known = {**usual, **(defaults or {})}
+    origins.append({name: Given(f"{PREFIX}{name.upper()}", "default", value) for name, value in known.items()})
     winners = ChainMap(*origins)
     plugin_settings = _read_plugins(plugins, winners, mistakes)
     values = ChainMap(_prepared(winners, cwd, mistakes, warnings), winners)
@@ -117,10 +132,30 @@ def plugin_choice(
     return tuple(filter(None, plugins)), tuple(filter(None, disabled))
 
 
-def data_dir(argv_options: Mapping[str, Any], environ: Mapping[str, str], cwd: Path) -> Path:
-    """The data folder alone, for who needs nothing else: no other setting is looked at, and none is a mistake."""
+def data_dir(argv_options: Mapping[str, Any], environ: Mapping[str, str], cwd: Path) -> Path | None:
+    """The data folder alone, for who needs nothing else: no other setting is looked at, and none is a mistake.
+
+    None if nothing names it, and the user has no home folder.
+    """
     winners = ChainMap(*_origins(("data_dir",), argv_options, environ, _read_dotenv(cwd / _DOTENV, [])))
-    return _path(cwd, str(winners["data_dir"].value)) if "data_dir" in winners else Path(_platform_data_dir())
+    if "data_dir" in winners:
+        return _path(cwd, str(winners["data_dir"].value))
+    folder = _platform_data_dir()
+    return Path(folder) if folder else None
+
+
+def needed(data_dir: Path | None) -> Path:
+    """The data folder for who can't do without it. Raises SettingsError if there is none."""
+    if data_dir is None:
+        raise SettingsError([f"{PREFIX}DATA_DIR: {HOMELESS}; accepted: {accepts('data_dir')}"])
+    return data_dir
+
+
+def renumber(former: int) -> None:
+    """Take over the variables of a service manager that were meant for the process `former`, which this one was."""
+    for name in ("LISTEN_PID", "WATCHDOG_PID"):
+        if os.environ.get(name) == str(former):
+            os.environ[name] = str(os.getpid())
 
 
 def describe(loaded: Loaded) -> list[tuple[str, str, str]]:
@@ -181,9 +216,16 @@ def _entries(model: type[BaseModel], name: str, value: Any) -> Any:
     return value
 
 
-def _platform_data_dir() -> str:
+def _platform_data_dir() -> str | None:
+    """None for a user without a home folder: with a HOME that is no path, or without one and not in the passwd file."""
+    if not (os.environ.get("XDG_DATA_HOME") or os.path.isabs(os.environ.get("HOME", "/"))):
+        return None
     # This one follows HOME and XDG_DATA_HOME of the process, whatever `environ` load() was given.
-    return platformdirs.user_data_dir("portico", appauthor=False)
+    try:
+        folder = platformdirs.user_data_dir("portico", appauthor=False)
+    except (RuntimeError, KeyError):
+        return None
+    return folder if os.path.isabs(folder) else None
 
 
 def _path(cwd: Path, text: str) -> Path:
@@ -219,6 +261,8 @@ def _prepared(winners: Mapping[str, Given], cwd: Path, mistakes: list[str], warn
         given, known = winners.get(name), facts(name)
         if given is None or given.source == "default" or not isinstance(given.value, str):
             continue
+        if name == "uds_group" and (why := _group_trouble(given.value)):
+            mistakes.append(wrong_value(given, name, why))
         if known.path and given.value != known.no_path:
             prepared[name] = Given(given.label, given.source, str(_path(cwd, given.value)))
         elif file := _file(name, given, cwd):
@@ -230,6 +274,18 @@ def _prepared(winners: Mapping[str, Given], cwd: Path, mistakes: list[str], warn
                 mistakes.append(f"{given.label}: the file after @ can't be used: {_why(error)}")
             prepared[name] = Given(given.label, given.source, value)
     return prepared
+
+
+def _group_trouble(group: str) -> str | None:
+    """Say why this user can't give a file to the group; None if it can."""
+    try:
+        number = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+    except (KeyError, ValueError):
+        return "there is no such group"
+    if number > _HIGHEST_GROUP:
+        return "there is no such group"
+    mine = os.geteuid() == 0 or number in (os.getegid(), *os.getgroups())
+    return None if mine else "this process is not in the group"
 
 
 def _file(name: str, given: Given, cwd: Path) -> Path | None:

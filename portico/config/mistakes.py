@@ -14,6 +14,7 @@ from .values import is_secret_type
 
 # What `portico ask` and `portico chat` read: a shell that has them may start a server too.
 CLIENT_VARIABLES = frozenset({"PORTICO_URL", "PORTICO_TOKEN", "PORTICO_CAFILE"})
+HOMELESS = "this user has no home folder for the server's data"
 _LONGEST_SHOWN = 100
 
 
@@ -58,7 +59,14 @@ def explain(error: ValidationError, winners: Mapping[str, Given]) -> Iterator[st
         else:
             line += f"={_shown(detail['input'] if place else given.value)}"
         reason = f"{detail['ctx']['error']}; " if detail["type"] == "value_error" else ""
+        if detail["type"] == "missing":  # the data folder, which has a default for whoever has a home
+            reason = f"{HOMELESS}; "
         yield f"{line}: {_one_line(reason)}accepted: {accepts(setting)}"
+
+
+def wrong_value(given: Given, name: str, reason: str) -> str:
+    """The line for a value that is wrong on this machine, and not secret."""
+    return f"{given.label}={_shown(given.value)}: {reason}; accepted: {accepts(name)}"
 
 
 def explain_plugin(

@@ -35,6 +35,17 @@ class NetworkSettings(SettingsGroup):
         None,
         path=True,
     )
+    uds_mode: Annotated[str, AfterValidator(values.file_mode)] = setting(
+        "Mode of the socket `uds`: who may connect to it, beside root.",
+        "an octal mode from 0000 to 0777",
+        "0660",
+    )
+    uds_group: str | None = setting(
+        "Group of the socket `uds`, such as that of a proxy. Default: the group of the server's process.",
+        "the name or number of a group that the server's user is in; root may name any",
+        None,
+        min_length=1,
+    )
     tls_cert: AbsolutePath | None = setting(
         "PEM file with the certificate, and those between it and its root, for TLS on `host` and `port`. SIGHUP reads "
         "it again.",

@@ -292,6 +292,13 @@ def socket_path(path: Path) -> Path:
     return path
 
 
+def file_mode(value: str) -> str:
+    """`0660` or `660` → `0660`."""
+    if not re.fullmatch("0?[0-7]{3}", value):
+        raise ValueError("it has another form")
+    return value.zfill(4)
+
+
 def url_prefix(value: str) -> str:
     """`/claude` or `/a/b`, clear of the server's fixed paths."""
     if not re.fullmatch(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+", value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,7 +34,8 @@ class Context:
     is for a transport's `Streams`; ``intake`` limits what callers send at a time. ``gateway`` is the agents' way to the
     model API; it is None if agents have the credential themselves, or if there is none. ``metrics`` are the server's
     numbers, to which every plugin may add. ``settings_files`` are the files from which settings, secrets included, may
-    have come.
+    have come. ``sockets`` are the listening sockets that a service manager has opened for the server, each with its
+    name: those with the name of a transport are that transport's, all others are for HTTP.
     """
 
     settings: Settings
@@ -50,6 +52,7 @@ class Context:
     settings_files: tuple[Path, ...] = ()
     gateway: Gateway | None = None
     metrics: Metrics = field(default_factory=Metrics)
+    sockets: tuple[tuple[str, socket.socket], ...] = ()
 
     def with_authenticators(self, *authenticators: Authenticator) -> Context:
         return replace(self, callers=Callers(authenticators))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from typing import Any
 import anyio
 
 from portico.config.load import Loaded, secret_variables
+from portico.config.supervision import supervision
 from portico.core.agent import needs_credentials
 from portico.core.errors import PorticoError
 from portico.plugins.registry import Registry
@@ -20,9 +22,11 @@ from portico.server.hosting import Host, hosting
 from portico.server.lease import advertise
 from portico.server.memory import give_back_what_is_large, keeping_what_is_there
 from portico.server.reloading import ends_with_terminal, reload_at
+from portico.server.service_manager import ServiceManager
 from portico.server.serving import Serving
 from portico.server.stopping import StopSignals
 from portico.transports.base import TransportFailed
+from portico.transports.inherited import take_over
 
 STOP_SECONDS = 60.0
 """Seconds that a stop may take beside ``drain_timeout``. Turns, streams, agents and the store have their own limits."""
@@ -44,6 +48,8 @@ async def serve(
     if a requested part cannot start.
     """
     settings = loaded.settings
+    supervised = supervision(environ, os.getpid())
+    manager = ServiceManager(supervised)
     close_to_others()
     give_back_what_is_large()
     blank_environment(secret_variables(registry.settings))
@@ -53,6 +59,11 @@ async def serve(
         log.error("the plugin %s is left out: %s", name, reason)
     failures: Mapping[str, str] = {}
     with ExitStack() as stack:
+        sockets = take_over(supervised.descriptors)
+        for _, each in sockets:
+            stack.enter_context(each)
+        if sockets and not {"http", "websocket"} & set(settings.networking_mode):
+            log.warning("networking_mode is without http: nothing may answer on the sockets that were passed on")
         stack.callback(_ignore_signals)
         stack.callback(signal.setitimer, signal.ITIMER_REAL, 0)
         stop = StopSignals(stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT)))
@@ -60,9 +71,10 @@ async def serve(
         hangups = stack.enter_context(anyio.open_signal_receiver(signal.SIGHUP))
         async with anyio.create_task_group() as listening:
             listening.start_soon(stop.listen)
+            listening.start_soon(manager.keep_awake)
             with stop.start_scope:
                 async with (
-                    hosting(loaded, registry, environ, transports=settings.networking_mode) as host,
+                    hosting(loaded, registry, environ, transports=settings.networking_mode, sockets=sockets) as host,
                     anyio.create_task_group() as transporting,
                 ):
                     serving = Serving(host.engine, host.transports)
@@ -71,10 +83,13 @@ async def serve(
                     stack.enter_context(
                         advertise(settings.data_dir, _for_clients(addresses), settings.api_prefix, settings.tls_cert)
                     )
-                    log.info("serving on %s", ", ".join(addresses))
+                    status = f"serving on {', '.join(addresses)}"
+                    log.info("%s", status)
+                    await manager.ready(status)
                     stack.enter_context(keeping_what_is_there())
                     reloads = host.context.reloads
-                    transporting.start_soon(partial(reload_at, terminal=terminal), hangups, loaded, reload, reloads)
+                    reloading = partial(reload_at, terminal=terminal, during=lambda: manager.reloading(status))
+                    transporting.start_soon(reloading, hangups, loaded, reload, reloads)
                     async with anyio.create_task_group() as greeting:
                         greeting.start_soon(ready, addresses)
                         greeting.start_soon(_warn, host)
@@ -82,6 +97,7 @@ async def serve(
                         greeting.cancel_scope.cancel()
                     log.info("%s: draining; once more stops at once", reason)
                     _be_gone_within(settings.drain_timeout + STOP_SECONDS)
+                    await manager.stopping(f"{reason}: draining", settings.drain_timeout + STOP_SECONDS)
                     await _drain(host, stop)
                     failures = serving.failures if serving.over.is_set() else {}
                     transporting.cancel_scope.cancel()

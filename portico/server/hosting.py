@@ -33,6 +33,7 @@ from portico.server.selection import Selection
 from portico.server.spending_metrics import price_table, spending
 from portico.server.ticket_key import ticket_key
 from portico.transports.base import Transport
+from portico.transports.inherited import NamedSocket
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +52,19 @@ class Host:
 
 @asynccontextmanager
 async def hosting(
-    loaded: Loaded, registry: Registry, environ: Mapping[str, str], *, transports: Sequence[str] = ()
+    loaded: Loaded,
+    registry: Registry,
+    environ: Mapping[str, str],
+    *,
+    transports: Sequence[str] = (),
+    sockets: Sequence[NamedSocket] = (),
 ) -> AsyncIterator[Host]:
     """Run the engine and everything it needs; at the end drain it, unless that was already done, and stop everything.
 
     The process stays as it is: no signal handler, environment variable or limit is set. Agents and plugins get parts of
-    ``environ``. ``transports`` names those to make. Raises `SettingsError` and `PorticoError` if a part that the
-    settings name is not available; an error of a running part comes in an `ExceptionGroup`.
+    ``environ``. ``transports`` names those to make; ``sockets`` are open already, for them. Raises `SettingsError` and
+    `PorticoError` if a part that the settings name is not available; an error of a running part comes in an
+    `ExceptionGroup`.
     """
     settings = loaded.settings
     selection = Selection(loaded, registry, transports=transports)
@@ -77,6 +84,7 @@ async def hosting(
             intake=Intake(max(settings.max_body, settings.max_frame) + BESIDE),
             settings_files=loaded.files,
             gateway=gateway,
+            sockets=tuple(sockets),
         )
         context = context.with_authenticators(*selection.authenticators(context))
         routes = selection.routes(context)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -69,22 +71,49 @@ def _bind(family: int, address: tuple[object, ...]) -> socket.socket:
     return listener
 
 
-@contextmanager
-def listen_unix(path: Path) -> Iterator[socket.socket]:
-    """Listen on a Unix socket at ``path`` with mode 0600, and remove it at the end. Raises `TransportFailed`.
+@dataclass(frozen=True, slots=True)
+class SocketAccess:
+    """The users who may connect to a Unix socket: its mode, and its group by name or number.
 
-    The socket of a dead server is replaced; that of a live one, or any other file, is left alone.
+    Without a ``group`` it is this process's own.
+    """
+
+    mode: int = 0o660
+    group: str | None = None
+
+    def give(self, path: Path) -> None:
+        """Give a new socket to them. Raises `TransportFailed`, OSError."""
+        group = self.group or str(os.getegid())  # the folder may have another one, for all that is made in it
+        try:
+            shutil.chown(path, group=int(group) if group.isdecimal() else group)
+        except (LookupError, PermissionError) as error:
+            reason = "there is no such group" if isinstance(error, LookupError) else "the server's user is not in it"
+            raise TransportFailed(f"cannot listen on {path} for the group {group}: {reason} (uds_group)") from error
+        path.chmod(self.mode)
+
+
+@contextmanager
+def listen_unix(path: Path, access: SocketAccess | None = None) -> Iterator[socket.socket]:
+    """Listen on a Unix socket at ``path``, and remove it at the end. Raises `TransportFailed`.
+
+    At no time may others connect than those of ``access`` (mode 0660 by default). The socket of a dead server is
+    replaced; that of a live one, or any other file, is left alone.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         try:
             _remove_stale(path)
+            with suppress(OSError):  # Linux makes the file with this mode, less the umask; elsewhere that is no call
+                os.fchmod(listener.fileno(), 0)
             listener.bind(str(path))
-            path.chmod(0o600)  # nobody can connect before it listens
-            listener.listen(BACKLOG)
-            bound = path.stat()
+            bound = path.lstat()
         except OSError as error:
             raise _failed(str(path), error) from error
         try:
+            try:
+                (access or SocketAccess()).give(path)
+                listener.listen(BACKLOG)  # only now: before, nobody can connect
+            except OSError as error:
+                raise _failed(str(path), error) from error
             yield listener
         finally:
             _remove(path, bound)

@@ -155,7 +155,7 @@ async def serve_app(
     task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``app`` on listening ``sockets``, and close them at the end; call ``started(address)`` once it serves. With
-    ``tls`` all connections through them are TLS.
+    ``tls`` all connections through them are TLS, except on Unix sockets.
 
     ``connections`` are further ones, accepted elsewhere: connected stream sockets, each with its other end.
 
@@ -164,13 +164,14 @@ async def serve_app(
     """
     crowd = Crowd(limits.max_connections)
     server = _Server(_config(app, limits, crowd), crowd)
+    encrypted = [each for each in sockets if tls is not None and each.family != socket.AF_UNIX]
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve, [] if tls else list(sockets))
+        tasks.start_soon(server.serve, [each for each in sockets if each not in encrypted])
         tasks.start_soon(streams.watch)
         try:
             await server.up.wait()
             if tls is not None:
-                for listener in sockets:
+                for listener in encrypted:
                     tasks.start_soon(server.accept, listener, tls)
             task_status.started(address)
             if connections is not None:

@@ -132,6 +132,8 @@ def test_every_setting_is_read_with_the_prefix_and_as_an_option(loaded: Load, tm
 
 
 OTHER_VALUES = {
+    "uds_mode": "600",
+    "uds_group": str(os.getegid()),
     "anthropic_api_key": "k",
     "claude_code_oauth_token": "k",
     "anthropic_base_url": "http://127.0.0.1:1",

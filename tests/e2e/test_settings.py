@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -26,9 +27,10 @@ from tests.support.agents import real_cli
 from tests.support.certificates import Certificates
 from tests.support.limits import HANG_SECONDS
 from tests.support.programs import needs
-from tests.support.server import ROOT, running_server
+from tests.support.server import PORTICO, ROOT, environment, running_server
 from tests.support.sight import sees_servers
 from tests.support.talk import only, script, talk, text
+from tests.support.users import STRANGER, common_folder, gets_in, needs_root
 from tests.support.websocket import talking
 from tests.ziti import test_settings as ziti_settings
 
@@ -265,8 +267,30 @@ async def test_uds_is_the_only_way_in(tmp_path: Path) -> None:
         transport = httpx.AsyncHTTPTransport(uds=str(path))
         async with httpx.AsyncClient(transport=transport, base_url="http://portico", timeout=HANG_SECONDS) as client:
             assert (await client.get("/healthz")).status_code == 200
-        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.stat().st_mode & 0o777 == 0o660
     assert not path.exists()
+
+
+@needs_root
+async def test_uds_group_and_uds_mode_let_a_proxy_in_and_no_stranger(tmp_path: Path) -> None:
+    with common_folder() as common:
+        path, group = common / "socket", STRANGER + 1
+        cases = [((), False, False), (("--uds-group", str(group)), True, False), (("--uds-mode", "666"), True, True)]
+        for number, (options, proxy_in, stranger_in) in enumerate(cases):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            async with running_server(folder, "--driver", "echo", "--uds", str(path), *options):
+                assert (gets_in(path, STRANGER, [group]), gets_in(path, STRANGER)) == (proxy_in, stranger_in), options
+
+
+@pytest.mark.parametrize("option", ["--uds-mode=1660", "--uds-mode=rw", "--uds-group=no-such-group", "--uds-group=-1"])
+def test_a_wrong_uds_mode_or_uds_group_stops_the_start(tmp_path: Path, option: str) -> None:
+    command = [*PORTICO, "serve", "--driver", "echo", f"--uds={tmp_path / 'socket'}", option]
+    done = subprocess.run(
+        command, env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=HANG_SECONDS
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"portico: {option}: ") and done.stderr.count("\n") == 1
 
 
 async def test_workspace_roots_do_not_open_what_others_keep_there(tmp_path: Path) -> None:
@@ -390,6 +414,7 @@ async def test_tls_cert_is_what_clients_see_and_tls_key_is_read_again_at_sighup(
 
 
 SHOWN_WITH_ANOTHER = {
+    "uds_mode": "test_uds_group_and_uds_mode_let_a_proxy_in_and_no_stranger",
     "allowed_tools": "test_setting_sources_allowed_tools_and_disallowed_tools",
     "anthropic_base_url": "test_anthropic_api_key_claude_model_max_tokens_and_disallowed_tools_reach_the_model",
     "api_prefix": "test_auth_none_lets_everybody_in_and_api_prefix",

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +87,15 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
 @asynccontextmanager
 async def running_server(folder: Path, *arguments: str, **variables: str) -> AsyncIterator[RunningServer]:
     """A server on a free port, with its data in ``folder``; stopped, and looked at for what it leaves, at the end."""
+    async with server_of((), (), folder, *arguments, **variables) as server:
+        yield server
+
+
+@asynccontextmanager
+async def server_of(
+    prefix: Sequence[str], descriptors: Sequence[int], folder: Path, *arguments: str, **variables: str
+) -> AsyncIterator[RunningServer]:
+    """The same, started by ``prefix``, a command that starts the command behind it, which inherits ``descriptors``."""
     cli = real_cli()  # a skip inside of the task group below would be an error
     home, log = folder / "home", folder / "server.log"
     data_dir = Path(variables.get("PORTICO_DATA_DIR", folder / "data"))
@@ -103,11 +112,17 @@ async def running_server(folder: Path, *arguments: str, **variables: str) -> Asy
         env = environment(home, **(settings | variables))
         with log.open("wb") as output:
             process = await anyio.open_process(
-                [*PORTICO, "serve", *arguments], env=env, cwd=home, stdin=None, stdout=output, stderr=output
+                [*prefix, *PORTICO, "serve", *arguments],
+                env=env,
+                cwd=home,
+                stdin=None,
+                stdout=output,
+                stderr=output,
+                pass_fds=descriptors,
             )
         async with process:
             try:
-                found = await _ready(process, data_dir / "server.json", log)
+                found = await _ready(process, data_dir / "server.json", log, same=not prefix)
                 made = data_dir / "token"
                 token = made.read_text().strip() if made.exists() else "none was made"
                 running = RunningServer(found["url"], token, data_dir, home, model.model, process)
@@ -119,13 +134,13 @@ async def running_server(folder: Path, *arguments: str, **variables: str) -> Asy
                     process.kill()
 
 
-async def _ready(process: Process, path: Path, log: Path) -> Mapping[str, Any]:
-    """Return the server's own description once it can be reached."""
+async def _ready(process: Process, path: Path, log: Path, *, same: bool) -> Mapping[str, Any]:
+    """Return the server's own description once it can be reached. ``same``: the server is the process itself."""
     with anyio.move_on_after(HANG_SECONDS):
         while process.returncode is None:
             if await anyio.Path(path).exists():
                 entry: Mapping[str, Any] = json.loads(await anyio.Path(path).read_text())
-                if entry["pid"] == process.pid:
+                if entry["pid"] == process.pid or not same:
                     return entry
             await anyio.sleep(0.02)
     raise AssertionError(f"the server did not start:\n{await anyio.Path(log).read_text()}")

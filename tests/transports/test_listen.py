@@ -1,14 +1,17 @@
 import os
+import shutil
 import socket
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from portico.transports.base import TransportFailed
-from portico.transports.listen import listen_tcp, listen_unix
+from portico.transports.listen import SocketAccess, listen_tcp, listen_unix
 from tests.support.serving import serving
 from tests.support.sse import events
+from tests.support.users import STRANGER, needs_root
 
 pytestmark = pytest.mark.anyio
 
@@ -51,14 +54,58 @@ async def test_an_address_that_is_not_ours_is_said(host: str, reason: str) -> No
         await listen_tcp(host, 0)
 
 
-def test_a_unix_socket_is_the_owners_alone_and_goes_away(tmp_path: Path) -> None:
+@pytest.mark.parametrize("umask", [0, 0o777])
+def test_a_unix_socket_is_for_its_group_whatever_the_umask_and_goes_away(tmp_path: Path, umask: int) -> None:
     path = tmp_path / "s.sock"
-    umask = os.umask(0)
+    before = os.umask(umask)
     try:
         with listen_unix(path):
+            assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_gid) == (0o660, os.getegid())
+        with listen_unix(path, SocketAccess(0o600)):
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
     finally:
+        os.umask(before)
+    assert not path.exists()
+
+
+@needs_root
+def test_the_group_of_a_folder_is_not_the_sockets(tmp_path: Path) -> None:
+    os.chown(tmp_path, -1, STRANGER)
+    tmp_path.chmod(0o2755)
+    with listen_unix(tmp_path / "s.sock"):
+        assert (tmp_path / "s.sock").stat().st_gid == os.getegid()
+
+
+def test_a_socket_is_never_more_open_than_it_is_asked_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The modes and groups at each step, as another process would see them."""
+    path, seen = tmp_path / "s.sock", []
+
+    def seeing(module: Any, name: str) -> None:
+        function = getattr(module, name)
+
+        def looked(*arguments: Any, **options: Any) -> Any:
+            seen.append((stat.S_IMODE(path.stat().st_mode), path.stat().st_gid))
+            answer = function(*arguments, **options)
+            seen.append((stat.S_IMODE(path.stat().st_mode), path.stat().st_gid))
+            return answer
+
+        monkeypatch.setattr(module, name, looked)
+
+    seeing(shutil, "chown")
+    seeing(Path, "chmod")
+    umask = os.umask(0)
+    try:
+        with listen_unix(path, SocketAccess(0o660, str(os.getegid()))):
+            monkeypatch.undo()
+    finally:
         os.umask(umask)
+    assert len(seen) == 4 and all(mode in ((0, 0o660) if group == os.getegid() else (0,)) for mode, group in seen)
+
+
+def test_a_group_that_can_not_be_had_leaves_no_socket(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    with pytest.raises(TransportFailed, match="no such group"), listen_unix(path, SocketAccess(group="no-such-group")):
+        pass
     assert not path.exists()
 
 
@@ -116,5 +163,5 @@ async def test_the_whole_api_is_on_the_unix_socket(tmp_path: Path) -> None:
         async with served.client.stream("GET", "/claude/stream/s?query=hello+world") as answer:
             kinds = [event["type"] async for event in events(answer)]
         assert kinds == ["query", "delta", "delta", "message", "complete"]
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
     assert not path.exists()

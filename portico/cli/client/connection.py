@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from portico.cli.client.errors import EndpointError
+from portico.config.load import needed
 from portico.ziti.overlay import Overlay
 
 API_PREFIX = "/claude"
@@ -86,7 +87,7 @@ class Endpoint:
 
 def find_endpoint(
     environ: Mapping[str, str],
-    data_dir: Path,
+    data_dir: Path | None,
     *,
     server: str | None = None,
     token: str | None = None,
@@ -98,7 +99,8 @@ def find_endpoint(
 
     The token is ``token``, else PORTICO_TOKEN, else the one in ``data_dir/token``, which is only for servers on this
     machine. An address is ``http://HOST:PORT``, ``https://...`` or ``unix:/PATH``; a path after the port is the API's
-    prefix. ``cafile``, else PORTICO_CAFILE, is for ``https:``. Raises `EndpointError`.
+    prefix. ``cafile``, else PORTICO_CAFILE, is for ``https:``. Raises `EndpointError`, and `SettingsError` if the data
+    folder is needed and there is none.
     """
     if overlay:
         endpoint = Endpoint(f"http://{_host(overlay.service)}", source="--ziti-service", overlay=overlay)
@@ -107,7 +109,7 @@ def find_endpoint(
     elif url := environ.get("PORTICO_URL"):
         endpoint = _parse(url, "PORTICO_URL")
     else:
-        endpoint = _local(data_dir / "server.json")
+        endpoint = _local(needed(data_dir) / "server.json")
     secret, source = _token(environ, data_dir, token, local=endpoint.local)
     if cafile is None and (named := environ.get("PORTICO_CAFILE")):
         cafile = Path(named)
@@ -183,15 +185,15 @@ def _local(path: Path) -> Endpoint:
 
 
 def _token(
-    environ: Mapping[str, str], data_dir: Path, token: str | None, *, local: bool
+    environ: Mapping[str, str], data_dir: Path | None, token: str | None, *, local: bool
 ) -> tuple[str | None, str | None]:
     if token:
         return _checked(token, "--token"), "--token"
     if secret := environ.get("PORTICO_TOKEN"):
         return _checked(secret, "PORTICO_TOKEN"), "PORTICO_TOKEN"
-    path = data_dir / "token"
-    if not local:  # a remote server must not get this machine's secret
+    if not local or data_dir is None:  # a remote server must not get this machine's secret
         return None, None
+    path = data_dir / "token"
     try:
         return _checked(path.read_text(), str(path)), str(path)
     except FileNotFoundError:

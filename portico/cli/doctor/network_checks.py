@@ -12,7 +12,7 @@ import anyio.to_thread
 from portico.cli.doctor.finding import Finding, Place, failure, ok, warning
 from portico.cli.doctor.folder_checks import holder
 from portico.transports.base import TransportFailed
-from portico.transports.listen import listen_tcp, listen_unix
+from portico.transports.listen import SocketAccess, listen_tcp, listen_unix
 from portico.transports.tls import checked_context
 from portico.ziti.identity import IdentityError, check_identity
 
@@ -29,7 +29,7 @@ async def check_address(place: Place) -> Finding:
             for each in sockets:
                 each.close()
         else:
-            with listen_unix(settings.uds):
+            with listen_unix(settings.uds, SocketAccess(int(settings.uds_mode, 8), settings.uds_group)):
                 pass
     except TransportFailed as error:
         if _is_of(settings.data_dir, settings.port, settings.uds):

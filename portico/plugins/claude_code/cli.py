@@ -39,7 +39,7 @@ def find_cli(claude_cli_path: Path | None, search_path: str) -> Path:
     Raises `AgentUnavailable`: ``cli_not_found``, ``cli_not_executable``.
     """
     if claude_cli_path is not None:
-        return _usable(claude_cli_path.expanduser())
+        return _usable(claude_cli_path)
     if found := shutil.which("claude", path=search_path):
         return Path(found).absolute()
     # Importing the package takes 0.7 s, and only its binary is needed.
