@@ -168,7 +168,7 @@ class JsonReader:
         text, window = Text(self._memory_left), SHORT
         while True:
             part = self._text[self._at : self._at + window]
-            part = part[: _whole(part)]
+            part = part[: whole(part)]
             try:
                 piece, end = _decoder.raw_decode(f'"{part}"')
             except ValueError:
@@ -271,7 +271,7 @@ class JsonReader:
         raise MalformedRequest(f"the body is not JSON: it {what}, at character {self._dropped + self._at}")
 
 
-def _whole(part: str) -> int:
+def whole(part: str) -> int:
     """Return how much of ``part``, which lies within a string, ends neither in an escape nor in a surrogate pair."""
     last = part.rfind("\\", max(0, len(part) - 2 * _ESCAPE + 1))
     if last < 0 or not _begins_escape(part, last):

@@ -18,6 +18,7 @@ class Reader:
 
     def __init__(self, feed: Feed, *, after: int = 0, turn_id: str | None = None) -> None:
         self.after = after
+        self.life = feed.life
         self._feed = feed
         self._turn_id = turn_id
         self._subagents = True
@@ -102,6 +103,18 @@ async def resume_reader(feed: Feed, last_seq: int, turn_id: str | None) -> Reade
     if span.last_seq is not None and await feed.life.event(span.last_seq) is None:
         return None  # it was deleted
     return await open_reader(feed, last_seq, span.turn_id)
+
+
+async def read_event(feed: Feed, seq: int) -> Event:
+    """Do as `Engine.event`."""
+    if not 0 < seq <= feed.last_seq:
+        raise NotFound(f"there is no event {seq}: the history ends at {feed.last_seq}", code="event_not_found")
+    event = await feed.life.event(seq)
+    if event is None:
+        later = await feed.life.read(seq, 1)
+        min_seq = later[0].seq if later else feed.last_seq + 1
+        raise NotFound(f"the events before {min_seq} were deleted", code="event_deleted", min_seq=min_seq)
+    return event
 
 
 async def read_page(feed: Feed, after: int, limit: int, *, subagents: bool = True) -> tuple[Sequence[Event], bool]:

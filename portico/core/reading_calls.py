@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from portico.core.events import Event
 from portico.core.principal import Principal
-from portico.core.reader import Reader, open_reader, read_page, resume_reader
+from portico.core.reader import Reader, open_reader, read_event, read_page, resume_reader
 from portico.core.reception import Reception
 
 
@@ -38,6 +38,14 @@ class ReadingCalls(Reception):
         """
         life, record = await self._allow(principal, session_id)
         return await resume_reader(self._lives.feed(life, record), last_seq, turn_id)
+
+    async def event(self, principal: Principal, session_id: str, seq: int) -> Event:
+        """Return the event ``seq``.
+
+        Raises `NotFound` (``event_not_found``, or ``event_deleted`` with ``min_seq``, the first one that still exists).
+        """
+        life, record = await self._allow(principal, session_id)
+        return await read_event(self._lives.feed(life, record), seq)
 
     async def history(
         self, principal: Principal, session_id: str, *, after: int, limit: int, subagents: bool = True

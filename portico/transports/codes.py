@@ -56,6 +56,16 @@ CODES: Mapping[str, Code] = {
         "no such turn in this session",
         "Check the `turn_id`; the turn may belong to another session, or its history was deleted.",
     ),
+    "event_not_found": Code(
+        404,
+        "no such event in this session",
+        "Check the number: it is the `seq` of an event of this session.",
+    ),
+    "event_deleted": Code(
+        404,
+        "the event was deleted (`retention_days`, `retention_mb`); `min_seq` is the first one that still exists",
+        "Go on without it. Nobody can read it any more.",
+    ),
     "task_not_found": Code(
         404,
         "no such task goes on in this session's background",

@@ -39,10 +39,11 @@ class Conversation:
         caller: Caller | None = None,
         intake: Intake | None = None,
         subagents: bool = True,
+        max_event: int | None = None,
     ) -> None:
         """``caller`` is the caller behind ``principal``, if it is known. ``intake`` is that of the whole server.
 
-        Without ``subagents``, what these say and do is left out.
+        Without ``subagents``, what these say and do is left out. Events with more bytes than ``max_event`` are cut.
         """
         self._peer = peer
         self._engine = engine
@@ -52,6 +53,7 @@ class Conversation:
         self._intake = intake or Intake()
         self._session_id = session_id
         self._subagents = subagents
+        self._max_event = max_event
         self._reader: Reader | None = None
         self._next: tuple[Reader, Answer | None, anyio.Event] | None = None
         self._end: Exception | None = None
@@ -98,14 +100,25 @@ class Conversation:
             reader.leave_out_subagents()
         with self._streams.following(reader, "websocket"):
             while self._next is None and (events := await reader.read()):
-                if self._next is None and (texts := self._streams.texts(self._select(events))):
-                    await self._peer.send(texts)
+                if self._next is None:
+                    await self._pass_on(self._select(events), reader)
+
+    async def _pass_on(self, events: Sequence[Event], reader: Reader) -> None:
+        fitting = events
+        if self._max_event is not None:
+            fitting = await self._streams.cutter.fitting(events, self._max_event, reader.life)
+        texts = self._streams.texts(events) if fitting is events else [event.data for event in fitting]
+        if texts:
+            await self._peer.send(texts)
 
     def _select(self, events: Sequence[Event]) -> Sequence[Event]:
         return events
 
     async def _tell(self, answer: Answer) -> None:
-        await self._peer.send([encode_json(answer)])
+        told = encode_json(answer)
+        if self._max_event is not None:
+            told = await self._streams.cutter.fitted(told, self._max_event)
+        await self._peer.send([told])
 
     async def _switch(self, reader: Reader, answer: Answer | None) -> None:
         """Send ``answer``, and then the events of ``reader`` in place of those of the present reader."""

@@ -35,8 +35,9 @@ class EventStream(EventSourceResponse):
         held: AbstractContextManager[object],
         scope: Scope,
         heartbeat: float = SESSION_SECONDS,
+        max_event: int | None = None,
     ) -> None:
-        """``scope`` is the request's."""
+        """``scope`` is the request's. Events with more bytes than ``max_event`` are cut."""
         super().__init__(self._chunks(), sep="\n")
         del self.headers["connection"]  # the server sets it, and HTTP/2 has none
         del self.headers["cache-control"]  # `Guarded` sets it
@@ -44,6 +45,7 @@ class EventStream(EventSourceResponse):
         self._reader = reader
         self._streams = streams
         self._held = held
+        self._max_event = max_event
         self._caller = caller_of(scope)
         self._half_closed = half_closed(scope)
 
@@ -56,7 +58,11 @@ class EventStream(EventSourceResponse):
         yield wire.RETRY
         with self._streams.following(self._reader, "sse", self._caller):
             while events := await self._reader.read():
-                yield self._streams.frames(events)
+                fitting = events
+                if self._max_event is not None:
+                    limit = self._max_event - len(wire.DATA)
+                    fitting = await self._streams.cutter.fitting(events, limit, self._reader.life)
+                yield self._streams.frames(events) if fitting is events else wire.frames(fitting)
 
     async def _ping(self, send: Send) -> None:
         # A client that has sent FIN may still be reading, or may be gone. Both look alike until something is sent: if

@@ -51,7 +51,7 @@ class FramedConversation(Conversation):
         reader = await super()._begin(after)
         if after is None:  # a client that joins now must still learn of open permission requests
             pending = await self._engine.pending(self._principal, self._session_id)
-            await self._peer.send([event.data for event in pending if event.seq <= reader.after])
+            await self._pass_on([event for event in pending if event.seq <= reader.after], reader)
         return reader
 
     async def _hear(self, message: str | Pieces) -> None:

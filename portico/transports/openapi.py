@@ -46,6 +46,7 @@ keep the connection alive: one every 4 seconds in the stream of a turn, 15 in th
 
 PATH_PARAMETERS: Mapping[str, tuple[Any, str]] = {
     "session_id": (models.Name, "The session's id."),
+    "seq": (models.EventId, "The event's number, its `seq`."),
     "turn_id": (models.TurnId, "The turn's id."),
     "request_id": (models.RequestId, "The permission request's id, from its event."),
     "rule_id": (models.SuggestionId, "The permission rule's id, from the session."),

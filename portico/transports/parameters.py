@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from portico.core.requests import NewTurn
 from portico.core.state import State
 from portico.transports.content_blocks import NonBlank
-from portico.transports.models import Line, TurnId
+from portico.transports.models import KIB, Line, TurnId
 
 
 class _Parameters(BaseModel):
@@ -43,10 +43,12 @@ class FollowParameters(_Parameters):
     """Whatever sends events as they come, and ``POST /stream/{id}``.
 
     Without ``subagents`` what these say and do is left out. ``heartbeat`` is in seconds; None: as the server has it.
+    Events of more bytes than ``max_event`` are cut.
     """
 
     subagents: bool = True
     heartbeat: Annotated[int, Field(ge=1, le=60)] | None = None
+    max_event: Annotated[int, Field(ge=KIB, le=10**18)] | None = None
 
 
 class StreamParameters(FollowParameters):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 
-from portico.core.errors import InvalidRequest, MalformedRequest
+from portico.core.errors import InvalidRequest, MalformedRequest, NotFound
 from portico.core.json_reader import JsonReader
 from portico.transports.long_texts import Postponed, place_of
 from portico.transports.models import EventId
@@ -70,6 +70,14 @@ def parse_event_id(header: str | None) -> int | None:
         return int(_EVENT_ID.validate_python(header))
     except ValidationError:
         raise MalformedRequest("Last-Event-ID is not an event id of this server") from None
+
+
+def parse_seq(text: str) -> int:
+    """Return the number of an event in a path. Raises `NotFound` (``event_not_found``) for anything else."""
+    try:
+        return int(_EVENT_ID.validate_python(text))
+    except ValidationError:
+        raise NotFound("the number of an event has 1 to 18 digits", code="event_not_found") from None
 
 
 def with_idempotency_key(request: Request, values: Mapping[str, Any]) -> Mapping[str, Any]:

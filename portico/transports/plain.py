@@ -81,7 +81,7 @@ class PlainConversation(Conversation):
             end = await self._engine.reader(
                 self._principal, self._session_id, after=turn.last_seq - 1, turn_id=turn.turn_id
             )
-            await self._peer.send(self._streams.texts(await end.read()))
+            await self._pass_on(await end.read(), end)
 
     async def _decoded(self, pieces: Pieces) -> str:
         text = Text(memory_for(sum(map(len, pieces))))

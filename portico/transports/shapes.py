@@ -15,7 +15,18 @@ from portico.transports.frames import FRAMES, FrameId
 from portico.transports.models import EventId
 
 
-def _event(body: Any, head: Any = Head) -> Any:
+class WireHead(Head):
+    """The members that all events have on the wire.
+
+    ``cut`` is there if the event was cut to the client's ``max_event``: each JSON pointer (RFC 6901) leads to a string,
+    list or object of which only a part is left, and the number is its whole size in bytes of UTF-8; for a list or an
+    object, of their JSON.
+    """
+
+    cut: NotRequired[dict[str, int]]
+
+
+def _event(body: Any, head: Any = WireHead) -> Any:
     """Return the type of ``body`` after the ``head``, as `portico.core.events.encode_event` writes it."""
     members = get_type_hints(body, include_extras=True)
     members = {**get_type_hints(head, include_extras=True), **members}

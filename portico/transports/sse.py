@@ -20,9 +20,9 @@ from portico.transports.eventstream import SESSION_SECONDS, TURN_SECONDS, EventS
 from portico.transports.models import TurnBody
 from portico.transports.operation import IDEMPOTENCY_KEY, JSON, LAST_EVENT_ID, Answer, operation
 from portico.transports.parameters import EventParameters, FollowParameters, StreamParameters
-from portico.transports.parse import parse_event_id
+from portico.transports.parse import parse_event_id, parse_seq
 from portico.transports.session_routes import TURN_CODES, visible
-from portico.transports.shapes import EventPage, ServerSentEvent
+from portico.transports.shapes import EventPage, ServerSentEvent, WireEvent
 from portico.transports.streams import Streams
 
 EVENT_STREAM = "text/event-stream"
@@ -57,6 +57,7 @@ class EventRoutes:
         return [
             route(stream, head=False, max_body=self._max_body, check=visible(self._engine), **turns),
             route(f"{self._prefix}/sessions/{{session_id}}/events", GET=self._events),
+            route(f"{self._prefix}/sessions/{{session_id}}/events/{{seq}}", GET=self._event),
         ]
 
     @operation(
@@ -132,8 +133,23 @@ class EventRoutes:
             principal, session_id, after=after, limit=query.limit or PAGE_EVENTS, subagents=query.subagents
         )
         page = first_of(events, PAGE_BYTES)
+        if query.max_event is not None:
+            page = await self._streams.cutter.fitting(page, query.max_event)
         next_after = page[-1].seq if page else after
         return Response(wire.page(page, next_after, has_more or len(page) < len(events)), media_type=JSON)
+
+    @operation(
+        "readEvent",
+        "Read one event of a session",
+        Answer(200, "The event, whole.", WireEvent),
+        codes=("event_not_found", "event_deleted"),
+        admission=READ,
+    )
+    async def _event(self, request: Request) -> Response:
+        """An event that was `cut` elsewhere (`max_event`) is whole here."""
+        session_id, seq = request.path_params["session_id"], request.path_params["seq"]
+        event = await self._engine.event(principal_of(request), session_id, parse_seq(seq))
+        return Response(event.data, media_type=JSON)
 
     def _stream(
         self, reader: Reader, held: ExitStack, request: Request, query: FollowParameters, heartbeat: float
@@ -141,4 +157,4 @@ class EventRoutes:
         if not query.subagents:
             reader.leave_out_subagents()
         heartbeat = query.heartbeat or self._heartbeat or heartbeat
-        return EventStream(reader, self._streams, held.pop_all(), request.scope, heartbeat)
+        return EventStream(reader, self._streams, held.pop_all(), request.scope, heartbeat, query.max_event)

@@ -14,6 +14,7 @@ from portico.core.reader import Reader
 from portico.metrics.metrics import OTHER, Metrics
 from portico.transports import wire
 from portico.transports.caller import Caller
+from portico.transports.cutter import Cutter
 
 FINISH_SECONDS = 3.0
 """The time for streams to end by themselves at a stop; then they are cut, whatever their clients do."""
@@ -48,6 +49,7 @@ class Streams:
         self.hold = (quota or StreamQuota()).hold
         self.frames = Latest(wire.frames)
         self.texts = Latest(_texts)
+        self.cutter = Cutter()
         self._following: dict[Reader, Caller | None] = {}
         self._admitted: dict[CancelScope, Caller] = {}
         self._waiting: set[CancelScope] = set()

@@ -87,7 +87,7 @@ class WebSocketRoutes:
         if heartbeat := asked.heartbeat or self._heartbeat:
             peer.ping_every(heartbeat)
         parts = peer, self._engine, self._streams, caller.principal, session_id
-        shared = {"caller": caller, "intake": self._intake, "subagents": asked.subagents}
+        shared = {"caller": caller, "intake": self._intake, "subagents": asked.subagents, "max_event": asked.max_event}
         if framed:
             if asked.turn_id is not None:
                 raise InvalidRequest(f"turn_id: in {SUBPROTOCOL} each query frame has its own")

@@ -58,6 +58,7 @@ CALLS: Mapping[str, Call] = {
     "reader": lambda engine, who: engine.reader(who, "s"),
     "reader of a turn": lambda engine, who: engine.reader(who, "s", turn_id="t"),
     "resume": lambda engine, who: engine.resume(who, "s", 1),
+    "event": lambda engine, who: engine.event(who, "s", 1),
     "history": lambda engine, who: engine.history(who, "s", after=0, limit=100),
 }
 
@@ -73,6 +74,7 @@ WAITS = [
     ("resume", State.DORMANT, "turn", 1),
     ("resume", State.DORMANT, "event", 2),
     ("resume", State.DORMANT, "turn", 2),
+    ("event", State.DORMANT, "event", 1),
     ("history", State.DORMANT, "read", 1),
 ]
 """Every wait of a call for the store: the session's state, and which call of which method it is."""

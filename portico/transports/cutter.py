@@ -1,0 +1,62 @@
+"""The work of cutting events, done once for all who want the same, and never for long at a time."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import anyio
+
+from portico.core.events import Event
+from portico.core.intake import Intake
+from portico.core.life import Life
+from portico.transports.cutting import CutEvent
+
+KEPT = 16
+KEPT_BYTES = 256 * 1024
+"""The number and the size of the cut events that are kept for others."""
+
+
+@dataclass(slots=True)
+class _Shared:
+    """A cut event; None while the first who wants it is at work."""
+
+    working: anyio.Lock = field(default_factory=anyio.Lock)
+    event: Event | None = None
+
+
+class Cutter:
+    """Cuts the large events of all streams of a server. Between two steps the event loop serves everybody else."""
+
+    def __init__(self) -> None:
+        self._turns = Intake()
+        self._shared: OrderedDict[tuple[Life, int, int], _Shared] = OrderedDict()
+
+    async def fitting(self, events: Sequence[Event], max_bytes: int, life: Life | None = None) -> Sequence[Event]:
+        """Return ``events``, with those of more than ``max_bytes`` cut: the same sequence if there are none.
+
+        ``life`` is that of their session, if it is known: then others who want the same need not wait again.
+        """
+        if all(len(event.data) <= max_bytes for event in events):
+            return events
+        return [event if len(event.data) <= max_bytes else await self._cut(event, max_bytes, life) for event in events]
+
+    async def fitted(self, data: bytes, max_bytes: int) -> bytes:
+        """Return ``data``, the JSON of an event or a message, cut if it has more than ``max_bytes``."""
+        if len(data) <= max_bytes:
+            return data
+        cut = CutEvent(data, max_bytes)
+        await self._turns.do(cut.steps())
+        return cut.data
+
+    async def _cut(self, event: Event, max_bytes: int, life: Life | None) -> Event:
+        if life is None or max_bytes > KEPT_BYTES:
+            return replace(event, data=await self.fitted(event.data, max_bytes))
+        shared = self._shared.setdefault((life, event.seq, max_bytes), _Shared())
+        while len(self._shared) > KEPT:
+            self._shared.popitem(last=False)
+        async with shared.working:
+            if shared.event is None:
+                shared.event = replace(event, data=await self.fitted(event.data, max_bytes))
+            return shared.event
