@@ -106,6 +106,12 @@ class NetworkSettings(SettingsGroup):
         "true or false",
         False,
     )
+    ziti_required: bool = setting(
+        "Whether a service that can't be bound (it is missing, or may not be bound) fails the start. Otherwise the "
+        "others are served, and it is tried again.",
+        "true or false",
+        False,
+    )
     allowed_hosts: Annotated[
         tuple[Annotated[str, AfterValidator(values.host_pattern)], ...],
         BeforeValidator(values.split),

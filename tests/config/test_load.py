@@ -185,6 +185,7 @@ OTHER_VALUES = {
     "ziti_identity_file": "identity.json",
     "ziti_service_name": "portico",
     "ziti_trust_caller": "true",
+    "ziti_required": "true",
     "host": "::1",
     "allowed_hosts": "portico.example",
     "allowed_origins": "https://app.example",

@@ -7,12 +7,15 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
+from subprocess import STDOUT
 
+import anyio
 import httpx
 import psutil
 
 from tests.support.enrolled import identity
-from tests.support.server import ROOT, RunningServer, running_server
+from tests.support.limits import HANG_SECONDS
+from tests.support.server import PORTICO, ROOT, RunningServer, environment, running_server
 from tests.support.sight import SEES_SERVERS
 from tests.support.talk import Event, Talk
 from tests.support.ziti import STANDIN, Network
@@ -48,17 +51,40 @@ async def dark_server(
     folder: Path, net: Network, *arguments: str, services: str = "portico=alice", probed: bool = False, **variables: str
 ) -> AsyncIterator[RunningServer]:
     """A server in mode `ziti` with echoes for agents, as the identity ``server``."""
+    settings = dark_settings(folder, net, services, probed=probed)
+    async with running_server(folder, *arguments, **(settings | variables)) as server:
+        yield server
+
+
+def dark_settings(
+    folder: Path, net: Network, services: str = "portico=alice", *, probed: bool = False
+) -> dict[str, str]:
+    """Return the variables of such a server, for whose services there are policies then."""
     names = [service.partition("=")[0] for service in services.split(",")]
     net.allow("server", bind=names, dial=names if probed else ())
-    settings = {
+    return {
         "NETWORKING_MODE": "ziti",
         "ZITI_IDENTITY_FILE": str(identity_file(net)),
         "ZITI_SERVICE_NAME": services,
         "PORTICO_DRIVER": "echo",
         **standin_environment(folder, net),
     }
-    async with running_server(folder, *arguments, **(settings | variables)) as server:
-        yield server
+
+
+async def refused_start(folder: Path, settings: dict[str, str], status: int = 1) -> str:
+    """Return the output of a server that does not start."""
+    home = folder / "home"
+    home.mkdir()
+    with anyio.fail_after(HANG_SECONDS):
+        done = await anyio.run_process(
+            [*PORTICO, "serve"],
+            env=environment(home, PORTICO_DATA_DIR=str(folder / "data"), **settings),
+            cwd=home,
+            check=False,
+            stderr=STDOUT,
+        )
+    assert done.returncode == status, done.stdout
+    return done.stdout.decode()
 
 
 def log_of(server: RunningServer) -> str:
@@ -70,9 +96,21 @@ def deltas(count: int, gap: float = 0.0) -> str:
 
 
 def listener(server: RunningServer) -> psutil.Process:
-    found = psutil.Process(server.process.pid).children()
-    (one,) = [child for child in found if "portico.ziti.listener" in child.cmdline()]
+    (one,) = _children(server, "portico.ziti.listener")
     return one
+
+
+def probes(server: RunningServer) -> list[psutil.Process]:
+    return _children(server, "portico.ziti.dialling_process")
+
+
+def _children(server: RunningServer, module: str) -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process(server.process.pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if module in child.cmdline():
+                found.append(child)
+    return found
 
 
 def family(server: RunningServer) -> list[psutil.Process]:

@@ -25,7 +25,8 @@ does not: no mood is needed for that.
 load        "hang": for ever, "unanswered": a controller that never answers (0.6 hangs, 1.x -20 at its time limit),
             "segfault", or a code to fail with (0.6: TypeError, and the next load of that path hangs)
 bind        "hang", "segfault", or a code
-connect     "hang", or a code
+connect     "hang", "segfault", or a code
+beside      "segfault": the dial of a process that has bound something, as 0.6.0 was seen to crash now and then
 accept      "einval": fails at once, for ever; "lost": the binding is gone without a word (no terminator, accept
             never returns); "segfault": at the next one; "hang": dialled, taken, never handed out
 accept_wait seconds that each accept takes
@@ -35,8 +36,11 @@ dial_wait   seconds after which a dial that nobody accepts fails (-19; -20 in 1.
 =========== ======================================================================================================
 
 ``net.outage(controller="refuses" | "silent" | "up", router="down" | "up")``: connections break with the router, the
-binding survives the controller. ``net.forbid("server")`` withdraws policies: what is bound gets EINVAL for ever.
-``net.state()`` tells bindings (pid, connections taken, TCP_NODELAY or not) and live connections.
+binding survives the controller; without both, dials say "invalid state". ``net.forbid("server")`` withdraws policies,
+``net.forbid("server", "bind")`` those of one kind, ``net.delete("portico")`` removes a service: its connections break
+at once. While the identity may still dial a service, accept goes on waiting; else it fails, for ever: with EINVAL,
+which 0.6 calls "crypto failure". ``net.state()`` tells bindings (pid, connections taken, TCP_NODELAY or not) and live
+connections.
 
 A server within the test itself needs `STANDIN` on its ``sys.path``, and the rest of ``environment()`` where its
 listener gets its variables from. The network listens in a process of its own, a child of the test and not of the
@@ -118,10 +122,22 @@ class Network:
         found["dial"] += dial
         self._write()
 
-    def forbid(self, identity: str) -> None:
-        """Withdraw all policies of an identity. Its services still exist."""
-        found = self._said["policies"].pop(identity)
-        self.allow("nobody", bind=found["bind"], dial=found["dial"])
+    def forbid(self, identity: str, *kinds: Literal["bind", "dial"], service: str | None = None) -> None:
+        """Withdraw policies of an identity: all, those of some kinds, or for one service. Its services still exist."""
+        found = self._said["policies"][identity]
+        kept = self._said["policies"].setdefault("nobody", {"bind": [], "dial": []})
+        for kind in kinds or ("bind", "dial"):
+            taken = [one for one in found[kind] if service in (None, one)]
+            kept[kind] += taken
+            found[kind] = [one for one in found[kind] if one not in taken]
+        self._write()
+
+    def delete(self, service: str) -> None:
+        """Remove a service, and all policies for it."""
+        for policies in self._said["policies"].values():
+            for kind, services in policies.items():
+                policies[kind] = [one for one in services if one != service]
+        self._write()
 
     def moods(self, name: str, **moods: Any) -> None:
         """Change how the library behaves for an identity or a service; None: as usual."""

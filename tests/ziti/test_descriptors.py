@@ -46,12 +46,3 @@ def test_what_is_under_way_is_seen() -> None:
         assert descriptors.under_way() == before + 1000
         far.recv(2000)
         assert descriptors.under_way() == before
-
-
-def test_sockets_are_counted() -> None:
-    before = descriptors.count()
-    near, far = socket.socketpair()
-    assert descriptors.count() == before + 2
-    near.close()
-    far.close()
-    assert descriptors.count() == before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -15,9 +14,8 @@ import pytest
 
 from portico.ziti.overlay import DialFailed
 from tests.support.agents import gone_soon
-from tests.support.dark import deltas, family, follow, listener, listening, log_of
+from tests.support.dark import deltas, family, follow, listener, listening, log_of, refused_start
 from tests.support.limits import HANG_SECONDS
-from tests.support.server import PORTICO, environment
 from tests.support.sight import count_descriptors
 from tests.support.talk import Event, Talk, script, text
 from tests.ziti.network import Network
@@ -224,20 +222,7 @@ async def test_a_stop_takes_it_off_the_network_at_once(dark: Dark) -> None:
 
 
 async def refusal(dark: Dark, service: str = "portico") -> str:
-    """Return the output of a server that does not start."""
-    home = dark.folder / "home"
-    home.mkdir()
-    settings = dark.settings(f"{service}=alice")
-    with anyio.fail_after(HANG_SECONDS):
-        done = await anyio.run_process(
-            [*PORTICO, "serve"],
-            env=environment(home, PORTICO_DATA_DIR=str(dark.folder / "data"), **settings),
-            cwd=home,
-            check=False,
-            stderr=subprocess.STDOUT,
-        )
-    assert done.returncode == 1, done.stdout
-    return done.stdout.decode()
+    return await refused_start(dark.folder, {**dark.settings(f"{service}=alice"), "PORTICO_ZITI_REQUIRED": "true"})
 
 
 async def test_without_permission_to_bind_it_does_not_start(dark: Dark) -> None:

@@ -228,17 +228,6 @@ async def test_a_stop_drains_and_leaves_nothing(tmp_path: Path, shape: Shape) ->
         await net.bound("portico", 0)
 
 
-async def test_a_server_that_is_killed_leaves_no_listener(tmp_path: Path) -> None:
-    async with standin(tmp_path, "0.6") as net, dark_server(tmp_path, net) as server:
-        child = listener(server)
-        net.moods("portico", accept="hang")
-        child.suspend()  # so that it cannot see for itself that the server has gone
-        server.process.kill()
-        await server.process.wait()
-        assert gone_soon([child])
-        await net.bound("portico", 0)
-
-
 @one_shared
 async def test_interrupting_from_the_terminal_is_the_servers_business(dark: Dark) -> None:
     net, server = dark.net, dark.server

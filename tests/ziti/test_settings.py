@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dark import dark_server, log_of
+from tests.support.dark import dark_server, dark_settings, log_of, refused_start
 from tests.support.limits import HANG_SECONDS
 from tests.support.server import PORTICO, environment
 from tests.support.talk import Talk
@@ -41,6 +41,21 @@ async def test_ziti_trust_caller_takes_the_callers_word(tmp_path: Path, trust: s
             else:
                 assert (await carol.get("/sessions")).status_code == 401
                 assert "ziti_trust_caller" not in log_of(server)
+
+
+@pytest.mark.parametrize("required", ["true", "false"])
+async def test_ziti_required_fails_a_start_without_a_service(tmp_path: Path, required: str) -> None:
+    words = "the service two: the network has no such service"
+    async with standin(tmp_path, "0.6") as net:
+        net.moods("two", bind=-17)
+        if required == "true":
+            settings = {**dark_settings(tmp_path, net, "one=alice,two=bob"), "PORTICO_ZITI_REQUIRED": "true"}
+            assert f"the transport ziti can't start: {words}" in await refused_start(tmp_path, settings)
+            return
+        async with dark_server(tmp_path, net, services="one=alice,two=bob") as server, net.http("one") as http:
+            readiness = await http.get("/readyz")
+            assert words in readiness.json()["failed"]["transport ziti"] and words in log_of(server)
+            assert "service one" not in readiness.text
 
 
 def test_ziti_settings_are_needed_in_mode_ziti(tmp_path: Path) -> None:

@@ -313,6 +313,53 @@ for _ in range(3):
 
 
 @both
+@pytest.mark.parametrize("how", ["withdrawn", "deleted"])
+async def test_open_connections_end_with_the_permission_to_bind(tmp_path: Path, shape: Shape, how: str) -> None:
+    script = (
+        BIND
+        + """
+kept = [bound.accept()]
+say("accepted")
+bound.setblocking(False)
+while "11" in (answer := str(tried(bound.accept))) or "BlockingIOError" in answer:
+    time.sleep(0.02)
+say(answer)
+"""
+    )
+    async with network(tmp_path, shape) as net, child(net, script) as server:
+        await server.line()
+        with await net.dial("svc") as stream:
+            assert await server.line() == "accepted"
+            if how == "deleted":
+                net.delete("svc")
+            else:
+                net.forbid("server", "bind")
+            assert await received(stream) == b""
+        with pytest.raises(Refused) as refused:
+            await net.dial("svc")
+        if how == "deleted":
+            assert refused.value.code == (-17 if shape == "0.6" else -18)
+            assert ("crypto failure" if shape == "0.6" else "Invalid argument") in await server.line()
+        else:  # only who dials finds out, also after it is given back
+            assert refused.value.code == (-23 if shape == "0.6" else -24)
+            net.allow("server", bind=["svc"])
+            assert await server.silent()
+            await net.bound("svc", 0)
+
+
+@both
+async def test_who_has_bound_something_may_die_of_a_dial(tmp_path: Path, shape: Shape) -> None:
+    dial = "fd = openziti.zitilib.ziti_socket(1); openziti.zitilib._ziti_connect(fd, load()[0]._ctx, b'svc', None)\n"
+    async with network(tmp_path, shape) as net, child(net, ECHO) as server:
+        await server.line()
+        net.moods("server", beside="segfault")
+        assert await said(net, LOAD + dial + "say('well')", net.identity_file("server")) == "well"
+        async with child(net, BIND + dial.replace("load()[0]", "context")) as dying:
+            assert await dying.line() == "bound"
+            assert await dying.code() == -signal.SIGSEGV
+
+
+@both
 async def test_a_binding_that_is_gone_without_a_word(tmp_path: Path, shape: Shape) -> None:
     async with network(tmp_path, shape) as net, child(net, ECHO) as server:
         await server.line()
@@ -351,19 +398,23 @@ say(tried(lambda: os.fstat(0) and "open"))
 async def test_the_router_goes_and_comes_back(tmp_path: Path, shape: Shape) -> None:
     async with network(tmp_path, shape) as net, child(net, ECHO) as server:
         await server.line()
-        net.moods("svc", dial_wait=0.05)
         with await net.dial("svc") as stream:
             await server.line()
+            net.moods("svc", dial_wait=0.05)
             net.outage(router="down")
             assert await received(stream) == b""
         with pytest.raises(Refused) as refused:
             await net.dial("svc")
         assert refused.value.code == (-19 if shape == "0.6" else -20)
+        net.moods("svc", dial_wait=None)
         net.outage(router="up")
         await net.bound("svc")
         (await net.dial("svc")).close()
         net.outage(router="down", controller="refuses")
         await net.bound("svc", 0)
+        with pytest.raises(Refused) as refused:
+            await net.dial("svc")
+        assert refused.value.code == (-21 if shape == "0.6" else -22)  # invalid state
         net.outage(router="up", controller="up")
         if shape == "0.6":
             await anyio.sleep(0.4)

@@ -8,11 +8,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
-from portico.ziti.listener.binding import Binding, Lost
+from portico.ziti.listener.binding import TURN_SECONDS, Binding, Lost
 from portico.ziti.listener.listener_control import HEARTBEAT_SECONDS, ListenerControl, Task
-from portico.ziti.listener.probe import Probe
 from portico.ziti.listener.spin import Spin
 from portico.ziti.listener.steps import Steps
 from portico.ziti.native import descriptors
@@ -37,7 +37,7 @@ class Listener:
         self._bindings: Sequence[Binding] = ()
         self._failure: dict[str, Any] | None = None
         self._woken, self._wake = os.pipe()
-        self._idle_sockets = 0
+        self._opened = threading.Event()
 
     def run(self) -> NoReturn:
         self._start(self._open)
@@ -61,9 +61,11 @@ class Listener:
         message = self._control.receive()
         if message is None:
             self._leave()
-        if message["type"] == "stop":
-            for binding in self._bindings:
+        for binding in self._bindings:
+            if message["type"] == "stop":
                 binding.refusing = True
+            elif message["service"] == binding.service and binding.forget():
+                self._start(self._serving_again(binding))
 
     def _leave(self) -> NoReturn:
         end = time.monotonic() + LEAVE_SECONDS
@@ -77,10 +79,16 @@ class Listener:
         """Look for signs of trouble that no thread reports: a hung step, and spinning."""
         carried = descriptors.hurry()  # again and again, because connections to routers come and go
         accepted = sum(binding.accepted for binding in self._bindings)
-        if step := self._steps.hung():
-            text = f"it did not end within {step.seconds:g} s"
-            self._fail(step.name, text, service=step.service, hung=True)
-        elif self._spin.look(time.monotonic(), time.process_time(), carried, accepted):
+        for step in self._steps.take_hung():
+            binding = next((one for one in self._bindings if one.service == step.service), None)
+            if binding is None or not any(
+                one.bound or not one.decided.is_set() for one in self._bindings if one is not binding
+            ):
+                text = f"it did not end within {step.seconds:g} s"
+                self._fail(step.name, text, service=step.service, hung=True)
+            elif binding.give_up_call():
+                self._start(self._serving_again(binding))
+        if self._spin.look(time.monotonic(), time.process_time(), carried, accepted):
             self._fail("spin", f"it was busy with nothing for {self._task.spin:g} s")
 
     # The work of the threads.
@@ -101,26 +109,20 @@ class Listener:
         self._bindings = [Binding(service, library, self._control, self._steps, task.bind) for service in task.services]
         # Bind all before the first accepts: see `Library._socket`; the server also waits for all of them.
         for binding in self._bindings:
-            binding.bind()
+            self._start(partial(binding.serve, self._opened, self._others(binding)))
+            binding.decided.wait(TURN_SECONDS)
+        while not any(binding.bound or binding.decided.is_set() for binding in self._bindings):
+            time.sleep(0.05)  # until one is bound, or hangs for too long
         # Without this each request takes 42 ms with openziti 1.x, whose library leaves Nagle's algorithm on.
         descriptors.hurry()
-        self._idle_sockets = descriptors.count()
         self._control.tell("ready")
-        for binding in self._bindings:
-            self._start(binding.serve)
-        probe = Probe(
-            library,
-            self._bindings,
-            self._control,
-            self._steps,
-            path=task.probe_path,
-            seconds=task.probe,
-            in_use=self._is_in_use,
-        )
-        self._start(probe.run)
+        self._opened.set()
 
-    def _is_in_use(self) -> bool:
-        return descriptors.count() > self._idle_sockets
+    def _others(self, binding: Binding) -> Callable[[], bool]:
+        return lambda: any(other.bound for other in self._bindings if other is not binding)
+
+    def _serving_again(self, binding: Binding) -> Callable[[], None]:
+        return partial(binding.serve_again, self._others(binding))
 
     def _start(self, work: Callable[[], None]) -> None:
         threading.Thread(target=self._guarded, args=(work,), daemon=True).start()

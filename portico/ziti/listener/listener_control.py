@@ -1,15 +1,15 @@
 """The listener's end of its connection with the server, which carries JSON messages and descriptors.
 
-The server sends a `Task`, and later perhaps ``{"type": "stop"}``: accept no more. Once the server closes its end, the
-listener ends. The listener sends:
+The server sends a `Task`, and later perhaps ``{"type": "stop"}``: accept no more, and ``{"type": "rebind", "service":
+STR}``: this binding is lost without a word. Once the server closes its end, the listener ends. The listener sends:
 
     {"type": "version", "library": STR}                 the version that was loaded
     {"type": "binding", "service": STR}
     {"type": "bound", "service": STR}
-    {"type": "refused", "service": STR, "kind": STR, "text": STR}     not bound; it is tried again
-    {"type": "ready"}                                   each service is bound or refused
+    {"type": "refused", "service": STR, "kind": STR, "text": STR, "hung"?: BOOL}  not bound; it is tried again
+    {"type": "lost", "service": STR, "text": STR}       not bound any more; it is tried again, others go on
+    {"type": "ready"}                                   each service had its try
     {"type": "connection", "service": STR, "caller": STR}             with its descriptor
-    {"type": "unprobed", "service": STR, "kind": STR, "text": STR}                this identity may not dial it
     {"type": "alive"}                                   every `HEARTBEAT_SECONDS`
     {"type": "failed", "step": STR, "service"?: STR, "kind"?: STR, "hung"?: BOOL, "text": STR}  the last one
 """
@@ -22,23 +22,26 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from portico.ziti.native.child_control import ChildControl, Message
+from portico.ziti.native.limits import DIAL_SECONDS, LOAD_SECONDS
 
 HEARTBEAT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The task of a listener. ``identity`` is a file. The server answers a GET of ``probe_path`` to anybody: a probe.
+    """The task of a listener, and of the probes. ``identity`` is a file.
 
-    The rest are seconds: after ``load`` and ``bind`` the step counts as hung; ``probe`` is the time between two probes
-    of a service; after ``spin`` work without effect counts as spinning.
+    The server answers a GET of ``probe_path`` to anybody: a probe. The rest are seconds: after ``load``, ``bind`` and
+    ``dial`` the step counts as hung; ``probe`` is the time between two probes of a service; after ``spin`` work without
+    effect counts as spinning.
     """
 
     identity: str
     services: tuple[str, ...]
     probe_path: str
-    load: float = 15.0
+    load: float = LOAD_SECONDS
     bind: float = 20.0
+    dial: float = DIAL_SECONDS
     probe: float = 30.0
     spin: float = 20.0
 

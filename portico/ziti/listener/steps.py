@@ -36,6 +36,9 @@ class Steps:
             with self._lock:
                 self._current.discard(step)
 
-    def hung(self) -> Step | None:
+    def take_hung(self) -> list[Step]:
+        """Return the calls that count as hung since the last time."""
         with self._lock:
-            return next((step for step in self._current if step.deadline < time.monotonic()), None)
+            hung = [step for step in self._current if step.deadline < time.monotonic()]
+            self._current.difference_update(hung)
+            return hung

@@ -37,11 +37,6 @@ def close_twins(descriptor: int) -> None:
                 os.close(other)
 
 
-def count() -> int:
-    """Count the open sockets. Each connection that was handed over still has one, the library's own end."""
-    return sum(1 for _ in _sockets())
-
-
 def under_way() -> int:
     """Count the bytes that are still to be read here, or to be acknowledged by the other end of a TCP connection."""
     waiting = 0

@@ -12,6 +12,7 @@ import fcntl
 import inspect
 import os
 import socket
+import threading
 from importlib import import_module
 from typing import Any
 
@@ -97,6 +98,7 @@ class Library:
         self._low: Any = zitilib
         self._with_codes = "timeout" in inspect.signature(openziti.load).parameters
         self._context: Any = None
+        self._lock = threading.Lock()
         # These numbers are too high for accepted connections, which get the lowest free ones.
         self._first = self._next = allow_many() // 2
 
@@ -184,15 +186,16 @@ class Library:
         The library keys its state by these numbers, and forgets one only some time after its connection has ended. With
         such a number a dial fails (EALREADY), and a binding is forgotten together with the connection (EINVAL).
         """
-        given = self._low.ziti_socket(socket.SOCK_STREAM)
-        if given < 0:
-            raise LibraryError(errno.EMFILE, "there are too many open files")
-        try:
-            descriptor = fcntl.fcntl(given, fcntl.F_DUPFD_CLOEXEC, self._next)
-        finally:
-            os.close(given)
-        self._next = descriptor + 1 if descriptor - self._first < 1000 else self._first
-        return descriptor
+        with self._lock:
+            given = self._low.ziti_socket(socket.SOCK_STREAM)
+            if given < 0:
+                raise LibraryError(errno.EMFILE, "there are too many open files")
+            try:
+                descriptor = fcntl.fcntl(given, fcntl.F_DUPFD_CLOEXEC, self._next)
+            finally:
+                os.close(given)
+            self._next = descriptor + 1 if descriptor - self._first < 1000 else self._first
+            return descriptor
 
     def _raise(self) -> None:
         self._low.check_error(-1)

@@ -62,6 +62,10 @@ class ListenerProcess(Child):
         """Tell it to accept no more connections; open ones go on."""
         self.send({"type": "stop"})
 
+    def rebind(self, service: str) -> None:
+        """Tell it that the binding of a service is lost."""
+        self.send({"type": "rebind", "service": service})
+
     async def close(self, leave: float = 0.0) -> int:
         try:
             return await super().close(leave)

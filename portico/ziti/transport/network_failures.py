@@ -38,8 +38,16 @@ class ListenerFailed(Exception):
 def refused(message: Mapping[str, Any]) -> ListenerFailed:
     """Make the error for a service that could not be bound."""
     kind = str(message.get("kind"))
-    words = _BIND.get(kind) or f"it can't be bound: {message.get('text')}"
+    if message.get("hung"):
+        words = f"binding it has hung ({message.get('text')}): perhaps it may use no router"
+    else:
+        words = _BIND.get(kind) or f"it can't be bound: {message.get('text')}"
     return ListenerFailed(f"the service {message.get('service')}: {words}", lasting=kind in _LASTING)
+
+
+def lost(service: object, text: object) -> str:
+    """Return the words for a service that was bound, and is no longer."""
+    return f"the binding of the service {service} is lost: {text}"
 
 
 def unprobed(message: Mapping[str, Any]) -> str:
@@ -65,10 +73,8 @@ def failed(message: Mapping[str, Any]) -> ListenerFailed:
             return ListenerFailed(words, lasting=kind in _LASTING)
         case "bind":
             return ListenerFailed(f"binding the service {service} has hung ({text}): perhaps no router can be reached")
-        case "probe":
-            return ListenerFailed(f"dialling the service {service} has hung ({text})")
         case "lost":
-            return ListenerFailed(f"the binding of the service {service} is lost: {text}")
+            return ListenerFailed(lost(service, text))
         case "spin":
             return ListenerFailed(f"Ziti's library was spinning: {text}")
     return ListenerFailed(f"the listener has failed: {text}")

@@ -61,7 +61,11 @@ class Diallers:
 
 
 class ZitiTransport:
-    """Binds the services in ``task``. ``environment`` is that of Ziti's library."""
+    """Binds the services in ``task``. ``environment`` is that of Ziti's library.
+
+    With ``required``, each service must be bound at the start. If the transport is not ``alone``, else nothing that
+    Ziti does fails the start: the others serve.
+    """
 
     name = "ziti"
 
@@ -75,6 +79,8 @@ class ZitiTransport:
         api: Api,
         limits: Limits,
         quota: StreamQuota | None = None,
+        required: bool = False,
+        alone: bool = True,
         bind_seconds: float = BIND_SECONDS,
     ) -> None:
         self._callers = callers
@@ -84,8 +90,10 @@ class ZitiTransport:
         self._api = api
         self._limits = limits
         self._quota = quota
+        self._required = required
+        self._patient = not (required or alone)
         self._bind_seconds = bind_seconds
-        self._status = Status()
+        self._status = Status(task.services)
         self._open = Open(task.services)
         api.metrics.add(*ziti_families(task.services, self._status, self._open))
 
@@ -110,9 +118,12 @@ class ZitiTransport:
             send,
             check=self._check,
             dialler=self._diallers,
+            in_use=lambda service: self._open.count(service) > 0,
+            required=self._required,
             status=self._status,
             changed=changed,
         )
+        supervisor.patient = self._patient
         with send, receive:
             async with anyio.create_task_group() as tasks:
                 await tasks.start(supervisor.run)
@@ -152,7 +163,7 @@ class ZitiTransport:
 
 
 def answer_probes(app: ASGIApp, path: str) -> ASGIApp:
-    """Answer the listener's probes before they reach the app: they need no token, and are not logged."""
+    """Answer the probes before they reach the app: they need no token, and are not logged."""
 
     async def probed(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == path:
@@ -204,6 +215,8 @@ def create(context: Context) -> Transport:
         ),
         limits=limits(settings),
         quota=context.stream_quota,
+        required=settings.ziti_required,
+        alone=settings.networking_mode == ("ziti",),
     )
 
 

@@ -32,6 +32,26 @@ def ziti_families(services: Sequence[str], status: Status, connections: Open) ->
             read=lambda: {(name,): name in status.bound for name in services},
         ),
         Reading(
+            "portico_ziti_refusals_total",
+            "Times that a service could not be bound, or was lost.",
+            "service",
+            kind="counter",
+            read=lambda: {(name,): status.refusals[name] for name in services},
+        ),
+        Reading(
+            "portico_ziti_reached",
+            "1 if the last probe has reached a service, 0 if not.",
+            "service",
+            read=lambda: {(name,): reached for name, reached in status.reached.items()},
+        ),
+        Reading(
+            "portico_ziti_probe_failures_total",
+            "Probes that have failed themselves, which says nothing about a service.",
+            "reason",
+            kind="counter",
+            read=lambda: {(reason,): count for reason, count in status.probe_failures.items()},
+        ),
+        Reading(
             "portico_ziti_connections",
             "Open connections.",
             "service",

@@ -25,8 +25,24 @@ from anyio.abc import SocketAttribute, SocketStream, UNIXSocketStream
 Message = dict[str, Any]
 
 CODES: Mapping[str, Mapping[str, int]] = {
-    "0.6": {"auth": -14, "controller": -15, "service": -17, "policy": -34, "terminator": -23, "timeout": -19},
-    "1.x": {"auth": -14, "controller": -20, "service": -18, "policy": -18, "terminator": -24, "timeout": -20},
+    "0.6": {
+        "auth": -14,
+        "controller": -15,
+        "service": -17,
+        "policy": -34,
+        "terminator": -23,
+        "timeout": -19,
+        "state": -21,
+    },
+    "1.x": {
+        "auth": -14,
+        "controller": -20,
+        "service": -18,
+        "policy": -18,
+        "terminator": -24,
+        "timeout": -20,
+        "state": -22,
+    },
 }
 EBADF, EAGAIN, EINVAL = 9, 11, 22
 NAGLE_SECONDS = 0.042
@@ -81,6 +97,12 @@ class Binding:
         self.gone, self.present = True, False
         self.notify.close()
         self.waiting.clear()
+
+    def cut(self) -> None:
+        """Break what is open."""
+        for end in self.ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 class Broker:
@@ -143,14 +165,16 @@ class Broker:
                     one.error = EINVAL
                     one.done.set()
             elif binding.service not in self._policy(binding.identity, "bind"):
-                binding.lose()
+                binding.cut()
+                binding.present, binding.returns = False, math.inf
+                # Of a service that it still sees the library says nothing: accept goes on waiting.
+                if binding.service not in self._policy(binding.identity, "dial"):
+                    binding.lose()
             elif not router:
                 if self._both_away and self._state["shape"] == "0.6" and "recovers" not in mood:
                     binding.returns = math.inf
                 binding.present = False
-                for end in binding.ends:
-                    with suppress(OSError):
-                        end.shutdown(socket.SHUT_RDWR)
+                binding.cut()
             elif not self._router and math.isfinite(binding.returns):
                 recovers = mood.get("recovers", 0.2)
                 binding.returns = math.inf if recovers is None else now + recovers
@@ -223,9 +247,7 @@ class Broker:
             finally:
                 del self._bindings[binding.number]
                 binding.notify.close()
-                for end in binding.ends:
-                    with suppress(OSError):
-                        end.shutdown(socket.SHUT_RDWR)
+                binding.cut()
                 for dial in binding.backlog:
                     dial.fail(self._code("terminator"))
 
@@ -298,7 +320,13 @@ class Broker:
         if mood.get("connect") == "hang":
             await _until_closed(stream)
             return
+        bound_here = any(binding.pid == request.get("pid") for binding in self._bindings.values())
+        if mood.get("connect") == "segfault" or (mood.get("beside") == "segfault" and bound_here):
+            await _answer(stream, {"segfault": True})
+            return
         code = mood.get("connect") or self._may(identity, "dial", service)
+        if not self._router and self._state["controller"] != "up":
+            code = self._code("state")
         # A later library says that it is connected before it is; what fails then is the connection.
         optimistic = request["op"] == "connect" and self._state["shape"] != "0.6"
         if code:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from portico.ziti.listener.listener_control import Task
 from portico.ziti.transport.supervisor import Supervisor
 from tests.support.dark import identity_file
 from tests.support.limits import HANG_SECONDS
-from tests.support.ziti import STANDIN, Network
+from tests.support.ziti import STANDIN, Network, Refused
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Supervised:
     states: list[str] = field(default_factory=list)
     """Each status that there was: a state, or for waiting the reason."""
     delays: list[float] = field(default_factory=list)
+    open: Counter[str] = field(default_factory=Counter)
 
     def note(self) -> None:
         status = self.supervisor.status
@@ -59,25 +61,64 @@ class Supervised:
         async with anyio.create_task_group() as tasks:
             async for connection, dialler in connections:
                 self.taken.append(dialler)
-                tasks.start_soon(self._answer, connection)
+                tasks.start_soon(self._answer, connection, dialler.service)
 
-    async def _answer(self, connection: socket.socket) -> None:
+    async def _answer(self, connection: socket.socket, service: str) -> None:
         connection.setblocking(False)
+        self.open[service] += 1
         with connection, suppress(OSError):
             await anyio.wait_readable(connection)
             if connection.recv(1000):
                 connection.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        self.open[service] -= 1
 
 
 def listener() -> psutil.Process:
     """The listener process that is this process's child."""
-    (found,) = [child for child in psutil.Process().children() if "portico.ziti.listener" in child.cmdline()]
+    (found,) = _children("portico.ziti.listener")
     return found
+
+
+def probes() -> list[psutil.Process]:
+    """The processes that dial, which are this process's children."""
+    return _children("portico.ziti.dialling_process")
+
+
+def _children(module: str) -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if module in child.cmdline():
+                found.append(child)
+    return found
+
+
+async def works(net: Network, service: str = "portico") -> bool:
+    """Tell whether somebody at the other end answers."""
+    with anyio.fail_after(HANG_SECONDS):
+        try:
+            with await net.dial(service) as connection:
+                await anyio.to_thread.run_sync(connection.sendall, b"hello")
+                return bool(await anyio.to_thread.run_sync(connection.recv, 100))
+        except (Refused, OSError):
+            return False
+
+
+async def recovers(net: Network, running: Supervised) -> None:
+    await running.bound()
+    await net.bound("portico")
+    assert await works(net)
 
 
 @asynccontextmanager
 async def supervised(
-    net: Network, *services: str, patient: bool = True, probed: bool = False, modules: Path = STANDIN, **limits: Any
+    net: Network,
+    *services: str,
+    patient: bool = True,
+    required: bool = False,
+    probed: bool = False,
+    modules: Path = STANDIN,
+    **limits: Any,
 ) -> AsyncIterator[Supervised]:
     """``limits`` are fields of `Task`; ``modules`` is where the listener finds ``openziti``."""
     services = services or ("portico",)
@@ -96,6 +137,8 @@ async def supervised(
         check=lambda: None,
         dialler=partial(Dialler),
         changed=lambda: found[0].note(),
+        in_use=lambda service: found[0].open[service] > 0,
+        required=required,
         first_delay=0.05,
     )
     supervisor.patient = patient
@@ -111,4 +154,4 @@ async def supervised(
                     await supervisor.stop()
     finally:
         sys.path[:] = before
-    assert not [child for child in psutil.Process().children() if "portico.ziti.listener" in child.cmdline()]
+    assert not _children("portico.ziti.listener") and not probes()

@@ -17,30 +17,12 @@ import pytest
 
 from portico.transports.base import TransportFailed
 from portico.ziti.transport import listener_process, supervisor
-from tests.support.limits import HANG_SECONDS
-from tests.support.ziti import STANDIN, Network, Refused, Shape, network
-from tests.ziti.transport.supervised import Supervised, listener, supervised
+from tests.support.ziti import STANDIN, Shape, network
+from tests.ziti.transport.supervised import listener, recovers, supervised, works
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform != "linux", reason="the transport is for Linux")]
 
 both = pytest.mark.parametrize("shape", ["0.6", "1.x"])
-
-
-async def works(net: Network, service: str = "portico") -> bool:
-    """Tell whether somebody at the other end answers."""
-    with anyio.fail_after(HANG_SECONDS):
-        try:
-            with await net.dial(service) as connection:
-                await anyio.to_thread.run_sync(connection.sendall, b"hello")
-                return bool(await anyio.to_thread.run_sync(connection.recv, 100))
-        except (Refused, OSError):
-            return False
-
-
-async def recovers(net: Network, running: Supervised) -> None:
-    await running.bound()
-    await net.bound("portico")
-    assert await works(net)
 
 
 @both
@@ -110,52 +92,6 @@ async def test_a_binding_that_is_lost_with_an_error(tmp_path: Path, shape: Shape
 
 
 @both
-@pytest.mark.parametrize("loss", ["lost", pytest.param("hang", marks=pytest.mark.long)])
-async def test_a_binding_that_is_lost_without_a_word(tmp_path: Path, shape: Shape, loss: str) -> None:
-    async with network(tmp_path, shape) as net, supervised(net, probed=True, probe=0.2) as running:
-        await running.until(lambda: running.taken)  # the first probe
-        net.moods("portico", accept=loss, dial_wait=0.2)
-        assert "the binding of the service portico is lost" in await running.failure()
-        net.moods("portico", accept=None, dial_wait=None)
-        await recovers(net, running)
-
-
-@pytest.mark.long
-async def test_a_binding_that_never_was_is_found_out_soon(tmp_path: Path) -> None:
-    async with network(tmp_path, "0.6") as net:
-        net.moods("portico", accept="lost")
-        async with supervised(net, probed=True, probe=600) as running:  # three probes, five seconds apart
-            assert await running.failure(0) == "the binding of the service portico is lost: connection is closed"
-            net.moods("portico", accept=None)
-            await recovers(net, running)
-
-
-@both
-async def test_probes_do_not_mind_connections_that_last(tmp_path: Path, shape: Shape) -> None:
-    async with network(tmp_path, shape) as net, supervised(net, probed=True, probe=0.05) as running:
-        await running.until(lambda: running.taken)
-        held = [await net.dial("portico") for _ in range(20)]
-        count = len(running.taken)
-        await running.until(lambda: len(running.taken) > count + 10)
-        assert running.supervisor.status.failures == 0
-        for one in held:
-            one.close()
-
-
-@both
-async def test_a_service_that_may_not_be_dialled_is_not_probed(
-    tmp_path: Path, shape: Shape, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    async with network(tmp_path, shape) as net, supervised(net, probe=0.1) as running:
-        await running.bound()
-        await running.until(lambda: "is not probed" in caplog.text)
-        await anyio.sleep(0.5)
-        assert caplog.text.count("is not probed") == 1
-        assert running.supervisor.status.failures == 0 and await works(net)
-
-
-@both
 async def test_a_policy_that_is_withdrawn_and_given_back(tmp_path: Path, shape: Shape) -> None:
     async with network(tmp_path, shape) as net, supervised(net, "portico") as running:
         await running.bound()
@@ -168,18 +104,6 @@ async def test_a_policy_that_is_withdrawn_and_given_back(tmp_path: Path, shape: 
         net.allow("server", bind=["portico"])
         await recovers(net, running)
         assert running.supervisor.status.failures == 1  # it was bound without another restart
-
-
-async def test_the_other_services_go_on_while_one_is_refused(tmp_path: Path) -> None:
-    async with network(tmp_path, "0.6") as net:
-        net.moods("two", bind=-34)
-        async with supervised(net, "one", "two") as running:
-            await running.until(lambda: running.supervisor.status.state == "bound")
-            assert await works(net, "one")
-            assert "the service two: this identity may not Bind it" in (running.supervisor.status.trouble() or "")
-            net.moods("two", bind=None)
-            await running.bound()
-            assert await works(net, "two")
 
 
 @both
@@ -320,7 +244,7 @@ async def test_what_does_not_mend_ends_the_start(tmp_path: Path, moods: Any, wor
         for name, mood in moods.items():
             net.moods(name, **mood)
         with pytest.raises(BaseExceptionGroup) as failure:
-            async with supervised(net, patient=False):
+            async with supervised(net, patient=False, required=True):
                 await anyio.sleep(20)
         assert failure.group_contains(TransportFailed, match=words)
 

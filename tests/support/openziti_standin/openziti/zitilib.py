@@ -316,7 +316,8 @@ def _ziti_connect(fd: int, ctx: int, service: bytes, terminator: bytes | None) -
     def work() -> Message:
         if EARLY and fd in _library.bridges:
             return {"error": errno.EALREADY}
-        answer, fds, conversation = _ask({"op": "connect", "identity": identity, "service": service.decode()})
+        request = {"op": "connect", "identity": identity, "service": service.decode(), "pid": os.getpid()}
+        answer, fds, conversation = _ask(request)
         if "error" in answer:
             conversation.close()
             if EARLY:
@@ -330,7 +331,7 @@ def _ziti_connect(fd: int, ctx: int, service: bytes, terminator: bytes | None) -
 
     answer = _Future(work).result()
     if "error" in answer and not EARLY:
-        _set_error(-18, errno.ECONNREFUSED)
+        _set_error(INVALID_STATE if answer["error"] == INVALID_STATE else -18, errno.ECONNREFUSED)
         return -1
     return _done(answer)
 
