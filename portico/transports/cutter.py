@@ -13,6 +13,8 @@ from portico.core.intake import Intake
 from portico.core.life import Life
 from portico.transports.cutting import CutEvent
 
+AROUND = len(b"data: \n")
+"""The bytes around an event in its line of a stream. They count elsewhere too, so that it is cut the same way there."""
 KEPT = 16
 KEPT_BYTES = 256 * 1024
 """The number and the size of the cut events that are kept for others."""
@@ -33,11 +35,13 @@ class Cutter:
         self._turns = Intake()
         self._shared: OrderedDict[tuple[Life, int, int], _Shared] = OrderedDict()
 
-    async def fitting(self, events: Sequence[Event], max_bytes: int, life: Life | None = None) -> Sequence[Event]:
-        """Return ``events``, with those of more than ``max_bytes`` cut: the same sequence if there are none.
+    async def fitting(self, events: Sequence[Event], max_event: int, life: Life | None = None) -> Sequence[Event]:
+        """Return ``events``, with those cut whose line has more than ``max_event`` bytes: the same sequence if there
+        are none.
 
         ``life`` is that of their session, if it is known: then others who want the same need not wait again.
         """
+        max_bytes = max_event - AROUND
         if all(len(event.data) <= max_bytes for event in events):
             return events
         return [event if len(event.data) <= max_bytes else await self._cut(event, max_bytes, life) for event in events]

@@ -60,8 +60,7 @@ class EventStream(EventSourceResponse):
             while events := await self._reader.read():
                 fitting = events
                 if self._max_event is not None:
-                    limit = self._max_event - len(wire.DATA)
-                    fitting = await self._streams.cutter.fitting(events, limit, self._reader.life)
+                    fitting = await self._streams.cutter.fitting(events, self._max_event, self._reader.life)
                 yield self._streams.frames(events) if fitting is events else wire.frames(fitting)
 
     async def _ping(self, send: Send) -> None:

@@ -27,7 +27,6 @@ PROBLEM_TYPE = "application/problem+json"
 # end of an event, whatever came before it, and hand out an empty one.
 RETRY = b"retry: 1000\n"
 """The first line of a stream: the milliseconds after which a browser reconnects if it loses the stream."""
-DATA = b"data: "
 HEARTBEAT = b":\n"
 """A comment, which clients ignore."""
 DRAINING_SECONDS = 5

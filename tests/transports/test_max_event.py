@@ -19,7 +19,6 @@ from portico.core.store import READ_BYTES
 from portico.core.tool_details import ToolDetails
 from portico.plugins.memory_store.store import MemoryStore
 from portico.testing.scripted import Ask, ScriptedDriver, turn
-from portico.transports import wire
 from tests.support.limits import HANG_SECONDS
 from tests.support.serving import Served, serving
 from tests.support.talk import only
@@ -70,7 +69,7 @@ async def lines(served: Served, method: str, path: str, last: int, **options: An
         rest = b""
         async for chunk in answer.aiter_raw():
             *whole, rest = (rest + chunk).split(b"\n")
-            found += [line for line in whole if line.startswith(b"data:")]
+            found += [line + b"\n" for line in whole if line.startswith(b"data:")]
             if found and json.loads(found[-1][5:])["seq"] >= last:
                 return found
     return found
@@ -78,11 +77,12 @@ async def lines(served: Served, method: str, path: str, last: int, **options: An
 
 def check(whole: Sequence[Mapping[str, Any]], found: Sequence[bytes], max_event: int) -> None:
     """``found`` are the events ``whole``, of which those that are too large were cut."""
+    around = len(b"data: \n")
     assert max(map(len, found)) <= max_event
     events = [json.loads(each.removeprefix(b"data: ")) for each in found]
     assert [event["seq"] for event in events] == [event["seq"] for event in whole]
     for event, before in zip(events, whole, strict=True):
-        if len(encode_json(before)) + len(wire.DATA) <= max_event:
+        if len(encode_json(before)) + around <= max_event:
             assert event == before
         else:
             assert event["cut"]
