@@ -118,7 +118,7 @@ class NetworkSettings(SettingsGroup):
         AfterValidator(values.distinct),
     ] = setting(
         "Names (in the header Host) under which the server may be asked for, beside the loopback names and `host`; "
-        "`*` for any. Not for Unix sockets.",
+        "`*` for any. On a Unix socket only web pages are held to it, where `auth` is `none`.",
         "host names and IP addresses without ports, comma-separated, or *",
         (),
     )

@@ -81,6 +81,7 @@ class Engine(SessionCalls, TurnCalls, WorkCalls, ReadingCalls):
         """Return the reasons why new work would be refused now; empty if it would be accepted."""
         reasons = ["draining"] if self.draining else []
         reasons += [fault for fault in (self._check(), self._folders.fault()) if fault is not None]
+        reasons += [f"{part}: {reason}" for part, look in self.unready.items() if (reason := look()) is not None]
         return reasons + sorted({session.trouble for session in self._lives.live.values() if session.trouble})
 
     async def check_driver(self, name: str | None = None) -> None:

@@ -51,11 +51,13 @@ class Reception:
     ) -> None:
         """``check`` returns at once, in words, why the data folder is no longer usable, or None.
 
-        The attribute ``failed`` lists parts that failed while the rest works; parts outside the engine may add to it.
+        The attribute ``failed`` lists parts that failed while the rest works. ``unready`` has a function for each part
+        without which callers don't get here, which says why, or None. Parts outside the engine may add to both.
         """
         self.audit = audit or NoAudit()
         self.draining = False
         self.failed: dict[str, str] = {}
+        self.unready: dict[str, Callable[[], str | None]] = {}
         self._check = check
         self._store = store
         self._drivers = Drivers(drivers, default_driver, self.failed)

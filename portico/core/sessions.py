@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from portico.core.abilities import CommandInfo, ContextUse, McpServer, ModelInfo, Rewind
@@ -32,6 +32,10 @@ class Sessions(Protocol):
     @property
     def failed(self) -> dict[str, str]:
         """The parts that failed while the rest still works, each with the reason in words."""
+
+    @property
+    def unready(self) -> dict[str, Callable[[], str | None]]:
+        """The parts without which callers don't get here: a function for each, which says why, or None."""
 
     def readiness(self) -> list[str]: ...
 

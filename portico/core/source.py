@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The origin of a caller. ``transport`` is the protocol; ``address`` is an IP address.
+    """The origin of a caller. ``transport`` is the transport's name; ``address`` is an IP address.
 
     On a network that tells them, ``service`` is the service dialled and ``caller`` the name that the other end gives
     itself, which may be made up.

@@ -33,6 +33,7 @@ from portico.transports.holding import Holding
 from portico.transports.hosts import HostCheck
 from portico.transports.mount import Mounted
 from portico.transports.operation import JSON, Answer, operation
+from portico.transports.page_guard import PageGuard
 from portico.transports.problems import Problems
 from portico.transports.proxies import ProxyHeaders
 from portico.transports.refusals import Refusals
@@ -53,10 +54,12 @@ class Api:
 
     ``prefix`` is the path of the API, such as ``/claude``. ``max_body`` is in bytes. ``hosts`` are the names that
     `HostCheck` allows; ``origins`` are the allowed origins of other servers' web pages. ``rest`` turns on all but
-    WebSocket, and the ``routes`` of plugins, which come after all others. ``tickets`` reads and makes tickets.
-    ``proxies`` are those that `ProxyHeaders` trusts. ``metrics`` counts requests. ``intake`` bounds how much callers
-    send at a time. ``heartbeat`` is in seconds; None: as each kind of stream has it. ``root_path`` is the path that a
-    proxy takes off. With ``everything``, all routes lie below ``prefix``, not only those of the API.
+    WebSocket, and the ``routes`` of plugins, which come after all others. ``tickets`` reads and makes tickets. Where
+    callers need no token, web pages of ``page_hosts`` (None: of ``hosts``) may act. ``transport`` is the name that the
+    audit gives to the way of the requests. ``proxies`` are those that `ProxyHeaders` trusts. ``metrics`` counts
+    requests. ``intake`` bounds how much callers send at a time. ``heartbeat`` is in seconds; None: as each kind of
+    stream has it. ``root_path`` is the path that a proxy takes off. With ``everything``, all routes lie below
+    ``prefix``, not only those of the API.
     """
 
     prefix: str
@@ -66,6 +69,8 @@ class Api:
     rest: bool = True
     routes: Mapping[str, Routes] = field(default_factory=dict)
     tickets: Tickets = field(default_factory=lambda: Tickets(secrets.token_bytes(KEY_BYTES)))
+    page_hosts: Collection[str] | None = None
+    transport: str = "http"
     proxies: Collection[str] = ()
     metrics: Metrics = field(default_factory=Metrics)
     intake: Intake = field(default_factory=Intake)
@@ -89,8 +94,9 @@ def create_app(engine: Sessions, callers: Callers, streams: Streams, api: Api) -
     streams.chores.append(gate.tell)
     routes = routes_of(engine, gate, streams, api)
     # Starlette's app class is not used: it would answer errors itself, in its own way.
-    checked = HostCheck(OriginCheck(Authentication(Holding(handle, api.intake), gate), api.origins), api.hosts)
-    noted = Refusals(Routing(checked, routes), engine.audit)
+    guard = PageGuard(api.origins, api.hosts if api.page_hosts is None else api.page_hosts)
+    checked = HostCheck(OriginCheck(Authentication(Holding(handle, api.intake), gate, guard), api.origins), api.hosts)
+    noted = Refusals(Routing(checked, routes), engine.audit, api.transport)
     logged = Guarded(Cors(Problems(noted), api.origins))
     app = AccessLog(logged, _counting(dict(_templates(routes, api.base)), api.metrics))
     mounted = Mounted(app, api.root_path, api.prefix, api.base)

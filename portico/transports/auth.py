@@ -11,6 +11,7 @@ from portico.core.errors import Unauthenticated
 from portico.core.principal import Principal
 from portico.transports.caller import Caller
 from portico.transports.gate import HOW, CallerGate, take_ticket
+from portico.transports.page_guard import PageGuard
 from portico.transports.refusals import source_of
 from portico.transports.routing import admission
 from portico.transports.scopes import check_ticket
@@ -20,12 +21,14 @@ class Authentication:
     """Passes on requests with good credentials, and those whose caller the network vouches for. Others get 401.
 
     The scope's state then holds the `Caller` and its principal. A public route is open to everybody. A route that
-    takes credentials in the first frame of a WebSocket can also be reached without a principal.
+    takes credentials in the first frame of a WebSocket can also be reached without a principal. ``guard`` looks at the
+    requests of callers that need no credentials.
     """
 
-    def __init__(self, app: ASGIApp, gate: CallerGate) -> None:
+    def __init__(self, app: ASGIApp, gate: CallerGate, guard: PageGuard) -> None:
         self._app = app
         self._gate = gate
+        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         ticket = take_ticket(scope)
@@ -35,6 +38,8 @@ class Authentication:
             if caller is None and not admitted.first_frame:
                 raise Unauthenticated(HOW)
             set_caller(scope, caller)
+            if caller is not None and caller.credential is None:
+                self._guard.check(scope)
             if caller is not None and caller.ticket is not None:
                 check_ticket(scope, caller.ticket, admitted)
         await self._app(scope, receive, send)

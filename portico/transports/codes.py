@@ -46,6 +46,11 @@ CODES: Mapping[str, Code] = {
         "there is nothing at this path",
         "Check the path and `api_prefix`, and what a proxy takes off (`root_path`).",
     ),
+    "origin_unproven": Code(
+        403,
+        "no token is needed here (a Ziti service, a Unix socket, `auth=none`), and a web page could have sent this",
+        "Send the header `X-Portico: 1`, or a query as JSON with POST, or a ticket.",
+    ),
     "session_not_found": Code(
         404,
         "no such session, or somebody else's",
@@ -81,11 +86,7 @@ CODES: Mapping[str, Code] = {
         "no such permission request in this session",
         "Read `pending_permissions` of the session.",
     ),
-    "rule_not_found": Code(
-        404,
-        "no such permission rule in this session",
-        "Read `permission_rules` of the session.",
-    ),
+    "rule_not_found": Code(404, "no such permission rule in this session", "Read `permission_rules` of the session."),
     "method_not_allowed": Code(
         405,
         "the path answers other methods (`Allow`), or a prefetch tried to start a turn",
@@ -153,11 +154,7 @@ CODES: Mapping[str, Code] = {
         "Send `Content-Type: application/json`, without compression.",
     ),
     "invalid": Code(422, "values are wrong; `errors` lists them", "Correct the values that `errors` lists."),
-    "invalid_cursor": Code(
-        422,
-        "the cursor is not from this server",
-        "Begin the list again, without `cursor`.",
-    ),
+    "invalid_cursor": Code(422, "the cursor is not from this server", "Begin the list again, without `cursor`."),
     "invalid_answer": Code(
         422,
         "the answer does not fit what the agent asked; `errors` lists the mistakes",

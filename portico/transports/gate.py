@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from urllib.parse import unquote_plus
 
@@ -42,13 +43,13 @@ class CallerGate:
 
         Raises `Unauthenticated`, `Exhausted` (``too_many_attempts``) or `Unavailable`.
         """
-        headers = [value for name, value in scope["headers"] if name == b"authorization"]
+        headers = [value.decode("utf-8", "replace") for name, value in scope["headers"] if name == b"authorization"]
         if text is not None and not headers:
             return await self._by_ticket(scope, text)
         dialler = dialler_of(scope)
         if dialler is not None and dialler.principal is not None:
             return Caller(dialler.principal, None, None, _always)
-        if (secret := _bearer(headers)) is not None:
+        if (secret := bearer(headers)) is not None:
             return await self.by_secret(scope, secret)
         if (principal := await self._callers.find(None)) is not None:
             return Caller(principal, None, None, _always)
@@ -73,7 +74,7 @@ class CallerGate:
         if ticket is None:
             raise await self._attempts.failed(address_of(scope), "the ticket is not valid")
         if self._tickets.expired(ticket):
-            raise Unauthenticated("the ticket has expired")
+            raise Unauthenticated("the ticket has expired (expires_at): ask for a new one")
         if (principal := await self._holder(ticket)) is None:
             raise Unauthenticated("the ticket is void: its session is gone, or the credentials it was made with")
 
@@ -124,8 +125,9 @@ async def _always() -> bool:
     return True
 
 
-def _bearer(values: list[bytes]) -> str | None:
+def bearer(values: Sequence[str]) -> str | None:
+    """Return the token in the headers ``Authorization``; None unless there is exactly one, with a token."""
     if len(values) != 1:
         return None
-    scheme, _, secret = values[0].decode("utf-8", "replace").partition(" ")
+    scheme, _, secret = values[0].partition(" ")
     return secret.strip() if scheme.lower() == "bearer" and secret.strip() else None

@@ -30,12 +30,12 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         checked = ANY not in self._allowed and not admission(scope).any_host
-        if checked and _name(scope) not in self._allowed:
+        if checked and host_name(scope) not in self._allowed:
             raise RequestRefused("host_not_allowed", "the server does not answer to this name (allowed_hosts)")
         await self._app(scope, receive, send)
 
 
-def _name(scope: Scope) -> str | None:
+def host_name(scope: Scope) -> str | None:
     """Return the name in the Host header; None unless there is exactly one good header (RFC 9112, 3.2)."""
     values = [value for name, value in scope["headers"] if name == b"host"]
     if len(values) != 1:

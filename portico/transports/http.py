@@ -103,8 +103,9 @@ def create(context: Context, *, name: str = "http") -> Transport:
     hosts = [host_of(each) for each in sockets if each.family != socket.AF_UNIX]
     if not sockets and not settings.uds:
         hosts = [settings.host]
-    # On a Unix socket any name will do: browsers can't reach it.
-    names = allowed_names(hosts[0], [*hosts[1:], *settings.allowed_hosts]) if hosts else {ANY}
+    # On a Unix socket any name will do: browsers can't reach it, except through a proxy, which passes on their Origin.
+    own = allowed_names(hosts[0] if hosts else settings.host, [*hosts[1:], *settings.allowed_hosts])
+    names = own if hosts else {ANY}
     tls = None
     if settings.tls_cert and settings.tls_key:
         if not hosts:
@@ -128,6 +129,8 @@ def create(context: Context, *, name: str = "http") -> Transport:
             routes=context.routes,
             tickets=context.tickets,
             proxies=settings.trusted_proxies if settings.proxy_headers else (),
+            page_hosts=own,
+            transport=name,
             metrics=context.metrics,
             intake=context.intake,
             heartbeat=settings.heartbeat,

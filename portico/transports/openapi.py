@@ -192,7 +192,7 @@ def _codes(path: str, known: Operation) -> set[str]:
     codes = {*known.codes, *ANYWHERE}
     if not known.admission.public:
         codes |= {"unauthenticated", "too_many_attempts", "host_not_allowed", "origin_not_allowed", "not_allowed"}
-        codes |= {"authenticator_failed", "store_failed"}
+        codes |= {"origin_unproven", "authenticator_failed", "store_failed"}
     if "{session_id}" in path:
         codes |= {"session_not_found"}
     if known.models:

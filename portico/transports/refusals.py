@@ -12,15 +12,19 @@ from portico.transports.caller import caller_of
 from portico.transports.dialler import dialler_of
 from portico.transports.wire import RequestRefused
 
+_TRANSPORT = "portico.transport"
+
 
 class Refusals:
-    """Notes each such refusal in the audit, and raises it again."""
+    """Notes each such refusal in the audit, and raises it again. The requests come over the transport of this name."""
 
-    def __init__(self, app: ASGIApp, audit: Audit) -> None:
+    def __init__(self, app: ASGIApp, audit: Audit, transport: str = "http") -> None:
         self._app = app
         self._audit = audit
+        self._transport = transport
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[_TRANSPORT] = self._transport
         try:
             await self._app(scope, receive, send)
         except PorticoError as error:
@@ -50,8 +54,10 @@ def _is_of_tickets(error: PorticoError) -> bool:
 
 
 def source_of(scope: Scope) -> Source:
-    """Return the source of a request."""
-    transport = "websocket" if scope["type"] == "websocket" else "http"
+    """Return the source of a request. A WebSocket on the transport ``http`` counts as ``websocket``."""
+    transport = scope.get(_TRANSPORT, "http")
+    if transport == "http" and scope["type"] == "websocket":
+        transport = "websocket"
     if dialler := dialler_of(scope):
         return Source(transport, service=dialler.service, caller=dialler.caller)
     client = scope.get("client")

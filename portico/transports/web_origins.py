@@ -14,7 +14,7 @@ from portico.transports import wire
 from portico.transports.routing import admission
 
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
-REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID")
+REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Portico")
 RESPONSE_HEADERS = ("Location", "Retry-After")
 MAX_NAME = 256
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -23,8 +23,8 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 class OriginCheck:
     """Refuses changes and WebSockets that come from web pages of other origins, unless the origin is ``allowed``.
 
-    As no credentials are in cookies, such a page could do harm only where no token is needed. A route declares whether
-    GET changes something, too.
+    As no credentials are in cookies, such a page could do harm only where no token is needed; there `PageGuard` asks
+    for more.
     """
 
     def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
@@ -32,7 +32,7 @@ class OriginCheck:
         self._allowed = allowed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if _changes(scope) and not self._is_welcome(headers := Headers(scope=scope)):
+        if acts(scope) and not self._is_welcome(headers := Headers(scope=scope)):
             detail = "links and pages of other origins may not start anything here (allowed_origins)"
             raise wire.RequestRefused("origin_not_allowed", detail + _rewritten(headers))
         await self._app(scope, receive, send)
@@ -77,7 +77,8 @@ def _inner(host: str) -> bool:
     return "." not in name or re.fullmatch(r"[0-9.]+|\[.*\]", name) is not None
 
 
-def _changes(scope: Scope) -> bool:
+def acts(scope: Scope) -> bool:
+    """Tell whether the request changes something; its route declares whether GET does."""
     return scope["type"] == "websocket" or scope["method"] not in _SAFE_METHODS or admission(scope).changes
 
 

@@ -26,6 +26,8 @@ pytestmark = [
 BLIND = {"form", "form_get", "beacon"}
 """Requests that a page may send, and whose answers it never sees."""
 EVIL = "evil.example"
+NO_LOCAL_NETWORK_CHECKS = "--disable-features=LocalNetworkAccessChecks"
+"""Newer browsers keep pages from the local network by themselves, which is not what is to be seen here."""
 
 
 def told(found: dict[str, str]) -> dict[str, str]:
@@ -73,8 +75,7 @@ async def test_a_name_that_was_made_to_lead_here_gives_nothing_away(
     variables = {"PORTICO_AUTH": auth, "PORTICO_DRIVER": "echo", **place}
     async with running_server(tmp_path, **variables) as server, talk(server) as client:
         await client.open(session_id="s")
-        # Newer browsers keep pages from the local network by themselves, which is not what is to be seen here.
-        flags = (f"--host-resolver-rules=MAP {EVIL} 127.0.0.1", "--disable-features=LocalNetworkAccessChecks")
+        flags = (f"--host-resolver-rules=MAP {EVIL} 127.0.0.1", NO_LOCAL_NETWORK_CHECKS)
         async with chromium(*flags) as browser:
             page = await browser.new_page()
             statuses: list[int] = []
@@ -86,6 +87,28 @@ async def test_a_name_that_was_made_to_lead_here_gives_nothing_away(
             assert {seen for name, seen in told(found).items() if "host_not_allowed" not in seen} <= {"load"}
             assert set(statuses) == {403}
         await untouched(server, client)
+
+
+async def test_over_a_tunneler_a_page_starts_nothing(tmp_path: Path) -> None:
+    """Plain HTTP to a name: browsers send neither an Origin nor Sec-Fetch-* with images, links and the like."""
+    name = "alice.portico.ziti"
+    variables = {"PORTICO_AUTH": "none", "PORTICO_DRIVER": "echo", "PORTICO_ALLOWED_HOSTS": name}
+    flags = (f"--host-resolver-rules=MAP {name} 127.0.0.1, MAP {EVIL} 127.0.0.1", NO_LOCAL_NETWORK_CHECKS)
+    async with running_server(tmp_path, **variables) as server, talk(server) as client:
+        await client.open(session_id="s")
+        with serving_pages() as origin:
+            async with chromium(*flags) as browser:
+                page = await browser.new_page()
+                bare: list[dict[str, str]] = []
+                page.on("request", lambda asked: bare.append(asked.headers) if "/claude/" in asked.url else None)
+                await page.goto(f"{origin.replace('127.0.0.1', EVIL)}/foreign.html")
+                api = server.api.replace("127.0.0.1", name)
+                assert told(await attacked(page, api, {})) == {}
+                await page.evaluate("url => { location.href = url }", f"{api}/stream/s?query=hello")
+                await page.wait_for_url("**/stream/**")
+                assert any("origin" not in each and "sec-fetch-site" not in each for each in bare)
+        await untouched(server, client)
+        assert "GET /claude/stream/s 403" in (tmp_path / "server.log").read_text()
 
 
 async def own_page(route: Route) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from anyio.streams.tls import TLSStream
 
 from portico.core.engine import Engine
 from portico.core.intake import Intake
-from portico.core.principal import Callers, Principal
+from portico.core.principal import Authenticator, Callers, Principal
 from portico.core.quota import StreamQuota
 from portico.plugins.token_auth.authenticator import TokenAuthenticator
 from portico.testing.background import background
@@ -111,9 +111,10 @@ async def serving(
     trust: ssl.SSLContext | None = None,
     intake: Intake | None = None,
     heartbeat: float | None = None,
+    authenticators: Sequence[Authenticator] | None = None,
     **policy: Any,
 ) -> AsyncIterator[Served]:
-    callers = Callers([TokenAuthenticator(TOKENS.items())])
+    callers = Callers(authenticators or [TokenAuthenticator(TOKENS.items())])
     given = {"proxies": proxies, "intake": intake or Intake(), "heartbeat": heartbeat}
     api = Api("/claude", max_body, hosts, origins, rest, routes or {}, **given)  # type: ignore[arg-type]
     limits, quota = Limits(write_timeout, max_frame, ping, max_connections), StreamQuota(max_streams)

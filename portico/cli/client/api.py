@@ -58,7 +58,9 @@ class Client:
         self._endpoint = endpoint
         self._patience = patience
         self._on_trouble = on_trouble
-        headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
+        headers = {"X-Portico": "1"}  # where no token is needed, this tells us from a web page
+        if endpoint.token:
+            headers["Authorization"] = f"Bearer {endpoint.token}"
         self._stream_timeout = httpx.Timeout(CALL_SECONDS, connect=10, read=silence)
         self._dialler = OverlayDialler(endpoint.overlay) if endpoint.overlay else None
         through: httpx.AsyncHTTPTransport | None = None

@@ -7,6 +7,7 @@ import stat
 import anyio.to_thread
 
 from portico.cli.doctor.finding import Finding, Place, failure, ok, warning
+from portico.config.settings import Settings
 from portico.config.values import is_loopback
 from portico.core.errors import PorticoError, Unavailable
 from portico.plugins.token_auth.first_token import read_token
@@ -43,16 +44,34 @@ async def check_tokens(place: Place) -> Finding:
 
 async def check_exposure(place: Place) -> Finding:
     """Check who can reach the server, and what they would need."""
-    settings = place.settings
+    settings, modes = place.settings, place.settings.networking_mode
+    dark = _services(settings) if "ziti" in modes else ""
+    if not {"http", "websocket"} & set(modes):
+        return ok(f"no address of this machine leads here; {dark or 'what ' + ', '.join(modes) + ' opens, it says'}")
+    also = f"; {dark}" if dark else ""
     where = "a Unix socket" if settings.uds else settings.host
     if "none" in settings.auth:
-        text = f"every user and every program on this machine may do everything here (auth=none on {where})"
+        text = f"every user and every program on this machine may do everything here (auth=none on {where}){also}"
         return warning(text, "leave PORTICO_AUTH out: callers then show a token")
-    local = settings.uds is not None or is_loopback(settings.host) or "http" not in settings.networking_mode
+    local = settings.uds is not None or is_loopback(settings.host)
     if not local and settings.tls_cert is None:
-        text = f"tokens and everything else go over the network as plain text (host {settings.host})"
+        text = f"tokens and everything else go over the network as plain text (host {settings.host}){also}"
         return warning(text, "name tls_cert and tls_key, put a proxy with TLS before it, or serve over Ziti")
-    return ok(f"callers show who they are ({', '.join(settings.auth)}), on {where}")
+    return ok(f"callers show who they are ({', '.join(settings.auth)}), on {where}{also}")
+
+
+def _services(settings: Settings) -> str:
+    """Say who may come in over Ziti, and as whom."""
+    told = []
+    for service in settings.ziti_service_name:
+        if service.principal:
+            who = f"{service.principal}, an admin" if service.admin else service.principal
+            told.append(f"who may dial the Ziti service {service.name} is {who}, without a token")
+        elif settings.ziti_trust_caller:
+            told.append(f"who may dial the Ziti service {service.name} is whoever they say, without a token")
+        else:
+            told.append(f"who may dial the Ziti service {service.name} shows a token")
+    return ", ".join(told)
 
 
 BUILT_IN = frozenset({"token", "none"})

@@ -39,6 +39,12 @@ _KINDS = {
     "jwt has invalid format": "token",
     "jwt verification failed": "signature",
     "connection to edge router terminated": "cut",
+    "invalid state": "offline",
+    "crypto failure": "insecure",
+    "no longer exists": "gone",
+    "posture check": "posture",
+    "mfa": "factor",
+    "partially authenticated": "factor",
 }
 _WORDS = {
     "identity": "libziti does not take this identity",
@@ -52,7 +58,13 @@ _WORDS = {
     "used": "the controller does not accept the token: it was used already, or withdrawn",
     "token": "it is no enrolment token",
     "signature": "the token is not signed by the controller that it names",
-    "cut": "the edge router has ended the connection",
+    "cut": "the edge router has ended the connection: try again",
+    "offline": "neither the controller nor an edge router can be reached now: try again once the network is back",
+    "insecure": "the connection could not be encrypted, as happens when its service was deleted or made anew: see "
+    "whether the service exists, and try again",
+    "gone": "the network no longer has what this identity asked for, or no longer shows it: look at its policies",
+    "posture": "the network's posture checks refuse this machine: fulfil them, or have the policy changed",
+    "factor": "the network wants a second factor (MFA), which Portico can't give: use an identity without one",
 }
 
 
@@ -75,7 +87,10 @@ class LibraryError(Exception):
     @property
     def words(self) -> str:
         """The error in words for the people who enrol, log in or dial."""
-        return _WORDS.get(self.kind, self.text)
+        return _WORDS.get(self.kind) or (
+            f"Ziti's library says only `{self.text}`: see whether the network is up and the identity is known, and try "
+            "again"
+        )
 
 
 class LibraryMissing(LibraryError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import socket
 import sys
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 BIND_SECONDS = 10.0
 """The time that the start waits for the network; then the server starts without it, and binds when it can."""
+AWAY_SECONDS = 15.0
+"""The time for a listener to come back before the server counts as not ready."""
 LONGEST_NAME = 128
 """The longest name of a caller that counts as a principal."""
 
@@ -94,6 +97,7 @@ class ZitiTransport:
         self._patient = not (required or alone)
         self._bind_seconds = bind_seconds
         self._status = Status(task.services)
+        self._bound_at = -math.inf  # the end of the time when a service was bound; infinite while one is
         self._open = Open(task.services)
         api.metrics.add(*ziti_families(task.services, self._status, self._open))
 
@@ -107,7 +111,12 @@ class ZitiTransport:
                 engine.failed.pop(key, None)
             else:
                 engine.failed[key] = trouble
+            if self._status.bound:
+                self._bound_at = math.inf
+            elif self._bound_at == math.inf:
+                self._bound_at = anyio.current_time()
 
+        engine.unready[key] = self._unreachable
         streams = Streams(self._quota, self._api.metrics)
         app = answer_probes(create_app(engine, self._callers, streams, self._api), self._task.probe_path)
         address = f"ziti:{','.join(self._task.services)}"
@@ -142,6 +151,13 @@ class ZitiTransport:
                 finally:
                     # Only at the end: connections work only as long as the listener does.
                     await supervisor.stop()
+                    self._bound_at = -math.inf
+
+    def _unreachable(self) -> str | None:
+        """Say why nobody gets here, unless that may pass: no service is bound, and none was a moment ago."""
+        if self._bound_at == math.inf or anyio.current_time() - self._bound_at < AWAY_SECONDS:
+            return None
+        return self._status.trouble() or "no service is bound"
 
     async def _counted(self, connections: Connections) -> Connections:
         async for connection, dialler in connections:
@@ -208,6 +224,7 @@ def create(context: Context) -> Transport:
             settings.allowed_origins,
             routes=context.routes,
             tickets=context.tickets,
+            transport="ziti",
             metrics=context.metrics,
             intake=context.intake,
             heartbeat=settings.heartbeat,

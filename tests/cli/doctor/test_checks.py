@@ -206,6 +206,19 @@ async def test_exposure(places: Places) -> None:
     assert (await check_exposure(places(host="0.0.0.0"))).state == "warning"  # noqa: S104 - it listens nowhere
 
 
+async def test_exposure_over_ziti_says_who_may_come_in_and_as_whom(places: Places, tmp_path: Path) -> None:
+    file = write(tmp_path / "identity.json", identity())
+    dark: Any = {"networking_mode": "ziti", "ziti_identity_file": str(file)}
+    alone = await check_exposure(places(**dark, ziti_service_name="to-alice=alice,ops=ops:admin,public"))
+    assert alone.state == "ok" and "127.0.0.1" not in alone.text
+    for part in ("to-alice is alice, without a token", "ops is ops, an admin, without", "public shows a token"):
+        assert part in alone.text
+    trusting = await check_exposure(places(**dark, ziti_service_name="public", ziti_trust_caller="true"))
+    assert "public is whoever they say" in trusting.text
+    both = await check_exposure(places(**dark | {"networking_mode": "http,ziti"}, ziti_service_name="a=a", auth="none"))
+    assert both.state == "warning" and "127.0.0.1" in both.text and "a is a, without a token" in both.text
+
+
 async def test_ziti(places: Places, tmp_path: Path) -> None:
     pytest.importorskip("openziti")
     assert (await check_ziti(places())).state == "ok"

@@ -1,0 +1,69 @@
+"""The guard against web pages where callers need no token: their requests act only if no page can have sent them.
+
+A request that is let in by where it comes from (a Ziti service, a Unix socket, ``auth=none``) might be a page's: the
+browser sends it from the same place. `OriginCheck` sees that by the headers that browsers add, but they add none to an
+image, a link or another plain GET on plain HTTP. So such a request acts only if a page can't send it without asking
+first (CORS), or if its Origin is a page that is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from portico.transports.gate import bearer
+from portico.transports.hosts import ANY, host_name
+from portico.transports.web_origins import acts
+from portico.transports.wire import RequestRefused
+
+PROOF = "X-Portico"
+"""The header that proves it, with any value. No page sends it without asking first; no browser adds it by itself."""
+
+_SIMPLE = frozenset({"GET", "HEAD", "POST"})
+"""The methods that a page may send without asking first (https://fetch.spec.whatwg.org/#cors-safelisted-method)."""
+_PROOFS = frozenset({PROOF.lower(), "idempotency-key", "last-event-id"})
+
+HOW = (
+    "no token is needed here, so any web page could have sent this request: send the header `X-Portico: 1` too "
+    "(a query also as JSON with POST, or with a ticket)"
+)
+
+
+class PageGuard:
+    """Refuses requests that act and that a page may have sent. Pages of the ``origins`` may send them, and those of the
+    server's own ``hosts`` (`ANY`: whatever Host they name).
+    """
+
+    def __init__(self, origins: Collection[str], hosts: Collection[str]) -> None:
+        self._origins = origins
+        self._hosts = hosts
+
+    def check(self, scope: Scope) -> None:
+        """Raise `RequestRefused` for such a request. Its Origin, if it has one, was let through by `OriginCheck`."""
+        if not acts(scope):
+            return
+        headers = Headers(scope=scope)
+        if (origin := headers.get("origin")) is not None:
+            if not (origin in self._origins or ANY in self._hosts or host_name(scope) in self._hosts):
+                raise RequestRefused(
+                    "origin_not_allowed", "pages of this name may not start anything here (allowed_hosts)"
+                )
+        elif scope["type"] == "http" and not _is_of_no_page(scope["method"], headers):
+            raise RequestRefused("origin_unproven", HOW)
+
+
+def _is_of_no_page(method: str, headers: Headers) -> bool:
+    """Tell whether no web page can have sent a request that has no Origin."""
+    if method not in _SIMPLE or not _PROOFS.isdisjoint(headers) or headers.get("sec-fetch-site") == "same-origin":
+        return True
+    # Of the Authorizations only a token: a browser adds `Basic` by itself, once somebody has typed a password.
+    if bearer(headers.getlist("authorization")) is not None:
+        return True
+    if method != "POST":
+        return False
+    # A page can't send JSON without asking first, and a form always has a type. Browsers add an Origin to every POST;
+    # this only asks for more than that.
+    kinds = {kind.partition(";")[0].strip().lower() for kind in headers.getlist("content-type") if kind.strip()}
+    return kinds <= {"application/json"}
