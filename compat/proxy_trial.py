@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,7 +25,7 @@ from anyio.abc import Process
 from compat import proxied
 from compat.outside import Missing, environment_of, program_of
 from compat.proxied import FORGED, HOST, SILENCE, Arrivals, Client, Facts, noting
-from compat.proxy_kinds import INSIDE, OURS, Place, Proxy
+from compat.proxy_kinds import INSIDE, OURS, PREFIX, Place, Proxy
 from tests.support.certificates import Certificates
 from tests.support.server import running_server
 from tests.support.talk import script
@@ -101,6 +103,8 @@ async def trial(source: Path, proxies: Mapping[Proxy, Path], configurations: Seq
             "PORTICO_UDS": str(path),
             "PORTICO_TRUSTED_PROXIES": "unix",
             "PORTICO_DRIVER": "echo",
+            "PORTICO_ROOT_PATH": PREFIX,
+            **({"PORTICO_UDS_GROUP": grp.getgrgid(NOBODY).gr_name} if os.geteuid() == 0 else {}),
         }
         for name in ("tcp", "uds", *names):
             (folder / name).mkdir()
@@ -110,7 +114,8 @@ async def trial(source: Path, proxies: Mapping[Proxy, Path], configurations: Seq
                 place = Place(proxies[proxy], folder / name, _free_port(), port, path, *own)
                 trust = None if configuration != OURS or not proxy.tls else certificates.client()
                 url = f"{'https' if trust else 'http'}://127.0.0.1:{place.port}"
-                client, everybody = (Client(url, f"{TOKEN}-{each}", trust) for each in (name, EVERYBODY))
+                prefix = PREFIX if configuration == INSIDE else ""
+                client, everybody = (Client(url, f"{TOKEN}-{each}", trust, prefix=prefix) for each in (name, EVERYBODY))
                 log = folder / ("uds" if configuration == INSIDE else "tcp") / "server.log"
                 facts = Facts(proxy.name, configuration, version=_version(proxy, place))
                 run = Run(proxy, facts, place, client, everybody, name, log, cafile if trust else None)
@@ -124,7 +129,6 @@ async def trial(source: Path, proxies: Mapping[Proxy, Path], configurations: Seq
                 server = await servers.enter_async_context(running_server(folder / "tcp", **tcp))
                 if INSIDE in configurations:
                     await servers.enter_async_context(running_server(folder / "uds", **uds))
-                    path.chmod(0o666)  # what `uds_mode` is for
                 direct = Client(server.url, f"{TOKEN}-{EVERYBODY}")
                 inside = Client("http://localhost", f"{TOKEN}-{EVERYBODY}", uds=path)
                 async with anyio.create_task_group() as tasks:
@@ -146,8 +150,8 @@ async def trial(source: Path, proxies: Mapping[Proxy, Path], configurations: Seq
 
 
 async def _open_sessions(run: Run) -> None:
-    for kind in SESSIONS:
-        await run.client.ask("POST", "/sessions", json={"session_id": f"{run.session}{kind}", "driver": "echo"})
+    for kind in reversed(SESSIONS):
+        run.facts.location = await noting(partial(proxied.open_session, run.client, f"{run.session}{kind}"))
 
 
 async def _wait_with(run: Run) -> None:
@@ -163,7 +167,7 @@ async def _wait_with(run: Run) -> None:
         facts.silence[form] = await noting(lambda: proxied.converse(client, path, v1, SILENCE))
 
     async def gone() -> None:
-        path = f"/claude/sessions/{session}-gone/events"
+        path = f"{client.api}/sessions/{session}-gone/events"
         facts.gone = await noting(
             lambda: proxied.leave(client, f"{session}-gone", lambda: bool(_access(run.log, path)))
         )
@@ -186,7 +190,7 @@ async def _ask_all(run: Run) -> None:
         path = f"/sessions/address-of-{session}"
         await client.ask("GET", path, headers={"X-Forwarded-For": FORGED})
         with anyio.fail_after(proxied.ANSWER_SECONDS):
-            while not (found := _access(run.log, f"/claude{path}")):
+            while not (found := _access(run.log, f"{client.api}{path}")):
                 await anyio.sleep(0.05)
         return str(found[0]["client"])
 

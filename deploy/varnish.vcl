@@ -37,6 +37,9 @@ sub vcl_recv {
     # A stream may take days. Varnish's own limit for an answer is 10 minutes.
     set sess.send_timeout = 30d;
 
+    # Below a path of another site: portico serve --root-path /agents, and all from here on in
+    # `if (req.url ~ "^/agents/") { ... }`, with `set req.backend_hint` for Portico's backend.
+
     # WebSockets: from here on bytes pass unchanged in both directions.
     if (req.http.Upgrade ~ "(?i)websocket") {
         return (pipe);

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from compat.proxied import CLIENT
-from compat.proxy_kinds import DEPLOY, INSIDE, OURS, PROXIES
+from compat.proxy_kinds import DEPLOY, INSIDE, OURS, PREFIX, PROXIES
 from portico.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +64,8 @@ def test_a_proxy_with_its_file_of_deploy_is_in_nobodys_way(measured: dict[str, A
     assert [facts["configuration"] for facts in rows] == [OURS, INSIDE]
     for facts in rows:
         assert {key: facts[key] for key in WANTED} == WANTED, facts
+        prefix = PREFIX if facts["configuration"] == INSIDE else ""
+        assert re.fullmatch(rf"{prefix}/claude/sessions/r\d+", facts["location"]), facts
         assert re.fullmatch(r"[\d.]+ s", facts["gone"]), f"a client that hangs up is noticed {facts['gone']}"
         late, direct = facts["late"], facts["direct"]
         assert isinstance(late, dict) and late["events"] > 50, facts
