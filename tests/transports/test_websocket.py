@@ -1,13 +1,15 @@
 """The messages of a WebSocket, in both directions."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 import httpx
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from portico.core.engine import Engine
 from portico.core.errors import StoreFailed
@@ -16,6 +18,7 @@ from portico.core.requests import NewSession
 from portico.transports import websocket
 from tests.support.accesslog import access_lines
 from tests.support.limits import HANG_SECONDS
+from tests.support.proxy import proxy
 from tests.support.serving import Served, serving
 from tests.support.websocket import Message, talking
 
@@ -140,6 +143,27 @@ async def test_who_asks_again_after_each_cut_has_asked_once(tmp_path: Path) -> N
             await client.send("one more")
             assert (await client.until("complete"))[0]["content"] == "one more"
         assert (await served.client.get("/claude/sessions/s")).json()["turns"] == 4
+
+
+async def test_the_loop_of_websockets_asks_once_however_often_it_connects(tmp_path: Path) -> None:
+    headers = {"Authorization": "Bearer alice-secret"}
+    async with serving(tmp_path) as served, proxy(served.url, [1000, 3000, 5000]) as network:
+        await served.session()
+        url = f"ws{network.url.removeprefix('http')}/claude/ws/s?turn_id=t"
+        connections: list[list[Message]] = []
+        async for connection in connect(url, additional_headers=headers, proxy=None):
+            connections.append([])
+            with suppress(ConnectionClosedError):
+                await connection.send(SLOW)
+                async for text in connection:
+                    connections[-1].append(json.loads(text))
+                    if connections[-1][-1]["type"] == "complete":
+                        break
+                break
+        turn = [event for event in await history(served) if event.get("turn_id") == "t"]
+        assert connections[-1] == turn
+        assert [each == turn[: len(each)] for each in connections] == [True] * 4
+        assert (await served.client.get("/claude/sessions/s")).json()["turns"] == 1
 
 
 async def test_with_after_who_asks_again_gets_what_it_has_missed_or_the_end(tmp_path: Path) -> None:
