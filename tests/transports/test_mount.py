@@ -210,40 +210,39 @@ async def test_the_document_and_its_page_say_where_the_api_is(tmp_path: Path, na
                 assert (await nobody.get("/openapi.json")).json() == document
 
 
-@pytest.mark.parametrize(
-    ("proxies", "said", "mount"),
-    [
-        (("127.0.0.1",), ["/site/agents"], "/site/agents"),
-        (("127.0.0.1",), ["/agents/"], "/agents"),
-        (("127.0.0.1",), ["/made-up", "/agents"], "/agents"),
-        (("127.0.0.1",), ["/made-up, /agents"], "/agents"),
-        (("127.0.0.1",), ["/"], ""),
-        (("127.0.0.1",), [""], "/set"),
-        (("127.0.0.1",), ["//evil.example"], "/set"),
-        (("127.0.0.1",), ["https://evil.example/agents"], "/set"),
-        (("127.0.0.1",), ["/\\evil.example"], "/set"),
-        (("127.0.0.1",), ["/a/../.."], "/set"),
-        (("127.0.0.1",), ["agents"], "/set"),
-        (("127.0.0.1",), ["/agents?a=b"], "/set"),
-        (("127.0.0.1",), ["/agents\tb"], "/set"),
-        (("127.0.0.1",), ["/" + "a" * 256], "/set"),
-        (("10.0.0.1",), ["/agents"], "/set"),
-        ((), ["/agents"], "/set"),
-    ],
-)
-async def test_a_trusted_proxy_says_what_it_has_taken_off(
-    tmp_path: Path, proxies: tuple[str, ...], said: list[str], mount: str
-) -> None:
+SAID = [
+    (["/site/agents"], "/site/agents"),
+    (["/agents/"], "/agents"),
+    (["/made-up", "/agents"], "/agents"),
+    (["/made-up, /agents"], "/agents"),
+    (["/"], ""),
+    ([""], "/set"),
+    (["//evil.example"], "/set"),
+    (["https://evil.example/agents"], "/set"),
+    (["/\\evil.example"], "/set"),
+    (["/a/../.."], "/set"),
+    (["agents"], "/set"),
+    (["/agents?a=b"], "/set"),
+    (["/agents\tb"], "/set"),
+    (["/" + "a" * 256], "/set"),
+]
+"""Values of X-Forwarded-Prefix, and the path that they lead to where `root_path` is `/set`."""
+
+
+@pytest.mark.parametrize("proxies", [("127.0.0.1",), ("10.0.0.1",), ()])
+async def test_a_trusted_proxy_says_what_it_has_taken_off(tmp_path: Path, proxies: tuple[str, ...]) -> None:
     api = {"root_path": "/set", "proxies": proxies}
-    headers = [("X-Forwarded-Prefix", each) for each in said] + [("X-Forwarded-For", "192.0.2.1")]
     async with hosting(tmp_path, lambda app: app, api=api) as server, client(server) as alice:
-        made = await alice.post("/claude/sessions", json={"session_id": "s"}, headers=headers)
-        assert (made.status_code, made.headers["location"]) == (201, f"{mount}/claude/sessions/s")
-        document = (await alice.get("/openapi.json", headers=headers)).json()
-        assert document["servers"] == [{"url": mount or "/"}]
-        # Where the proxy took a path off, nothing else is: it may forbid a path that would be reached in that way.
-        twice = await told(alice, "GET", "/set/claude/sessions", headers=headers)
-        assert twice == ((200, "") if mount == "/set" else (404, "not_found"))
+        for number, (said, trusted) in enumerate(SAID):
+            mount = trusted if proxies == ("127.0.0.1",) else "/set"
+            headers = [("X-Forwarded-Prefix", each) for each in said] + [("X-Forwarded-For", "192.0.2.1")]
+            made = await alice.post("/claude/sessions", json={"session_id": f"s{number}"}, headers=headers)
+            assert (made.status_code, made.headers["location"]) == (201, f"{mount}/claude/sessions/s{number}"), said
+            # Where the proxy took a path off, nothing else is: it may forbid a path that would be reached in that way.
+            twice = await told(alice, "GET", "/set/claude/sessions", headers=headers)
+            assert twice == ((200, "") if mount == "/set" else (404, "not_found")), said
+        document = (await alice.get("/openapi.json", headers={"X-Forwarded-Prefix": "/agents"})).json()
+        assert document["servers"] == [{"url": "/agents" if proxies == ("127.0.0.1",) else "/set"}]
 
 
 async def test_everything_lies_below_the_prefix_where_asked(tmp_path: Path) -> None:

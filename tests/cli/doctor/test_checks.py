@@ -18,7 +18,7 @@ from portico.cli.doctor.agent_checks import check_claude_program, check_containm
 from portico.cli.doctor.caller_checks import check_authenticators, check_exposure, check_tokens
 from portico.cli.doctor.finding import Place
 from portico.cli.doctor.folder_checks import check_audit_log, check_data_folder, check_lease, check_workspaces
-from portico.cli.doctor.network_checks import check_address, check_pair, check_ziti
+from portico.cli.doctor.network_checks import check_address, check_pair, check_proxy, check_ziti
 from portico.cli.doctor.plugin_checks import check_plugins
 from portico.config.load import agent_environment, load
 from portico.plugins.claude_code.containment import detect
@@ -217,6 +217,15 @@ async def test_exposure_over_ziti_says_who_may_come_in_and_as_whom(places: Place
     assert "public is whoever they say" in trusting.text
     both = await check_exposure(places(**dark | {"networking_mode": "http,ziti"}, ziti_service_name="a=a", auth="none"))
     assert both.state == "warning" and "127.0.0.1" in both.text and "a is a, without a token" in both.text
+
+
+async def test_proxy(places: Places) -> None:
+    assert "the API is at /claude, the rest at /docs" in (await check_proxy(places())).text
+    below = await check_proxy(places(root_path="/agents", prefix_everything="true"))
+    assert "the API is at /agents/claude, the rest at /agents/claude/docs" in below.text
+    trusted = await check_proxy(places(proxy_headers="true", trusted_proxies="10.0.0.1"))
+    assert (trusted.state, "10.0.0.1/32 must write X-Forwarded-For" in trusted.text) == ("ok", True), trusted.text
+    assert (await check_proxy(places(proxy_headers="true", trusted_proxies="0.0.0.0/0"))).state == "warning"
 
 
 async def test_ziti(places: Places, tmp_path: Path) -> None:
