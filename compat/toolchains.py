@@ -21,7 +21,7 @@ INSTALL_SECONDS = 240.0
 BUILD_SECONDS = 300.0
 
 Programs = Mapping[str, Sequence[str]]
-"""How each is started, by the name of the snippet."""
+"""The command line of each, by the name of the snippet."""
 
 
 class Unavailable(Exception):
@@ -94,30 +94,37 @@ def _go(folder: Path, packages: Sequence[str], snippets: Sequence[Snippet]) -> P
 
 
 def _java(folder: Path, packages: Sequence[str], snippets: Sequence[Snippet]) -> Programs:
+    # A module for each, as they need different versions of the same library.
     with _once(folder, packages) as needed:
         if needed:
-            shutil.rmtree(folder / "lib", ignore_errors=True)
-            (folder / "pom.xml").write_text(_pom(packages))
+            modules = "".join(f"<module>{snippet.name}</module>" for snippet in snippets)
+            (folder / "pom.xml").write_text(_pom("clients", f"<packaging>pom</packaging><modules>{modules}</modules>"))
+            for snippet in snippets:
+                module = folder / snippet.name
+                shutil.rmtree(module, ignore_errors=True)
+                module.mkdir()
+                dependencies = "".join(map(_dependency, snippet.packages))
+                (module / "pom.xml").write_text(_pom(snippet.name, f"<dependencies>{dependencies}</dependencies>"))
             copy = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
             _install(["mvn", "--quiet", "--batch-mode", copy, "-DoutputDirectory=lib"], folder)
-    files = [snippet.file for snippet in snippets]
-    _compile(["javac", "-nowarn", "-proc:none", "-cp", "lib/*", "-d", "classes", *files], folder)
-    java = ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{folder}/classes{os.pathsep}{folder}/lib/*"]
-    return {snippet.name: [*java, Path(snippet.file).stem] for snippet in snippets}
+    programs = {}
+    for snippet in snippets:
+        source, classes, name = folder / snippet.file, folder / snippet.name / "classes", Path(snippet.file).stem
+        path, made = f"{folder / snippet.name / 'lib'}/*", classes / f"{name}.class"
+        if not made.exists() or made.stat().st_mtime < source.stat().st_mtime:
+            _compile(["javac", "-proc:none", "-cp", path, "-d", str(classes), str(source)], folder)
+        programs[snippet.name] = ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{classes}{os.pathsep}{path}", name]
+    return programs
 
 
-def _pom(packages: Sequence[str]) -> str:
-    members = ("groupId", "artifactId", "version")
-    dependencies = "".join(
-        "<dependency>"
-        + "".join(f"<{member}>{value}</{member}>" for member, value in zip(members, package.split(":"), strict=True))
-        + "</dependency>"
-        for package in packages
-    )
-    project = (
-        "<modelVersion>4.0.0</modelVersion><groupId>x</groupId><artifactId>clients</artifactId><version>0</version>"
-    )
-    return f"<project>{project}<dependencies>{dependencies}</dependencies></project>"
+def _pom(name: str, rest: str) -> str:
+    project = f"<groupId>x</groupId><artifactId>{name}</artifactId><version>0</version>"
+    return f"<project><modelVersion>4.0.0</modelVersion>{project}{rest}</project>"
+
+
+def _dependency(package: str) -> str:
+    members = zip(("groupId", "artifactId", "version"), package.split(":"), strict=True)
+    return f"<dependency>{''.join(f'<{member}>{value}</{member}>' for member, value in members)}</dependency>"
 
 
 def _rust(folder: Path, packages: Sequence[str], snippets: Sequence[Snippet]) -> Programs:

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ class Report:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """What it printed, without lines that are no JSON: an event that had no data, or half an event."""
+        """Its lines, but for those that are no JSON: an event without data, or half an event."""
         found = []
         for line in self.printed:
             with suppress(ValueError):
@@ -88,30 +88,29 @@ async def ask(
         proxy(url, cuts, rewrite) as network,
     ):
         (await client.post("/sessions", json={"session_id": session_id})).raise_for_status()
-        with tempfile.TemporaryDirectory(prefix="pc-") as home:
-            environment = {
-                "PATH": os.environ["PATH"],
-                "HOME": home,
-                "API": f"{network.url}/claude",
-                "TOKEN": TOKEN,
-                "SESSION": session_id,
-                "QUERY": query,
-            }
-            printed, status, complaints = await _run(argv, environment, seconds)
-        page = f"/sessions/{session_id}/events?live=false&limit=5000"
-        found = (await client.get(page)).raise_for_status().json()["events"]
+        printed, status, complaints = await run_program(argv, network.url, session_id, query, seconds)
+        found, page = [], {"next_after": 0, "has_more": True}
+        while page["has_more"]:
+            path = f"/sessions/{session_id}/events?live=false&after={page['next_after']}"
+            page = (await client.get(path)).raise_for_status().json()
+            found += page["events"]
         (await client.delete(f"/sessions/{session_id}?purge=true")).raise_for_status()
     queries = [event for event in found if event["type"] == "query"]
     history = [event for event in found if queries and event.get("turn_id") == queries[0]["turn_id"]]
     return Report(printed, status, complaints, len(network.requests), len(queries), history)
 
 
-async def _run(argv: Sequence[str], environment: dict[str, str], seconds: float) -> tuple[list[str], int | None, str]:
+async def run_program(
+    argv: Sequence[str], url: str, session_id: str, query: str, seconds: float
+) -> tuple[list[str], int | None, str]:
     """Return its lines, its status (None: it had to be killed), and its standard error."""
-    output, complaints = bytearray(), bytearray()
-    process = await anyio.open_process(argv, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
-    async with process:
-        status = None
+    output, complaints, status = bytearray(), bytearray(), None
+    given = {"API": f"{url}/claude", "TOKEN": TOKEN, "SESSION": session_id, "QUERY": query}
+    async with AsyncExitStack() as stack:
+        home = stack.enter_context(tempfile.TemporaryDirectory(prefix="pc-"))
+        environment = {"PATH": os.environ["PATH"], "HOME": home, **given}
+        process = await anyio.open_process(argv, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        await stack.enter_async_context(process)
         try:
             with anyio.move_on_after(seconds):
                 async with anyio.create_task_group() as tasks:

@@ -14,7 +14,7 @@ SILENT = 0
 """In the place of a number of bytes: the connection is taken, and nothing ever comes."""
 
 Cut = int | bytes | float | None
-"""Where a connection is cut: after so many bytes of the server's, right behind these bytes, after so many seconds, or
+"""The end of a connection: after so many bytes of the server's, right behind these bytes, after so many seconds, or
 never."""
 
 
