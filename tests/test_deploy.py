@@ -12,12 +12,15 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from sysconfig import get_path
 
 import anyio
 import httpx
 import psutil
 import pytest
 
+from portico.plugins.claude_code.cgroup import own_cgroup
+from tests.support.agents import real_cli
 from tests.support.first import CONTAINER, needs_container
 from tests.support.limits import HANG_SECONDS
 from tests.support.programs import needs
@@ -69,6 +72,45 @@ def test_the_compose_files_are_taken(files: list[str]) -> None:
     assert done.returncode == 0, done.stderr
     service = json.loads(done.stdout)["services"]["portico"]
     assert service["read_only"] and service["user"] == "10001:10001" and service["cap_drop"] == ["ALL"]
+
+
+@pytest.mark.long
+@pytest.mark.real_cli
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/lib/systemd/systemd").exists() or shutil.which("bwrap") is None,
+    reason="only root with systemd and bubblewrap can boot a systemd of its own",
+)
+def test_the_units_work_and_leave_agents_their_sandbox(tmp_path: Path) -> None:
+    real_cli()
+    own = own_cgroup()
+    if own is None:
+        pytest.skip("there are no control groups of version 2 here")
+    group = own / f"portico-test-{os.getpid()}"
+    python = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    support = ROOT / "tests" / "support"
+    words = (ROOT, tmp_path, group, support / "systemd_probe.sh", sys.base_prefix, get_path("purelib"), python)
+    try:
+        done = run("sh", support / "own_systemd.sh", *words)
+    finally:
+        for folder, _, _ in os.walk(group, topdown=False):
+            os.rmdir(folder)
+    if done.returncode == 77:
+        pytest.skip(f"this machine boots no systemd of its own: {done.stderr.splitlines()[-1:]}")
+    said = (tmp_path / "out" / "said").read_text()
+    assert "the end\n" in said, said + done.stdout + done.stderr
+    for expected in (
+        "started\nStatusText=serving on http://127.0.0.1:8787\n",
+        "agents are contained by bubblewrap",
+        "covers on proc: 0\n",
+        "reloaded, active\nResult=success\nExecMainStatus=0\n",
+        "before the first connection: inactive\n",
+        'answer: {"status":"ok"}',
+        "NRestarts=0\nExecMainStatus=2\n",
+        "You said",
+    ):
+        assert expected in said, said
+    assert said.count("answer:") == 2, said
+    assert re.search(r"srw-rw---- 1 root portico .* /run/portico.sock", said)
 
 
 def image() -> dict[str, str]:
