@@ -130,9 +130,9 @@ bench-compare: .venv ## measures another build beside this one: OLD=REF [ONLY="N
 	@test -n '$(OLD)' || { echo 'Which build to compare with? make bench-compare OLD=REF [ONLY="NAME ..."] [ROUNDS=N]' >&2; exit 2; }
 	@$(BIN)/python -m benchmarks.compare '$(OLD)' $(ONLY) $(if $(ROUNDS),--rounds $(ROUNDS))
 
-compat: .venv ## tables of client libraries and of proxies, another build beside this one: OLD=REF
+compat: .venv ## tables of client libraries, proxies and Ziti, another build beside this one: OLD=REF
 	@test -n '$(OLD)' || { echo 'Which build to compare with? make compat OLD=REF' >&2; exit 2; }
-	@for subject in clients proxies; do $(BIN)/python -m compat $$subject --old '$(OLD)' || exit; done
+	@for subject in clients proxies ziti; do $(BIN)/python -m compat $$subject --old '$(OLD)' || exit; done
 
 check: .venv ## style, types, and whether what is installed fits together
 	$(BIN)/pip check

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.build import Build, BuildError, check_out
 from benchmarks.running import Interrupts
 
-SUBJECTS = ("clients", "proxies")
+SUBJECTS = ("clients", "proxies", "ziti")
 
 
 def main(argv: Sequence[str], root: Path) -> int:

@@ -45,6 +45,7 @@ _KINDS = {
     "posture check": "posture",
     "mfa": "factor",
     "partially authenticated": "factor",
+    "dialled, it ": "unanswered",
 }
 _WORDS = {
     "identity": "libziti does not take this identity",
@@ -80,7 +81,8 @@ class LibraryError(Exception):
     def kind(self) -> str:
         """The kind of error: identity, authentication, controller, router, service, permission, nobody, late ...
 
-        ``service``: it does not exist, or this identity may not see it. ``nobody``: no server has bound it. "": other.
+        ``service``: it does not exist, or this identity may not see it. ``nobody``: no server has bound it.
+        ``unanswered``: it could be dialled, and no answer came. "": other.
         """
         return next((kind for text, kind in _KINDS.items() if text in self.text.lower()), "")
 

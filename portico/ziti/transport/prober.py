@@ -27,6 +27,8 @@ FAILURES = 3
 FAILURES_IN_USE = 20
 """The limit while connections work: perhaps only new ones are refused, and these would be cut for nothing."""
 MOST_DOUBLINGS = 5
+PERMITTED = ("nobody", "unanswered")
+"""The failures of dials that this identity may make. The second is the first in openziti 1.x."""
 REBINDS = 2
 """After so many vain tries to bind a lost service again, the library may be at fault: the listener is restarted."""
 
@@ -39,7 +41,7 @@ class Prober:
     """Probes for one run of the listener. ``in_use`` tells whether a service has open connections.
 
     It counts failures of a service only once it was reached: before that, the identity perhaps may not dial it. The
-    exception is the answer that nobody has bound it: this shows that the identity may dial it.
+    exceptions are failures that show that it may: nobody has bound it, or it was dialled, and nobody has answered.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class Prober:
             await anyio.sleep(self._pause(refusals))
 
     def _pause(self, refusals: Mapping[str, Message]) -> float:
-        if any(0 < self._failures.get(s, 0) < FAILURES and r["kind"] in ("nobody", "") for s, r in refusals.items()):
+        if any(0 < self._failures.get(s, 0) < FAILURES and r["kind"] in PERMITTED for s, r in refusals.items()):
             return min(SOON_SECONDS, self._task.probe)
         return self._task.probe * (1 if self._failures or not refusals else RARELY)
 
@@ -126,7 +128,7 @@ class Prober:
         kind = refusal["kind"]
         in_use = self._in_use(service) and kind != "nobody"  # there is no connection where nobody has bound it
         if service not in self._failures:
-            if kind != "nobody" or self._in_use(service):
+            if kind not in PERMITTED or self._in_use(service):
                 if service not in self._told:
                     self._told.add(service)
                     log.info(
