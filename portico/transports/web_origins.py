@@ -17,6 +17,8 @@ METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
 REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Portico")
 RESPONSE_HEADERS = ("Location", "Retry-After")
 MAX_NAME = 256
+PROXIED = frozenset({"x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via"})
+"""Headers that proxies add."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -59,9 +61,9 @@ def _rewritten(headers: Headers) -> str:
     forwarded = headers.get("x-forwarded-host", "").rpartition(",")[2].strip()
     if not name or name == host:
         return ""
-    if forwarded == name:
+    if name == forwarded or headers.get("sec-fetch-site") == "same-origin":  # a page can't make up the latter
         doubt = "this page is the server's own, but a proxy has"
-    elif (_inner(host) and not _inner(name)) or host == name.rpartition(":")[0]:
+    elif (_inner(host) and (not _inner(name) or not PROXIED.isdisjoint(headers))) or host == name.rpartition(":")[0]:
         doubt = f"if {origin} is this server's own name, a proxy has"
     else:
         return ""

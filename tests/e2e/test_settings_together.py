@@ -366,7 +366,7 @@ async def test_trusted_proxies_are_those_that_are_believed(other: RunningServer,
 
 
 async def made_at(server: RunningServer, client: Talk) -> tuple[str, str]:
-    """Where a new session is said to be, and where the document says that the API is."""
+    """The path that a new session is said to have, and the one that the document gives for the API."""
     proxied = {"X-Forwarded-Prefix": "/site"}
     made = await client.http.post("/sessions", json={"session_id": "made", "driver": "claude-code"}, headers=proxied)
     document = (await client.http.get(f"{server.url}/openapi.json", headers=proxied)).json()

@@ -127,6 +127,7 @@ NAME = "https://portico.example"
         ("portico.example", "https://evil.example", None, None),
         ("portico.example", "https://evil.example", "portico.example", None),
         ("127.0.0.1:8787", "http://localhost:3000", None, None),
+        ("portico:8787", "http://localhost:3000", "another.example", "if http://localhost:3000 is"),
         ("127.0.0.1:8787", "null", None, None),
         ("127.0.0.1:8787", None, None, None),
     ],
@@ -136,7 +137,7 @@ async def test_a_proxy_that_rewrites_host_is_named(
 ) -> None:
     headers = {"Host": host, "Origin": origin, "X-Forwarded-Host": forwarded}
     given = {name: value for name, value in headers.items() if value} | {"Sec-Fetch-Site": "cross-site"}
-    async with serving(tmp_path, mounted=mounted, hosts={*LOOPBACK, "portico.example"}) as served:
+    async with serving(tmp_path, mounted=mounted, hosts={*LOOPBACK, "portico.example", "portico"}) as served:
         refused = (await served.client.post("/claude/sessions", json={}, headers=given)).json()
         assert refused["code"] == "origin_not_allowed"
         assert ("rewritten" in refused["detail"]) == (said is not None)

@@ -12,7 +12,7 @@ from anyio.abc import SocketAttribute, SocketStream
 
 from portico.cli.client.api import Client
 from portico.cli.client.connection import find_endpoint
-from portico.cli.client.errors import Unreachable
+from portico.cli.client.errors import ProblemError, Unreachable
 from tests.support.limits import HANG_SECONDS
 
 pytestmark = pytest.mark.anyio
@@ -38,6 +38,15 @@ async def answering(status: str, server: str | None, page: str = PAGE) -> AsyncI
         tasks.start_soon(listener.serve, handle)
         yield f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"  # noqa: S610
         tasks.cancel_scope.cancel()
+
+
+async def test_a_wrong_token_is_told_as_one_after_many_others_too(tmp_path: Path) -> None:
+    problem = '{{"code": "too_many_attempts", "detail": "the credentials are not valid"}}'
+    async with answering("429 Too Many Requests", None, problem) as url:
+        endpoint = find_endpoint({"PORTICO_TOKEN": "wrong"}, tmp_path, server=url)
+        async with Client(endpoint) as client:
+            with pytest.raises(ProblemError, match="does not take the token from PORTICO_TOKEN"):
+                await client.create_session({})
 
 
 @pytest.mark.parametrize(
