@@ -110,7 +110,7 @@ def test_the_units_work_and_leave_agents_their_sandbox(tmp_path: Path) -> None:
     ):
         assert expected in said, said
     assert said.count("answer:") == 2, said
-    assert re.search(r"srw-rw---- 1 root portico .* /run/portico.sock", said)
+    assert re.search(r"srw-rw---- 1 root portico .* /run/portico/portico.sock", said)
 
 
 def image() -> dict[str, str]:

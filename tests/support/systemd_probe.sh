@@ -8,7 +8,7 @@ healthy() {
   /opt/portico/bin/python - <<'END'
 import socket
 with socket.socket(socket.AF_UNIX) as client:
-    client.connect("/run/portico.sock")
+    client.connect("/run/portico/portico.sock")
     client.sendall(b"GET /readyz HTTP/1.1\r\nHost: any.example\r\nConnection: close\r\n\r\n")
     print("answer:", client.makefile().readlines()[-1])
 END
@@ -26,7 +26,7 @@ systemctl stop portico
 systemctl show -p Result -p ExecMainStatus portico
 
 systemctl start portico.socket
-ls -l /run/portico.sock
+ls -l /run/portico/portico.sock
 echo "before the first connection: $(systemctl is-active portico)"
 healthy
 systemctl stop portico
