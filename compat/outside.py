@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SECONDS = 150.0
+SECONDS = 90.0
 """For one download, with all that it depends on."""
 _PLACES = ("usr/sbin", "usr/bin", "envoy/_bin")
 """The places of programs: in Debian's packages, and in that of PyPI which has Envoy."""
@@ -88,7 +88,7 @@ def _run(argv: list[str]) -> subprocess.CompletedProcess[str]:
             argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=SECONDS, env=environment
         )
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(argv, 124, "", f"it took more than {SECONDS:g} s")
+        raise Missing(f"{argv[-1]} could not be downloaded: it took more than {SECONDS:g} s") from None
 
 
 def _last_words(done: subprocess.CompletedProcess[str]) -> str:

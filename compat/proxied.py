@@ -84,6 +84,8 @@ class Client:
         self.url, self._trust = url, trust
         self.api = f"{prefix}/claude"
         self.headers = {"Authorization": f"Bearer {token}", "Host": HOST}
+        if uds:  # whoever comes through it is taken for a proxy
+            self.headers["X-Forwarded-For"] = CLIENT
         through = httpx.AsyncHTTPTransport(
             verify=trust or False,
             limits=httpx.Limits(),
@@ -158,6 +160,8 @@ async def noting(measure: Callable[[], Coroutine[Any, Any, str]]) -> str:
         with suppress(ValueError, KeyError, TypeError):
             return f"{refused.response.status_code} {json.loads(body)['code']}"
         return f"{refused.response.status_code} {'' if body else 'without a body'}".strip()
+    except ValueError as answered:
+        return str(answered)
     except _FAILURES as failure:
         return f"{type(failure).__name__} {failure}".strip()
 

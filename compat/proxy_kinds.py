@@ -45,6 +45,8 @@ class Proxy(ABC):
     encrypts: ClassVar[tuple[str, str]] = ("(?!)", "")
     """Its further lines about TLS, a regular expression, and what is left of them without TLS."""
 
+    shortened: ClassVar[tuple[str, ...]] = ()
+    """Options that shorten a limit of the proxy's own, so that a trial is long enough to see that the file lifts it."""
     below: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Words of that file, and what they become where the server is below a path of another site."""
 
@@ -55,7 +57,7 @@ class Proxy(ABC):
     def configure(self, place: Place, configuration: str) -> list[str]:
         """Write the configuration, and return the command line, without the program."""
         text = self.short(place) if configuration == SHORT else self._ours(place, configuration)
-        return self.write(place, text)
+        return [*self.write(place, text), *(() if configuration == SHORT else self.shortened)]
 
     def _ours(self, place: Place, configuration: str) -> str:
         text = (DEPLOY / self.file).read_text()
@@ -240,6 +242,7 @@ class Lighttpd(Proxy):
 class Varnish(Proxy):
     name, program, file, packages, version = "Varnish", "varnishd", "varnish.vcl", ("varnish",), ("-V",)
     tls = False
+    shortened = ("-p", "send_timeout=30")  # from 600 s
     listens = ("vcl 4.1;",) * 3
 
     def short(self, place: Place) -> str:
@@ -249,11 +252,9 @@ class Varnish(Proxy):
         path = place.folder / "varnish.vcl"
         path.write_text(text)
         (modules,) = place.root.glob("usr/lib/*/varnish/vmods")
-        # Varnish's own limit for an answer, shortened from 600 s, so that a stream shows whether the file lifts it.
         return [
             *("-F", "-f", str(path), "-n", str(place.folder / "n"), "-j", "none", "-s", "malloc,64m"),
             *("-a", f"127.0.0.1:{place.port}", "-T", "none", "-p", f"vmod_path={modules}"),
-            *("-p", "send_timeout=30"),
         ]
 
     def log_writer(self, place: Place, configuration: str) -> list[str]:

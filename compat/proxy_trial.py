@@ -68,10 +68,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """``streams`` is how many the server has left at the end."""
+    """``streams`` is how many the server has left at the end; ``warnings`` are what it has warned of."""
 
     facts: list[Facts]
     streams: float
+    warnings: list[str]
 
 
 async def trial(source: Path, proxies: Mapping[Proxy, Path], configurations: Sequence[str]) -> Trial:
@@ -146,7 +147,8 @@ async def trial(source: Path, proxies: Mapping[Proxy, Path], configurations: Seq
                 await proxied.repeat_secrets(run.client, run.session, run.secrets)
         for run in working:
             run.facts.logged = _logged(run)
-        return Trial([run.facts for run in runs], streams)
+        warnings = [text for log in {run.log for run in runs} for text in _warnings(log)]
+        return Trial([run.facts for run in runs], streams, warnings)
 
 
 async def _open_sessions(run: Run) -> None:
@@ -316,6 +318,11 @@ def _access(log: Path, path: str) -> list[dict[str, object]]:
     """Return the lines of the server's access log about a path."""
     lines = (json.loads(line) for line in log.read_text().splitlines() if f'"{path}"' in line)
     return [line for line in lines if line.get("path") == path]
+
+
+def _warnings(log: Path) -> list[str]:
+    lines = (json.loads(line) for line in log.read_text().splitlines() if line.startswith("{"))
+    return [str(line["message"]) for line in lines if line["level"] in ("WARNING", "ERROR")]
 
 
 def _version(proxy: Proxy, place: Place) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from compat.outside import Missing, debian
 from compat.proxied import CLIENT
 from compat.proxy_kinds import DEPLOY, INSIDE, OURS, PREFIX, PROXIES
 from portico.config.settings import Settings
@@ -70,7 +71,13 @@ def test_a_proxy_with_its_file_of_deploy_is_in_nobodys_way(measured: dict[str, A
         late, direct = facts["late"], facts["direct"]
         assert isinstance(late, dict) and late["events"] > 50, facts
         assert late["p99"] <= max(2 * direct["p99"], FLOOR_MS), facts
-    assert measured["streams"] == 0
+    assert (measured["streams"], measured["warnings"]) == (0, [])
+
+
+def test_a_program_that_can_not_be_had_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Missing, match="no program nonesuch, and no apt-get"):
+        debian("nonesuch", ["nonesuch"], tmp_path)
 
 
 @pytest.mark.parametrize("path", sorted(DEPLOY.glob("*")), ids=lambda path: path.name)
