@@ -159,7 +159,8 @@ def _health(engine: Sessions) -> list[Route]:
     )
     async def ready(request: Request) -> Response:
         if reasons := engine.readiness():
-            raise Unavailable("; ".join(reasons), code="not_ready", reasons=reasons)
+            more = {"failed": engine.failed} if engine.failed else {}
+            raise Unavailable("; ".join(reasons), code="not_ready", reasons=reasons, **more)
         body = Health(status="ok", failed=engine.failed) if engine.failed else Health(status="ok")
         return Response(encode_json(body), media_type=JSON)
 

@@ -52,6 +52,7 @@ async def test_a_server_that_nobody_can_dial_is_not_ready(tmp_path: Path) -> Non
             assert answer.status_code == 503
             (reason,) = answer.json()["reasons"]
             assert reason.startswith("transport ziti: not bound: ") and "router" in reason
+            assert "the service portico: " in answer.json()["failed"]["transport ziti"]
             net.moods("portico", bind=None)
             with anyio.fail_after(HANG_SECONDS):
                 while (await http.get(f"{server.url}/readyz")).status_code != 200:
