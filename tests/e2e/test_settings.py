@@ -133,7 +133,7 @@ async def test_heartbeat(tmp_path: Path) -> None:
                     times.append(anyio.current_time())
                     if len(times) == 2:
                         break
-        assert 0.9 < times[1] - times[0] < 10  # it would be 15
+        assert times[1] - times[0] < 10  # it would be 15
 
 
 @pytest.mark.parametrize("setting", ["networking_mode", "store", "driver", "auth", "disabled_plugins"])

@@ -54,7 +54,8 @@ USED: Mapping[str, str] = {
     """,
     "uvicorn.protocols.websockets.websockets_sansio_impl:WebSocketsSansIOProtocol": """
         close_sent close_timeout close_timer config conn curr_msg_data_type disconnected frames handshake_complete
-        logger loop pause_writing ping_timeout pong_timer queue read_paused scope stop_keepalive transport writable
+        logger loop pause_writing ping_interval ping_timeout ping_timer pong_timer queue read_paused schedule_ping scope
+        stop_keepalive transport writable
     """,
     "uvicorn.protocols.utils:ClientDisconnected": "",
     "uvicorn.server:Server": "config lifespan server_state should_exit",

@@ -162,7 +162,7 @@ async def test_a_client_may_choose_how_often_it_hears_something(tmp_path: Path, 
             await served.session()
             async with served.client.stream(method, f"{path}heartbeat=1", json=body) as answer:
                 first, second = await beats(answer, 2)
-                assert second - first > 0.9
+                assert second - first > 0.3  # not the 0.01 of the server
             for wrong in ("0", "61", "-1", "1.5", "x", "", "nan"):
                 refused = await served.client.request(method, f"{path}heartbeat={wrong}", json=body)
                 assert (refused.status_code, refused.json()["code"]) == (422, "invalid"), wrong
