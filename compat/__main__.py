@@ -26,7 +26,7 @@ def main(argv: Sequence[str], root: Path) -> int:
     parser.add_argument("subject", choices=SUBJECTS)
     parser.add_argument("names", metavar="NAME", nargs="*", help="a row of the table; without one all are made")
     parser.add_argument("--old", metavar="REF", required=True, help="the commit, tag or branch to compare with")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     with tempfile.TemporaryDirectory(prefix="pc-") as name:
         folder = Path(os.path.realpath(name))
         try:

@@ -17,7 +17,7 @@ from tests.support.limits import HANG_SECONDS
 from tests.support.proxy import proxy
 
 # A toolchain's first build takes longer than a test may.
-pytestmark = [pytest.mark.anyio, pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.anyio, pytest.mark.long, pytest.mark.timeout(1200)]
 
 SNIPPETS = [snippet for snippet in read() if snippet.language in PROGRAMS]
 SILENCE = 11
