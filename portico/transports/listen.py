@@ -86,8 +86,9 @@ class SocketAccess:
         group = self.group or str(os.getegid())  # the folder may have another one, for all that is made in it
         try:
             shutil.chown(path, group=int(group) if group.isdecimal() else group)
-        except (LookupError, PermissionError) as error:
-            reason = "there is no such group" if isinstance(error, LookupError) else "the server's user is not in it"
+        except (LookupError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "there is no such group"
+            reason = "the server's user is not in it" if isinstance(error, PermissionError) else reason
             raise TransportFailed(f"cannot listen on {path} for the group {group}: {reason} (uds_group)") from error
         path.chmod(self.mode)
 

@@ -40,6 +40,12 @@ def test_without_one_the_word_is_clear(tmp_path: Path, command: str) -> None:
     assert done.stderr == f"portico: {NAMED}: {why}\n"
 
 
+def test_a_group_that_the_user_is_not_in_is_a_wrong_setting(tmp_path: Path) -> None:
+    options = ("--data-dir", str(tmp_path / "data"), "--uds", str(tmp_path / "socket"), "--uds-group", "1")
+    done = run(tmp_path, "serve", *options)
+    assert done.returncode == 2 and "--uds-group=1: this process is not in the group; accepted: " in done.stderr
+
+
 def test_who_needs_no_data_folder_is_not_asked_for_one(tmp_path: Path) -> None:
     done = run(tmp_path, "ask", "--server", "http://127.0.0.1:9", "--token", "x", "hi")
     assert done.returncode == 1 and "can't connect" in done.stderr
