@@ -1,4 +1,4 @@
-"""Where callers need no token, a request acts only if no web page can have sent it: `origin_unproven` otherwise."""
+"""A request that needs no token acts only if no web page can have sent it: `origin_unproven` otherwise."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

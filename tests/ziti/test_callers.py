@@ -1,4 +1,4 @@
-"""What callers over Ziti, and operators, are told: who acts, by which way, who may come in, and who can't any more."""
+"""The words for callers over Ziti, and for operators: who acts, by which way, who may come in, and who no longer."""
 
 from __future__ import annotations
 
