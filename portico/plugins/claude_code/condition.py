@@ -49,9 +49,10 @@ class Condition:
         """Yield the changes that a ``system`` line of the subtype ``init`` or ``status`` reports."""
         if isinstance(mode := line.get("permissionMode"), str):
             yield from self._mode_is(MODES.get(mode, mode))
-        if line.get("model") != self.model and self.model is not None:
+        model = line.get("model")  # a ``status`` seldom has one
+        if isinstance(model, str) and model != self.model and self.model is not None:
             self.unsure = True  # a command of a project's may have a model for its own turn
-        yield from self.model_is(line.get("model"))
+        yield from self.model_is(model)
 
     def fell_back(self, line: Json) -> Iterator[AgentEvent]:
         """Yield the change that a ``model_fallback`` or a ``model_refusal_fallback`` reports."""

@@ -136,6 +136,16 @@ def test_each_change_of_the_model_is_told_and_nothing_else() -> None:
     assert models(protocol.receive(init(model="claude-opus-5-5"))) == ["claude-opus-5-5"]
 
 
+def test_a_turn_that_reports_no_other_model_asks_for_none_at_its_end() -> None:
+    protocol = Protocol("c", model="a")
+    protocol.begin("u", "x")
+    protocol.receive(init(model="a"))
+    protocol.receive(status("default"))
+    assert protocol.model_settled()
+    protocol.receive(init(model="b"))
+    assert not protocol.model_settled()
+
+
 def test_a_name_that_stands_for_several_models_stays_until_another_one_is_chosen() -> None:
     protocol = Protocol("c", model="opusplan")
     protocol.begin("u", "x")
