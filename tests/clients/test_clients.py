@@ -60,7 +60,7 @@ def is_exact(report: Report) -> bool:
 
 async def test_a_turn_is_whole_and_the_program_ends(url: str, argv: Sequence[str]) -> None:
     report = await ask(argv, url, "one two three", seconds=HANG_SECONDS)
-    assert is_exact(report), report
+    assert is_exact(report), str(report)
     assert (report.requests, report.empty) == (1, 0)
 
 
@@ -71,13 +71,13 @@ async def test_wherever_a_connection_is_cut_each_event_comes_once(
     # Within an event's data; behind its id, before the line ends; between two events, most often.
     second = b"\nid: 14" if "/stream/" in snippet.text else b'"seq":14,'
     report = await ask(argv, url, slow, b'"seq":9,', second, 0.75, seconds=HANG_SECONDS)
-    assert is_exact(report), report
+    assert is_exact(report), str(report)
     assert report.requests >= 3
 
 
 async def test_a_large_event_and_a_long_silence_cut_no_connection(url: str, argv: Sequence[str]) -> None:
     report = await ask(argv, url, json.dumps({"size": 200_000, "gap": SILENCE}), seconds=HANG_SECONDS)
-    assert is_exact(report), report
+    assert is_exact(report), str(report)
     assert (report.requests, report.empty) == (1, 0)
 
 
