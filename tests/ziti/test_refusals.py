@@ -55,15 +55,20 @@ async def failed(server: RunningServer, words: str) -> None:
     ],
     ids=["no fields", "no id", "expired"],
 )
-async def test_a_bad_identity_ends_the_start_of_a_dark_server_alone(tmp_path: Path, text: str, words: str) -> None:
+async def test_a_bad_identity_ends_the_start_of_a_dark_server(tmp_path: Path, text: str, words: str) -> None:
     async with standin(tmp_path, "0.6") as net:
         settings = dark_settings(tmp_path, net)
         Path(settings["ZITI_IDENTITY_FILE"]).write_text(text)
-        (tmp_path / "dark").mkdir()
-        said = await refused_start(tmp_path / "dark", settings)
+        said = await refused_start(tmp_path, settings)
         assert words in said and "Traceback" not in said
-        async with running_server(tmp_path, **{**settings, "NETWORKING_MODE": "http,ziti"}) as server:
-            await failed(server, words)
+
+
+async def test_http_is_served_beside_a_bad_identity(tmp_path: Path) -> None:
+    async with standin(tmp_path, "0.6") as net:
+        settings = {**dark_settings(tmp_path, net), "NETWORKING_MODE": "http,ziti"}
+        Path(settings["ZITI_IDENTITY_FILE"]).write_text("{}")
+        async with running_server(tmp_path, **settings) as server:
+            await failed(server, "it is no enrolled identity")
 
 
 @pytest.mark.long
