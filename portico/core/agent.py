@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from portico.core.errors import Conflict
 from portico.core.events import AgentEvent, Aside, Content
+from portico.core.git_folders import GitFolder
 
 Suggestion = Mapping[str, Any]
 """A permission for the future, in one of the forms of `portico.core.suggestions`."""
@@ -27,6 +28,8 @@ class AgentOptions:
 
     ``output_schema`` is a JSON Schema (draft 7) of an object, which the agent returns at the end of each turn.
     ``add_dirs`` are folders beside the working directory. ``agents`` are subagents by name, see `AGENT_MEMBERS`.
+    ``git_dirs``, which no client chooses, are the git folders that these folders had outside of themselves when the
+    session was made.
     """
 
     model: str | None = None
@@ -44,6 +47,7 @@ class AgentOptions:
     fallback_model: str | None = None
     add_dirs: tuple[str, ...] = ()
     agents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    git_dirs: tuple[str, ...] = ()
 
     def with_changes(self, **changes: Any) -> AgentOptions:
         return replace(self, **changes)
@@ -56,7 +60,8 @@ class AgentSpec:
     ``agent_id`` is a UUID and stays the same over the life of a session. ``folder`` is the agent's own (HOME, settings,
     temporary files) and is kept just as long; ``cwd`` is its working directory. No two live agents ever share an
     ``agent_id``. ``owner`` is the principal who owns the session, None for an agent that was started ahead and not
-    claimed yet.
+    claimed yet. ``git_folders`` are those of worktrees and submodules among ``cwd`` and the added folders that the
+    agent may use.
     """
 
     agent_id: str
@@ -64,6 +69,7 @@ class AgentSpec:
     cwd: Path
     options: AgentOptions
     owner: str | None = None
+    git_folders: tuple[GitFolder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,9 @@ class OwnTurn:
 
 class Agent(Protocol):
     """A started agent. One task uses it; `interrupt` and `answer` may be called while that task is in `run`.
+
+    It may also have ``guards``, a list of paths: files that are out of its reach only until somebody replaces them.
+    Before the next turn the engine then starts it anew.
 
     Every method except `run` and `watch` ends by itself within seconds. All methods raise `AgentFailed` once the agent
     has exited, or `AgentUnavailable` if it never came up.

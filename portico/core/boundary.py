@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from portico.core.access import others_may_enter
 from portico.core.directory import Directory
 from portico.core.errors import AgentUnavailable, InvalidRequest, NotAllowed
+from portico.core.git_folders import GitFolder, find_git_folder
 from portico.core.links import links_on
 from portico.core.mounts import KERNEL, Mounts
 from portico.core.short import short_places
 from portico.core.workspaces import NOT_ALLOWED, OWN_WORKSPACES, all_workspaces, moved
+
+log = logging.getLogger("portico.folders")
 
 _OTHERS = "cwd is another session's own, or where these lie"
 _DATA = "cwd is the server's own data folder, or lies in it, or holds it"
@@ -86,15 +91,33 @@ class Boundary:
             )
         return path
 
-    def check(self, cwd: Path) -> None:
-        """Check again a folder that a client has named. Raises `AgentUnavailable` (``workspace_moved``, or
-        ``workspace_not_allowed`` if the folder is no longer allowed)."""
+    def check(self, cwd: Path, *, added: bool = False) -> None:
+        """Check again a folder that a client has named, as ``cwd`` or (``added``) as one of ``add_dirs``.
+
+        Raises `AgentUnavailable` (``workspace_moved``, or ``workspace_not_allowed`` if it is no longer allowed).
+        """
         try:
             Directory.open(cwd).close()
         except OSError:
-            raise moved() from None
+            raise moved(cwd if added else None) from None
         if (why := self.trouble(cwd)) is not None:
+            why = f"{cwd} (`add_dirs`){why.removeprefix('cwd')}" if added else why
             raise AgentUnavailable(why, code=NOT_ALLOWED)
+
+    def git_folder(self, place: Path) -> GitFolder | None:
+        """Return the git folder of a folder in which a session works, if a session may work there too: a client could
+        name it. None if there is none, or none that is allowed.
+        """
+        found = find_git_folder(place)
+        if found is None:
+            return None
+        in_roots = any(found.common.is_relative_to(root) for root in self.roots)
+        if in_roots and self.trouble(found.common) is None:
+            with suppress(OSError):
+                if not (self._private and others_may_enter(found.common.parent)):
+                    return found
+        log.warning("the git folder %s of %s is not shown in a sandbox: no session may work there", found.common, place)
+        return None
 
     def trouble(self, path: Path) -> str | None:
         """Return the reason why no session may work in ``path``, which has no links; None if one may."""

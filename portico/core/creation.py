@@ -159,6 +159,8 @@ class SessionCreation:
         else:
             agent_id = str(uuid.uuid4())
             cwd = await self._folders.workspace(agent_id)
+        if request.cwd is not None or request.add_dirs:
+            options = options.with_changes(git_dirs=await self._folders.git_dirs((str(cwd), *options.add_dirs)))
         now = rfc3339()
         record = SessionRecord(
             session_id=life.session_id,

@@ -128,6 +128,25 @@ class Directory:
                 os.unlink(name, dir_fd=self._descriptor)
         return self.new(name)
 
+    def make_alike(self, name: str, *, folder: bool) -> None:
+        """Make an empty directory or file of this name, with the owner and the mode of this directory, unless there is
+        any entry of this name.
+        """
+        status = os.fstat(self._descriptor)
+        with suppress(FileExistsError):
+            if folder:
+                os.mkdir(name, 0o700, dir_fd=self._descriptor)
+                number = os.open(name, _FLAGS & ~_PATH, dir_fd=self._descriptor)
+            else:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                number = os.open(name, flags, 0o600, dir_fd=self._descriptor)
+            try:
+                if os.geteuid() == 0:
+                    os.fchown(number, status.st_uid, status.st_gid)
+                os.fchmod(number, stat.S_IMODE(status.st_mode) & (0o7777 if folder else 0o666))
+            finally:
+                os.close(number)
+
     def file(self, name: str) -> None:
         """Make sure that there is a file of this name; a link or a directory in its place is removed."""
         with suppress(FileNotFoundError):

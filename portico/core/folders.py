@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from portico.core.known_workspaces import remember_workspaces
 from portico.core.roots import root_troubles
 from portico.core.threads import in_thread
 from portico.core.tree_copy import copy_tree
-from portico.core.workspaces import DATA_DIR, ROOTS, Workspaces, all_workspaces, moved
+from portico.core.workspaces import DATA_DIR, ROOTS, Workspaces, all_workspaces, identities, identity, moved
 
 log = logging.getLogger("portico.folders")
 
@@ -88,7 +89,30 @@ class Folders:
         """Check again the folders in which an agent that is about to start works. Raises `AgentUnavailable`."""
         await to_thread.run_sync(self._check, spec.agent_id, spec.cwd)
         for name in spec.options.add_dirs:
-            await to_thread.run_sync(self._boundary.check, Path(name))
+            await to_thread.run_sync(partial(self._boundary.check, Path(name), added=True))
+
+    async def identities(self, spec: AgentSpec, further: Sequence[Path] = ()) -> list[tuple[int, int] | None]:
+        """Do as `workspaces.identities`, for the folders of an agent and ``further`` paths (None: there is nothing)."""
+
+        def found() -> list[tuple[int, int] | None]:
+            added = [Path(name) for name in spec.options.add_dirs]
+            return [*identities(spec.cwd, added), *map(identity, further)]
+
+        return await to_thread.run_sync(found)
+
+    async def git_dirs(self, places: Sequence[str]) -> tuple[str, ...]:
+        """Return the git folders that lie outside of these folders, and that an agent there may use."""
+        found = await to_thread.run_sync(lambda: [self._boundary.git_folder(Path(place)) for place in places])
+        return tuple(str(each.own) for each in found if each is not None)
+
+    async def with_git(self, spec: AgentSpec) -> AgentSpec:
+        """Return ``spec`` with the git folders that it may use now; the session had all of them from its beginning."""
+        if not spec.options.git_dirs:
+            return spec
+        places = (spec.cwd, *map(Path, spec.options.add_dirs))
+        found = await to_thread.run_sync(lambda: [self._boundary.git_folder(place) for place in places])
+        allowed = [each for each in found if each is not None and str(each.own) in spec.options.git_dirs]
+        return replace(spec, git_folders=tuple(allowed))
 
     def _check(self, agent_id: str, cwd: Path) -> None:
         if cwd.parent == self._opened.path:  # no client can name this: we made it, perhaps for one that shares it

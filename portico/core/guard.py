@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import cast
 
 from portico.core.abilities import (
@@ -38,6 +39,7 @@ class GuardedAgent:
         self._agent = agent
         self._able = cast(AgentAbilities, agent)  # as far as its driver's capabilities say so
         self._driver = driver
+        self.guards: Sequence[Path] = getattr(agent, "guards", ())
 
     def run(self, turn: Turn | OwnTurn) -> AsyncIterator[AgentEvent]:
         return self._agent.run(turn)  # a turn has its own limit, and `TurnRun` handles every error

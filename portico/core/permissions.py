@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -19,11 +20,16 @@ Reason = Literal["answered", "timeout", "interrupted", "agent_exited", "not_allo
 
 @dataclass(slots=True)
 class _Request:
-    """A request of the turn ``turn``. ``event`` is set once it is in the history, ``resolved`` once it is resolved."""
+    """A request of the turn ``turn``. ``event`` is set once it is in the history, ``resolved`` once it is resolved.
+
+    It expires at the ``deadline``, in monotonic seconds, and no later than the clock says the ``time`` that callers
+    were told, in seconds since 1970: the clock may jump, or go on while the machine sleeps.
+    """
 
     body: PermissionRequest
     turn: int
     deadline: float | None
+    time: float | None
     event: Event | None = None
     resolved: PermissionResolved | None = None
 
@@ -66,8 +72,8 @@ class Permissions:
             body["suggestions"] = named(body["suggestions"])
         if timeout := self._question_timeout if asks_a_person(body) else self._timeout:
             body["expires_at"] = rfc3339(seconds_from_now=timeout)
-        deadline = now + timeout if timeout else None
-        self._pending[body["request_id"]] = _Request(body, self._turn, deadline)
+        deadline, told = (now + timeout, time.time() + timeout) if timeout else (None, None)
+        self._pending[body["request_id"]] = _Request(body, self._turn, deadline, told)
         return body
 
     def request(self, request_id: str) -> PermissionRequest | None:
@@ -115,8 +121,18 @@ class Permissions:
 
     def expired(self, now: float) -> Iterable[str]:
         pending = self._pending.items()
-        return [key for key, request in pending if request.deadline is not None and request.deadline <= now]
+        return [key for key, each in pending if each.deadline is not None and (each.deadline <= now or _late(each))]
+
+    def check_time(self, request_id: str) -> None:
+        """Raise `Conflict` (``already_resolved``) if the time that callers were told is over."""
+        if (pending := self._pending.get(request_id)) is not None and _late(pending):
+            extra = {"behavior": "deny", "principal": None, "reason": "timeout"}
+            raise Conflict("the answer comes after `expires_at`", code="already_resolved", **extra)
 
     def next_deadline(self) -> float | None:
         deadlines = [request.deadline for request in self._pending.values() if request.deadline is not None]
         return min(deadlines, default=None)
+
+
+def _late(request: _Request) -> bool:
+    return request.time is not None and request.time <= time.time()

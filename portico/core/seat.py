@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -28,6 +29,7 @@ class Seat:
         self._wait = wait
         self._hurried = False
         self._options: AgentOptions | None = None
+        self._places: list[tuple[int, int] | None] | None = None
 
     @property
     def ready(self) -> Agent | None:
@@ -39,17 +41,30 @@ class Seat:
         await self._slots.take(self._wait)
         try:
             await self._folders.check(spec)
-            self.agent = await self.driver.start(spec)
+            self.agent = await self.driver.start(await self._folders.with_git(spec))
         except BaseException:
             self._slots.give_back()
             raise
         self._options, self.started_at = spec.options, time.time()
+        self._places = await self._folders.identities(spec, self._guards)
         return self.agent
+
+    @property
+    def _guards(self) -> Sequence[Path]:
+        return getattr(self.agent, "guards", ())
+
+    async def is_out_of_place(self, spec: AgentSpec) -> bool:
+        """Tell whether a folder in which the agent works, or one of its `guards`, was replaced since the last time.
+
+        Raises `AgentUnavailable` (``workspace_moved``) if a folder is gone.
+        """
+        before, self._places = self._places, await self._folders.identities(spec, self._guards)
+        return before is not None and before != self._places
 
     def adopt(self, pooled: Pooled) -> None:
         """Fill the seat with an agent that was started ahead, and its slot; `prepare` claims it for the session."""
         self.agent, self.started_at = pooled.agent, time.time()
-        self._options = None
+        self._options = self._places = None
 
     def note_mode(self, mode: str) -> None:
         """Note that the agent is in this permission mode now."""

@@ -152,6 +152,9 @@ class Session:
 
         Raises as `Permissions.resolve` and `judge`.
         """
+        if self._turns.running is not None and request_id in self.permissions.expired(time.monotonic()):
+            self._turns.running.look()  # it is denied soon
+        self.permissions.check_time(request_id)
         judgement = Judgement(decision)
         if (request := self.permissions.request(request_id)) is not None:
             lasting = "permission_rules" in self._seat.driver.capabilities

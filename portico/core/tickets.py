@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Literal
 
 from portico.core.clock import rfc3339
+from portico.core.errors import Unauthenticated
 from portico.core.principal import Principal
 
 KEY_BYTES = 32
@@ -46,9 +47,11 @@ class Tickets:
         """Make a ticket: return its text and the time when it expires (RFC 3339).
 
         ``identity`` is that of the session, ``ttl`` is in seconds. The ticket does not outlive the credentials of
-        ``principal``.
+        ``principal``. Raises `Unauthenticated` if those have expired already, as when the clock jumps.
         """
         left = ttl if principal.expires is None else min(ttl, principal.expires - self._now())
+        if left <= 0:
+            raise Unauthenticated("the credentials have expired: get new ones first")
         expires_at = rfc3339(seconds_from_now=left)
         expires = datetime.fromisoformat(expires_at).timestamp()
         claims = [session_id, scope, expires, principal.name, principal.admin, principal.via, self._mark(identity)]

@@ -122,6 +122,10 @@ class TurnRun:
         self._pause.wanted = True
         self._wakeup.set()
 
+    def look(self) -> None:
+        """Look whether a request has expired: the clock may have jumped."""
+        self._wakeup.set()
+
     def decide(self, request_id: str, decision: Decision) -> None:
         """Pass the answer to a request, which is already resolved, on to the agent."""
         self._decisions.append((request_id, decision))

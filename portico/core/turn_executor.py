@@ -135,6 +135,8 @@ class TurnExecutor:
         spec = self._spec()
         if self._seat.agent is not None and not self._seat.fits(spec.options):
             await self.put_away("output_schema")
+        if self._seat.agent is not None and not run.own and await self._seat.is_out_of_place(spec):
+            await self.put_away("workspace_replaced")
         if self._seat.agent is not None:
             await self._seat.prepare(spec, surely=surely)
             return

@@ -114,8 +114,31 @@ class Workspaces:
         self._directory.remove(name)
 
 
-def moved() -> AgentUnavailable:
-    return AgentUnavailable("The session's workspace is not where it was.", code=MOVED)
+def moved(added: Path | None = None) -> AgentUnavailable:
+    """Return the error that the session's workspace, or the folder ``added`` beside it, is not there any more."""
+    what = "The session's workspace" if added is None else f"The folder {added} (`add_dirs`)"
+    return AgentUnavailable(f"{what} is not where it was.", code=MOVED)
+
+
+def identities(cwd: Path, added: Sequence[Path] = ()) -> list[tuple[int, int]]:
+    """Return device and inode of the folders in which an agent works. Raises `AgentUnavailable` as `moved`."""
+    found = []
+    for place in (cwd, *added):
+        try:
+            with Directory.open(place) as folder:
+                found.append(folder.identity)
+        except OSError:
+            raise moved(None if place == cwd else place) from None
+    return found
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of a path itself, of a link its own; None if there is nothing."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _unusable(trouble: str) -> Unavailable:

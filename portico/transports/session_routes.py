@@ -236,8 +236,8 @@ class SessionRoutes:
         """In the parameter `ticket` it replaces its maker's credentials, for this one session, until it expires."""
         principal, session_id = principal_of(request), request.path_params["session_id"]
         identity = await self._engine.identity(principal, session_id)
-        self._engine.audit.note("ticket.create", OK, principal, session_id=session_id, scope=body.scope)
         ticket, expires_at = self._tickets.make(principal, session_id, identity, body.scope, body.ttl)
+        self._engine.audit.note("ticket.create", OK, principal, session_id=session_id, scope=body.scope)
         return await json_answer(TicketAnswer(ticket=ticket, expires_at=expires_at), 201, {"cache-control": "no-store"})
 
 

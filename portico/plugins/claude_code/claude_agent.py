@@ -54,7 +54,7 @@ class ClaudeAgent(CliCalls):
     """An implementation of `portico.core.agent.Agent`. `serve` is its task; the driver owns it."""
 
     def __init__(self, launch: Launch, process: CliProcess) -> None:
-        self._launch = launch
+        self._launch, self.guards = launch, launch.guards()
         self._process = process
         config, options = launch.config, launch.spec.options
         self._protocol = Protocol(
@@ -316,9 +316,9 @@ class ClaudeAgent(CliCalls):
                     end = await self._follow()
         except PorticoError as error:  # from the second start
             end = error
-        except Exception as error:
+        except Exception:
             logger.exception("an agent's output can't be processed")
-            end = AgentFailed(f"The agent's output can't be processed: {error!r}", code="internal_error")
+            end = AgentFailed("The agent's output can't be read; see the server's log.", code="internal_error")
         finally:
             if self._closing:
                 end = AgentFailed("The agent was closed.", code="agent_closed")

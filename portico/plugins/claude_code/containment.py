@@ -26,6 +26,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
+from portico.core.git_folders import GitFolder
 from portico.plugins.claude_code.arguments import Argument, opened
 from portico.plugins.claude_code.cgroup import cgroup_name, clear_cgroup, own_cgroup
 from portico.plugins.claude_code.sandbox import Sandbox
@@ -64,14 +65,16 @@ class Containment:
         cwd: Path,
         runtime: Path | None = None,
         added: Sequence[Path] = (),
+        git: Sequence[GitFolder] = (),
     ) -> list[Argument]:
         """Return the command line that starts ``argv`` contained, in ``cwd``, as the agent with this ``folder``.
 
         ``runtime`` is the agent's runtime folder if that is not in ``folder``; ``added`` are the folders beside ``cwd``
-        that it works in. Raises OSError, and `AgentUnavailable` as `Sandbox.wrap` does.
+        that it works in, ``git`` the git folders of worktrees and submodules among all these. Raises OSError, and
+        `AgentUnavailable` as `Sandbox.wrap` does.
         """
         if self.sandbox is not None:
-            return self.sandbox.wrap(argv, folder, cwd, runtime, added)
+            return self.sandbox.wrap(argv, folder, cwd, runtime, added, git)
         group = self.cgroup(folder)
         if group is None:
             return [*self.prefix, *argv]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from portico.core.errors import AgentUnavailable
 from portico.core.gateway import Door
 from portico.core.short import remove_short
 from portico.core.threads import in_thread
+from portico.core.workspaces import identities
 from portico.plugins.claude_code.arguments import Argument
 from portico.plugins.claude_code.cli import find_cli
 from portico.plugins.claude_code.cli_conversation import (
@@ -25,6 +27,7 @@ from portico.plugins.claude_code.command import build_command
 from portico.plugins.claude_code.config import DriverConfig
 from portico.plugins.claude_code.containment import Containment
 from portico.plugins.claude_code.environment import build_environment, make_folders
+from portico.plugins.claude_code.git_mounts import mounts, unseen
 from portico.plugins.claude_code.process import CliProcess
 
 
@@ -93,18 +96,29 @@ class Launch:
         spec = self.spec
         argv = self._argv(resume=resume)
         environment = build_environment(self.config, spec, self.runtime, self.door)
-        process = await CliProcess.start(
-            argv,
-            env=environment,
-            cwd=spec.cwd,
-            folder=spec.folder,
-            containment=self.containment,
-            runtime=None if self._runs_inside else self.runtime,
-            added=tuple(map(Path, spec.options.add_dirs)),
-        )
+        added = tuple(map(Path, spec.options.add_dirs))
+        try:
+            process = await CliProcess.start(
+                argv,
+                env=environment,
+                cwd=spec.cwd,
+                folder=spec.folder,
+                containment=self.containment,
+                runtime=None if self._runs_inside else self.runtime,
+                added=added,
+                git=spec.git_folders,
+            )
+        except AgentUnavailable:
+            await anyio.to_thread.run_sync(identities, spec.cwd, added)  # which says so, if one of them has just gone
+            raise
         if self.door is not None:
             self.door.admit(process.pid)
         return process
+
+    def guards(self) -> Sequence[Path]:
+        """Return the files that the sandbox keeps from the agent only as long as nobody replaces them."""
+        shared = unseen(self.spec.git_folders, (self.spec.cwd, *map(Path, self.spec.options.add_dirs)))
+        return [path for path, may_write in mounts(shared) if not may_write] if self.containment.sandbox else ()
 
     @property
     def _runs_inside(self) -> bool:

@@ -16,6 +16,7 @@ import anyio
 import anyio.to_thread
 
 from portico.core.errors import AgentFailed, AgentUnavailable
+from portico.core.git_folders import GitFolder
 from portico.core.threads import in_thread
 from portico.plugins.claude_code.arguments import Argument, opened
 from portico.plugins.claude_code.cgroup import clear_cgroup
@@ -78,9 +79,10 @@ class CliProcess:
         containment: Containment,
         runtime: Path | None = None,
         added: Sequence[Path] = (),
+        git: Sequence[GitFolder] = (),
     ) -> Self:
         """Start ``argv`` in ``cwd``, and record it in ``folder``, which exists and belongs to this agent alone. It also
-        works in the ``added`` folders.
+        works in the ``added`` folders, and with the ``git`` folders of worktrees and submodules among these.
 
         ``env`` is its whole environment, except for `MARKER`, which is added. ``runtime`` is its runtime folder if that
         is not in ``folder``. Raises `AgentUnavailable`. A cancelled start leaves nothing behind.
@@ -88,7 +90,7 @@ class CliProcess:
         folder = Path(os.path.realpath(folder))  # noqa: ASYNC240
         group = containment.cgroup(folder)
         try:
-            contained = await anyio.to_thread.run_sync(containment.wrap, argv, folder, cwd, runtime, added)
+            contained = await anyio.to_thread.run_sync(containment.wrap, argv, folder, cwd, runtime, added, git)
             with opened(contained) as (words, files):
                 child = Popen(  # noqa: ASYNC220 - returns once exec is done, and a vfork copies nothing: a millisecond
                     words,
@@ -238,4 +240,6 @@ class CliProcess:
 
 
 def _unavailable(error: OSError) -> AgentUnavailable:
-    return AgentUnavailable(f"The agent's process could not be started: {error}.", code="spawn_failed")
+    about = f" ({os.fspath(error.filename)})" if isinstance(error.filename, str | os.PathLike) else ""
+    text = f"The agent's process could not be started: {error.strerror or error}{about}."
+    return AgentUnavailable(text, code="spawn_failed")

@@ -25,11 +25,13 @@ import anyio
 import anyio.to_thread
 
 from portico.core.errors import AgentUnavailable
+from portico.core.git_folders import GitFolder
 from portico.core.workspaces import OWN_WORKSPACES
 from portico.plugins.claude_code.agent_files import open_folder
 from portico.plugins.claude_code.arguments import Argument, PrivateArgument, opened
 from portico.plugins.claude_code.devices import NODES
 from portico.plugins.claude_code.environment import SUBFOLDERS
+from portico.plugins.claude_code.git_mounts import make_missing, mounts, unseen
 from portico.plugins.claude_code.visible import named_paths, program_paths, system_folders, unreadable
 
 PROBE_TIME = 10.0
@@ -77,9 +79,10 @@ class Sandbox:
         cwd: Path,
         runtime: Path | None = None,
         added: Sequence[Path] = (),
+        git: Sequence[GitFolder] = (),
     ) -> list[Argument]:
         """Return the command line that starts ``argv`` in ``cwd``, as the agent with this ``folder``. It also works in
-        the ``added`` folders.
+        the ``added`` folders, and with the git folders of worktrees and submodules among all these.
 
         The first argument is the program's path. Raises OSError, and `AgentUnavailable` (``workspace_moved``).
         """
@@ -120,17 +123,23 @@ class Sandbox:
                 plan.bind(path, path)
             for path in inside:
                 plan.hide(path)
+        shared = unseen(git, (cwd, *added))
+        make_missing(shared)
+        checked = [*added]
+        for path, may_write in mounts(shared):
+            checked.append(path)
+            plan.bind(path, path) if may_write else plan.show(path)
         for path in own:
             plan.bind(path, path)
         _make_mount_points(tmp, plan.places)
         plan.arguments += plan.closing
         plan.add("--remount-ro", Path("/"))
         plan.add("--chdir", cwd)
-        variables = [f"PORTICO_ADDED_{number}" for number in range(len(added))]
-        for name, path in zip(variables, added, strict=True):
+        variables = [f"PORTICO_ADDED_{number}" for number in range(len(checked))]
+        for name, path in zip(variables, checked, strict=True):
             plan.arguments += ["--setenv", name, str(path)]
         same = _SAME.format(" ".join(f'"${name}"' for name in variables), " ".join(variables))
-        identities = "\n".join(map(_identity, (cwd, *added)))
+        identities = "\n".join(map(_identity, (cwd, *checked)))
         return [*self.command, "--args", plan.as_argument(), "--", *self.shell, same, identities, *argv]
 
     def _hidden(self, places: Iterable[Path]) -> list[Path]:
@@ -249,8 +258,8 @@ def _has_no_links(path: Path) -> bool:
 
 
 def _identity(cwd: Path) -> str:
-    """Return device and inode of the folder, after checking that no symbolic link leads there."""
-    number = os.open(cwd, os.O_PATH | os.O_DIRECTORY)
+    """Return device and inode of the folder or file, after checking that no symbolic link leads there."""
+    number = os.open(cwd, os.O_PATH)
     try:
         if os.readlink(f"/proc/self/fd/{number}") != str(cwd):
             raise AgentUnavailable(

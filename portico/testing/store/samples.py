@@ -50,6 +50,7 @@ WHOLE: dict[str, Any] = {
         fallback_model="n",
         add_dirs=("/ü",),
         agents={"a": {"description": "d", "prompt": "ü"}},
+        git_dirs=("/ü/.git",),
     ),
     "created_at": "2026-01-01T00:00:00.001Z",
     "last_active_at": "2026-02-01T00:00:00.002Z",
