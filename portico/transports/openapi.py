@@ -21,6 +21,7 @@ from portico.transports.operation import (
     JSON,
     RETRY_AFTER,
     WWW_AUTHENTICATE,
+    X_PORTICO,
     Header,
     Operation,
     operation_of,
@@ -165,7 +166,7 @@ def _query_parameters(known: Operation, schemas: _Schemas) -> Iterator[Json]:
 
 
 def _header_parameters(known: Operation) -> Iterator[Json]:
-    for header in known.headers:
+    for header in (*known.headers, X_PORTICO) if known.admission.changes else known.headers:
         yield {"name": header.name, "in": "header", "required": False, **_header(header)}
 
 

@@ -42,6 +42,7 @@ LAST_EVENT_ID = Header(
     "The last event that the client has seen; later ones are sent. Empty: it has seen none.",
 )
 IDEMPOTENCY_KEY = Header("Idempotency-Key", TurnId, "Another way to give `turn_id`.")
+X_PORTICO = Header("X-Portico", str, "Any value. Needed where no token is: it shows that no web page sends this.")
 IF_NONE_MATCH = Header("If-None-Match", str, "The `ETag` of the client's copy.")
 ETAG = Header("ETag", str, "Changes when the content does.")
 LOCATION = Header("Location", str, "The path of the new resource.")
