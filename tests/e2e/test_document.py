@@ -19,15 +19,14 @@ EVERYTHING = {
 
 
 async def test_each_event_of_real_sessions_is_as_the_document_says(tmp_path: Path) -> None:
-    settings = {"PORTICO_TURN_TIMEOUT": "4", "PORTICO_PERMISSION_TIMEOUT": "1"}
-    async with running_server(tmp_path, **settings) as server, talk(server) as client:
+    async with running_server(tmp_path, PORTICO_PERMISSION_TIMEOUT="1") as server, talk(server) as client:
         document = (await client.http.get(f"{server.url}/openapi.json")).json()
         session = await client.open(session_id="s")
         assert flaws(strict(document, "SessionView"), session) == []
         assert "200" in document["paths"]["/metrics"]["get"]["responses"]  # a plugin's, that says what it is
         write = {"name": "Write", "input": {"file_path": str(Path(session["cwd"]) / "f"), "content": "x"}}
         await client.turn("s", script({"think": "hm", "say": "let me see", "tool": write}, {"say": "denied"}))
-        await client.turn("s", script({"words": 500, "say": "w ", "gap_ms": 50}))  # too long: an error
+        await client.turn("s", script({"error": 400}))
         server.kill_agents()
         await client.turn("s", script({"say": "back again"}))
         events = await client.history("s")
