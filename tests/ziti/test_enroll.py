@@ -81,7 +81,7 @@ def test_what_is_there_is_overwritten_only_by_force(library: Library, typed: Typ
     [
         ("raise RuntimeError('JWT not accepted by controller')", "does not accept the token: it was used already"),
         ("raise RuntimeError('Ziti Controller is not available')", "the controller can't be reached"),
-        ("raise RuntimeError('something new')", "it is not enrolled: something new"),
+        ("raise RuntimeError('something new')", "it is not enrolled: Ziti's library says only `something new`"),
         ("ctypes.string_at(0)", r"Ziti's library crashed \(SIGSEGV\)"),
         ("os._exit(3)", r"ended by itself \(status 3\)"),
         ("time.sleep(60)", "enrolling took more than 0.5 seconds"),
