@@ -105,6 +105,7 @@ async def test_ctrl_c_while_nobody_answers(tmp_path: Path, presses: int) -> None
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.long
 def test_clients_care_for_the_data_folder_alone(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("PORTICO_PORT=nonsense\nnot a line\nPORTICO_DATA_DIR=here\n")
     (tmp_path / "here").mkdir()
@@ -172,6 +173,7 @@ def test_plugins_are_listed_with_what_they_register_and_what_failed(tmp_path: Pa
     assert found["sqlite-store"]["version"] == __version__
 
 
+@pytest.mark.long
 def test_a_plugins_settings_and_commands_are_the_programs_own(tmp_path: Path) -> None:
     (tmp_path / "pigeon.py").write_text(PLUGIN)
     given = {"PORTICO_PLUGINS": "pigeon"}

@@ -77,6 +77,7 @@ async def test_a_task_outlives_its_turn_and_its_end_is_told(tmp_path: Path) -> N
         assert "notice" not in [event["type"] for event in await client.history("a")]
 
 
+@pytest.mark.long
 async def test_who_has_waited_long_gets_the_process_and_clients_are_told(tmp_path: Path) -> None:
     async with (
         running_server(tmp_path, PORTICO_PROCESS_WAIT="6", **ONE_PROCESS) as server,
@@ -89,6 +90,7 @@ async def test_who_has_waited_long_gets_the_process_and_clients_are_told(tmp_pat
         await client.until("a", "session", state="hibernated")
 
 
+@pytest.mark.long
 async def test_another_session_at_rest_gives_its_process_first(tmp_path: Path) -> None:
     async with running_server(tmp_path, PORTICO_MAX_PROCESSES="2") as server, talk(server) as client:
         await work(client, "a", LONG)
@@ -109,6 +111,7 @@ async def test_background_timeout_ends_the_wait(tmp_path: Path) -> None:
         await client.until("a", "session", state="dormant")
 
 
+@pytest.mark.long
 async def test_an_agent_that_exits_takes_its_tasks_along(tmp_path: Path) -> None:
     async with running_server(tmp_path) as server, talk(server) as client:
         await work(client, "a", LONG)
@@ -116,6 +119,7 @@ async def test_an_agent_that_exits_takes_its_tasks_along(tmp_path: Path) -> None
         await lost(client, "a", "agent_exited")
 
 
+@pytest.mark.long
 async def test_the_drain_waits_for_tasks_and_for_what_the_agent_says_of_them(tmp_path: Path) -> None:
     async with running_server(tmp_path) as server, talk(server) as client:
         session = await work(client, "a", AFTER_FILE)
@@ -129,6 +133,7 @@ async def test_the_drain_waits_for_tasks_and_for_what_the_agent_says_of_them(tmp
         assert kinds.count("complete") == 2 and "error" not in kinds and "notice" not in kinds
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("orderly", [True, False])
 async def test_a_server_that_stops_says_what_has_died(orderly: bool, tmp_path: Path) -> None:
     async with running_server(tmp_path, PORTICO_DRAIN_TIMEOUT="0.5") as server, talk(server) as client:
@@ -163,6 +168,7 @@ async def stopping(server: RunningServer) -> AsyncIterator[None]:
         assert await server.process.wait() == 0
 
 
+@pytest.mark.long
 async def test_a_task_is_stopped_between_turns_and_while_one_runs(tmp_path: Path) -> None:
     async with running_server(tmp_path) as server, talk(server) as client:
         for session_id, busy in (("a", False), ("b", True)):

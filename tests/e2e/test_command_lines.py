@@ -99,6 +99,7 @@ async def test_prompts_and_tokens_are_used_and_on_no_command_line(tmp_path: Path
         assert onlooker.seen() == {DECOY}
 
 
+@pytest.mark.long
 async def test_a_claimed_agent_is_told_its_prompts_and_so_is_the_one_that_comes_after_it(tmp_path: Path) -> None:
     mark = uuid4().hex
     with looking_on(mark, tmp_path) as onlooker:

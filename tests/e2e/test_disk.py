@@ -31,6 +31,7 @@ async def unready(server: RunningServer, client: Talk) -> None:
             await anyio.sleep(0.05)
 
 
+@pytest.mark.long
 async def test_what_a_full_disk_does_not_take_nobody_sees(tmp_path: Path) -> None:
     async with running_server(tmp_path, PORTICO_POOL_SIZE="0") as server, talk(server) as client:
         await client.open(session_id="s")

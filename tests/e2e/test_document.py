@@ -18,6 +18,7 @@ EVERYTHING = {
 }
 
 
+@pytest.mark.long
 async def test_each_event_of_real_sessions_is_as_the_document_says(tmp_path: Path) -> None:
     async with running_server(tmp_path, PORTICO_PERMISSION_TIMEOUT="1") as server, talk(server) as client:
         document = (await client.http.get(f"{server.url}/openapi.json")).json()

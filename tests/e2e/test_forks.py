@@ -52,6 +52,7 @@ async def test_a_fork_knows_the_history_up_to_a_turn_and_has_it(server: RunningS
     assert again.json()["state"] == "complete", "the turns of the history are known"
 
 
+@pytest.mark.long
 async def test_a_fork_may_be_forked_at_a_turn_that_it_has_from_the_other(server: RunningServer, client: Talk) -> None:
     await client.open(session_id="a")
     for turn_id, said in (("one", "My name is Ada."), ("two", "My dog is Rex.")):
@@ -66,6 +67,7 @@ async def test_a_fork_may_be_forked_at_a_turn_that_it_has_from_the_other(server:
         assert ("I am b." in asked(server)) is (turn_id == "of-b") and "I am c." not in asked(server)
 
 
+@pytest.mark.long
 async def test_a_fork_may_share_the_folder_and_be_of_a_closed_session(server: RunningServer, client: Talk) -> None:
     first = await client.open(session_id="a")
     await client.turn("a", "My name is Ada.")
@@ -94,6 +96,7 @@ async def test_a_fork_may_be_made_while_a_turn_runs(server: RunningServer, clien
     await client.until("a", "complete", turn_id="two")
 
 
+@pytest.mark.long
 async def test_a_fork_at_a_turn_that_was_steered_or_that_follows_one_of_the_agents_own(
     server: RunningServer, client: Talk
 ) -> None:
@@ -122,6 +125,7 @@ async def test_a_fork_at_a_turn_that_was_steered_or_that_follows_one_of_the_agen
         assert ("<status>completed" in asked(server)) is knows, "of the end of the task"
 
 
+@pytest.mark.long
 async def test_what_can_not_be_forked_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     tokens = "ada:ada-secret-0123456789,bob:bob-secret-0123456789"
     async with (
@@ -154,6 +158,7 @@ async def test_what_can_not_be_forked_is_refused_and_nothing_is_left(tmp_path: P
         assert only(await ada.turn(made["session_id"], "hello"), "complete")["stop_reason"] == "end_turn"
 
 
+@pytest.mark.long
 async def test_a_folder_that_is_gone_or_no_longer_allowed_is_not_copied(tmp_path: Path) -> None:
     work = tmp_path / "root" / "work"
     work.mkdir(parents=True)

@@ -164,6 +164,7 @@ async def test_a_refused_credential_ends_the_turn_at_once_and_is_named(tmp_path:
         assert "failed" not in (await client.http.get(server.url + "/readyz")).json()
 
 
+@pytest.mark.long
 async def test_budget_usd_per_day_ends_the_next_turn_in_words_and_leaves_others_alone(tmp_path: Path) -> None:
     variables = {
         "PORTICO_BUDGET_USD_PER_DAY": "0.05",

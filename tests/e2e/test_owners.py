@@ -131,6 +131,7 @@ class Crowd:
         self.answers[f"{status} {code[1].decode()}" if code else status] += 1
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_changes_that_wait_do_not_reach_the_next_session_of_the_id(tmp_path: Path) -> None:
     """Alice's changes queue, she purges the session, and Bob makes one of that id as soon as it is to be had."""

@@ -71,6 +71,7 @@ async def test_a_session_with_what_is_fixed_at_the_start_gets_an_agent_of_its_ow
     assert body is not None and "Bash" not in [tool["name"] for tool in body["tools"]]
 
 
+@pytest.mark.long
 async def test_there_are_never_more_processes_than_allowed(tmp_path: Path) -> None:
     limits = {"PORTICO_POOL_SIZE": "5", "PORTICO_MAX_PROCESSES": "2"}
     async with running_server(tmp_path, **limits) as server, talk(server) as client:

@@ -145,6 +145,7 @@ async def test_a_page_that_an_mcp_server_wants_to_be_opened_is_its_url(
     assert action in await result_of(client, request, behavior=behavior)
 
 
+@pytest.mark.long
 async def test_an_answer_that_comes_after_the_process_was_given_up_brings_the_agent_back(tmp_path: Path) -> None:
     """For a question in the first turn of a process, and a plan in a turn of a process that goes on."""
     async with running_server(tmp_path, PORTICO_MAX_PROCESSES="1", PORTICO_POOL_SIZE="0") as server:

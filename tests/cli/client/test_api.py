@@ -175,6 +175,7 @@ async def test_interrupting_a_turn_that_waits_leaves_the_running_one_alone(serve
     assert seen[-1]["stop_reason"] == "end_turn"
 
 
+@pytest.mark.long
 async def test_an_answer_that_was_deleted_is_told_from_one_that_is_empty(tmp_path: Path) -> None:
     async with (
         running_server(tmp_path, "--driver", "echo", "--max-body", "2MiB") as server,

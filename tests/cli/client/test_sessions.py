@@ -90,6 +90,7 @@ async def test_on_a_terminal_it_says_what_is_left_out(server: RunningServer) -> 
     assert "closed: --all lists them" in terminal.text
 
 
+@pytest.mark.long
 @pytest.mark.anyio
 @pytest.mark.real_cli
 async def test_too_many_sessions_says_how_to_close_one(tmp_path: Path) -> None:
