@@ -71,7 +71,7 @@ async def answer(stream: SocketStream, *, head: bool) -> tuple[int | None, str |
             break
     if not raw:
         return None, None
-    assert raw.count(b"HTTP/1.1 ") == 1, raw[:300]
+    assert len(re.findall(rb"HTTP/1\.1 \d{3} ", raw)) == 1, raw[:300]
     body = raw.partition(b"\r\n\r\n")[2]
     return int(raw[9:12]), json.loads(body)["code"] if body else None
 

@@ -185,6 +185,7 @@ async def test_changes_that_wait_do_not_reach_the_next_session_of_the_id(tmp_pat
 TABLE: dict[tuple[str, str], Any] = {
     ("GET", "/sessions/ID"): None,
     ("GET", "/sessions/ID/events"): None,
+    ("GET", "/sessions/ID/events/1"): None,
     ("GET", "/stream/ID"): None,
     ("POST", "/stream/ID"): {"query": "x"},
     ("POST", "/sessions/ID/turns"): {"query": "x"},
@@ -216,7 +217,7 @@ def test_the_table_has_every_route(tmp_path: Path) -> None:
         cast(Route, each) for each in WebSocketRoutes(engine, Streams(), cast(Any, None), "", Intake()).routes()[1:]
     ]
     names = {"{session_id}": "ID", "{turn_id}": "T", "{request_id}": "R", "{rule_id}": "P", "{task_id}": "A"}
-    names["{schedule_id}"] = "S"
+    names |= {"{schedule_id}": "S", "{seq}": "1"}
     found = set()
     for route in routes:
         path = re.sub(r"\{\w+\}", lambda name: names[name[0]], route.path)
