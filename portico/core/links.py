@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -10,7 +11,9 @@ _MOST = 40
 
 
 def links_on(path: Path) -> list[Path]:
-    """Return all links on the way to ``path``, each by a path without links. The end of ``path`` may be missing."""
+    """Return all links on the way to ``path``, each by a path without links. The end of ``path`` may be missing, and
+    what lies behind a folder that this user may not enter is not looked at: no agent gets there either.
+    """
     found: list[Path] = []
     done = Path(path.anchor)
     left = list(reversed(path.parts[1:]))
@@ -20,10 +23,15 @@ def links_on(path: Path) -> list[Path]:
             done = done.parent
             continue
         done /= name
-        if not done.is_symlink():
-            continue
+        try:
+            target = Path(os.readlink(done))
+        except FileNotFoundError:
+            continue  # a later `..` may lead back
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # it is no link
+                continue
+            break
         found.append(done)
-        target = Path(os.readlink(done))
         left += reversed(target.parts[1:] if target.is_absolute() else target.parts)
         done = Path(target.anchor) if target.is_absolute() else done.parent
     return found

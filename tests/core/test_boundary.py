@@ -238,6 +238,15 @@ def test_links_are_found_wherever_they_lie_on_a_path(tmp_path: Path) -> None:
     assert len(links_on(tmp_path / "loop")) < 100
 
 
+def test_links_behind_what_nobody_may_enter_or_name_are_not_looked_for(tmp_path: Path) -> None:
+    """Such as a folder of root's in the PATH of another user's server."""
+    (tmp_path / "link").symlink_to("closed")
+    (tmp_path / "closed").mkdir(mode=0)
+    here = [tmp_path / "link"]
+    for path in (tmp_path / "link" / "bin" / "any", tmp_path / "link" / ("x" * 300) / "any"):
+        assert [link for link in links_on(path) if link.is_relative_to(tmp_path)] == here
+
+
 def test_a_root_behind_a_link_that_agents_may_change_is_refused(place: Place) -> None:
     (place.root / "link").symlink_to(place.root / "project")
     (trouble,) = [each for each in root_troubles(place.data, [place.root, place.root / "link"], private=False)]
