@@ -41,16 +41,16 @@ def find_git_folder(place: Path) -> GitFolder | None:
     """
     try:
         with Directory.open(place) as folder:
-            own = _pointer(folder, ".git", place, prefix="gitdir: ")
+            own = pointer(folder, ".git", place, prefix="gitdir: ")
             owners = {folder.owner, os.geteuid()}
         if own is None:
             return None
         with Directory.open(own) as folder:
-            common = _pointer(folder, "commondir", own)
+            common = pointer(folder, "commondir", own)
             if common is None:
                 common, back = own, list(_work_trees(folder, own))
             else:
-                back = [path for path in [_pointer(folder, "gitdir", own)] if path is not None]
+                back = [path for path in [pointer(folder, "gitdir", own)] if path is not None]
                 if own.parent != common / "worktrees":
                     return None
             trusted = folder.owner in owners
@@ -63,7 +63,7 @@ def find_git_folder(place: Path) -> GitFolder | None:
     return GitFolder(place, own, common) if named and trusted and apart else None
 
 
-def _pointer(folder: Directory, name: str, base: Path, prefix: str = "") -> Path | None:
+def pointer(folder: Directory, name: str, base: Path, prefix: str = "") -> Path | None:
     """Return the path in the file ``name``, relative to ``base``; None if there is no such file, or it has no path."""
     if not folder.has(name) or not stat.S_ISREG(folder.status(name).st_mode):
         return None

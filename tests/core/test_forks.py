@@ -20,6 +20,7 @@ from portico.plugins.memory_store.store import MemoryStore
 from portico.testing.engine import scripted_engine
 from portico.testing.scripted import Gate, ScriptedDriver, turn
 from tests.support.limits import HANG_SECONDS
+from tests.support.repositories import git, needs_git, repositories
 
 pytestmark = pytest.mark.anyio
 
@@ -147,6 +148,27 @@ def test_a_copy_takes_files_and_links_and_nothing_that_leads_elsewhere(tmp_path:
     copy_tree(source, target)
     assert (target / "in" / "run").read_text() == "#!/bin/sh\n" and (target / "in" / "run").stat().st_mode & 0o100
     assert (target / "out").is_symlink() and not (target / "pipe").exists()
+
+
+@needs_git
+def test_git_in_a_copy_never_works_on_the_original(tmp_path: Path) -> None:
+    made = repositories(tmp_path / "roots")
+    git(made.tree, "submodule", "--quiet", "update", "--init")
+    git(made.repo, "worktree", "add", "-q", str(made.repo / "inner"), "-b", "inner")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / ".git").symlink_to(made.shared)
+    for source in (made.repo, made.tree, made.sub, tmp_path / "linked"):
+        target = tmp_path / "copies" / source.name
+        target.mkdir(parents=True)
+        copy_tree(source, target)
+    copies = tmp_path / "copies"
+    assert sorted(copies.rglob(".git")) == [copies / "repo" / ".git", copies / "repo" / "sub" / ".git"]
+    before = git(made.repo, "for-each-ref")
+    for place in (copies / "repo", copies / "repo" / "sub"):
+        git(place, "commit", "-q", "--allow-empty", "-m", "in the copy")
+        assert git(place, "log", "-1", "--format=%s") == "in the copy\n"
+    assert git(made.repo, "for-each-ref") == before
+    assert git(made.sub, "log", "-1", "--format=%s") == "one\n"
 
 
 def test_what_goes_or_changes_while_it_is_copied_does_not_end_the_copy(tmp_path: Path) -> None:
