@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from portico.core.errors import InvalidRequest, MalformedRequest, NotFound
@@ -59,16 +60,19 @@ def parse_query(query_string: bytes) -> Mapping[str, str]:
     return values
 
 
-def parse_event_id(header: str | None) -> int | None:
-    """Return the sequence number in a ``Last-Event-ID`` header, None without one. Raises `MalformedRequest`.
+def parse_event_id(headers: Headers) -> int | None:
+    """Return the sequence number in the header ``Last-Event-ID``, None without one. Raises `MalformedRequest`.
 
-    An empty one counts as none: some clients send it before they have seen an event.
+    An empty one counts as none: some clients send it before they have seen an event. Beside another one it says
+    nothing.
     """
-    if header is None or not header.strip(" \t"):
+    values = {value.strip(" \t") for value in headers.getlist("last-event-id")} - {""}
+    if not values:
         return None
     try:
-        return int(_EVENT_ID.validate_python(header))
-    except ValidationError:
+        (value,) = values
+        return int(_EVENT_ID.validate_python(value))
+    except ValueError:  # pydantic's, or there are several
         raise MalformedRequest("Last-Event-ID is not an event id of this server") from None
 
 

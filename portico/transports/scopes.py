@@ -24,7 +24,7 @@ def check_ticket(scope: Scope, ticket: Ticket, admission: Admission) -> None:
     needed = admission.ticket
     if needed is None:
         raise NotAllowed("this can't be done with a ticket")
-    if admission.resume and parse_event_id(Headers(scope=scope).get("last-event-id")) is not None:
+    if admission.resume and parse_event_id(Headers(scope=scope)) is not None:
         needed = admission.resume
     if needed == "query" and ticket.scope != "query":
         raise NotAllowed("this ticket is for reading only (scope)")

@@ -90,7 +90,7 @@ class EventRoutes:
 
     async def _turn(self, request: Request, turn: NewTurn, query: FollowParameters) -> Response:
         principal, session_id = principal_of(request), request.path_params["session_id"]
-        last_seq = parse_event_id(request.headers.get("last-event-id"))
+        last_seq = parse_event_id(request.headers)
         with ExitStack() as held:
             held.enter_context(self._streams.hold(principal))
             if last_seq is not None:  # a client is back after a cut: whatever the URL says, nothing runs again
@@ -117,7 +117,7 @@ class EventRoutes:
     )
     async def _events(self, request: Request, query: EventParameters) -> Response:
         """All events after `after` (or `Last-Event-ID`), and then new ones as they happen."""
-        last_seq = parse_event_id(request.headers.get("last-event-id"))
+        last_seq = parse_event_id(request.headers)
         after = query.after if last_seq is None else last_seq
         principal, session_id = principal_of(request), request.path_params["session_id"]
         if query.live:

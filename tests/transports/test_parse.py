@@ -3,6 +3,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.datastructures import Headers
 
 from portico.core.errors import MalformedRequest
 from portico.core.json_reader import MAX_MEMBERS
@@ -54,12 +55,23 @@ def test_a_query_string_is_text() -> None:
     assert parse_query(b"query=a+b%20c%2Bd&empty=&u=%C3%A4") == {"query": "a b c+d", "empty": "", "u": "ä"}
 
 
-@pytest.mark.parametrize("header", ["x", "-1", "1.0", " 1", "٣", "9" * 19])
-def test_an_event_id_that_nobody_gave_is_malformed(header: str) -> None:
+@pytest.mark.parametrize(
+    "sent", [["x"], ["-1"], ["1.0"], ["1 1"], ["\u0663"], ["9" * 19], ["1", "2"], ["", "x"], ["3,4"]]
+)
+def test_an_event_id_that_nobody_gave_is_malformed(sent: list[str]) -> None:
     with pytest.raises(MalformedRequest):
-        parse_event_id(header)
+        parse_event_id(_event_ids(sent))
 
 
-@pytest.mark.parametrize("header", [None, "", " ", "\t"])
-def test_an_event_id_of_nothing_is_none(header: str | None) -> None:
-    assert parse_event_id(header) is None
+@pytest.mark.parametrize("sent", [[], [""], [" "], ["\t"], ["", " "]])
+def test_an_event_id_of_nothing_is_none(sent: list[str]) -> None:
+    assert parse_event_id(_event_ids(sent)) is None
+
+
+@pytest.mark.parametrize("sent", [["3"], ["\t3 "], ["", "3"], ["3", ""], ["3", "3"]])
+def test_an_event_id_counts_whatever_empty_ones_are_beside_it(sent: list[str]) -> None:
+    assert parse_event_id(_event_ids(sent)) == 3
+
+
+def _event_ids(sent: list[str]) -> Headers:
+    return Headers(raw=[(b"last-event-id", value.encode("utf-8")) for value in sent])

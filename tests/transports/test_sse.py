@@ -219,7 +219,7 @@ async def test_an_empty_event_id_is_none(tmp_path: Path) -> None:
                 break
 
 
-@pytest.mark.parametrize("sent", [[""], ["", "3"]], ids=str)
+@pytest.mark.parametrize("sent", [[""], ["", ""], ["", "2"], ["2", ""], ["2", "3"]], ids=str)
 async def test_with_an_empty_event_id_a_ticket_to_read_asks_nothing(tmp_path: Path, sent: list[str]) -> None:
     async with serving(tmp_path) as served:
         await served.session()
@@ -228,7 +228,18 @@ async def test_with_an_empty_event_id_a_ticket_to_read_asks_nothing(tmp_path: Pa
         headers = [("last-event-id", each) for each in sent]
         async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=HANG_SECONDS) as client:
             answer = await client.get(f"/claude/stream/s?query=more&ticket={ticket}", headers=headers)
-        assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed")
+        assert answer.status_code == (400 if "3" in sent else 200 if "2" in sent else 403)
+        assert (await served.client.get("/claude/sessions/s")).json()["turns"] == 1
+
+
+async def test_an_empty_event_id_beside_one_does_not_run_the_query_again(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        await served.session()
+        await served.run("hi")
+        for sent in (["", "2"], ["2", ""]):
+            headers = [("last-event-id", each) for each in sent]
+            answer = await served.client.get("/claude/stream/s?query=hi", headers=headers)
+            assert answer.status_code == 200 and '"type":"query"' not in answer.text
         assert (await served.client.get("/claude/sessions/s")).json()["turns"] == 1
 
 
