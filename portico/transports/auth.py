@@ -15,6 +15,7 @@ from portico.transports.page_guard import PageGuard
 from portico.transports.refusals import source_of
 from portico.transports.routing import admission
 from portico.transports.scopes import check_ticket
+from portico.transports.web_origins import acts
 
 
 class Authentication:
@@ -38,7 +39,7 @@ class Authentication:
             if caller is None and not admitted.first_frame:
                 raise Unauthenticated(HOW)
             set_caller(scope, caller)
-            if caller is not None and caller.credential is None:
+            if caller is not None and acts(scope) and await self._gate.needs_nothing(caller):
                 self._guard.check(scope)
             if caller is not None and caller.ticket is not None:
                 check_ticket(scope, caller.ticket, admitted)

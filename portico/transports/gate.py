@@ -69,6 +69,17 @@ class CallerGate:
 
         return Caller(principal, None, secret, still)
 
+    async def needs_nothing(self, caller: Caller) -> bool:
+        """Tell whether ``caller`` would be let in without its credentials too. Then these may be made up."""
+        if caller.ticket is not None:
+            return False
+        if caller.credential is None:
+            return True
+        try:
+            return await self._callers.find(None) == caller.principal
+        except PorticoError:  # nobody is let in without credentials now
+            return False
+
     async def _by_ticket(self, scope: Scope, text: str) -> Caller:
         ticket = self._tickets.read(text)
         if ticket is None:

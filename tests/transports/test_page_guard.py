@@ -54,7 +54,12 @@ async def refused(answer: httpx.Response) -> bool:
 async def test_an_image_or_a_link_of_any_page_acts_on_nothing(tmp_path: Path, path: str, method: str) -> None:
     """On plain HTTP and a name that is not loopback, browsers send neither an Origin nor Sec-Fetch-* with these."""
     async with open_to_all(tmp_path) as served:
-        for headers in ({}, {"Accept": "image/*"}, {"Accept": "text/event-stream"}, {"Authorization": "Basic YTpi"}):
+        for headers in (
+            {},
+            {"Accept": "image/*"},
+            {"Accept": "text/event-stream", "Last-Event-ID": ""},  # which counts as none: the query would run
+            {"Authorization": "Basic YTpi"},
+        ):
             answer = await served.client.request(method, path, headers=headers)
             if method == "HEAD":  # which starts no turn anyway
                 assert answer.status_code == (405 if "stream" in path else 403)
@@ -144,7 +149,17 @@ async def test_through_a_proxy_before_a_unix_socket_a_name_of_a_strangers_acts_o
                 headers = {"Host": host, "Origin": f"http://{host}"}
                 answer = await client.post("/claude/sessions", json={}, headers=headers)
                 assert answer.status_code == status, host
+            made_up = {"Authorization": "Bearer made-up"}
+            for headers in (PROOF, made_up, {"Idempotency-Key": "t"}, {"Sec-Fetch-Site": "same-origin"}):
+                # To where it is from, a page may send any header with a GET, and there is no Origin.
+                for path in ACTING:
+                    answer = await client.get(path, headers={**headers, "Host": "evil.example"})
+                    assert await refused(answer) and "allowed_hosts" in answer.json()["detail"]
             headers = {"Host": "evil.example", "Origin": "http://evil.example"}
+            assert (await client.post("/claude/sessions", json={}, headers={**headers, **made_up})).status_code == 403
+            assert (await client.get("/claude/sessions/s")).json()["turns"] == 0
+            named = await client.get(ACTING[0], headers={"Host": "portico.example", **PROOF})
+            assert named.status_code == 200
             with anyio.fail_after(HANG_SECONDS), pytest.raises(InvalidStatus) as caught:
                 async with unix_connect(
                     str(uds), "ws://evil.example/claude/ws/s", additional_headers={"Origin": headers["Origin"]}
