@@ -268,6 +268,26 @@ async def test_the_demo_shows_a_turn_and_lines_that_work(tmp_path: Path, options
 
 
 @pytest.mark.anyio
+async def test_a_demo_with_a_data_folder_goes_on_with_what_is_in_it(tmp_path: Path) -> None:
+    options = ["--data-dir", str(tmp_path / "data"), "--driver", "echo"]
+    for says, session in (
+        ("Asking its first", "demo"),
+        ("It goes on with", "demo"),
+        ("Asking its first", "[0-9a-f]{32}"),
+    ):
+        async with running_demo(tmp_path, *options) as demo:
+            text = await said(demo, "Ctrl-C")
+            (chat,) = re.findall(r"(\S+ -m portico) chat (--server .* --token .*) (\S+)\n", text)
+            assert says in text and re.fullmatch(session, chat[2])
+            if says == "It goes on with":
+                close = f"{chat[0]} sessions close {chat[1]} {chat[2]}"
+                env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+                await anyio.run_process(["bash", "-euc", close], env=env, stderr=None)
+            demo.send_signal(signal.SIGINT)
+            assert await demo.wait() == 0
+
+
+@pytest.mark.anyio
 @pytest.mark.real_cli
 async def test_ctrl_c_in_the_first_question_of_the_demo_ends_it(tmp_path: Path) -> None:
     async with running_demo(tmp_path) as demo:

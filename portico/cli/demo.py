@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from portico.cli.client.api import Client, Event
 from portico.cli.client.connection import Endpoint, find_endpoint
-from portico.cli.client.errors import Unreachable
+from portico.cli.client.errors import ProblemError, Unreachable
 from portico.config.load import Loaded, SettingsError, ziti_environment
 from portico.config.settings import Settings
 from portico.plugins.demo.model_server import serve_model
@@ -99,36 +99,57 @@ def _endpoint(settings: Settings, environ: Mapping[str, str]) -> Endpoint:
 
 
 async def _show(endpoint: Endpoint, program: Sequence[str]) -> None:
-    click.echo(f"Portico is ready on {endpoint.address}. Asking its first session: {QUESTION}\n")
+    click.echo(f"Portico is ready on {endpoint.address}. ", nl=False)
+    session = SESSION
     try:
         async with Client(endpoint) as client:
-            await client.create_session({"session_id": SESSION})
-            async with aclosing(client.query(SESSION, QUESTION, turn_id="first")) as events:
-                async for event in events:
-                    _print(event)
+            session, new = await _session(client)
+            if new:
+                click.echo(f"Asking its first session: {QUESTION}\n")
+                async with aclosing(client.query(session, QUESTION, turn_id="first")) as events:
+                    async for event in events:
+                        _print(event)
+            else:
+                click.echo(f"It goes on with the session {session}.", nl=False)
     except Unreachable as error:
         if endpoint.overlay is None:
             raise
         # Its own identity need not be allowed to dial; others may be.
         click.echo(f"It can't ask itself: {error}\nAsk it with an identity that may dial the service.")
-    lines = [_chat(endpoint, program)] if endpoint.overlay else [_curl(endpoint), _chat(endpoint, program)]
+    lines = [] if endpoint.overlay else [_curl(endpoint, session)]
+    lines.append(_chat(endpoint, session, program))
     click.echo("\n\nNow you, in another terminal:\n\n" + "\n\n".join(lines) + "\n")
     click.echo("A new turn_id asks anew; a known one shows its turn again. Ctrl-C stops the server.")
 
 
-def _curl(endpoint: Endpoint) -> str:
+async def _session(client: Client) -> tuple[str, bool]:
+    """Return the id of the session to show, and whether it is new. In a data folder that was kept it may be there."""
+    try:
+        await client.create_session({"session_id": SESSION})
+    except ProblemError as error:
+        if error.code != "session_exists":
+            raise
+    else:
+        return SESSION, True
+    with suppress(ProblemError):  # somebody else's
+        if (await client.session(SESSION))["state"] not in ("closed", "failed"):
+            return SESSION, False
+    return (await client.create_session({}))["session_id"], True
+
+
+def _curl(endpoint: Endpoint, session: str) -> str:
     socket = f" --unix-socket {shlex.quote(endpoint.uds)}" if endpoint.uds else ""
-    url = f"{endpoint.url}{endpoint.api_prefix}/stream/{SESSION}?turn_id=second&query=Write+a+poem"
+    url = f"{endpoint.url}{endpoint.api_prefix}/stream/{session}?turn_id=second&query=Write+a+poem"
     header = f" -H 'Authorization: Bearer {endpoint.token}'" if endpoint.token else " -H 'X-Portico: 1'"
     return f"    curl -N{socket}{header} \\\n        '{url}'"
 
 
-def _chat(endpoint: Endpoint, program: Sequence[str]) -> str:
+def _chat(endpoint: Endpoint, session: str, program: Sequence[str]) -> str:
     token = ["--token", endpoint.token] if endpoint.token else []
     way = ["--server", endpoint.option]
     if endpoint.overlay:
         way = ["--ziti-identity", str(endpoint.overlay.identity), "--ziti-service", endpoint.overlay.service]
-    return "    " + shlex.join([*program, "chat", *way, *token, SESSION])
+    return "    " + shlex.join([*program, "chat", *way, *token, session])
 
 
 def _print(event: Event) -> None:

@@ -13,6 +13,7 @@ from portico.cli.client.transcript import Kind, Piece, printable
 
 STYLES: dict[Kind, tuple[str, str]] = {
     "query": ("> ", "bold"),
+    "begun": ("- the agent begins a turn: ", "bold"),
     "tool": ("* ", "dim"),
     "result": ("  ", "dim"),
     "notice": ("- ", "dim"),

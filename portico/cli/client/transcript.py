@@ -15,7 +15,7 @@ TELLING = ("command", "file_path", "notebook_path", "path", "pattern", "url", "q
 
 TAKEN_BACK = "the agent takes back what it has just said"
 
-Kind = Literal["text", "thinking", "query", "tool", "result", "notice", "error"]
+Kind = Literal["text", "thinking", "query", "begun", "tool", "result", "notice", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class Transcript:
             case "thinking" if not event.get("parent_tool_use_id"):
                 return [Piece("thinking", event["content"])]
             case "query":
-                return [Piece("query", shorten(_plain(event["content"]), 10 * SHORT))]
+                kind: Kind = "begun" if event.get("principal", "") is None else "query"  # by the agent itself
+                return [Piece(kind, shorten(_plain(event["content"]), 10 * SHORT))]
             case "tool_use":
                 return [Piece("tool", self._indented(event, describe_tool(event["tool_name"], event["input"])))]
             case "tool_result":

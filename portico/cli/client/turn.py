@@ -89,7 +89,7 @@ class TurnView:
         if self._raw:
             pieces = [piece for piece in pieces if piece.kind == "error"]
             self._screen.json(event)
-        self._screen.show(piece for piece in pieces if piece.kind != "query")  # the user has just typed it
+        self._screen.show(piece for piece in pieces if piece.kind not in ("query", "begun"))  # they are there already
         match event["type"]:
             case "query":
                 tasks.start_soon(self._tell_waiting)

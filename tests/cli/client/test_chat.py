@@ -281,7 +281,7 @@ async def test_a_turn_that_the_agent_begins_comes_to_the_prompt_and_what_was_typ
             await anyio.Path(session["cwd"], "go").touch()
             await terminal.until("allow it? [y]es, [n]o")
             await terminal.type("y\n")
-            await terminal.until("> It is written.")
+            await terminal.until("- the agent begins a turn: It is written.")
             await say(terminal, " typed")
             await terminal.until('You said: "half typed"')
             await say(terminal, "/quit")

@@ -73,6 +73,7 @@ def test_what_is_shown_around_the_answer() -> None:
             "content": [{"type": "text", "text": "look"}, {"type": "image", "source": {}}],
             "principal": "a",
         },
+        {"type": "query", "content": "The tests are done.", "principal": None},
         {"type": "thinking", "content": "hm", "message_id": "m", "index": 0},
         {"type": "tool_use", "tool_use_id": "t", "tool_name": "Bash", "input": {"command": "ls\n -l"}},
         {"type": "tool_use", "tool_use_id": "u", "tool_name": "Read", "input": {}, "parent_tool_use_id": "t"},
@@ -83,6 +84,7 @@ def test_what_is_shown_around_the_answer() -> None:
     )
     assert [(piece.kind, piece.text) for piece in shown] == [
         ("query", "look [image]"),
+        ("begun", "The tests are done."),
         ("thinking", "hm"),
         ("tool", "Bash ls -l"),
         ("tool", "  Read"),
