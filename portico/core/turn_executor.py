@@ -147,6 +147,8 @@ class TurnExecutor:
 
         Raises `AgentUnavailable`, also when ``starting`` is cancelled.
         """
+        if self._seat.ready is not None and await self._seat.is_out_of_place(self._spec()):
+            await self.put_away("workspace_replaced")
         if self._seat.ready is None:
             await self._start(starting, None)
         if self._seat.agent is None:

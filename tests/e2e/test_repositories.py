@@ -144,3 +144,21 @@ async def test_an_agent_whose_folder_was_replaced_works_in_the_new_one(tmp_path:
         assert "new" in await tool(client, "s", "echo new > file; cat file")
     assert (work / "file").read_text() == "new\n"
     assert os.listdir(work.with_name("aside")) == ["file"]
+
+
+@pytest.mark.real_cli
+async def test_a_rewind_changes_nothing_in_a_folder_that_was_moved_away(tmp_path: Path) -> None:
+    work, aside = tmp_path / "roots" / "work", tmp_path / "roots" / "aside"
+    work.mkdir(parents=True)
+    variables = {"PORTICO_WORKSPACE_ROOTS": str(tmp_path / "roots"), "PORTICO_ALLOWED_TOOLS": "Write"}
+    async with running_server(tmp_path, **variables) as server, talk(server) as client:
+        await client.open(session_id="s", cwd=str(work))
+        write = {"tool": {"name": "Write", "input": {"file_path": str(work / "file"), "content": "x"}}}
+        await client.turn("s", script(write, {"say": "x"}), turn_id="write")
+        work.rename(aside)
+        answer = await client.http.post("/sessions/s/rewind", json={"turn_id": "write"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "workspace_moved")
+        assert (aside / "file").exists()
+        aside.rename(work)
+        answer = await client.http.post("/sessions/s/rewind", json={"turn_id": "write"})
+        assert answer.status_code == 200 and not (work / "file").exists()
