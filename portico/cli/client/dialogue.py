@@ -133,9 +133,9 @@ class Dialogue:
         """Return what the user types. Raises `_Ended`."""
         while True:
             self._lines.forget()  # text typed before the question is no answer to it
-            self._screen.note(prompt, "yellow", end="")
             try:
-                line = await self._lines.line()
+                with self._screen.asking(prompt):
+                    line = await self._lines.line()
             except ValueError:
                 continue  # not text, so not an answer
             if line is None:

@@ -69,9 +69,9 @@ async def _ask(request: Mapping[str, Any], screen: Screen, lines: Lines) -> Answ
         choices = "[y]es, [n]o" + (", [v]iew all" if described.cut else "") + (", [a]lways" if always else "")
         if always:
             screen.note(f"  [a]lways: {always}", "yellow")
-        screen.note(f"  allow it? {choices}: ", "yellow", end="")
         try:
-            answer = await lines.line()
+            with screen.asking(f"  allow it? {choices}: "):
+                answer = await lines.line()
         except ValueError:
             continue  # not text, so not an answer
         if answer is None:

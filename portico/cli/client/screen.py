@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TextIO
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -34,7 +35,7 @@ class Screen:
         self._notes = Console(file=notes, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._details = details
         self._together = out is notes or (out.isatty() and notes.isatty())
-        self._open: Kind | None = None  # the kind of the unfinished line
+        self._open: Kind | Literal["prompt"] | None = None  # the kind of the unfinished line
         self._broken = False  # a line of text was broken for a note
 
     def show(self, pieces: Iterable[Piece]) -> None:
@@ -54,8 +55,19 @@ class Screen:
         self._notes.print(Text(self._clean(text), style), end=end)
         self._notes.file.flush()
 
+    @contextmanager
+    def asking(self, prompt: str) -> Iterator[None]:
+        """Print ``prompt``, and let the user type behind it. What is shown meanwhile begins a line of its own."""
+        self.note(prompt, "yellow", end="")
+        self._open = "prompt"
+        try:
+            yield
+        finally:
+            if self._open == "prompt":
+                self._open = None
+
     def break_line(self) -> None:
-        if self._open == "thinking":
+        if self._open in ("thinking", "prompt"):
             self._notes.print()
         elif self._open == "text" and self._together:
             self._write("\n")
@@ -76,7 +88,7 @@ class Screen:
         self._write(text + "\n")
 
     def _text(self, text: str) -> None:
-        if self._open == "thinking":
+        if self._open in ("thinking", "prompt"):
             self.break_line()
         broken, self._broken = self._broken, False
         if broken and text == "\n":
@@ -85,7 +97,7 @@ class Screen:
         self._open = None if text.endswith("\n") else "text"
 
     def _thinking(self, text: str) -> None:
-        if self._open == "text":
+        if self._open in ("text", "prompt"):
             self.break_line()
         self._notes.print(Text(self._clean(text), "dim italic"), end="")
         self._notes.file.flush()

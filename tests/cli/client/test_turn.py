@@ -15,6 +15,7 @@ from portico.cli.client.connection import Endpoint
 from portico.cli.client.keyboard import Lines
 from portico.cli.client.leave import ALLOW, Answer, ask_user
 from portico.cli.client.screen import Screen
+from portico.cli.client.transcript import Piece
 from portico.cli.client.turn import TurnView
 from tests.support.limits import HANG_SECONDS
 
@@ -107,3 +108,15 @@ async def test_an_answer_that_is_no_text_is_none() -> None:
         os.close(reading)
         os.close(writing)
     assert decisions == [ALLOW]
+
+
+async def test_what_comes_while_a_question_waits_begins_a_line_of_its_own() -> None:
+    out = io.StringIO()
+    screen = Screen(out, out, details=True)
+    with screen.asking("allow it? "):
+        screen.show([Piece("text", "It is on its way.\n"), Piece("thinking", "hm")])
+    screen.note("now")
+    with screen.asking("allow it? "):
+        out.write("y\n")  # the terminal shows what is typed
+    screen.show([Piece("text", "Done.\n")])
+    assert out.getvalue().splitlines() == ["allow it? ", "It is on its way.", "hm", "now", "allow it? y", "Done."]
