@@ -48,10 +48,11 @@ class ProxyHeaders:
             self._take_client(scope, _entries(scope, b"x-forwarded-for"))
             if scope.get("client") == before and not scope["path"].endswith(HEALTH):
                 self._tell_once(
-                    "a request came through a proxy of trusted_proxies (%s) without the client's address in "
-                    "X-Forwarded-For, so the proxy's stands for it. Let the proxy write that header itself: nginx "
-                    "`proxy_set_header X-Forwarded-For $remote_addr;`, HAProxy `option forwardfor`, Envoy "
-                    "`use_remote_address: true`. This is said once",
+                    "a request came from a place of trusted_proxies (%s) without the client's address in "
+                    "X-Forwarded-For, so that place stands for it. If a proxy sent it, let the proxy write that header "
+                    "itself: nginx `proxy_set_header X-Forwarded-For $remote_addr;`, HAProxy `option forwardfor`, "
+                    "Envoy `use_remote_address: true`. If a program there asked directly, such as `portico sessions`, "
+                    "all is well. This is said once",
                     before[0] if before else "the Unix socket",
                 )
         await self._app(scope, receive, send)
