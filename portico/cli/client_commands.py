@@ -23,7 +23,7 @@ Command = Callable[..., Any]
 
 
 OF_A_SERVER = {
-    "server": "http://HOST:PORT or unix:/PATH. Default: PORTICO_URL, else the server of the data folder.",
+    "server": "http://HOST:PORT, https://HOST/PATH or unix:/PATH. Default: PORTICO_URL, else that of the data folder.",
     "token": "Your token. Default: PORTICO_TOKEN, else the data folder's.",
     "cafile": "PEM file with the authorities to trust on https. Default: PORTICO_CAFILE, else this machine's.",
     "data_dir": "The data folder of a server on this machine.",

@@ -360,7 +360,8 @@ class Client:
         where = self._endpoint.address + self._endpoint.api_prefix
         by = f" from {name}" if (name := name_of(response)) else ""
         answer = f"status {response.status_code}{by}"
-        return Stranger(f"what answers at {where} is no Portico server ({answer}): is the address right?")
+        below = "A server below a path of another site needs that path in it"
+        return Stranger(f"what answers at {where} is no Portico server ({answer}): is the address right? {below}")
 
 
 class _GatewayTrouble(Exception):

@@ -69,7 +69,7 @@ async def test_a_wrong_token_is_told_as_one_after_many_others_too(tmp_path: Path
         ("413 Too Large", None, PAGE, ["a proxy on the way", "(nginx)"]),
         ("413 Too Large", "a\x9b31mred", PAGE, ["a<U+009B>31mred"]),
         ("403 Forbidden", "nginx/1.22.1", PAGE, ["no Portico server (status 403 from nginx/1.22.1)"]),
-        ("404 Not Found", "Apache/2.4.71", PAGE, ["no Portico server (status 404 from Apache/2.4.71)"]),
+        ("404 Not Found", "Apache/2.4.71", PAGE, ["(status 404 from Apache/2.4.71)", "needs that path"]),
         ("200 OK", "nginx/1.22.1", PAGE, ["no Portico server (status 200 from nginx/1.22.1)"]),
     ],
 )
