@@ -29,7 +29,7 @@ class Piece:
 
 
 class Transcript:
-    """The pieces of one conversation. Subagents' own words are left out; their tool uses are indented."""
+    """The pieces of one conversation. What subagents say is shown in short, and what they do is indented."""
 
     def __init__(self) -> None:
         self._streamed: dict[tuple[Any, int], str] = {}
@@ -41,8 +41,8 @@ class Transcript:
         match event["type"]:
             case "delta" if not event.get("parent_tool_use_id"):
                 return self._delta(event)
-            case "message" if not event.get("parent_tool_use_id") and event.get("role") == "assistant":
-                return self._message(event)
+            case "message" if event.get("role") == "assistant":
+                return _of_subagent(event) if event.get("parent_tool_use_id") else self._message(event)
             case "thinking" if not event.get("parent_tool_use_id"):
                 return [Piece("thinking", event["content"])]
             case "query":
@@ -54,6 +54,9 @@ class Transcript:
                 denied = "denied" in event.get("details", {})
                 mark = "denied: " if denied else "failed: " if event.get("is_error") else ""
                 return [Piece("result", self._indented(event, mark + shorten(_plain(event["content"]))))]
+            case "task" if event["state"] != "progress":
+                end = f" ({event['outcome']})" if event.get("outcome") else ""
+                return [Piece("notice", f"task {event['state']}{end}: {shorten(event.get('description', ''))}")]
             case "notice":
                 return [Piece("notice", describe_notice(event["name"], event.get("detail")))]
             case "error":
@@ -104,6 +107,12 @@ class Transcript:
     @staticmethod
     def _indented(event: Mapping[str, Any], text: str) -> str:
         return f"  {text}" if event.get("parent_tool_use_id") else text
+
+
+def _of_subagent(event: Mapping[str, Any]) -> list[Piece]:
+    if not (text := "".join(block["text"] for block in event["content"] if block.get("type") == "text")):
+        return []
+    return [Piece("notice", f"{event.get('subagent', 'a subagent')}: {shorten(text, 5 * SHORT)}")]
 
 
 def describe_tool(name: str, tool_input: Mapping[str, Any]) -> str:

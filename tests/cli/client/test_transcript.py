@@ -79,6 +79,11 @@ def test_what_is_shown_around_the_answer() -> None:
         {"type": "tool_use", "tool_use_id": "u", "tool_name": "Read", "input": {}, "parent_tool_use_id": "t"},
         {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "no"}], "is_error": True},
         {"type": "tool_result", "content": "no", "is_error": True, "details": {"denied": {"kind": "answer"}}},
+        message("Two\nfiles.", parent_tool_use_id="t", subagent="Explore"),
+        message(parent_tool_use_id="t", subagent="Explore"),
+        {"type": "task", "task_id": "b", "state": "started", "kind": "shell", "description": "Run the tests"},
+        {"type": "task", "task_id": "b", "state": "progress", "kind": "shell", "description": "Run the tests"},
+        {"type": "task", "task_id": "b", "state": "ended", "description": "Run the tests", "outcome": "stopped"},
         {"type": "notice", "name": "api_retry", "detail": {"attempt": 1}},
         {"type": "error", "error": "Overloaded", "code": "overloaded"},
     )
@@ -90,6 +95,9 @@ def test_what_is_shown_around_the_answer() -> None:
         ("tool", "  Read"),
         ("result", "failed: no"),
         ("result", "denied: no"),
+        ("notice", "Explore: Two files."),
+        ("notice", "task started: Run the tests"),
+        ("notice", "task ended (stopped): Run the tests"),
         ("notice", 'api retry: {"attempt": 1}'),
         ("error", "Overloaded (overloaded)"),
     ]
