@@ -129,12 +129,13 @@ class EventRoutes:
                 held.enter_context(self._streams.hold(principal))
                 reader = await self._engine.reader(principal, session_id, after=after)
                 return self._stream(reader, held, request, query, SESSION_SECONDS)
+        principal = await self._engine.bind(principal, session_id)
         events, has_more = await self._engine.history(
             principal, session_id, after=after, limit=query.limit or PAGE_EVENTS, subagents=query.subagents
         )
         page = first_of(events, PAGE_BYTES)
         if query.max_event is not None:
-            page = await self._streams.cutter.fitting(page, query.max_event)
+            page = await self._streams.cutter.fitting(page, query.max_event, principal.bound_to)
         next_after = page[-1].seq if page else after
         return Response(wire.page(page, next_after, has_more or len(page) < len(events)), media_type=JSON)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Mapping
 from types import UnionType
 from typing import Any, Literal, NotRequired, Required, Union, get_args, get_origin, get_type_hints
 
 import anyio
+import anyio.lowlevel
 import pytest
 from hypothesis import given, strategies
 from hypothesis.strategies import SearchStrategy
@@ -299,3 +301,34 @@ async def test_all_who_want_the_same_share_the_work() -> None:
     (elsewhere,) = await cutter.fitting(events, 4096, Life("s", MemoryStore()))
     assert len(other.data) <= 2048
     assert elsewhere is not found[0]
+
+
+@pytest.mark.anyio
+async def test_however_many_are_asked_for_at_once_few_are_in_progress() -> None:
+    """What is known of an event while it is cut takes many times its size."""
+    large = Event(1, "notice", None, encode_json(event("notice", name="n", detail=[1] * 8000)))
+    small = Event(2, "delta", None, encode_json(event("delta", content="x" * 5000)))
+    cutter, waiting = Cutter(), set[int]()
+
+    async def peak(count: int) -> int:
+        async def cut(number: int) -> None:
+            await cutter.fitting([large], 4096 + number, "one")
+            waiting.discard(number)
+
+        waiting.update(range(count))
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        async with anyio.create_task_group() as tasks:
+            for number in range(count):
+                tasks.start_soon(cut, number)
+            await anyio.lowlevel.checkpoint()
+            await cutter.fitting([small], 4096, "another")
+            assert len(waiting) > count / 2, "who wants an event of another session does not wait for all of these"
+        return tracemalloc.get_traced_memory()[1] - before
+
+    tracemalloc.start()
+    try:
+        one = await peak(1)
+        assert await peak(12) < 3 * one
+    finally:
+        tracemalloc.stop()
