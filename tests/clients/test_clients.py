@@ -14,7 +14,7 @@ from compat.snippets import Snippet, read
 from compat.toolchains import PROGRAMS, Programs, Unavailable, build
 from compat.trial import Report, ask, run_program
 from tests.support.limits import HANG_SECONDS
-from tests.support.proxy import proxy
+from tests.support.proxy import AWAY, proxy
 
 # A toolchain's first build takes longer than a test may.
 pytestmark = [pytest.mark.anyio, pytest.mark.long, pytest.mark.timeout(1200)]
@@ -87,6 +87,17 @@ async def test_a_refusal_ends_the_program(url: str, argv: Sequence[str]) -> None
     assert printed == []
     assert status not in (0, None), complaints
     assert len(network.requests) == 1
+
+
+LOOPING = [snippet for snippet in SNIPPETS if re.search("502|StatusBadGateway|--retry", snippet.text)]
+
+
+@pytest.mark.parametrize("snippet", LOOPING, indirect=True, ids=lambda snippet: snippet.name)
+async def test_where_a_proxy_does_not_get_through_the_program_asks_again(url: str, argv: Sequence[str]) -> None:
+    slow = json.dumps({"deltas": 30, "gap": 0.1})
+    report = await ask(argv, url, slow, b'"seq":9,', AWAY, seconds=HANG_SECONDS)
+    assert is_exact(report), str(report)
+    assert report.requests == 3
 
 
 LIMITED = [snippet for snippet in SNIPPETS if "max_event" in snippet.text]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 import anyio
@@ -12,6 +12,13 @@ from anyio.abc import SocketAttribute, SocketStream
 
 SILENT = 0
 """In the place of a number of bytes: the connection is taken, and nothing ever comes."""
+
+AWAY = -1
+"""In the place of a number of bytes: the proxy answers by itself with 502, as if it did not get through."""
+
+BAD_GATEWAY = (
+    b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: 11\r\nConnection: close\r\n\r\nBad Gateway"
+)
 
 Cut = int | bytes | float | None
 """The end of a connection: after so many bytes of the server's, right behind these bytes, after so many seconds, or
@@ -55,6 +62,9 @@ class Proxy:
     async def _relay(self, client: SocketStream) -> None:
         async with client:
             cut = self._cuts.pop(0) if self._cuts else None
+            if cut == AWAY:
+                await self._answer_itself(client)
+                return
             try:
                 async with (
                     await anyio.connect_tcp(self._host, self._port) as server,
@@ -68,9 +78,19 @@ class Proxy:
             except* (anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
                 pass
 
+    async def _answer_itself(self, client: SocketStream) -> None:
+        with suppress(anyio.BrokenResourceError, anyio.EndOfStream):
+            self._note(await client.receive())
+            await client.send(BAD_GATEWAY)
+            async for _ in client:  # what it still sends: a close before that may take the answer along
+                pass
+
+    def _note(self, first: bytes) -> None:
+        self.requests.append(first.split(b"\r\n", 1)[0].decode())
+
     async def _forward(self, client: SocketStream, server: SocketStream) -> None:
         first = await client.receive()
-        self.requests.append(first.split(b"\r\n", 1)[0].decode())
+        self._note(first)
         await server.send(self._rewrite(first))
         async for data in client:
             await server.send(data)
