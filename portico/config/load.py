@@ -73,8 +73,11 @@ class Loaded:
 
 
 def here() -> tuple[Mapping[str, str], Path]:
-    """This process's environment and working directory, for `load`."""
-    return os.environ, Path.cwd()
+    """Return this process's environment and working directory, for `load`. Raises SettingsError if that is gone."""
+    try:
+        return os.environ, Path.cwd()
+    except OSError:
+        raise SettingsError(["the folder in which this command was started is gone: start it in another one"]) from None
 
 
 def load(

@@ -40,6 +40,19 @@ def test_without_one_the_word_is_clear(tmp_path: Path, command: str) -> None:
     assert done.stderr == f"portico: {NAMED}: {why}\n"
 
 
+@pytest.mark.parametrize("command", ["config", "doctor", "serve", "token", "sessions", "--help"])
+def test_in_a_folder_that_is_gone_the_word_is_clear(tmp_path: Path, command: str) -> None:
+    (tmp_path / "gone").mkdir()
+    leave = ["sh", "-c", 'rmdir "$PWD" && exec "$0" "$@"', *PORTICO, command]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    done = subprocess.run(leave, env=env, cwd=tmp_path / "gone", capture_output=True, text=True, timeout=HANG_SECONDS)
+    if command == "--help":
+        assert done.returncode == 0, done.stderr
+    else:
+        said = "portico: the folder in which this command was started is gone: start it in another one\n"
+        assert (done.returncode, done.stderr) == (2, said)
+
+
 def test_a_group_that_the_user_is_not_in_is_a_wrong_setting(tmp_path: Path) -> None:
     options = ("--data-dir", str(tmp_path / "data"), "--uds", str(tmp_path / "socket"), "--uds-group", "1")
     done = run(tmp_path, "serve", *options)
