@@ -305,7 +305,7 @@ async def test_all_who_want_the_same_share_the_work() -> None:
 
 @pytest.mark.anyio
 async def test_however_many_are_asked_for_at_once_few_are_in_progress() -> None:
-    """What is known of an event while it is cut takes many times its size."""
+    """The working data of a cut takes many times the size of its event."""
     large = Event(1, "notice", None, encode_json(event("notice", name="n", detail=[1] * 8000)))
     small = Event(2, "delta", None, encode_json(event("delta", content="x" * 5000)))
     cutter, waiting = Cutter(), set[int]()
