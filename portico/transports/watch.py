@@ -43,7 +43,8 @@ class CountingTransport:
 
     def write_eof(self) -> None:
         self._ended = True
-        self._transport.write_eof()
+        with suppress(OSError):  # the client has gone, and the event loop does not know it yet
+            self._transport.write_eof()
 
     def close(self) -> None:
         if self._transport.is_closing():
