@@ -35,9 +35,20 @@ class Transcript:
         self._streamed: dict[tuple[Any, int], str] = {}
         self._unfinished: tuple[Any, int] | None = None  # the text block whose last line is open
         self._half = ""  # half of a surrogate pair: the agent may cut a character in two
+        self._aside: list[Piece] = []  # of others at work, until the agent has ended its sentence
 
     def feed(self, event: Mapping[str, Any]) -> list[Piece]:
-        """Return the pieces that ``event`` adds, mostly one. Events of unknown type add none."""
+        """Return the pieces that are to be shown now. Events of unknown type add none."""
+        pieces = self._feed(event)
+        if self._unfinished and (event.get("parent_tool_use_id") or event["type"] == "task"):
+            self._aside += pieces
+            return []
+        if not self._unfinished:
+            pieces += self._aside
+            self._aside = []
+        return pieces
+
+    def _feed(self, event: Mapping[str, Any]) -> list[Piece]:
         match event["type"]:
             case "delta" if not event.get("parent_tool_use_id"):
                 return self._delta(event)

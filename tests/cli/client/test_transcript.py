@@ -103,6 +103,12 @@ def test_what_is_shown_around_the_answer() -> None:
     ]
 
 
+def test_who_works_beside_the_agent_does_not_interrupt_it() -> None:
+    tool = {"type": "tool_use", "tool_name": "Bash", "input": {"command": "ls"}, "parent_tool_use_id": "t"}
+    shown = pieces(delta("It is on its"), tool, delta(" way."), message("It is on its way."))
+    assert [piece.text for piece in shown] == ["It is on its", " way.", "\n", "  Bash ls"]
+
+
 def test_long_things_are_shortened_to_one_line() -> None:
     assert len(describe_tool("Write", {"file_path": "x" * 10_000})) < 120
     assert shorten("a\n\n b\t") == "a b"
