@@ -56,6 +56,13 @@ def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -
         case.query = {"purge": "true"}  # what is closed can still be read, and what is purged can't
     if operation_id == "readEvents" and ("limit" in (case.query or {}) or case.id[0] not in RARE):
         case.query = {**(case.query or {}), "live": "false"}  # or it would be waited for in vain, each time
+    if operation_id == "readEvents" and str((case.query or {}).get("live", True)).lower() in (
+        "false",
+        "0",
+        "no",
+        "off",
+    ):
+        case.query = {name: value for name, value in (case.query or {}).items() if name != "heartbeat"}
     if operation_id in TURNS and isinstance(case.body, dict):
         query = case.body.get("query")
         if isinstance(query, str) and len(query) % 2:
