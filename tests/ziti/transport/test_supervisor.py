@@ -29,9 +29,9 @@ both = pytest.mark.parametrize("shape", ["0.6", "1.x"])
 async def test_connections_come_with_service_and_caller(tmp_path: Path, shape: Shape) -> None:
     async with network(tmp_path, shape) as net, supervised(net, "one", "two") as running:
         await running.bound()
-        for service, caller in (("one", "alice"), ("two", ""), ("one", "a\n\x00" + "é" * 2000)):
+        for count, (service, caller) in enumerate((("one", "alice"), ("two", ""), ("one", "a\n\x00" + "é" * 2000)), 1):
             (await net.dial(service, caller=caller)).close()
-        await running.until(lambda: len(running.taken) == 3)
+            await running.until(lambda count=count: len(running.taken) == count)  # type: ignore[misc]
         assert [(one.service, one.caller[:2]) for one in running.taken] == [("one", "al"), ("two", ""), ("one", "a\n")]
         assert running.states[-1] == "bound" and running.states[:2] == ["loading", "binding"]
 
