@@ -123,12 +123,13 @@ class Binding:
         except LibraryError as refusal:
             self._control.tell("refused", service=self.service, kind=refusal.kind, text=refusal.text)
             return None
+        else:
+            self._control.tell("bound", service=self.service)
+            return descriptor
         finally:
             if in_turn:
                 self._turn.release()
-            self.decided.set()
-        self._control.tell("bound", service=self.service)
-        return descriptor
+            self.decided.set()  # last, so that "ready" comes after what was told here
 
     def _accept(self, descriptor: int) -> LibraryError:
         """Accept connections until the binding is lost; return the error that says so."""

@@ -111,7 +111,7 @@ class Listener:
         for binding in self._bindings:
             self._start(partial(binding.serve, self._opened, self._others(binding)))
             binding.decided.wait(TURN_SECONDS)
-        while not any(binding.bound or binding.decided.is_set() for binding in self._bindings):
+        while not any(binding.decided.is_set() for binding in self._bindings):
             time.sleep(0.05)  # until one is bound, or hangs for too long
         # Without this each request takes 42 ms with openziti 1.x, whose library leaves Nagle's algorithm on.
         descriptors.hurry()

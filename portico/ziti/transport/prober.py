@@ -67,9 +67,7 @@ class Prober:
             await anyio.sleep(self._pause(refusals))
 
     def _pause(self, refusals: Mapping[str, Message]) -> float:
-        if not self._status.bound or any(
-            0 < self._failures.get(s, 0) < FAILURES and r["kind"] in PERMITTED for s, r in refusals.items()
-        ):
+        if any(0 < self._failures.get(s, 0) < FAILURES and r["kind"] in PERMITTED for s, r in refusals.items()):
             return min(SOON_SECONDS, self._task.probe)
         return self._task.probe * (1 if self._failures or not refusals else RARELY)
 
