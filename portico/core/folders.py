@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from portico.core.agent import AgentSpec
 from portico.core.boundary import Boundary
 from portico.core.directory import Directory
 from portico.core.errors import Unavailable
+from portico.core.git_folders import GitFolder
 from portico.core.known_workspaces import remember_workspaces
 from portico.core.roots import root_troubles
 from portico.core.threads import in_thread
@@ -102,17 +103,18 @@ class Folders:
 
     async def git_dirs(self, places: Sequence[str]) -> tuple[str, ...]:
         """Return the git folders that lie outside of these folders, and that an agent there may use."""
-        found = await to_thread.run_sync(lambda: [self._boundary.git_folder(Path(place)) for place in places])
-        return tuple(str(each.own) for each in found if each is not None)
+        return tuple(str(each.own) for each in await self._git_folders(map(Path, places)))
 
     async def with_git(self, spec: AgentSpec) -> AgentSpec:
         """Return ``spec`` with the git folders that it may use now; the session had all of them from its beginning."""
         if not spec.options.git_dirs:
             return spec
-        places = (spec.cwd, *map(Path, spec.options.add_dirs))
+        found = await self._git_folders((spec.cwd, *map(Path, spec.options.add_dirs)))
+        return replace(spec, git_folders=tuple(each for each in found if str(each.own) in spec.options.git_dirs))
+
+    async def _git_folders(self, places: Iterable[Path]) -> list[GitFolder]:
         found = await to_thread.run_sync(lambda: [self._boundary.git_folder(place) for place in places])
-        allowed = [each for each in found if each is not None and str(each.own) in spec.options.git_dirs]
-        return replace(spec, git_folders=tuple(allowed))
+        return [each for each in found if each is not None]
 
     def _check(self, agent_id: str, cwd: Path) -> None:
         if cwd.parent == self._opened.path:  # no client can name this: we made it, perhaps for one that shares it
