@@ -5,7 +5,6 @@ environment, PORTICO_NAME in `.env`, NAME in the environment, NAME in `.env`, th
 only for the settings whose field says so. Names are upper case exactly; an empty value counts as unset.
 """
 
-import grp
 import io
 import os
 import re
@@ -28,7 +27,6 @@ from .mistakes import (
     explain_plugin,
     unknown_options,
     unknown_variables,
-    wrong_value,
 )
 from .origins import BARE_NAMES, PREFIX, Given, from_options, from_variables, option
 from .settings import Settings, accepts, facts
@@ -52,7 +50,6 @@ __all__ = [
 
 _DOTENV = ".env"
 _LARGEST_FILE = 1024 * 1024
-_HIGHEST_GROUP = 2**32 - 2  # one more is -1, which means no group to chown(2)
 _ALWAYS_FOR_AGENTS = ("PATH", "LANG", "LC_ALL", "TZ")
 _FOR_ZITI = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "ZITI_LOG", "ZITI_TIME_FORMAT")
 
@@ -264,8 +261,6 @@ def _prepared(winners: Mapping[str, Given], cwd: Path, mistakes: list[str], warn
         given, known = winners.get(name), facts(name)
         if given is None or given.source == "default" or not isinstance(given.value, str):
             continue
-        if name == "uds_group" and (why := _group_trouble(given.value)):
-            mistakes.append(wrong_value(given, name, why))
         if known.path and given.value != known.no_path:
             prepared[name] = Given(given.label, given.source, str(_path(cwd, given.value)))
         elif file := _file(name, given, cwd):
@@ -277,18 +272,6 @@ def _prepared(winners: Mapping[str, Given], cwd: Path, mistakes: list[str], warn
                 mistakes.append(f"{given.label}: the file after @ can't be used: {_why(error)}")
             prepared[name] = Given(given.label, given.source, value)
     return prepared
-
-
-def _group_trouble(group: str) -> str | None:
-    """Say why this user can't give a file to the group; None if it can."""
-    try:
-        number = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
-    except (KeyError, ValueError):
-        return "there is no such group"
-    if number > _HIGHEST_GROUP:
-        return "there is no such group"
-    mine = os.geteuid() == 0 or number in (os.getegid(), *os.getgroups())
-    return None if mine else "this process is not in the group"
 
 
 def _file(name: str, given: Given, cwd: Path) -> Path | None:

@@ -64,11 +64,6 @@ def explain(error: ValidationError, winners: Mapping[str, Given]) -> Iterator[st
         yield f"{line}: {_one_line(reason)}accepted: {accepts(setting)}"
 
 
-def wrong_value(given: Given, name: str, reason: str) -> str:
-    """The line for a value that is wrong on this machine, and not secret."""
-    return f"{given.label}={_shown(given.value)}: {reason}; accepted: {accepts(name)}"
-
-
 def explain_plugin(
     prefix: str, model: type[BaseModel], error: ValidationError, winners: Mapping[str, Given]
 ) -> Iterator[str]:

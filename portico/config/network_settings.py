@@ -40,7 +40,7 @@ class NetworkSettings(SettingsGroup):
         "an octal mode from 0000 to 0777",
         "0660",
     )
-    uds_group: str | None = setting(
+    uds_group: Annotated[str, AfterValidator(values.own_group)] | None = setting(
         "Group of the socket `uds`, such as that of a proxy. Default: the group of the server's process.",
         "the name or number of a group that the server's user is in; root may name any",
         None,

@@ -3,6 +3,7 @@
 Every function raises ValueError for what it refuses. Its message never quotes a value: it may be a secret.
 """
 
+import grp
 import ipaddress
 import json
 import os
@@ -27,6 +28,7 @@ _OWN_TO_A_SESSION = frozenset({"HOME", "CLAUDE_CONFIG_DIR", "XDG_RUNTIME_DIR", "
 _OWN_TO_THE_SERVER = "PORTICO_"
 _HASHED = "sha256$"  # no secret has a $ in it
 _FIXED_PATHS = ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json")
+_HIGHEST_GROUP = 2**32 - 2  # one more is -1, which means no group to chown(2)
 _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # sun_path in unix(7) and on the BSDs, less its NUL
 
 T = TypeVar("T", bound=Hashable)
@@ -297,6 +299,19 @@ def file_mode(value: str) -> str:
     if not re.fullmatch("0?[0-7]{3}", value):
         raise ValueError("it has another form")
     return value.zfill(4)
+
+
+def own_group(value: str) -> str:
+    """The name or number of a group that this process may give files to."""
+    try:
+        number = int(value) if value.isdecimal() else grp.getgrnam(value).gr_gid
+    except (KeyError, ValueError):
+        raise ValueError("there is no such group") from None
+    if number > _HIGHEST_GROUP:
+        raise ValueError("there is no such group")
+    if os.geteuid() != 0 and number not in (os.getegid(), *os.getgroups()):
+        raise ValueError("this process is not in the group")
+    return value
 
 
 def url_prefix(value: str) -> str:
