@@ -18,7 +18,7 @@ from portico.core.sessions import Sessions
 from portico.transports.asgi import Api, create_app
 from portico.transports.base import TransportFailed
 from portico.transports.hosts import ANY, allowed_names
-from portico.transports.inherited import address_of, check_loopback, host_of, of_transport
+from portico.transports.inherited import check_loopback, host_of, listening_at, of_transport
 from portico.transports.listen import SocketAccess, listen_tcp, listen_unix
 from portico.transports.server import Limits, limits, serve_app
 from portico.transports.streams import Streams
@@ -73,7 +73,7 @@ class HttpTransport:
                 sockets = [stack.enter_context(each) for each in self._sockets]
                 if self._loopback_only:
                     check_loopback(sockets)
-                addresses = [address_of(each).replace("http://", f"{scheme}://") for each in sockets]
+                addresses = [listening_at(each).replace("http://", f"{scheme}://") for each in sockets]
                 log.info("the service manager has opened %s", ", ".join(addresses))
                 address = addresses[0]
             elif self._uds is not None:

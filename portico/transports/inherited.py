@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_address
 
 from portico.transports.base import TransportFailed
+from portico.transports.listen import is_local, url_of
 
 NamedSocket = tuple[str, socket.socket]
 
@@ -44,13 +44,12 @@ def of_transport(sockets: Iterable[NamedSocket], own: str, others: Sequence[str]
     return [each for name, each in sockets if name == own or name not in others]
 
 
-def address_of(listener: socket.socket) -> str:
+def listening_at(listener: socket.socket) -> str:
     """Return ``http://HOST:PORT``, or ``unix:PATH``; an abstract socket has a path that begins with ``@``."""
     place = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         return f"unix:@{os.fsdecode(place[1:])}" if isinstance(place, bytes) else f"unix:{place}"
-    host, port = host_of(listener), place[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return url_of(host_of(listener), place[1])
 
 
 def host_of(listener: socket.socket) -> str:
@@ -61,8 +60,8 @@ def host_of(listener: socket.socket) -> str:
 def check_loopback(sockets: Iterable[socket.socket]) -> None:
     """Raise `TransportFailed` if others than this machine's own programs could reach one of ``sockets``."""
     for each in sockets:
-        if each.family != socket.AF_UNIX and not ip_address(host_of(each)).is_loopback:
-            raise TransportFailed(f"with auth=none anybody could use the server at {address_of(each)}")
+        if each.family != socket.AF_UNIX and not is_local(host_of(each)):
+            raise TransportFailed(f"with auth=none anybody could use the server at {listening_at(each)}")
 
 
 def _useless(descriptor: int, name: str, reason: str) -> TransportFailed:

@@ -35,7 +35,7 @@ async def listen_tcp(host: str, port: int, *, loopback_only: bool = False) -> tu
         raise TransportFailed(f"cannot listen on {host}: the name is not known ({error.strerror})") from error
     if loopback_only:
         for *_, address in found:
-            if not ip_address(address[0].partition("%")[0]).is_loopback:
+            if not is_local(address[0]):
                 raise TransportFailed(f"{host} is {address[0]} here, where with auth=none anybody could use the server")
     sockets: list[socket.socket] = []
     refusals: list[OSError] = []
@@ -53,7 +53,12 @@ async def listen_tcp(host: str, port: int, *, loopback_only: bool = False) -> tu
         if not sockets:
             raise _failed(f"{host}:{port}", refusals[0]) from refusals[0]
         stack.pop_all()
-    return sockets, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return sockets, url_of(host, port)
+
+
+def url_of(host: str, port: int) -> str:
+    """Return ``http://HOST:PORT``; an IPv6 address is put in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _bind(family: int, address: tuple[object, ...]) -> socket.socket:
@@ -69,6 +74,11 @@ def _bind(family: int, address: tuple[object, ...]) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def is_local(address: str) -> bool:
+    """Tell whether only this machine's own programs reach an IP address, which may have a zone (``%lo``)."""
+    return ip_address(address.partition("%")[0]).is_loopback
 
 
 @dataclass(frozen=True, slots=True)
