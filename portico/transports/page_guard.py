@@ -16,16 +16,15 @@ from starlette.types import Scope
 
 from portico.transports.gate import bearer
 from portico.transports.hosts import ANY, host_name
+from portico.transports.operation import IDEMPOTENCY_KEY, X_PORTICO
 from portico.transports.wire import RequestRefused
-
-PROOF = "X-Portico"
-"""The header that proves it, with any value. No page sends it without asking first; no browser adds it by itself."""
 
 _SIMPLE = frozenset({"GET", "HEAD", "POST"})
 """The methods that a page may send without asking first (https://fetch.spec.whatwg.org/#cors-safelisted-method)."""
 _UNMARKED = frozenset({"GET", "HEAD"})
 """The methods that browsers send without an Origin to where the page is from."""
-_PROOFS = frozenset({PROOF.lower(), "idempotency-key"})
+_PROOFS = frozenset({X_PORTICO.name.lower(), IDEMPOTENCY_KEY.name.lower()})
+"""Headers that prove it, with any value. No page sends one without asking first; no browser adds one by itself."""
 
 HOW = (
     "no token is needed here, so any web page could have sent this request: send the header `X-Portico: 1` too "
