@@ -78,7 +78,7 @@ class Prober:
             try:
                 child = Child.start("portico.ziti.dialling_process", self._task.identity, environment=self._environment)
             except ChildFailed as failure:
-                self._note_trouble("crashed", "the probe", str(failure))
+                self._note_end(failure, "the probe")
                 return
             try:
                 if not await self._log_in(child):
@@ -87,8 +87,7 @@ class Prober:
                     service = services.pop(0)
                     await self._dial(child, service, refusals)
             except ChildFailed as failure:
-                reason = "hung" if isinstance(failure, ChildHung) else "crashed"
-                self._note_trouble(reason, f"the probe of the service {service}", str(failure))
+                self._note_end(failure, f"the probe of the service {service}")
             finally:
                 await child.close()
         if self._status.probe_failures.total() == before:
@@ -98,7 +97,7 @@ class Prober:
         try:
             answer, _ = await child.answer(self._task.load + MARGIN, "logging in")
         except ChildFailed as failure:
-            self._note_trouble("hung" if isinstance(failure, ChildHung) else "crashed", "the probe", str(failure))
+            self._note_end(failure, "the probe")
             return False
         if "failed" not in answer:
             return True
@@ -114,6 +113,9 @@ class Prober:
             self._failures[service] = 0
             self._rebinds.pop(service, None)
             self._status.reached[service] = True
+
+    def _note_end(self, failure: ChildFailed, who: str) -> None:
+        self._note_trouble("hung" if isinstance(failure, ChildHung) else "crashed", who, str(failure))
 
     def _note_trouble(self, reason: str, who: str, words: str) -> None:
         """Note that the probe itself has failed, which says nothing about the listener and the services."""
