@@ -38,7 +38,7 @@ def snippet(request: pytest.FixtureRequest) -> Snippet:
 
 @pytest.fixture(scope="session")
 def built() -> dict[str, Programs]:
-    """Those of each language that were built so far."""
+    """Return the programs that were built so far, by their language."""
     return {}
 
 

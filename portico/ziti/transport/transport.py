@@ -66,8 +66,8 @@ class Diallers:
 class ZitiTransport:
     """Binds the services in ``task``. ``environment`` is that of Ziti's library.
 
-    With ``required``, each service must be bound at the start. If the transport is not ``alone``, else nothing that
-    Ziti does fails the start: the others serve.
+    With ``required``, each service must be bound at the start. Without it, and if the transport is not ``alone``,
+    nothing that Ziti does fails the start: the other transports serve.
     """
 
     name = "ziti"
